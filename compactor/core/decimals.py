@@ -1,0 +1,91 @@
+"""Exact decimals: text in, text out, no float on the way (format.md, sections 2 and 5).
+
+`decimal_of` reads the text of a price or a quantity, `plain` writes a computed one. Sums and products are made inside
+`exactly`, whose precision no order can exceed and which raises rather than rounds; `quotient` is the one place that
+rounds.
+"""
+
+import re
+from contextlib import AbstractContextManager
+from decimal import ROUND_HALF_EVEN, Context, Decimal, DivisionByZero, Inexact, InvalidOperation, localcontext
+
+DIGITS_MAX = 40
+"""Digits that a decimal may have once it is written without exponent: beyond any price or quantity that exists."""
+
+PLACES_MAX = 9
+"""Decimal places of what is computed: the finest quantity that Alpaca knows (crypto) has nine."""
+
+# Products have twice the digits of their factors, and sums of any number of them that fits into a log some thirty more.
+EXACT = Context(
+    prec=200, rounding=ROUND_HALF_EVEN, traps=[Inexact, InvalidOperation, DivisionByZero], Emin=-9999, Emax=9999
+)
+
+# What the division of two exact sums is rounded to before it is cut to PLACES_MAX: wide enough that no double
+# rounding shows.
+_ROUNDING = Context(prec=200, rounding=ROUND_HALF_EVEN, traps=[InvalidOperation, DivisionByZero], Emin=-9999, Emax=9999)
+
+_GRAMMAR = re.compile(r"-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]{1,4})?")
+_LAST_PLACE = Decimal(1).scaleb(-PLACES_MAX)
+
+
+class BadDecimal(ValueError):
+    """A text that is no decimal of the format; the message says what was found and what was expected."""
+
+
+def decimal_of(text: str) -> Decimal:
+    """Read a decimal exactly as it is written.
+
+    Raises BadDecimal for anything outside the grammar of format.md section 2: signs other than a minus, NaN,
+    infinities, underscores, white space, and more than 40 digits once written out.
+    """
+    if _GRAMMAR.fullmatch(text) is None:
+        raise BadDecimal(f"{text[:60]!r} is not a decimal such as 12.50")
+    value = Decimal(text)
+    _sign, digits, exponent = value.as_tuple()
+    assert isinstance(exponent, int)
+    written = max(len(digits) + exponent, 1) + max(-exponent, 0) if exponent < 0 else len(digits) + exponent
+    if written > DIGITS_MAX:
+        raise BadDecimal(f"{text[:60]!r} has {written} digits, expected at most {DIGITS_MAX}")
+    return value
+
+
+class Decimals(dict[str, Decimal]):
+    """A bounded memory of decimals by their text; reading one that was seen before costs a look-up.
+
+    Prices and quantities repeat, so this makes the exact type nearly free on the path of the common event.
+    """
+
+    SIZE_MAX = 1 << 16
+
+    def __missing__(self, text: str) -> Decimal:
+        value = decimal_of(text)
+        if len(self) >= self.SIZE_MAX:
+            self.clear()
+        self[text] = value
+        return value
+
+
+def exactly() -> AbstractContextManager[Context]:
+    """The decimal context in which every sum and product of the fold is made, whatever context the caller has."""
+    return localcontext(EXACT)
+
+
+def quotient(dividend: Decimal, divisor: Decimal) -> Decimal:
+    """Divide, rounded half even to nine places; the only rounding there is."""
+    return _ROUNDING.divide(dividend, divisor).quantize(_LAST_PLACE, context=_ROUNDING)
+
+
+def plain(value: Decimal) -> str:
+    """Write a computed decimal: no exponent, no trailing zeros, at most nine places, rounded half even, never `-0`."""
+    exponent = value.as_tuple().exponent
+    if isinstance(exponent, int) and exponent < -PLACES_MAX:
+        value = value.quantize(_LAST_PLACE, context=_ROUNDING)
+    text = f"{value:f}"
+    if "." in text:
+        text = text.rstrip("0").rstrip(".")
+    return "0" if text == "-0" else text
+
+
+def without_exponent(text: str) -> str:
+    """Write a decimal text as it came, except that an exponent is written out: `1.5e3` is `1500`, `530.00` stays."""
+    return f"{decimal_of(text):f}" if "e" in text or "E" in text else text

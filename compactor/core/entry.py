@@ -1,0 +1,94 @@
+"""One event on its way through the rules: where it stands in the log, and what it has given rise to so far.
+
+The rules write trades and findings through an `Entry`, so that offsets, trade ids and the order of lines are made in
+one place.
+"""
+
+from msgspec import Struct
+
+from compactor.core.derived import FINDING_ORDER, Finding, Trade
+from compactor.core.orders import Order, Rare
+
+
+class Derived(Struct):
+    """What a stretch of the log gives rise to: lines to append to `trades.jsonl` and `findings.jsonl`, in order."""
+
+    trades: list[Trade] = []
+    findings: list[Finding] = []
+
+
+def rare_of(order: Order) -> Rare:
+    """The order's rare part, made when it is first needed."""
+    if order.rare is None:
+        order.rare = Rare()
+    return order.rare
+
+
+class Entry:
+    """An event at `offset` with `length` bytes; for a leg of a multi-leg fill also the leg's place."""
+
+    __slots__ = ("derived", "findings", "length", "made", "offset", "stem", "team_id", "ts")
+
+    def __init__(
+        self, offset: int, length: int, ts: str, team_id: str, derived: Derived, leg: int | None = None
+    ) -> None:
+        self.offset = offset
+        self.length = length
+        self.ts = ts
+        self.team_id = team_id
+        self.derived = derived
+        self.stem = f"{offset}" if leg is None else f"{offset}-{leg}"
+        self.made = 0
+        self.findings: list[Finding] = []
+
+    def find(self, kind: str, detail: str) -> None:
+        """Report something suspicious about an event that is applied all the same."""
+        self.findings.append(Finding(self.offset, self.length, kind, True, detail))
+
+    def close(self) -> None:
+        """Hand the findings over, in the order of the rules that they come from."""
+        self.findings.sort(key=lambda finding: FINDING_ORDER[finding.kind])
+        self.derived.findings.extend(self.findings)
+        self.findings.clear()
+
+    def write(
+        self,
+        order: Order,
+        kind: str,
+        quantity: str,
+        price: str,
+        execution_id: str | None = None,
+        reverses: str | None = None,
+        corrects: str | None = None,
+    ) -> str:
+        """Write a trade line, or hold it back while the order's symbol or side is not known (rule 4.5); returns its
+        id."""
+        trade_id = f"{self.stem}-{self.made}"
+        self.made += 1
+        trade = Trade(trade_id, self.team_id, order.order_id, None, None, quantity, price, timestamp=self.ts, kind=kind)
+        trade.execution_id, trade.reverses, trade.corrects, trade.offset = execution_id, reverses, corrects, self.offset
+        if has_symbol_and_side(order):
+            self._release(order, trade)
+        else:
+            rare_of(order).held.append(trade)
+        return trade_id
+
+    def release_held(self, order: Order) -> None:
+        """Write what was held back, now that the terms are there."""
+        if order.rare is not None and order.rare.held and has_symbol_and_side(order):
+            for trade in order.rare.held:
+                self._release(order, trade)
+            order.rare.held = []
+
+    def _release(self, order: Order, trade: Trade) -> None:
+        terms = order.terms
+        trade.team_id = self.team_id
+        trade.symbol, trade.side, trade.order_type = terms.symbol, terms.side, terms.order_type
+        trade.requested_price = terms.requested_price
+        trade.broker_order_id, trade.client_order_id = terms.broker_order_id, terms.client_order_id
+        self.derived.trades.append(trade)
+
+
+def has_symbol_and_side(order: Order) -> bool:
+    """Whether a fill of this order can be written as a trade."""
+    return order.terms is not None and order.terms.symbol is not None and order.terms.side is not None

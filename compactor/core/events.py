@@ -1,0 +1,327 @@
+"""The events of format.md section 2, and the two ways in which a line becomes one.
+
+`decode_lines` is the short way for a batch: one call into msgspec decodes all its lines, first with lean types for
+events without terms, then with types that know every field. `decode` is the thorough way for one line: it reads JSON
+numbers exactly, checks every value, and returns a `Problem` for a line that is no event. The short way checks types
+only, so the fold reads the values of what it takes from there with `decimal_of` and `moment`, and hands anything odd
+to the thorough way.
+"""
+
+from collections.abc import Iterable
+from datetime import datetime
+from functools import partial, reduce
+from operator import or_
+from typing import Annotated, Any, ClassVar
+
+import msgspec
+from msgspec import Meta, Struct
+
+from compactor.core.decimals import BadDecimal, Decimals, decimal_of, without_exponent
+from compactor.core.instants import BadInstant, moment
+from compactor.core.lifecycle import STATUSES, spelled
+
+LINE_BYTES_MAX = 1 << 20
+"""The longest line that is read as an event, without its newline."""
+
+FILLS = ("fill", "partial_fill")
+REVISIONS = ("trade_bust", "trade_correct")
+OTHERS = ("restated", "order_cancel_rejected", "order_replace_rejected", "snapshot")
+
+Aware = Annotated[datetime, Meta(tz=True)]
+
+
+class Delivery(Struct, gc=False, tag_field="event", forbid_unknown_fields=True):
+    """What every event has: which order, when it happened (`ts`), when it was appended, and how it came."""
+
+    event: ClassVar[str]
+    order_id: str
+    ts: str
+    recorded_at: Aware | None = None
+    event_id: str | None = None
+    team_id: str | None = None
+    order_status: str | None = None
+    source: str | None = None
+
+
+class FillDelivery(Delivery, gc=False, tag_field="event", forbid_unknown_fields=True):
+    """A fill without terms: the most common line of a log."""
+
+    execution_id: str | None = None
+    price: str | None = None
+    qty: str | None = None
+    filled_qty: str | None = None
+    filled_avg_price: str | None = None
+
+
+class Event(Struct, gc=False, tag_field="event", omit_defaults=True):
+    """An event with every field that format.md knows. Decimals and times are texts as they came; `null` is absent."""
+
+    event: ClassVar[str]
+    order_id: str
+    ts: str
+    recorded_at: Aware | None = None
+    event_id: str | None = None
+    team_id: str | None = None
+    order_status: str | None = None
+    source: str | None = None
+    # Terms of the order.
+    symbol: str | None = None
+    side: str | None = None
+    quantity: str | None = None
+    notional: str | None = None
+    order_type: str | None = None
+    time_in_force: str | None = None
+    limit_price: str | None = None
+    stop_price: str | None = None
+    trail_price: str | None = None
+    trail_percent: str | None = None
+    order_class: str | None = None
+    position_intent: str | None = None
+    extended_hours: bool | None = None
+    client_order_id: str | None = None
+    broker_order_id: str | None = None
+    requested_price: str | None = None
+    created_at: str | None = None
+    replaces: str | None = None
+    replaced_by: str | None = None
+    parent_order_id: str | None = None
+    legs: list[Any] | None = None
+    # The fill.
+    execution_id: str | None = None
+    previous_execution_id: str | None = None
+    price: str | None = None
+    qty: str | None = None
+    filled_qty: str | None = None
+    filled_avg_price: str | None = None
+
+
+TERMS = (
+    "symbol", "side", "quantity", "notional", "order_type", "time_in_force", "limit_price", "stop_price", "trail_price",
+    "trail_percent", "order_class", "position_intent", "extended_hours", "client_order_id", "broker_order_id",
+    "requested_price", "created_at", "replaces", "replaced_by", "parent_order_id", "legs",
+)  # fmt: skip
+"""The fields that say what was ordered; rule 3.2 tells which event sets them."""
+
+DECIMALS = (
+    "quantity", "notional", "limit_price", "stop_price", "trail_price", "trail_percent", "requested_price",
+    "price", "qty", "filled_qty", "filled_avg_price",
+)  # fmt: skip
+_DECIMAL = Decimals()
+_POSITIVE = ("quantity", "notional")
+
+
+class Leg(Struct, gc=False):
+    """One leg of a multi-leg fill (rule 4.10): an execution of the leg's own order."""
+
+    order_id: str
+    symbol: str
+    side: str
+    qty: str
+    price: str
+    execution_id: str | None = None
+    filled_qty: str | None = None
+
+
+class Problem(Struct, frozen=True):
+    """Why a line is not an event: the finding's kind and a sentence for people."""
+
+    kind: str
+    detail: str
+
+
+def _variants(base: type, names: Iterable[str]) -> dict[str, type[Any]]:
+    """One tagged type a name: msgspec then knows the event before it has built anything."""
+    types = {}
+    for name in names:
+        namespace = {"event": spelled(name), "__module__": __name__}
+        bases: Any = (base,)
+        types[name] = msgspec.defstruct(
+            f"{base.__name__}_{name}", [], bases=bases, namespace=namespace, tag=name, tag_field="event", gc=False
+        )
+    return types
+
+
+_STATUS_NAMES = (*STATUSES, "cancelled")
+# Placements come with terms, so that a lean type would only be tried in vain.
+_PLACEMENTS = ("new", "pending_new", "accepted", "held")
+
+EVENTS = _variants(Event, (*_STATUS_NAMES, *FILLS, *REVISIONS, *OTHERS))
+"""The type of every event that has a name of its own; any other name is an `UnknownEvent`."""
+
+_LEAN = {
+    **_variants(FillDelivery, FILLS),
+    **_variants(Delivery, [name for name in _STATUS_NAMES if name not in _PLACEMENTS]),
+    **{name: EVENTS[name] for name in (*_PLACEMENTS, *REVISIONS, *OTHERS)},
+}
+
+Fill, PartialFill = EVENTS["fill"], EVENTS["partial_fill"]
+LeanFill, LeanPartialFill = _LEAN["fill"], _LEAN["partial_fill"]
+LEAN_STATUSES = frozenset(_LEAN[name] for name in _STATUS_NAMES if name not in _PLACEMENTS)
+PLACEMENTS = frozenset(EVENTS[name] for name in _PLACEMENTS)
+
+
+class UnknownEvent(Event, gc=False, tag=False, tag_field=None, kw_only=True):
+    """An event by a name nobody has heard of (rule 3.7)."""
+
+    event: str  # type: ignore[misc]
+
+
+class _Number(str):
+    """The text of a JSON number, kept apart from a JSON string."""
+
+
+_ANY_EVENT: Any = reduce(or_, EVENTS.values())
+AnyEvent = _ANY_EVENT | None
+_decode_lean = msgspec.json.Decoder(reduce(or_, _LEAN.values())).decode
+_decode_full = msgspec.json.Decoder(_ANY_EVENT, float_hook=str).decode
+_decode_loose = msgspec.json.Decoder(float_hook=_Number).decode
+
+
+def decode_lines(lines: list[bytes]) -> list[Any] | None:
+    """Decode a batch of lines at once; None where one of them is not an event, so that they are to be read one by
+    one."""
+    for decode_one in (_decode_lean, _decode_full):
+        try:
+            return list(map(decode_one, lines))
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            continue
+    return None
+
+
+def decode(line: bytes) -> Event | Problem:
+    """Read one line (without its newline) thoroughly: every value is checked and exact, `cancelled` reads as
+    `canceled`."""
+    if len(line) > LINE_BYTES_MAX:
+        return Problem("too_long", f"a line of {len(line)} bytes, expected at most {LINE_BYTES_MAX}")
+    try:
+        event = _decode_full(line)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        found = _decode_by_hand(line)
+        if isinstance(found, Problem):
+            return found
+        event = found
+    return _check(event) or event
+
+
+def _decode_by_hand(line: bytes) -> Event | Problem:
+    """Read a line that msgspec refused: numbers in place of strings, an unknown event, or the reason why it is no
+    event."""
+    try:
+        text = line.decode()
+    except UnicodeDecodeError as error:
+        return Problem("not_utf8", f"byte {error.start} of the line is not UTF-8: {error.reason}")
+    if "\0" in text:
+        return Problem("nul_bytes", f"{text.count(chr(0))} NUL bytes, as a crash leaves them at the end of a file")
+    try:
+        found = _decode_loose(line)
+    except (msgspec.DecodeError, RecursionError) as error:
+        return Problem("not_json", f"not JSON: {error}")
+    if not isinstance(found, dict):
+        return Problem("bad_value", f"expected a JSON object, found {type(found).__name__}")
+    return _event_of({name: value for name, value in found.items() if value is not None})
+
+
+def event_of(fields: dict[str, Any]) -> Event | Problem:
+    """Make a checked event of a mapping, as `decode` does of a line. Floats are refused: their digits are not exact."""
+    found = _event_of({name: value for name, value in fields.items() if value is not None})
+    return found if isinstance(found, Problem) else _check(found) or found
+
+
+def _event_of(fields: dict[str, Any]) -> Event | Problem:
+    for name in ("event", "order_id", "ts"):
+        if name not in fields:
+            return Problem("missing_field", f"`{name}` is missing")
+    for name in DECIMALS:
+        value = fields.get(name)
+        if isinstance(value, _Number) or (isinstance(value, int) and not isinstance(value, bool)):
+            fields[name] = str.__str__(value) if isinstance(value, str) else str(value)
+    fields = {name: _Refused(value) if isinstance(value, _Number) else value for name, value in fields.items()}
+    kind = EVENTS.get(fields["event"]) if isinstance(fields["event"], str) else UnknownEvent
+    try:
+        return msgspec.convert(fields, kind or UnknownEvent)
+    except (msgspec.ValidationError, RecursionError) as error:
+        return Problem("bad_value", str(error))
+
+
+def _Refused(number: str) -> float:
+    """A number where a text belongs: a float is what makes msgspec name the field and the types. It is never used as
+    a value."""
+    return float("nan") if number else 0.0
+
+
+def _check(event: Event) -> Problem | None:
+    """Check the values of an event and write exponents out; the problem, or None where all is well."""
+    try:
+        _check_values(event)
+    except (BadDecimal, BadInstant) as error:
+        return Problem("bad_value", str(error))
+    return _check_fill(event)
+
+
+def _check_values(event: Event) -> None:
+    if not event.order_id:
+        raise BadDecimal("`order_id` is empty")
+    moment(event.ts)
+    if event.created_at is not None:
+        moment(event.created_at)
+    for name in DECIMALS:
+        text = getattr(event, name)
+        if text is None:
+            continue
+        try:
+            value = _DECIMAL[text]
+        except BadDecimal as error:
+            raise BadDecimal(f"`{name}`: {error}") from None
+        if value <= 0 and (name in _POSITIVE or (name == "qty" and event.event != "trade_bust")):
+            raise BadDecimal(f"`{name}` is {text}, expected more than zero")
+        if value < 0 and name == "filled_qty":
+            raise BadDecimal(f"`{name}` is {text}, expected zero or more")
+        if "e" in text or "E" in text:
+            setattr(event, name, without_exponent(text))
+    if event.order_status is not None:
+        event.order_status = spelled(event.order_status)
+
+
+def _check_fill(event: Event) -> Problem | None:
+    """Fills need their numbers, busts and corrections the execution that they are about (section 2)."""
+    name = event.event
+    missing = partial(Problem, "missing_field")
+    if name in REVISIONS and event.previous_execution_id is None and event.execution_id is None:
+        return missing(f"`{name}` needs `previous_execution_id` or `execution_id`")
+    if name in FILLS and event.legs is not None:
+        return _check_legs(event.legs)
+    if name in FILLS or name == "trade_correct":
+        for field in ("price", "qty"):
+            if getattr(event, field) is None:
+                return missing(f"`{name}` needs `{field}`")
+    return None
+
+
+def _check_legs(legs: list[Any]) -> Problem | None:
+    try:
+        for leg in legs_of(legs):
+            for text in (leg.qty, leg.price, leg.filled_qty or "0"):
+                decimal_of(text)
+            if decimal_of(leg.qty) <= 0 or not leg.order_id:
+                return Problem("bad_value", f"a leg has `qty` {leg.qty} and `order_id` {leg.order_id!r}")
+    except msgspec.ValidationError as error:
+        kind = "missing_field" if "missing required field" in str(error) else "bad_value"
+        return Problem(kind, f"`legs`: {error}")
+    except BadDecimal as error:
+        return Problem("bad_value", f"`legs`: {error}")
+    return None
+
+
+def legs_of(legs: list[Any]) -> list[Leg]:
+    """The legs of a checked multi-leg fill, in their order, decimals as texts."""
+    read = []
+    for leg in legs:
+        if isinstance(leg, dict):
+            numbers = {n: str(leg[n]) for n in ("qty", "price", "filled_qty") if type(leg.get(n)) is int}
+            leg = {**leg, **numbers}
+        found = msgspec.convert(leg, Leg)
+        for name in ("qty", "price", "filled_qty"):
+            text = getattr(found, name)
+            setattr(found, name, without_exponent(text) if text is not None else None)
+        read.append(found)
+    return read

@@ -1,0 +1,437 @@
+"""The fold: blocks of whole lines in, state changed, trades and findings out (format.md sections 3, 4 and 6).
+
+`Fold.feed` takes the common event on a short path (`_feed_short`) and everything else through `rules.apply`. The
+short path is an optimisation and nothing else: it takes an event only when every condition of the plain case holds,
+and the law tests compare the two. What surprises: the fold asks for old lines through `recall`, when an event names
+an order that has left the state.
+"""
+
+from collections.abc import Callable, Iterable
+from datetime import datetime, timedelta
+from decimal import Decimal
+from operator import attrgetter
+from typing import Any
+
+import msgspec
+
+from compactor.core.decimals import BadDecimal, Decimals, exactly
+from compactor.core.derived import Finding, Trade, encode_lines
+from compactor.core.entry import Derived, Entry
+from compactor.core.events import (
+    LEAN_STATUSES,
+    PLACEMENTS,
+    TERMS,
+    Event,
+    LeanFill,
+    LeanPartialFill,
+    Leg,
+    Problem,
+    decode_lines,
+)
+from compactor.core.instants import moment
+from compactor.core.lifecycle import LIFE, REQUESTS, Effect
+from compactor.core.lines import Placed, read_line, unreadable
+from compactor.core.memory import Memory
+from compactor.core.orders import Fill, Order, pending_row, sort_key
+from compactor.core.rules import apply, apply_leg, begin, legs_in, note_delivery
+
+Recall = Callable[[str, int, int], Iterable[tuple[int, bytes]]]
+"""Given an order id and a range of offsets: the lines of the log in it that may name that order, with their offsets,
+in order."""
+
+DAY = timedelta(days=1)
+DEFAULT_TEAM = "default"
+KEPT_ENDED = 1 << 13
+"""How many ended orders stay whole in the state before they shrink to their spans."""
+
+_fromisoformat = datetime.fromisoformat
+_FLOWING = frozenset(("new", "accepted", "pending_new", "partially_filled"))
+_PLAIN = (Effect.OPENS, Effect.REQUESTS, Effect.ENDS)
+
+
+class _Amounts(Decimals):
+    """Decimals above zero, in plain notation: what the short path takes."""
+
+    def __missing__(self, text: str) -> Decimal:
+        value = super().__missing__(text)
+        if value <= 0 or "e" in text or "E" in text:
+            del self[text]
+            raise BadDecimal(f"{text!r} is not for the short path")
+        return value
+
+
+_AMOUNT = _Amounts()
+
+
+class OpenOrder(msgspec.Struct, array_like=True, gc=False):
+    """An open order with its row as it was written last: what a checkpoint keeps, so that a pass need not write it
+    again."""
+
+    created_ns: int
+    row: bytes
+    order: msgspec.Raw
+
+
+class Counts(msgspec.Struct):
+    """Totals of a ledger since the first byte of its log."""
+
+    events: int = 0
+    trades: int = 0
+    findings: int = 0
+
+
+_EXTRAS = (*TERMS, "price", "qty", "filled_qty", "filled_avg_price")
+_extras: Any = attrgetter(*_EXTRAS)
+_NO_EXTRAS = (None,) * len(_EXTRAS)
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode_order = msgspec.msgpack.Decoder(Order).decode
+
+
+def _is_delivered_again(order: Order, event: Any) -> bool:
+    return (
+        event.event_id is not None and order.delivered is not None and event.event_id + event.event in order.delivered
+    )
+
+
+def _is_bare(event: Any) -> bool:
+    """Whether an event of a wide type carries neither terms nor numbers."""
+    return type(event) in PLACEMENTS and _extras(event) == _NO_EXTRAS
+
+
+class Fold:
+    """The state of one ledger, and the functions that change it.
+
+    `team_id` is None for a ledger that its events name (rule 1.2). `retention` None keeps the spans of ended orders
+    for ever. Not one byte that comes out depends on `retention`, on `kept_ended`, or on how the log is cut into
+    blocks.
+    """
+
+    def __init__(
+        self, team_id: str | None, recall: Recall, retention: timedelta | None = 7 * DAY, kept_ended: int = KEPT_ENDED
+    ) -> None:
+        self.names_team = team_id is None
+        self.team_id = team_id or DEFAULT_TEAM
+        self.clock: datetime | None = None
+        self.orders: dict[str, Order] = {}
+        self.counts = Counts()
+        self.memory = Memory()
+        self.stored: dict[str, OpenOrder] = {}
+        """Open orders of a checkpoint that no event has named since."""
+        self._recall = recall
+        self._retention = retention
+        self._kept_ended = kept_ended
+        self._ended = 0
+        self._rows: dict[str, tuple[tuple[int, str], bytes]] | None = None
+        self._touched: set[str] = set()
+        self._derived = Derived()
+        self.short_path = True
+
+    # Events in.
+
+    def feed(self, block: bytes, offset: int) -> None:
+        """Fold a block of whole lines that stands at an offset of the log."""
+        lines = block.split(b"\n")
+        lines.pop()
+        with exactly():
+            events = decode_lines(lines) if self.short_path else None
+            if events is None:
+                for line in lines:
+                    self._feed_line(line, offset)
+                    offset += len(line) + 1
+            else:
+                self._feed_short(lines, events, offset)
+        if self._ended >= self._kept_ended:
+            self._shrink()
+
+    def feed_too_long(self, head: bytes, offset: int, length: int) -> None:
+        """Report a line that nobody can hold in memory by its first bytes and its length."""
+        problem = Problem(
+            "too_long", f"a line of {length - 1} bytes, expected at most 1048576; only its beginning stands here"
+        )
+        self._derived.findings.append(unreadable(head, offset, length, problem))
+
+    @property
+    def waiting_lines(self) -> int:
+        """How many derived lines have not been taken."""
+        return len(self._derived.trades) + len(self._derived.findings)
+
+    def take_derived(self) -> Derived:
+        """What has come out since the last call; its lines belong behind those taken before."""
+        derived, self._derived = self._derived, Derived()
+        self.counts.trades += len(derived.trades)
+        self.counts.findings += len(derived.findings)
+        return derived
+
+    def _feed_line(self, line: bytes, offset: int) -> None:
+        for found in read_line(line, offset):
+            if isinstance(found, Finding):
+                self._derived.findings.append(found)
+            elif not self._is_of_team(found.event):
+                detail = f"expected team_id {self.team_id!r}, found {found.event.team_id!r}"
+                part = line[found.offset - offset :]
+                problem = Problem("wrong_team", detail)
+                self._derived.findings.append(unreadable(part[: found.length], found.offset, found.length, problem))
+            else:
+                self._take(found)
+
+    def _is_of_team(self, event: Event) -> bool:
+        if event.team_id is not None and self.names_team:
+            self.team_id, self.names_team, self._rows = event.team_id, False, None
+            self._unstore()
+        return event.team_id is None or event.team_id == self.team_id
+
+    def _take(self, placed: Placed) -> None:
+        """Apply an event to the order that it names, and to the orders of its legs."""
+        offset, length, event = placed
+        self.counts.events += 1
+        entry = Entry(offset, length, event.ts, self.team_id, self._derived)
+        self._move_clock(event, entry)
+        self._apply_to(event.order_id, event, entry, None)
+        for place, leg in enumerate(legs_in(event)):
+            entry = Entry(offset, length, event.ts, self.team_id, self._derived, leg=place)
+            self._apply_to(leg.order_id, event, entry, leg)
+
+    def _apply_to(self, order_id: str, event: Event, entry: Entry, leg: Leg | None) -> None:
+        order = self.orders.get(order_id) or self._bring_back(order_id, entry.offset)
+        if order is None:
+            order = self.orders[order_id] = begin(order_id, event, entry.offset)
+        was_ended = order.ended
+        if leg is None:
+            apply(order, event, entry)
+        else:
+            apply_leg(order, event, leg, entry)
+        self._ended += order.ended and not was_ended
+        if self._rows is not None:
+            self._touched.add(order_id)
+
+    def _move_clock(self, event: Event, entry: Entry) -> None:
+        """The log's clock is the greatest `recorded_at`, else `ts`; a `ts` from far ahead does not move it (6.1)."""
+        at = event.recorded_at or moment(event.ts)
+        if event.recorded_at is None and self.clock is not None and at > self.clock + DAY:
+            entry.find("future_timestamp", f"`ts` {event.ts} is more than a day ahead of the log's clock")
+        elif self.clock is None or at > self.clock:
+            self.clock = at
+
+    # The short path: the plain case of the common events, each condition of which is checked here.
+
+    def _feed_short(self, lines: list[bytes], events: list[Any], offset: int) -> None:
+        """Take placements, fills and plain status changes where they stand; hand any other event to `_feed_line`."""
+        orders = self.orders
+        for line, event in zip(lines, events, strict=True):
+            order = orders.get(event.order_id)
+            kind = type(event)
+            ts = event.ts
+            try:
+                at = _fromisoformat(ts)
+                if (
+                    event.recorded_at is None
+                    or event.order_status is not None
+                    or ts[4:20:3] != "--T::."
+                    or ts[-1] != "Z"
+                    or len(ts) > 30
+                    or (event.team_id is not None and (self.names_team or event.team_id != self.team_id))
+                ):
+                    taken = False
+                elif order is None:
+                    taken = kind in PLACEMENTS and self._place(event, at, offset)
+                elif order.ended or order.target is None or at <= order.updated or _is_delivered_again(order, event):
+                    taken = False
+                elif kind is LeanFill or kind is LeanPartialFill:
+                    taken = self._fill(order, event, kind is LeanFill, offset)
+                else:
+                    taken = (kind in LEAN_STATUSES or _is_bare(event)) and self._set_status(order, event)
+            except (ValueError, TypeError):
+                taken = False
+            if not taken:
+                self._feed_line(line, offset)
+            else:
+                if order is not None:
+                    order.last, order.updated = offset, at
+                    order.updated_at = order.status_at = ts
+                if event.event_id is not None:
+                    note_delivery(order or orders[event.order_id], event)
+                self.counts.events += 1
+                if self.clock is None or event.recorded_at > self.clock:
+                    self.clock = event.recorded_at
+                if self._rows is not None:
+                    self._touched.add(event.order_id)
+            offset += len(line) + 1
+
+    def _place(self, event: Any, at: datetime, offset: int) -> bool:
+        """The first event of an order, with plain terms."""
+        order_id = event.order_id
+        if event.symbol is None or event.side is None or event.quantity is None or event.created_at is not None:
+            return False
+        if event.price is not None or event.notional is not None or event.legs is not None or not order_id:
+            return False
+        target = _AMOUNT[event.quantity]
+        for text in (
+            event.limit_price,
+            event.stop_price,
+            event.trail_price,
+            event.trail_percent,
+            event.requested_price,
+        ):
+            if text is not None:
+                _AMOUNT[text]
+        if not (event.filled_qty is event.filled_avg_price is event.qty is None):
+            return False
+        if (self.stored or not self.memory.empty) and self._bring_back(order_id, offset) is not None:
+            return False
+        ts = event.ts
+        self.orders[order_id] = Order(
+            order_id, offset, offset, event.event, False, at, ts, ts, ts, event, event.source, target
+        )  # fmt: skip
+        return True
+
+    def _fill(self, order: Order, event: Any, final: bool, offset: int) -> bool:
+        """An execution with an id that is new, of the source of those before, that fits into what is left."""
+        execution_id, qty, price, fills = event.execution_id, event.qty, event.price, order.fills
+        if execution_id is None or execution_id in fills or order.mixed or event.source != order.source:
+            return False
+        filled = order.filled + _AMOUNT[qty]
+        if event.filled_qty is not None and _AMOUNT[event.filled_qty] > filled:
+            return False
+        if event.filled_avg_price is not None or not _AMOUNT[price]:
+            return False
+        target = order.target
+        assert target is not None
+        if final:
+            if filled > target:
+                return False
+            order.status, order.ended = "filled", True
+            self._ended += 1
+        elif filled < target and order.status in _FLOWING:
+            order.status = "partially_filled"
+        else:
+            return False
+        order.filled = filled
+        trade_id = f"{offset}-0"
+        ts, terms = event.ts, order.terms
+        fills[execution_id] = Fill(execution_id, qty, price, event.filled_qty, ts, event.source, trade_id)
+        self._derived.trades.append(
+            Trade(
+                trade_id, self.team_id, order.order_id, terms.symbol, terms.side, qty, price, terms.requested_price,
+                terms.order_type, ts, terms.broker_order_id, terms.client_order_id, execution_id, "fill", None, None,
+                offset,
+            )
+        )  # fmt: skip
+        return True
+
+    def _set_status(self, order: Order, event: Any) -> bool:
+        """A status event that leads to the status of its own name."""
+        row = LIFE.get(event.event)
+        if row is None or row.effect not in _PLAIN:
+            return False
+        if row.effect is Effect.ENDS:
+            order.ended = True
+            self._ended += 1
+        elif row.effect is Effect.REQUESTS and order.status not in REQUESTS:
+            order.before = order.status
+        assert row.status is not None
+        order.status = row.status
+        return True
+
+    # Orders that have left the state.
+
+    def _bring_back(self, order_id: str, here: int) -> Order | None:
+        """Build an order again that is not in the state, from the checkpoint or from its lines; None if there are
+        none."""
+        stored = self.stored.pop(order_id, None)
+        if stored is not None:
+            order = self.orders[order_id] = _decode_order(stored.order)
+            return order
+        span = None if self.memory.empty else self.memory.find(order_id)
+        if span is None:
+            return None
+        end = here if span.last is None else min(span.last + 1, here)
+        found = self._refold(order_id, self._recall(order_id, span.first, end), here)
+        if found is not None:
+            self.orders[order_id] = found
+            self._ended += found.ended
+        return found
+
+    def _refold(self, order_id: str, lines: Iterable[tuple[int, bytes]], here: int) -> Order | None:
+        """Fold the events of one order that stand before `here`; what they gave rise to has been written long ago."""
+        order: Order | None = None
+        written = Derived()
+        for start, line in lines:
+            for placed in read_line(line, start):
+                if isinstance(placed, Finding) or placed.offset >= here:
+                    continue
+                offset, length, event = placed
+                if event.team_id not in (None, self.team_id):
+                    continue
+                if event.order_id == order_id:
+                    order = order or begin(order_id, event, offset)
+                    apply(order, event, Entry(offset, length, event.ts, self.team_id, written))
+                for place, leg in enumerate(legs_in(event)):
+                    if leg.order_id == order_id:
+                        order = order or begin(order_id, event, offset)
+                        apply_leg(order, event, leg, Entry(offset, length, event.ts, self.team_id, written, leg=place))
+        return order
+
+    def _shrink(self) -> None:
+        """Let ended orders leave the state; what is remembered of them is where their lines are."""
+        left = {}
+        for order_id, order in self.orders.items():
+            if order.open:
+                left[order_id] = order
+            else:
+                self.memory.keep(order)
+        self.orders = left
+        self._ended = 0
+        limit = self.oldest_kept()
+        if limit is not None and (self.memory.is_due() or self._kept_ended == 0):
+            self.memory.age(limit)
+
+    def oldest_kept(self) -> datetime | None:
+        """The instant before which ended orders are forgotten; None to keep them for ever (6.1)."""
+        if self._retention is None or self.clock is None:
+            return None
+        try:
+            return self.clock - self._retention
+        except OverflowError:
+            return None
+
+    # Rows out.
+
+    def pending_lines(self) -> bytes:
+        """The bytes of `pending_orders.jsonl` as of now; empty when no order is open."""
+        with exactly():
+            if self._rows is None:
+                self._rows = {order_id: ((one.created_ns, order_id), one.row) for order_id, one in self.stored.items()}
+                self._touched = set(self.orders)
+            for order_id in self._touched:
+                order = self.orders.get(order_id)
+                if order is not None and order.open:
+                    self._rows[order_id] = (sort_key(order), encode_lines([pending_row(order, self.team_id)]))
+                else:
+                    self._rows.pop(order_id, None)
+        self._touched = set()
+        return b"".join(row for _key, row in sorted(self._rows.values()))
+
+    @property
+    def open_orders(self) -> int:
+        """How many orders are open; right after `pending_lines`."""
+        return len(self._rows or ())
+
+    def store_open(self) -> dict[str, OpenOrder]:
+        """The open orders as a checkpoint keeps them."""
+        self.pending_lines()
+        assert self._rows is not None
+        stored = dict(self.stored)
+        for order_id, order in self.orders.items():
+            if order.open:
+                (created_ns, _id), row = self._rows[order_id]
+                stored[order_id] = OpenOrder(created_ns, row, msgspec.Raw(_encode(order)))
+        return stored
+
+    def store_ended(self) -> list[bytes]:
+        """The spans of the ended orders as the pages of a table."""
+        return self.memory.spans([order for order in self.orders.values() if not order.open], self.oldest_kept())
+
+    def _unstore(self) -> None:
+        for order_id in list(self.stored):
+            self._bring_back(order_id, 0)

@@ -1,0 +1,38 @@
+"""The ledger on disk: reading the log, committing what follows from it, appending to it."""
+
+from compactor.ledger.compaction import Compaction
+from compactor.ledger.errors import (
+    BadTeam,
+    CheckpointUnusable,
+    DerivedConflict,
+    DiskFull,
+    LedgerError,
+    LedgerUnreadable,
+    LockHeld,
+    LogRewritten,
+    NoLedger,
+    RejectedEvents,
+)
+from compactor.ledger.ledger import Ledger
+from compactor.ledger.places import LedgerPlace, discover
+from compactor.ledger.reading import LedgerStatus
+from compactor.ledger.writing import Appended
+
+__all__ = [
+    "Appended",
+    "BadTeam",
+    "CheckpointUnusable",
+    "Compaction",
+    "DerivedConflict",
+    "DiskFull",
+    "Ledger",
+    "LedgerError",
+    "LedgerPlace",
+    "LedgerStatus",
+    "LedgerUnreadable",
+    "LockHeld",
+    "LogRewritten",
+    "NoLedger",
+    "RejectedEvents",
+    "discover",
+]

@@ -1,0 +1,202 @@
+"""The checkpoint: the fold's state as of an offset of the log, in two alternating slots (format.md section 7).
+
+A slot is a small header, the open orders, and pages that are read only when an event asks for them (spans of ended
+orders, marks of forgotten ones), so that starting costs the same after ten thousand events as after ten million.
+Everything carries a checksum; what does not match is damage, and damage is never an error: the other slot serves, or
+the log is folded from its first byte.
+"""
+
+import struct
+from collections.abc import Callable, Iterable
+from datetime import datetime, timedelta
+from hashlib import blake2b
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct
+
+from compactor.core.fold import Counts, Fold, OpenOrder, Recall
+from compactor.core.memory import Forgotten, Memory
+from compactor.ledger.files import Files, Reader, replace
+
+FORMAT = 1
+"""The layout of this file."""
+FOLD_VERSION = 1
+"""What the fold means; a change of it makes every ledger fold its log again, checked against the trades already
+written."""
+
+SLOTS = ("checkpoint.0", "checkpoint.1")
+TAIL_BYTES = 4096
+_MAGIC = b"compactor checkpoint\n"
+_HEAD = struct.Struct("<I16s")
+
+
+def checksum(data: bytes) -> bytes:
+    """Sixteen bytes that tell damage."""
+    return blake2b(data, digest_size=16).digest()
+
+
+class Written(Struct, array_like=True):
+    """How much of a file the checkpoint stands for: its length, and a digest of the last 4 KiB before it."""
+
+    length: int = 0
+    tail: bytes = checksum(b"")
+
+
+class Chunk(Struct, array_like=True, gc=False):
+    """A part of a slot: where it lies behind the header, and its checksum."""
+
+    start: int
+    length: int
+    checksum: bytes
+
+
+class Header(Struct):
+    """What a slot says before its chunks."""
+
+    format: int
+    fold_version: int
+    generation: int
+    team_id: str
+    names_team: bool
+    clock: datetime | None
+    counts: Counts
+    inode: int
+    log: Written
+    trades: Written
+    findings: Written
+    open_orders: Chunk
+    spans: list[Chunk]
+    marks: list[Chunk]
+    marked: list[int]
+    """How many order ids each generation of the filter has taken."""
+
+
+class Damaged(Exception):
+    """A slot that is not what was written."""
+
+    def __init__(self, path: Path, what: str) -> None:
+        super().__init__(f"{path}: {what}")
+        self.path = path
+
+
+_decode_header = msgspec.msgpack.Decoder(Header).decode
+_decode_open = msgspec.msgpack.Decoder(dict[str, OpenOrder]).decode
+
+
+class Slot:
+    """A slot that was opened: its header is good, its chunks are checked when they are read."""
+
+    def __init__(self, path: Path, reader: Reader) -> None:
+        self.path = path
+        self._reader = reader
+        length = len(_MAGIC) + _HEAD.size
+        head = reader.read(0, 1 << 16)
+        if len(head) < length or not head.startswith(_MAGIC):
+            raise Damaged(path, "it does not begin as a checkpoint does")
+        size, expected = _HEAD.unpack_from(head, len(_MAGIC))
+        self._base = length + size
+        body = head[length : self._base] if len(head) >= self._base else reader.read(length, size)
+        if checksum(body) != expected:
+            raise Damaged(path, "its header does not match its checksum")
+        try:
+            self.header = _decode_header(body)
+        except msgspec.DecodeError as error:
+            raise Damaged(path, f"its header cannot be read: {error}") from None
+
+    def read(self, chunk: Chunk) -> bytes:
+        """The bytes of a chunk. Raises Damaged."""
+        data = self._reader.read(self._base + chunk.start, chunk.length) if chunk.length else b""
+        if checksum(data) != chunk.checksum:
+            raise Damaged(self.path, f"bytes {chunk.start} to {chunk.start + chunk.length} do not match their checksum")
+        return data
+
+    def _page(self, chunks: list[Chunk]) -> Callable[[int], bytes]:
+        return lambda number: self.read(chunks[number]) if number < len(chunks) else b""
+
+    def restore(self, recall: Recall, retention: timedelta | None) -> Fold:
+        """The fold as it was. Raises Damaged."""
+        header = self.header
+        fold = Fold(None if header.names_team else header.team_id, recall, retention)
+        fold.clock, fold.counts = header.clock, header.counts
+        fold.stored = _decode_open(self.read(header.open_orders))
+        forgotten = Forgotten(header.marked, self._page(header.marks))
+        fold.memory = Memory(len(header.spans), self._page(header.spans), forgotten)
+        return fold
+
+    def close(self) -> None:
+        """Close the file; pages that were not read yet cannot be read any more."""
+        self._reader.close()
+
+
+def encode_slot(fold: Fold, generation: int, inode: int, log: Written, trades: Written, findings: Written) -> bytes:
+    """A slot's bytes for the state of a fold."""
+    parts: list[bytes] = []
+    place = 0
+
+    def chunk(data: bytes) -> Chunk:
+        nonlocal place
+        parts.append(data)
+        place += len(data)
+        return Chunk(place - len(data), len(data), checksum(data))
+
+    def chunks(pages: Iterable[bytes]) -> list[Chunk]:
+        return [chunk(page) for page in pages]
+
+    header = Header(
+        FORMAT, FOLD_VERSION, generation, fold.team_id, fold.names_team, fold.clock, fold.counts, inode,
+        log, trades, findings,
+        open_orders=chunk(msgspec.msgpack.encode(fold.store_open())),
+        # The spans come first: storing them may add marks.
+        spans=chunks(fold.store_ended()),
+        marks=chunks(fold.memory.forgotten.pages()),
+        marked=fold.memory.forgotten.counts,
+    )  # fmt: skip
+    body = msgspec.msgpack.encode(header)
+    return b"".join((_MAGIC, _HEAD.pack(len(body), checksum(body)), body, *parts))
+
+
+class Slots:
+    """The two slots of a ledger."""
+
+    def __init__(self, state: Path, files: Files) -> None:
+        self._state = state
+        self._files = files
+        self._next = 0
+        self.damaged: list[str] = []
+        """What was found damaged, for people."""
+
+    def open_newest(self) -> Slot | None:
+        """The newest slot whose header is good; damaged ones are set aside."""
+        found: list[Slot] = []
+        for name in SLOTS:
+            path = self._state / name
+            try:
+                reader = self._files.open(path)
+            except FileNotFoundError:
+                continue
+            try:
+                slot = Slot(path, reader)
+            except Damaged as damage:
+                reader.close()
+                self.set_aside(damage)
+            else:
+                found.append(slot)
+        found.sort(key=lambda slot: slot.header.generation)
+        for older in found[:-1]:
+            older.close()
+        if not found:
+            return None
+        newest = found[-1]
+        self._next = 1 - SLOTS.index(newest.path.name)
+        return newest
+
+    def set_aside(self, damage: Damaged) -> None:
+        """Rename a damaged slot, so that the other one serves and people can look at it."""
+        self.damaged.append(str(damage))
+        self._files.rename(damage.path, damage.path.with_name(damage.path.name + ".damaged"))
+
+    def write(self, data: bytes) -> None:
+        """Put a checkpoint into the slot that is not the newest; returns when it is durable."""
+        replace(self._files, self._state / SLOTS[self._next], data)
+        self._next = 1 - self._next

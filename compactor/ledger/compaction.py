@@ -1,0 +1,262 @@
+"""One pass over a ledger: the commit protocol of format.md section 7, in its order.
+
+The log is synced, folded from the checkpoint on, what comes out is appended to trades and findings and synced, the
+pending orders are replaced, and now and then a checkpoint is written. A pass that is stopped anywhere leaves files
+from which the next one reaches the same bytes; one that fails takes back what it appended and forgets its state.
+"""
+
+import time
+from collections.abc import Callable, Iterable
+from datetime import timedelta
+from pathlib import Path
+
+from msgspec import Struct
+
+from compactor.core.derived import encode_lines
+from compactor.core.fold import Fold
+from compactor.ledger.checkpoint import FOLD_VERSION, FORMAT, Damaged, Slot, Slots, encode_slot
+from compactor.ledger.errors import NoLedger, from_os
+from compactor.ledger.files import Files, replace
+from compactor.ledger.log import Log
+from compactor.ledger.places import FINDINGS, LOG, PENDING, STATE, TRADES
+from compactor.ledger.tail import Tail
+
+CHECKPOINT_BYTES_MIN = 1 << 18
+"""Bytes of log after which a checkpoint is written, or as many as the last checkpoint has: so writing them never
+costs more than the fold."""
+COMMIT_BYTES = 1 << 28
+"""Bytes of log after which a long pass commits, so that being stopped costs only what came since."""
+BUFFER_LINES = 1 << 12
+
+Progress = Callable[[int, int], None]
+"""Called with the bytes done and the bytes there are."""
+
+
+class Compaction(Struct):
+    """What a pass did. `events`, `trades` and `findings` are totals of the ledger, `new_*` those of this pass;
+    `bytes` of log were folded, `tail_bytes` of an unfinished last line were left."""
+
+    team_id: str
+    path: str
+    events: int
+    open_orders: int
+    trades: int
+    findings: int
+    bytes: int
+    offset: int
+    tail_bytes: int
+    new_events: int
+    new_trades: int
+    new_findings: int
+    elapsed_ms: int
+
+
+class Compactor:
+    """The state of one ledger in memory, and the passes that keep its files current. The caller holds the ledger's
+    lock."""
+
+    def __init__(self, path: Path, team_id: str | None, retention: timedelta | None, files: Files) -> None:
+        self.path = path
+        self._team_id = team_id
+        self._retention = retention
+        self._files = files
+        self._slots = Slots(path / STATE, files)
+        self._slot: Slot | None = None
+        self._log: Log | None = None
+        self._fold: Fold | None = None
+        self._generation = 0
+        self._inode = 0
+        self._offset = 0
+        self._checkpoint_at: int | None = None
+        self._checkpoint_bytes = 0
+        self._trades = Tail(path / TRADES, files)
+        self._findings = Tail(path / FINDINGS, files)
+
+    @property
+    def damaged(self) -> list[str]:
+        """Checkpoints that were found damaged and set aside."""
+        return self._slots.damaged
+
+    def close(self) -> None:
+        """Forget the state; the files stay as they are."""
+        self._fold = None
+        if self._slot is not None:
+            self._slot.close()
+            self._slot = None
+
+    def run(self, progress: Progress | None = None, checkpoint: bool = False) -> Compaction:
+        """Fold what is new and commit it; with `checkpoint` write one however little is new. Raises LedgerError."""
+        started = time.perf_counter()
+        try:
+            log = self._log = Log(self.path / LOG, self._files.open(self.path / LOG))
+        except FileNotFoundError:
+            raise NoLedger(self.path, f"there is no {LOG}; append events to it first") from None
+        except OSError as error:
+            raise from_os(self.path / LOG, error, "opening the log") from error
+        try:
+            return self._run(log, progress, checkpoint, started)
+        except OSError as error:
+            self._roll_back()
+            raise from_os(self.path, error, "compacting") from error
+        except BaseException:
+            # Also on Ctrl-C: the files are as they were, and the next pass starts from the checkpoint.
+            self._roll_back()
+            raise
+        finally:
+            log.close()
+            self._log = None
+
+    def _roll_back(self) -> None:
+        self.close()
+        try:
+            self._trades.roll_back()
+            self._findings.roll_back()
+        except OSError:
+            # What stays behind is a beginning of what the next pass derives, which is what it expects to find.
+            return
+
+    def _run(self, log: Log, progress: Progress | None, checkpoint: bool, started: float) -> Compaction:
+        size = log.identity().size
+        while True:
+            try:
+                fold = self._load(log)
+                before = (fold.counts.events, fold.counts.trades, fold.counts.findings, self._offset)
+                log.sync()
+                self._advance(fold, log, size, progress)
+                self._commit(fold, log, final=True, checkpoint=checkpoint)
+                break
+            except Damaged as damage:
+                # A page of the checkpoint that nobody had read so far: fall back to the other slot, or to the whole
+                # log.
+                self._roll_back()
+                self._slots.set_aside(damage)
+        counts = fold.counts
+        return Compaction(
+            fold.team_id, str(self.path), counts.events, fold.open_orders, counts.trades, counts.findings,
+            self._offset - before[3], self._offset, size - self._offset, counts.events - before[0],
+            counts.trades - before[1], counts.findings - before[2], round((time.perf_counter() - started) * 1000),
+        )  # fmt: skip
+
+    # From the checkpoint.
+
+    def _load(self, log: Log) -> Fold:
+        """The state to start from: what is in memory, else the newest good checkpoint, else nothing at all."""
+        if self._fold is not None:
+            log.check(self._inode, self._log_written)
+            if self._is_behind_files():
+                self.close()
+        if self._fold is None:
+            self._files.make_directory(self.path / STATE)
+            self._fold = self._restore(log) or self._start_over(log)
+        self._trades.begin()
+        self._findings.begin()
+        return self._fold
+
+    def _is_behind_files(self) -> bool:
+        """Whether somebody removed what was derived, so that it has to be derived again from the start."""
+        sizes = (self._files.identity(tail.path) for tail in (self._trades, self._findings))
+        lengths = (self._trades.length, self._findings.length)
+        return any((size.size if size else 0) < length for size, length in zip(sizes, lengths, strict=True))
+
+    def _restore(self, log: Log) -> Fold | None:
+        slot = self._slots.open_newest()
+        if slot is None:
+            return None
+        header = slot.header
+        log.check(header.inode, header.log)
+        self._generation = header.generation
+        self._trades = Tail(self.path / TRADES, self._files, header.trades)
+        self._findings = Tail(self.path / FINDINGS, self._files, header.findings)
+        usable = (
+            (header.format, header.fold_version) == (FORMAT, FOLD_VERSION)
+            and self._team_id in (None, header.team_id)
+            and self._trades.fits(header.trades)
+            and self._findings.fits(header.findings)
+        )
+        if not usable:
+            slot.close()
+            return None
+        try:
+            fold = slot.restore(self._recall, self._retention)
+        except Damaged:
+            slot.close()
+            raise
+        self._slot = slot
+        self._inode, self._offset, self._log_written = header.inode, header.log.length, header.log
+        self._checkpoint_at, self._checkpoint_bytes = self._offset, CHECKPOINT_BYTES_MIN
+        return fold
+
+    def _start_over(self, log: Log) -> Fold:
+        self._trades = Tail(self.path / TRADES, self._files)
+        self._findings = Tail(self.path / FINDINGS, self._files)
+        self._inode, self._offset, self._log_written = log.identity().inode, 0, log.written(0)
+        self._checkpoint_at = None
+        return Fold(self._team_id, self._recall, self._retention)
+
+    def _recall(self, order_id: str, first: int, end: int) -> Iterable[tuple[int, bytes]]:
+        assert self._log is not None
+        return self._log.lines_naming(order_id, first, end)
+
+    # Forward.
+
+    def _advance(self, fold: Fold, log: Log, size: int, progress: Progress | None) -> None:
+        """Fold the whole lines up to `size`, handing out what comes as it comes, so that memory stays bounded."""
+        committed = self._offset
+        for block in log.blocks(self._offset, size):
+            if block.too_long:
+                fold.feed_too_long(block.data, block.offset, block.length)
+            else:
+                fold.feed(block.data, block.offset)
+            self._offset = block.offset + block.length
+            if fold.waiting_lines >= BUFFER_LINES:
+                self._put(fold)
+                if progress is not None:
+                    progress(self._offset, size)
+                if self._offset - committed >= COMMIT_BYTES:
+                    self._commit(fold, log, final=False, checkpoint=True)
+                    committed = self._offset
+        self._put(fold)
+        if progress is not None:
+            progress(self._offset, size)
+
+    def _put(self, fold: Fold) -> None:
+        derived = fold.take_derived()
+        if derived.trades:
+            self._trades.put(encode_lines(derived.trades))
+        if derived.findings:
+            self._findings.put(encode_lines(derived.findings))
+
+    def _commit(self, fold: Fold, log: Log, final: bool, checkpoint: bool) -> None:
+        """Make what was derived durable, in the order in which a crash may come: files, pending orders, checkpoint."""
+        for tail in (self._trades, self._findings):
+            if tail.finish() if final else tail.unsynced:
+                tail.sync()
+        if final:
+            self._write_pending(fold)
+        self._log_written = log.written(self._offset)
+        since = self._offset - (self._checkpoint_at or 0)
+        if (checkpoint and since) or self._checkpoint_at is None or since >= self._checkpoint_bytes:
+            self._write_checkpoint(fold)
+        for tail in (self._trades, self._findings):
+            if final:
+                tail.end()
+            else:
+                tail.keep()
+
+    def _write_pending(self, fold: Fold) -> None:
+        """Replace the pending orders, or remove them when none is open, only when they changed."""
+        path, lines = self.path / PENDING, fold.pending_lines()
+        if (self._files.read(path) or b"") == lines and (lines or self._files.identity(path) is None):
+            return
+        if lines:
+            replace(self._files, path, lines)
+        else:
+            self._files.remove(path)
+            self._files.sync_directory(self.path)
+
+    def _write_checkpoint(self, fold: Fold) -> None:
+        self._generation += 1
+        trades, findings = self._trades.written(), self._findings.written()
+        data = encode_slot(fold, self._generation, self._inode, self._log_written, trades, findings)
+        self._slots.write(data)
+        self._checkpoint_at, self._checkpoint_bytes = self._offset, max(CHECKPOINT_BYTES_MIN, len(data))

@@ -1,0 +1,167 @@
+"""The few things that the ledger does to files, each one system call or a loop of one; everything above is written in
+terms of them.
+
+`Files` is the real file system. Tests put another one in its place that stops at any call and forgets what was not
+synced, which is how "stop at any system call, same bytes" is tested thousands of times. Descriptors are close-on-exec
+(Python's default), because a child process would keep a lock alive.
+"""
+
+import fcntl
+import os
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+
+class Identity(NamedTuple):
+    """Which file it is, and how long it is."""
+
+    device: int
+    inode: int
+    size: int
+
+
+class Reader(Protocol):
+    """An open file to read from."""
+
+    def identity(self) -> Identity: ...
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Up to `length` bytes; fewer only at the end of the file."""
+
+    def sync(self) -> None:
+        """Make what can be read durable (`fdatasync`)."""
+
+    def close(self) -> None: ...
+
+
+class Files:
+    """The real file system. Every method raises OSError with the file's name."""
+
+    def identity(self, path: Path) -> Identity | None:
+        """Which file lies there, or None."""
+        try:
+            found = os.stat(path)
+        except FileNotFoundError:
+            return None
+        return Identity(found.st_dev, found.st_ino, found.st_size)
+
+    def open(self, path: Path) -> Reader:
+        """Open a file to read."""
+        return _OpenFile(path)
+
+    def read(self, path: Path) -> bytes | None:
+        """A whole small file, or None if there is none."""
+        try:
+            return path.read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def append(self, path: Path, data: bytes) -> None:
+        """Append bytes to a file, which is made if need be; not yet durable."""
+        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+        try:
+            write_all(descriptor, data, path)
+        finally:
+            os.close(descriptor)
+
+    def truncate(self, path: Path, length: int) -> None:
+        """Cut a derived file back. Never done to a log: its bytes may be another writer's."""
+        os.truncate(path, length)
+
+    def sync(self, path: Path) -> None:
+        """Make a file's bytes and length durable."""
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(path)) from None
+        finally:
+            os.close(descriptor)
+
+    def write_new(self, path: Path, data: bytes) -> None:
+        """Write a file from the start and make its bytes durable; its name is not durable yet."""
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+        try:
+            write_all(descriptor, data, path)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def rename(self, source: Path, target: Path) -> None:
+        """Give a file another name, in the place of what had it."""
+        os.rename(source, target)
+
+    def remove(self, path: Path) -> None:
+        """Remove a file if it is there."""
+        path.unlink(missing_ok=True)
+
+    def make_directory(self, path: Path) -> None:
+        """Make a directory if it is not there."""
+        path.mkdir(exist_ok=True)
+
+    def sync_directory(self, path: Path) -> None:
+        """Make the names in a directory durable."""
+        self.sync(path)
+
+    def lock(self, path: Path) -> int | None:
+        """Take the lock on a file that is never replaced; the descriptor, or None if another process has it."""
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            return None
+        os.truncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        return descriptor
+
+    def unlock(self, descriptor: int) -> None:
+        """Give the lock back."""
+        os.close(descriptor)
+
+
+class _OpenFile:
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._descriptor = os.open(path, os.O_RDONLY)
+
+    def identity(self) -> Identity:
+        found = os.fstat(self._descriptor)
+        return Identity(found.st_dev, found.st_ino, found.st_size)
+
+    def read(self, offset: int, length: int) -> bytes:
+        data = os.pread(self._descriptor, length, offset)
+        while data and len(data) < length:
+            more = os.pread(self._descriptor, length - len(data), offset + len(data))
+            if not more:
+                break
+            data += more
+        return data
+
+    def sync(self) -> None:
+        try:
+            os.fdatasync(self._descriptor)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self._path)) from None
+
+    def close(self) -> None:
+        os.close(self._descriptor)
+
+
+def write_all(descriptor: int, data: bytes, path: Path) -> None:
+    """Write all of it, going on after a short write; the error that stops it carries the file's name."""
+    rest = memoryview(data)
+    try:
+        while rest:
+            rest = rest[os.write(descriptor, rest) :]
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from None
+
+
+def replace(files: Files, path: Path, data: bytes) -> None:
+    """Put a new version of a file in place; returns when it will survive a power loss. Readers see the old or the new
+    one, whole."""
+    temporary = path.with_name(path.name + ".tmp")
+    files.write_new(temporary, data)
+    files.rename(temporary, path)
+    files.sync_directory(path.parent)

@@ -1,0 +1,143 @@
+"""The log as the compactor reads it: blocks of whole lines, and the lines of one order out of its past.
+
+Nothing here writes. A last line without its newline is not there yet; a line longer than a mebibyte is passed over
+without being held in memory.
+"""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from compactor.core.events import LINE_BYTES_MAX
+from compactor.core.lines import EXCERPT_BYTES
+from compactor.ledger.checkpoint import TAIL_BYTES, Written, checksum
+from compactor.ledger.errors import LogRewritten
+from compactor.ledger.files import Identity, Reader
+
+BLOCK_BYTES = 1 << 16
+"""Small enough that a batch of decoded events stays in the processor's cache: larger blocks decode at half the speed.
+"""
+SEARCH_BYTES = 1 << 22
+
+
+class Block(NamedTuple):
+    """Whole lines at an offset; or the head of one line of `length` bytes that is too long."""
+
+    offset: int
+    data: bytes
+    length: int
+
+    @property
+    def too_long(self) -> bool:
+        """Whether this is the head of a line that is too long."""
+        return self.length > len(self.data)
+
+
+class Log:
+    """An open log."""
+
+    def __init__(self, path: Path, reader: Reader) -> None:
+        self.path = path
+        self._reader = reader
+
+    def identity(self) -> Identity:
+        """Which file it is, and how long now."""
+        return self._reader.identity()
+
+    def sync(self) -> None:
+        """Make everything that can be read durable, so that nothing derived is ever ahead of it."""
+        self._reader.sync()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._reader.close()
+
+    def written(self, offset: int) -> Written:
+        """The digest of the 4 KiB before an offset."""
+        start = max(0, offset - TAIL_BYTES)
+        return Written(offset, checksum(self._reader.read(start, offset - start)))
+
+    def check(self, inode: int, known: Written) -> None:
+        """Raise LogRewritten unless it is the same file, no shorter, with the same bytes before the offset."""
+        identity = self.identity()
+        what_to_do = (
+            "Nothing was changed. If this was done on purpose (restored from a backup, moved to another disk), remove"
+            " the .state directory beside the log and compact again; otherwise put the log back"
+        )
+        if identity.inode != inode:
+            found = f"the log was replaced by another file: expected inode {inode}, found {identity.inode}"
+            raise LogRewritten(self.path, f"{found}. {what_to_do}")
+        if identity.size < known.length:
+            found = f"the log was truncated: expected at least {known.length} bytes, found {identity.size}"
+            raise LogRewritten(self.path, f"{found}. {what_to_do}")
+        if self.written(known.length) != known:
+            start = max(0, known.length - TAIL_BYTES)
+            found = f"the log was rewritten: the bytes from {start} to {known.length} are not those that were folded"
+            raise LogRewritten(self.path, f"{found}. {what_to_do}")
+
+    def blocks(self, offset: int, end: int) -> Iterator[Block]:
+        """Whole lines from an offset up to the last newline before `end`."""
+        while offset < end:
+            data = self._reader.read(offset, min(BLOCK_BYTES, end - offset))
+            cut = data.rfind(b"\n") + 1
+            if not cut:
+                block = self._long_line(offset, end, data)
+                if block is None:
+                    return
+                yield block
+                offset += block.length
+                continue
+            yield Block(offset, data[:cut], cut)
+            offset += cut
+
+    def _long_line(self, offset: int, end: int, data: bytes) -> Block | None:
+        """A line that is longer than a block: whole if it may be an event, else its head; None if it has no end yet."""
+        length = len(data)
+        while length and offset + length < end:
+            more = self._reader.read(offset + length, min(SEARCH_BYTES, end - offset - length))
+            if not more:
+                return None
+            found = more.find(b"\n")
+            if length <= LINE_BYTES_MAX:
+                data += more[: found + 1] if found >= 0 else more
+            if found >= 0:
+                length += found + 1
+                return Block(offset, data if length - 1 <= LINE_BYTES_MAX else data[:EXCERPT_BYTES], length)
+            length += len(more)
+        return None
+
+    def lines_naming(self, order_id: str, first: int, end: int) -> Iterator[tuple[int, bytes]]:
+        """The lines that begin in a range and may name an order: those with its id in them, or with any escape."""
+        # An id can be written with escapes (`\u0061`), so that a line with a backslash has to be looked at too.
+        wanted = re.compile(re.escape(order_id.encode()) + rb"|\\")
+        for block in self.blocks(first, self._line_end(end)):
+            if block.too_long:
+                continue
+            place = 0
+            while (match := wanted.search(block.data, place)) is not None:
+                start = block.data.rfind(b"\n", 0, match.start()) + 1
+                place = block.data.index(b"\n", match.start()) + 1
+                yield block.offset + start, block.data[start : place - 1]
+
+    def end_of_whole_lines(self, size: int) -> int:
+        """Where the unfinished last line begins, or the end if there is none."""
+        end = size
+        while end:
+            start = max(0, end - BLOCK_BYTES)
+            found = self._reader.read(start, end - start).rfind(b"\n")
+            if found >= 0:
+                return start + found + 1
+            end = start
+        return 0
+
+    def _line_end(self, end: int) -> int:
+        """The end of the line in which the byte before `end` lies."""
+        size = self.identity().size
+        while end < size:
+            data = self._reader.read(end - 1, BLOCK_BYTES)
+            found = data.find(b"\n")
+            if found >= 0:
+                return end + found
+            end += len(data) - 1
+        return min(end, size)

@@ -1,0 +1,69 @@
+"""Where ledgers lie below a data directory (format.md section 1), and what the files of one are called."""
+
+import re
+from pathlib import Path
+
+from msgspec import Struct
+
+from compactor.ledger.errors import BadTeam
+
+LOG = "events.jsonl"
+PENDING = "pending_orders.jsonl"
+TRADES = "trades.jsonl"
+FINDINGS = "findings.jsonl"
+STATE = ".state"
+TEAM_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+class LedgerPlace(Struct, frozen=True):
+    """A ledger that was found: its team (None where its events name it), its directory, and why it cannot be used, if
+    so."""
+
+    team_id: str | None
+    path: Path
+    problem: str | None = None
+
+
+def check_team(team_id: str, where: Path) -> str:
+    """Refuse what is no team id before a path is built from it (1.1)."""
+    if TEAM_PATTERN.fullmatch(team_id) is None:
+        expected = "letters, digits, dot, underscore and hyphen, at most 64, the first a letter or digit"
+        raise BadTeam(where, f"{team_id[:80]!r} is no team id: expected {expected}")
+    return team_id
+
+
+def place_of(data: Path, team_id: str) -> LedgerPlace:
+    """Where the ledger of a team lies, whether it is there yet or not."""
+    path = data / "team" / check_team(team_id, data)
+    return LedgerPlace(team_id, path, _leads_out(data, path))
+
+
+def discover(data: Path, team: str | None = None) -> list[LedgerPlace]:
+    """The ledgers of a data directory, by team id: every `team/<id>/` with a log, and the directory itself if it has
+    one (1.2).
+
+    With `team` only that one, whether it is there or not. Directories that cannot be ledgers come with their problem.
+    """
+    if team is not None:
+        return [place_of(data, team)]
+    places = [LedgerPlace(None, data)] if (data / LOG).exists() else []
+    teams = data / "team"
+    for path in sorted(teams.iterdir()) if teams.is_dir() else []:
+        if not (path / LOG).exists():
+            continue
+        if TEAM_PATTERN.fullmatch(path.name) is None:
+            places.append(LedgerPlace(path.name, path, f"{path.name!r} is no team id"))
+        else:
+            places.append(LedgerPlace(path.name, path, _leads_out(data, path)))
+    return places
+
+
+def _leads_out(data: Path, path: Path) -> str | None:
+    """Why a symbolic link makes a ledger unusable, if one leads out of the data directory."""
+    root = data.resolve()
+    for one in (path, path / LOG):
+        if not one.resolve().is_relative_to(root):
+            return (
+                f"{one.name} is a symbolic link that leads out of {data} to {one.resolve()}; move the ledger below it"
+            )
+    return None

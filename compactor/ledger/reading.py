@@ -1,0 +1,132 @@
+"""Reading a ledger without its lock: the lines of a derived file, and how the ledger is.
+
+A reader sees whole lines only, since the last one may still be being written.
+"""
+
+from collections.abc import Iterator
+from datetime import UTC
+from pathlib import Path
+
+from msgspec import Struct
+
+from compactor.core.derived import encode_lines
+from compactor.core.fold import Fold
+from compactor.ledger.checkpoint import SLOTS, Damaged, Slot
+from compactor.ledger.errors import from_os
+from compactor.ledger.files import Files
+from compactor.ledger.log import Log
+from compactor.ledger.places import FINDINGS, LOG, PENDING, STATE, TRADES
+
+LOOK_AHEAD_BYTES = 1 << 23
+"""How much of a log `read_status` folds to say whether the derived files are current."""
+
+
+class LedgerStatus(Struct):
+    """How a ledger is. Counts are as of `offset`; `lag_bytes` of whole lines are not in the derived files yet,
+    `tail_bytes` belong to an unfinished last line. `checkpoint` is good, missing or damaged."""
+
+    team_id: str
+    path: str
+    log_bytes: int
+    offset: int
+    lag_bytes: int
+    tail_bytes: int
+    events: int
+    open_orders: int
+    trades: int
+    findings: int
+    last_event_at: str | None
+    checkpoint: str
+
+
+def whole_lines(path: Path) -> Iterator[bytes]:
+    """The whole lines of a file, as they are asked for; none where there is no file."""
+    try:
+        with path.open("rb") as file:
+            yield from (line for line in file if line.endswith(b"\n"))
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise from_os(path, error, "reading it") from error
+
+
+def read_status(path: Path, team_id: str | None, files: Files) -> LedgerStatus:
+    """How the ledger in a directory is. Raises LedgerError where there is no log, or it cannot be read."""
+    try:
+        log = Log(path / LOG, files.open(path / LOG))
+    except OSError as error:
+        raise from_os(path / LOG, error, "opening the log") from error
+    try:
+        return _status(path, team_id, files, log)
+    except OSError as error:
+        raise from_os(path, error, "reading the ledger") from error
+    finally:
+        log.close()
+
+
+def _status(path: Path, team_id: str | None, files: Files, log: Log) -> LedgerStatus:
+    size = log.identity().size
+    whole = log.end_of_whole_lines(size)
+    slot, checkpoint = _newest(path, files)
+    if slot is None:
+        team = team_id or "default"
+        return LedgerStatus(team, str(path), size, 0, whole, size - whole, 0, 0, 0, 0, None, checkpoint)
+    try:
+        fold, offset = slot.restore(log.lines_naming, None), slot.header.log.length
+        if whole - offset <= LOOK_AHEAD_BYTES:
+            ahead = slot.restore(log.lines_naming, None)
+            if _is_current(path, files, log, slot, ahead, whole):
+                fold, offset = ahead, whole
+        fold.pending_lines()
+        counts, clock = fold.counts, fold.clock
+        return LedgerStatus(
+            fold.team_id, str(path), size, offset, max(0, whole - offset), size - whole, counts.events,
+            fold.open_orders, counts.trades, counts.findings,
+            clock.astimezone(UTC).isoformat() if clock else None, checkpoint,
+        )  # fmt: skip
+    except Damaged:
+        return LedgerStatus(team_id or "default", str(path), size, 0, whole, size - whole, 0, 0, 0, 0, None, "damaged")
+    finally:
+        slot.close()
+
+
+def _newest(path: Path, files: Files) -> tuple[Slot | None, str]:
+    """The newest good checkpoint, to read only: nothing is set aside here, since another process may be writing."""
+    newest: Slot | None = None
+    state = "missing"
+    for name in SLOTS:
+        slot_path = path / STATE / name
+        try:
+            slot = Slot(slot_path, files.open(slot_path))
+        except FileNotFoundError:
+            continue
+        except Damaged:
+            state = "damaged"
+            continue
+        if newest is None or slot.header.generation > newest.header.generation:
+            newest, slot = slot, newest
+        if slot is not None:
+            slot.close()
+    return newest, state if newest is None else "good"
+
+
+def _is_current(path: Path, files: Files, log: Log, slot: Slot, fold: Fold, whole: int) -> bool:
+    """Fold what came after the checkpoint, without writing, and see whether the derived files have it already."""
+    for block in log.blocks(slot.header.log.length, whole):
+        if block.too_long:
+            fold.feed_too_long(block.data, block.offset, block.length)
+        else:
+            fold.feed(block.data, block.offset)
+    derived = fold.take_derived()
+    trades = slot.header.trades.length + len(encode_lines(derived.trades))
+    findings = slot.header.findings.length + len(encode_lines(derived.findings))
+    return (
+        trades == _size(files, path / TRADES)
+        and findings == _size(files, path / FINDINGS)
+        and fold.pending_lines() == (files.read(path / PENDING) or b"")
+    )
+
+
+def _size(files: Files, path: Path) -> int:
+    identity = files.identity(path)
+    return identity.size if identity is not None else 0

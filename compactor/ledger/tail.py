@@ -1,0 +1,120 @@
+"""The end of an append-only derived file (`trades.jsonl`, `findings.jsonl`), and what may stand there already.
+
+A crash after an append leaves bytes that the checkpoint does not know of. They must be a beginning of what the fold
+derives again; the rest is appended. Anything else means that somebody wrote to the file, and the ledger stops without
+touching it.
+"""
+
+from pathlib import Path
+
+from compactor.ledger.checkpoint import TAIL_BYTES, Written, checksum
+from compactor.ledger.errors import DerivedConflict
+from compactor.ledger.files import Files
+
+
+class Tail:
+    """A derived file from the length on that is known to be right."""
+
+    def __init__(self, path: Path, files: Files, known: Written | None = None) -> None:
+        self.path = path
+        self._files = files
+        self.length = known.length if known is not None else 0
+        self._recent = b""
+        self._size = 0
+        self.unsynced = False
+        """Whether the file holds bytes that may not be durable."""
+        self._start: int | None = None
+        self._is_new = False
+
+    def fits(self, known: Written) -> bool:
+        """Whether the file still begins as the checkpoint left it: as far as its length and its last 4 KiB tell."""
+        identity = self._files.identity(self.path)
+        if identity is None or identity.size < known.length:
+            return known.length == 0
+        return checksum(self._read(max(0, known.length - TAIL_BYTES), known.length)) == known.tail
+
+    def begin(self) -> None:
+        """Begin a pass: look at how much is there."""
+        identity = self._files.identity(self.path)
+        self._size = identity.size if identity is not None else 0
+        if self._size < self.length:
+            raise DerivedConflict(self.path, f"expected at least {self.length} bytes, found {self._size}")
+        # What an earlier pass appended may not have been synced before it was stopped.
+        self.unsynced = self._size > self.length
+        self._start = self._size
+        self._is_new = self.length == 0
+
+    def put(self, data: bytes) -> None:
+        """Let these bytes follow; those that are there already are compared, the others appended."""
+        present = min(len(data), self._size - self.length)
+        if present:
+            found = self._read(self.length, self.length + present)
+            if found != data[:present]:
+                self._conflict(data[:present], found)
+        if present < len(data):
+            # Counted before it is done: an append that fails half way is taken back too.
+            self._size += len(data) - present
+            self.unsynced = True
+            self._files.append(self.path, data[present:] if present else data)
+        self.length += len(data)
+        self._recent = (self._recent + data[-TAIL_BYTES:])[-TAIL_BYTES:]
+
+    def finish(self) -> bool:
+        """Nothing more follows in this pass: what is there beyond is foreign. Whether anything is to be synced."""
+        if self._size > self.length:
+            self._conflict(b"", self._read(self.length, min(self._size, self.length + 120)))
+        return self.unsynced
+
+    def sync(self) -> None:
+        """Make the file durable, and its name when the file may be new."""
+        self._files.sync(self.path)
+        if self._is_new:
+            self._files.sync_directory(self.path.parent)
+        self.unsynced = False
+
+    def keep(self) -> None:
+        """What was appended so far is committed: it will not be taken back."""
+        self._start = self._size
+
+    def end(self) -> None:
+        """The pass is over."""
+        self._start = None
+
+    def roll_back(self) -> None:
+        """A pass failed: take back what it appended, so that the file is as it was."""
+        start, self._start = self._start, None
+        if start is None or self._size <= start:
+            return
+        if start:
+            self._files.truncate(self.path, start)
+        else:
+            self._files.remove(self.path)
+
+    def written(self) -> Written:
+        """What a checkpoint says of this file."""
+        tail = self._recent
+        if len(tail) < min(self.length, TAIL_BYTES):
+            tail = self._read(max(0, self.length - TAIL_BYTES), self.length)
+        return Written(self.length, checksum(tail))
+
+    def _read(self, start: int, end: int) -> bytes:
+        if end <= start:
+            return b""
+        reader = self._files.open(self.path)
+        try:
+            return reader.read(start, end - start)
+        finally:
+            reader.close()
+
+    def _conflict(self, expected: bytes, found: bytes) -> None:
+        same = next(
+            (i for i, (a, b) in enumerate(zip(expected, found, strict=False)) if a != b), min(len(expected), len(found))
+        )
+        offset = self.length + same
+        wanted = f"expected {expected[same : same + 60]!r}" if expected[same:] else "expected the end of the file"
+        raise DerivedConflict(
+            self.path,
+            f"at offset {offset} {wanted}, found {found[same : same + 60]!r}. The log does not say that: somebody else"
+            " wrote to this file, or an old version of it was put back. Nothing was changed. Move the file away and"
+            " compact again: it is rebuilt from the log",
+        )
