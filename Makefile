@@ -1,0 +1,89 @@
+# The way in: `make compact` and `make test` are all that a fresh machine needs (python3 >= 3.11, make, git).
+# Stamp files in .venv remember what is installed, so that a second run starts at once; a changed pyproject.toml installs again.
+
+DATA ?= data
+TESTS ?= tests
+PYTHON ?= python3
+VENV ?= .venv
+PY ?= $(VENV)/bin/python
+# The three stamps. Set to nothing (`make test PY=python BASE= TEST= CHECK=`) they leave an environment of your own alone.
+BASE ?= $(VENV)/.base
+TEST ?= $(VENV)/.test
+CHECK ?= $(VENV)/.check
+BENCH ?= $(VENV)/.bench
+
+PIP = $(PY) -m pip install --quiet --disable-pip-version-check
+
+LAY_SAMPLE = mkdir -p "$$(dirname '$(DATA)')" && cp -R fixtures/sample '$(DATA)' && \
+  echo 'Laid the sample of fixtures/sample into $(DATA)/ (delete it whenever you like).'
+
+.DEFAULT_GOAL := help
+.PHONY: help compact sample test check format bench clean
+
+help:
+	@echo 'compactor: an append-only log of order events becomes open orders and trades, exactly once.'
+	@echo
+	@echo '  make compact            fold every ledger of data/ and show what came out; the very first run'
+	@echo '                          installs into .venv and lays a sample into data/'
+	@echo '  make compact DATA=DIR   the same for another data directory'
+	@echo '  make sample             lay the sample into data/ again, where there is no data/'
+	@echo '  make test               run the tests (one file: make test TESTS=tests/test_cli.py)'
+	@echo '  make check              formatting, style, types, layers; changes nothing'
+	@echo '  make format             put formatting and imports in order'
+	@echo '  make bench              measure against DuckDB, Polars, jq and SQLite on this machine'
+	@echo '  make clean              remove .venv and caches; data/ is never touched'
+	@echo
+	@echo 'Begin with make compact, then look: .venv/bin/compactor show pending'
+
+compact: $(BASE)
+	@# Only the very first run lays the sample: later on a missing directory is a wrong path, and the command says so.
+	@if [ ! -e '$(DATA)' ] && [ ! -e '$(VENV)/.sample' ]; then $(LAY_SAMPLE); fi
+	@if [ -d '$(VENV)' ]; then touch '$(VENV)/.sample'; fi
+	@$(PY) -m compactor compact '$(DATA)'
+
+sample:
+	@if [ -e '$(DATA)' ]; then echo '$(DATA) is there already; it is left as it is.' >&2; exit 1; fi
+	@$(LAY_SAMPLE)
+
+test: $(TEST)
+	@$(PY) -m pytest -q $(TESTS)
+
+check: $(CHECK)
+	$(PY) -m ruff format --check .
+	$(PY) -m ruff check .
+	$(PY) -m mypy
+	$(PY) -c 'from importlinter.cli import lint_imports_command; lint_imports_command()'
+
+format: $(CHECK)
+	$(PY) -m ruff check --fix .
+	$(PY) -m ruff format .
+
+bench: $(BENCH)
+	@$(PY) -m compactor.bench $(ARGS)
+
+clean:
+	rm -rf '$(VENV)' dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	find compactor tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(VENV)/.base: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "$(PYTHON) is $$($(PYTHON) -V 2>&1), expected Python 3.11 or later; say which one: make PYTHON=python3.12" >&2; exit 1; }
+	@echo 'Installing into $(VENV) (once; needs the network for a minute)'
+	@$(PYTHON) -m venv '$(VENV)'
+	@$(PIP) -e .
+	@touch $@
+
+$(VENV)/.test: $(VENV)/.base
+	@echo 'Installing what the tests need'
+	@$(PIP) -e '.[test]'
+	@touch $@
+
+$(VENV)/.check: $(VENV)/.base
+	@echo 'Installing what the checks need'
+	@$(PIP) -e '.[check]'
+	@touch $@
+
+$(VENV)/.bench: $(VENV)/.base
+	@echo 'Installing what the benchmark compares with'
+	@$(PIP) -e '.[bench]'
+	@touch $@

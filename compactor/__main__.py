@@ -1,0 +1,5 @@
+"""`python -m compactor` is the command `compactor`."""
+
+from compactor.ui.cli import main
+
+main()

@@ -1,0 +1,110 @@
+"""The command `compactor`: its frame, in which no failure ever ends in a traceback.
+
+The commands are in `commands` and `importing`; this module turns what escapes from them into one message and an exit
+code: 0 done, 1 a ledger or an input was refused, 2 wrong usage, 130 stopped by Ctrl-C, 141 the reader of the pipe
+went away. The rule that surprises: findings are not failures. They are in the result, and the exit code is 0.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from contextlib import suppress
+from typing import Any
+
+import click
+
+from compactor import __version__
+from compactor.ui.commands import append, compact, show, status
+from compactor.ui.importing import import_
+
+STOPPED = 130
+STOPPED_MESSAGE = (
+    "\nStopped. Nothing is lost: every ledger stands at its last commit, and the same command goes on from there."
+)
+PIPE_CLOSED = 141
+DEBUG = "COMPACTOR_DEBUG"
+
+
+class Frame(click.Group):
+    """A group of commands whose failures become messages."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            result = super().invoke(ctx)
+            # A full disk or a closed pipe is met here and not while the interpreter ends, where nobody can answer it.
+            sys.stdout.flush()
+            return result
+        except (click.ClickException, click.exceptions.Exit):
+            raise
+        except KeyboardInterrupt:
+            click.echo(STOPPED_MESSAGE, err=True)
+            ctx.exit(STOPPED)
+        except BrokenPipeError:
+            _forget_stdout()
+            ctx.exit(PIPE_CLOSED)
+        except Exception as error:
+            if os.environ.get(DEBUG):
+                raise
+            raise _refusal_of(error) from error
+
+
+def _refusal_of(error: Exception) -> click.ClickException:
+    from compactor.jobs.failures import failure_of
+
+    if isinstance(error, OSError) and not error.filename:
+        _forget_stdout()
+        return click.ClickException(f"could not write the output: {error.strerror or error}")
+    failure = failure_of(error, "compactor")
+    return (click.UsageError if failure.kind == "bad_team" else click.ClickException)(failure.message)
+
+
+def _forget_stdout() -> None:
+    """Let what is still buffered go nowhere, so that the interpreter does not complain about it while it ends."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _print_version(ctx: click.Context, _param: click.Parameter, wanted: bool) -> None:
+    if wanted and not ctx.resilient_parsing:
+        click.echo(f"compactor {__version__}")
+        ctx.exit()
+
+
+@click.group(
+    cls=Frame,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    epilog="Exit codes: 0 done (findings are no error), 1 a ledger or an input was refused, 2 wrong usage, 130 stopped "
+    "by Ctrl-C. COMPACTOR_DATA names the data directory, COMPACTOR_DEBUG=1 shows where a failure happened.",
+)
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version, help="Show the version."
+)
+def app() -> None:
+    """An order ledger: an append-only log of order events becomes open orders and trades, exactly once.
+
+    \b
+    A data directory holds one ledger per team:
+      data/team/alice/events.jsonl          the log; anybody may append lines to it
+      data/team/alice/pending_orders.jsonl  derived: one line per open order
+      data/team/alice/trades.jsonl          derived: one line per fill, never changed
+      data/team/alice/findings.jsonl        derived: what was unreadable or suspicious
+
+    \b
+    Begin with:
+      compactor append --team alice < events.jsonl
+      compactor compact
+      compactor show pending
+    """
+
+
+for command in (compact, append, show, status, import_):
+    app.add_command(command)
+
+
+def main() -> None:
+    """Run the command line; what cannot be said in the locale's encoding is written out instead of failing."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    app(prog_name="compactor")

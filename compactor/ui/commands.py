@@ -1,0 +1,231 @@
+"""The commands of every day: compact, append, show, status.
+
+Each parses, calls one job, shows the result, and says by its exit code whether all went well. Jobs are imported
+inside the commands, so that `--help` does not wait for what it does not need.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from compactor.ui.options import data_argument, data_option, json_option, refuse_empty, team_option
+
+if TYPE_CHECKING:
+    from compactor.jobs.appending import AppendResult
+    from compactor.jobs.compacting import Outcome
+
+# After so many refused lines the reader has understood; the rest is counted.
+BAD_LINES_SHOWN = 20
+
+
+@click.command(short_help="Fold what is new in every log.")
+@data_argument
+@team_option("Compact this team's ledger only.")
+@click.option("--workers", type=click.IntRange(min=1), help="Processes at once; default: one per processor.")
+@json_option
+def compact(data: Path, team: str | None, workers: int | None, as_json: bool) -> None:
+    """Fold what is new in every log into pending orders, trades and findings.
+
+    DIR is the data directory; default: $COMPACTOR_DATA, else data. A pass costs what the new bytes cost, may be
+    stopped and repeated at any time, and never makes a trade twice. A ledger that cannot be compacted is named on
+    stderr and stops no other.
+
+    \b
+    Example:
+      compactor compact data
+      compactor compact data --team alice --json
+    """
+    from compactor.jobs.compacting import compact_all
+    from compactor.ui.progress import progress_bar
+
+    with progress_bar("Compacting") as progress:
+        outcomes = compact_all(data, team=team, workers=workers, progress=progress)
+    refuse_empty(_present(outcomes), data, team)
+    _show_outcomes(outcomes, as_json)
+    failed = [(outcome.team_id, outcome.error) for outcome in outcomes if outcome.error]
+    exit_named(failed, f"{len(failed)} of {len(outcomes)} ledgers could not be compacted")
+
+
+def _show_outcomes(outcomes: list[Outcome], as_json: bool) -> None:
+    from compactor.ui.output import Column, show_json, show_table
+
+    if as_json:
+        show_json(_flat(outcome.team_id, outcome.path, outcome.compaction, outcome.error) for outcome in outcomes)
+        return
+    titles = {"events": "events", "new_events": "new", "open_orders": "open orders", "trades": "trades"}
+    titles |= {"findings": "findings", "bytes": "bytes", "time": "time"}
+    shown = [Column("team_id", "team"), *(Column(field, title, number=True) for field, title in titles.items())]
+    rows = (
+        _flat(outcome.team_id, outcome.path, outcome.compaction, None) for outcome in outcomes if outcome.compaction
+    )
+    show_table(shown, ({**row, "time": f"{row['elapsed_ms']} ms"} for row in rows), empty="No ledger was compacted.")
+
+
+@click.command(short_help="Append events from standard input.")
+@team_option("The team of lines that name none.")
+@data_option
+@json_option
+def append(team: str | None, data: Path, as_json: bool) -> None:
+    """Append events, one JSON object per line on standard input, to the logs of their teams.
+
+    A line goes to the team in its `team_id`, or to --team. All lines are checked before any is written: one bad line,
+    and nothing is. Returns when the events are on disk; `compactor compact` then makes orders and trades of them.
+
+    \b
+    Example:
+      echo '{"event":"new","order_id":"o1","ts":"2026-01-05T15:00:00Z","symbol":"SPY","side":"buy","quantity":"2"}' \\
+        | compactor append --team alice
+    """
+    from compactor.jobs.appending import append_lines
+
+    stdin = sys.stdin.buffer
+    if stdin.isatty():
+        click.echo("Reading events from the terminal, one JSON object per line; end with Ctrl-D.", err=True)
+    result = append_lines(data, stdin, team)
+    _show_appended(result, as_json)
+    if result.bad_lines:
+        _refuse_lines(result)
+    if result.failure:
+        click.echo(f"{result.failed_team}: {result.failure.message}", err=True)
+        if result.untouched:
+            click.echo(f"Nothing was written either for: {', '.join(result.untouched)}", err=True)
+        raise click.exceptions.Exit(1)
+
+
+def _show_appended(result: AppendResult, as_json: bool) -> None:
+    from compactor.ui.output import Column, show_json, show_table
+
+    if as_json:
+        show_json(result.appended)
+        show_json({"line": bad.line, "error": {"kind": bad.kind, "message": bad.detail}} for bad in result.bad_lines)
+        if result.failure:
+            show_json([_flat(result.failed_team or "", None, None, result.failure)])
+    elif result.appended:
+        numbers = [Column(field, field, number=True) for field in ("events", "offset", "length")]
+        rows = [{name: getattr(done, name) for name in done.__struct_fields__} for done in result.appended]
+        show_table([Column("team_id", "team"), *numbers], rows, empty="")
+    elif not result.bad_lines and not result.failure:
+        click.echo("No events on standard input; nothing was written.", err=True)
+
+
+def _refuse_lines(result: AppendResult) -> None:
+    from compactor.ui.output import printable
+
+    for bad in result.bad_lines[:BAD_LINES_SHOWN]:
+        click.echo(printable(f"line {bad.line}: {bad.kind}: {bad.detail}"), err=True)
+    if len(result.bad_lines) > BAD_LINES_SHOWN:
+        click.echo(f"... and {len(result.bad_lines) - BAD_LINES_SHOWN} more", err=True)
+    click.echo("Nothing was written. Mend these lines and append all of them again.", err=True)
+    raise click.exceptions.Exit(1)
+
+
+_PENDING = (
+    "team_id",
+    "order_id",
+    "symbol",
+    "side",
+    "quantity",
+    "filled_qty",
+    "order_type",
+    "limit_price",
+    "stop_price",
+)
+_SHOWN: dict[str, tuple[str, ...]] = {
+    "pending": (*_PENDING, "status", "created_at"),
+    "trades": ("team_id", "trade_id", "timestamp", "symbol", "side", "quantity", "execution_price", "kind", "order_id"),
+    "findings": ("team_id", "offset", "length", "kind", "applied", "detail"),
+}
+_NUMBERS = ("quantity", "filled_qty", "limit_price", "stop_price", "execution_price", "offset", "length")
+
+
+@click.command(short_help="Show open orders, trades or findings.")
+@click.argument("what", type=click.Choice(list(_SHOWN)))
+@team_option("Show this team's only.")
+@data_option
+@json_option
+def show(what: str, team: str | None, data: Path, as_json: bool) -> None:
+    """Show open orders, trades or findings, as of the last compact.
+
+    The table holds the columns that matter most; --json gives every field, one line each, in the order of the files.
+
+    \b
+    Example:
+      compactor show pending
+      compactor show trades --team alice --json | jq -r .symbol
+    """
+    from compactor.jobs.reporting import rows_of
+    from compactor.ui.output import columns, show_json, show_table
+
+    rows = rows_of(data, what, team=team)
+    refuse_empty(rows.ledgers, data, team)
+    if as_json:
+        show_json(rows)
+    else:
+        show_table(columns(*_SHOWN[what], numbers=_NUMBERS), rows, empty=f"No {what} in {data}.")
+    exit_named(rows.failures, f"{len(rows.failures)} of {rows.ledgers} ledgers could not be read")
+
+
+@click.command(short_help="Say how every ledger stands.")
+@data_argument
+@team_option("This team's ledger only.")
+@json_option
+def status(data: Path, team: str | None, as_json: bool) -> None:
+    """Say how every ledger stands: how much is folded, and how many bytes wait for the next compact.
+
+    Changes nothing. DIR is the data directory; default: $COMPACTOR_DATA, else data.
+
+    \b
+    Example:
+      compactor status
+      compactor status data --json
+    """
+    from compactor.jobs.reporting import status_all
+    from compactor.ui.output import Column, show_json, show_table
+
+    reports = status_all(data, team=team)
+    refuse_empty(_present(reports), data, team)
+    flat = [_flat(report.team_id, report.path, report.status, report.error) for report in reports]
+    if as_json:
+        show_json(flat)
+    else:
+        titles = {"events": "events", "open_orders": "open orders", "trades": "trades", "findings": "findings"}
+        titles |= {"log_bytes": "log bytes", "lag_bytes": "to compact"}
+        numbers = [Column(field, title, number=True) for field, title in titles.items()]
+        rest = [Column("last_event_at", "last event"), Column("checkpoint", "checkpoint")]
+        rows = [row for row in flat if "error" not in row]
+        show_table([Column("team_id", "team"), *numbers, *rest], rows, empty="No ledger could be read.")
+    failed = [(report.team_id, report.error) for report in reports if report.error]
+    exit_named(failed, f"{len(failed)} of {len(reports)} ledgers could not be read")
+
+
+def _flat(team_id: str, path: str | None, result: Any, error: Any) -> dict[str, Any]:
+    """One ledger's result as one flat object: its numbers, or its error."""
+    row: dict[str, Any] = {"team_id": team_id} if path is None else {"team_id": team_id, "path": path}
+    if error is not None:
+        return {**row, "error": {"kind": error.kind, "message": error.message}}
+    return {**row, **{name: getattr(result, name) for name in result.__struct_fields__}}
+
+
+def _present(results: Sequence[Any]) -> int:
+    """How many of the ledgers asked for are there at all."""
+    return sum(result.error is None or result.error.kind != "no_ledger" for result in results)
+
+
+def exit_named(failed: list[tuple[str, Any]], summary: str) -> None:
+    """Name what failed on stderr, below the table of what went well, and leave with 1."""
+    if not failed:
+        return
+    import os
+
+    sys.stdout.flush()
+    for team_id, error in failed:
+        click.echo(f"{team_id}: {error.message}", err=True)
+        if os.environ.get("COMPACTOR_DEBUG") and error.trace:
+            click.echo(error.trace, err=True)
+    click.echo(f"{summary}; the others are not affected.", err=True)
+    raise click.exceptions.Exit(1)

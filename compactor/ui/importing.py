@@ -1,0 +1,97 @@
+"""The commands that bring in what was recorded elsewhere: old files, and captured Alpaca messages."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from compactor.ui.commands import exit_named
+from compactor.ui.options import data_option, json_option, team_option
+
+if TYPE_CHECKING:
+    from compactor.jobs.importing import ImportResult, TeamImport
+
+
+@click.group("import", short_help="Bring in what was recorded elsewhere.")
+def import_() -> None:
+    """Translate other recordings into events and append them. Importing the same again adds nothing.
+
+    \b
+    Example:
+      compactor import alpaca captured.jsonl --team alice
+      compactor import legacy old-data
+    """
+
+
+@import_.command(short_help="Import files of the old layout.")
+@click.argument("path", metavar="PATH", type=click.Path(exists=True, readable=True, path_type=Path))
+@data_option
+@json_option
+def legacy(path: Path, data: Path, as_json: bool) -> None:
+    """Import the old layout: team/*/pending_orders.jsonl with the orders as they then were, trades.jsonl beside it.
+
+    PATH is one such file, one team's directory, or the directory that holds team/. Trades of an old trades.jsonl do not
+    come out twice.
+
+    \b
+    Example:
+      compactor import legacy old-data --data data
+    """
+    from compactor.jobs.importing import import_legacy
+    from compactor.ui.progress import progress_bar
+
+    with progress_bar("Importing") as progress:
+        result = import_legacy(path, data, progress=progress)
+    _show_imported(result, as_json)
+
+
+@import_.command(short_help="Import captured Alpaca messages.")
+@click.argument("file", metavar="FILE", type=click.Path(exists=True, readable=True, dir_okay=False, path_type=Path))
+@data_option
+@team_option("The team whose account the messages come from.")
+@json_option
+def alpaca(file: Path, data: Path, team: str | None, as_json: bool) -> None:
+    """Import captured Alpaca messages, one JSON value per line.
+
+    Trade-update frames as they come from the stream, bare trade updates, order objects as REST returns them, and FILL
+    activities may be mixed in one file.
+
+    \b
+    Example:
+      compactor import alpaca captured.jsonl --team alice
+    """
+    from compactor.jobs.importing import import_alpaca
+    from compactor.ui.progress import progress_bar
+
+    with progress_bar("Importing") as progress:
+        result = import_alpaca(file, data, team=team, progress=progress)
+    _show_imported(result, as_json)
+
+
+def _show_imported(result: ImportResult, as_json: bool) -> None:
+    """Show what each team got; lines that could not be translated are named and are no failure of the rest."""
+    from compactor.ui.output import Column, printable, show_json, show_table
+
+    if as_json:
+        show_json(_plain(team) for team in result.teams)
+    else:
+        titles = ("lines_read", "events_appended", "duplicates", "problems")
+        numbers = [Column(name, name.replace("_", " "), number=True) for name in titles]
+        rows = [{**_plain(team), "problems": len(team.problems)} for team in result.teams]
+        show_table([Column("team_id", "team"), *numbers], rows, empty="Nothing to import.")
+        for problem in (problem for team in result.teams for problem in team.problems):
+            click.echo(printable(problem), err=True)
+    failed = [(team.team_id, team.error) for team in result.teams if team.error]
+    exit_named(failed, f"{len(failed)} of {len(result.teams)} ledgers could not be imported into")
+
+
+def _plain(team: TeamImport) -> dict[str, Any]:
+    """One team's result as an object: what is not there is left out, as is what only helps to find a bug."""
+    from msgspec import to_builtins
+
+    row = {name: value for name, value in to_builtins(team).items() if value is not None}
+    if team.error:
+        row["error"] = {"kind": team.error.kind, "message": team.error.message}
+    return row

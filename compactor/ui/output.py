@@ -1,0 +1,115 @@
+"""Shows rows: a rich table on a terminal, aligned text in a pipe, one JSON object per line for programs.
+
+The rule that surprises: what stands in a log is somebody else's text. A symbol may hold an escape sequence that
+repaints the terminal, so everything shown passes `printable` first; JSON escapes it anyway.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain, islice
+from typing import Any
+
+import click
+import msgspec
+
+# Beyond this many rows a table on a terminal is no longer read but searched; aligned text then starts at once.
+RICH_ROWS_MAX = 500
+# A text gives way on a narrow terminal, but not below this: a status or a side is still read in full.
+TEXT_WIDTH_MIN = 10
+_CHUNK_ROWS = 500
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+class Column(msgspec.Struct, frozen=True):
+    """One column: the field of a row that it shows, its title, and whether it is aligned like a number."""
+
+    field: str
+    title: str
+    number: bool = False
+
+
+def columns(*fields: str, numbers: Iterable[str] = ()) -> list[Column]:
+    """Columns titled by their fields, in words."""
+    wanted = set(numbers)
+    return [Column(field, field.removesuffix("_id").replace("_", " "), field in wanted) for field in fields]
+
+
+def show_table(shown: Sequence[Column], rows: Iterable[Mapping[str, Any]], *, empty: str) -> None:
+    """Print `rows` as they come; where there are none, say `empty` on stderr, so that a pipe stays clean."""
+    rest = iter(rows)
+    first = list(islice(rest, RICH_ROWS_MAX + 1))
+    if not first:
+        click.echo(empty, err=True)
+    elif sys.stdout.isatty() and len(first) <= RICH_ROWS_MAX:
+        _show_rich(shown, first)
+    else:
+        for line in aligned(shown, chain(first, rest)):
+            click.echo(line)
+
+
+def show_json(rows: Iterable[Any]) -> None:
+    """Print each row as one line of JSON, its fields in their order."""
+    write = sys.stdout.write
+    encode = msgspec.json.Encoder().encode
+    for row in rows:
+        write(encode(row).decode() + "\n")
+
+
+def aligned(shown: Sequence[Column], rows: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """Lines of text in columns. Widths come from the first rows and only grow, so that rows can be streamed."""
+    rest = iter(rows)
+    widths = [len(column.title) for column in shown]
+    pending = [[column.title for column in shown]]
+    while chunk := list(islice(rest, _CHUNK_ROWS)):
+        pending += [_cells(shown, row) for row in chunk]
+        widths = [max(width, *map(len, cells)) for width, cells in zip(widths, zip(*pending, strict=True), strict=True)]
+        yield from (_line(shown, widths, cells) for cells in pending)
+        pending = []
+    yield from (_line(shown, widths, cells) for cells in pending)
+
+
+def printable(value: object) -> str:
+    """The text of a value with control characters written out; an absent value is empty, a truth is yes or no."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "" if value is None else _CONTROL.sub(_written_out, str(value))
+
+
+def _written_out(match: re.Match[str]) -> str:
+    code = ord(match.group())
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+
+
+def _cells(shown: Sequence[Column], row: Mapping[str, Any]) -> list[str]:
+    return [printable(row.get(column.field)) for column in shown]
+
+
+def _line(shown: Sequence[Column], widths: Sequence[int], cells: Sequence[str]) -> str:
+    padded = (
+        cell.rjust(width) if column.number else cell.ljust(width)
+        for column, width, cell in zip(shown, widths, cells, strict=True)
+    )
+    return "  ".join(padded).rstrip()
+
+
+def _show_rich(shown: Sequence[Column], rows: Sequence[Mapping[str, Any]]) -> None:
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    cells = [_cells(shown, row) for row in rows]
+    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    kept = [index for index in range(len(shown)) if any(row[index] for row in cells)]
+    for index in kept:
+        # A number is never cut, because what is left of it is another number; texts give way on a narrow terminal.
+        number = shown[index].number
+        longest = max(len(row[index]) for row in cells)
+        width = longest if number else min(longest, TEXT_WIDTH_MIN)
+        table.add_column(shown[index].title, justify="right" if number else "left", no_wrap=not number, min_width=width)
+    for row in cells:
+        table.add_row(*(Text(row[index]) for index in kept))
+    Console(highlight=False).print(table)

@@ -1,0 +1,56 @@
+"""What the tests share: a data directory of one's own, and short ways to say events."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """An empty data directory."""
+    path = tmp_path / "data"
+    path.mkdir()
+    return path
+
+
+@pytest.fixture
+def write_log(data: Path) -> Callable[..., Path]:
+    """Write events, as mappings or as lines, to the log of a team of `data`; returns the ledger's directory."""
+
+    def write(team: str, *events: dict[str, Any] | str) -> Path:
+        ledger = data / "team" / team
+        ledger.mkdir(parents=True, exist_ok=True)
+        with open(ledger / "events.jsonl", "a") as log:
+            log.writelines((event if isinstance(event, str) else json.dumps(event)) + "\n" for event in events)
+        return ledger
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def placed() -> Callable[..., dict[str, Any]]:
+    """An event that places an order to buy 10 SPY."""
+
+    def event(order_id: str = "o1", **fields: Any) -> dict[str, Any]:
+        terms = {"symbol": "SPY", "side": "buy", "quantity": "10", "order_type": "limit", "limit_price": "530.00"}
+        return {"event": "new", "order_id": order_id, "ts": "2026-01-05T15:00:00Z", **terms, **fields}
+
+    return event
+
+
+@pytest.fixture(scope="session")
+def filled() -> Callable[..., dict[str, Any]]:
+    """An event that fills such an order whole."""
+
+    def event(order_id: str = "o1", **fields: Any) -> dict[str, Any]:
+        numbers = {"execution_id": f"x-{order_id}", "price": "529.98", "qty": "10", "filled_qty": "10"}
+        return {"event": "fill", "order_id": order_id, "ts": "2026-01-05T15:00:01Z", **numbers, **fields}
+
+    return event

@@ -1,0 +1,392 @@
+"""The command line: what it shows, on which stream, and with which exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import select
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from compactor.ui.cli import app
+from compactor.ui.output import aligned, columns, printable
+from tests.conftest import ROOT
+
+Event = Callable[..., dict[str, Any]]
+WriteLog = Callable[..., Path]
+Run = Callable[..., Result]
+
+COMMANDS = [["compact"], ["append"], ["show"], ["status"], ["import"], ["import", "legacy"], ["import", "alpaca"]]
+
+
+@pytest.fixture
+def run(data: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Run a command with `data` as the data directory."""
+    monkeypatch.setenv("COMPACTOR_DATA", str(data))
+    monkeypatch.delenv("COMPACTOR_DEBUG", raising=False)
+
+    def invoke(*arguments: str, stdin: str | bytes = "") -> Result:
+        return CliRunner().invoke(app, list(arguments), input=stdin, prog_name="compactor")
+
+    return invoke
+
+
+def start(*arguments: str, data: Path, **options: Any) -> subprocess.Popen[bytes]:
+    """The real program in a process of its own."""
+    environment = {**os.environ, "COMPACTOR_DATA": str(data), "PYTHONPATH": str(ROOT)}
+    return subprocess.Popen([sys.executable, "-m", "compactor", *arguments], env=environment, **options)
+
+
+def objects(output: str) -> list[dict[str, Any]]:
+    """The lines of --json."""
+    return [json.loads(line) for line in output.splitlines()]
+
+
+class TestCompact:
+    def test_a_table_says_what_came_out(self, run: Run, write_log: WriteLog, placed: Event, filled: Event) -> None:
+        """Per team: events, open orders, trades, findings, bytes, time."""
+        write_log("alice", placed(), filled(), placed("o2"), "{")
+        result = run("compact")
+        head, row = result.stdout.splitlines()
+        assert ["team", "events", "new", "open", "orders", "trades", "findings", "bytes", "time"] == head.split()
+        assert ["alice", "3", "3", "1", "1", "1"] == row.split()[:6]
+        assert (0, "") == (result.exit_code, result.stderr)
+
+    def test_json_is_one_object_for_each_ledger(self, run: Run, write_log: WriteLog, placed: Event) -> None:
+        """--json: one flat object per ledger with every number."""
+        write_log("alice", placed())
+        write_log("bob", placed(), placed("o2"))
+        found = objects(run("compact", "--json").stdout)
+        assert [("alice", 1), ("bob", 2)] == [(row["team_id"], row["open_orders"]) for row in found]
+        assert {"path", "events", "new_events", "offset", "tail_bytes", "elapsed_ms"} <= set(found[0])
+
+    def test_a_broken_ledger_is_named_and_the_others_are_done(
+        self, run: Run, data: Path, write_log: WriteLog, placed: Event
+    ) -> None:
+        """1 when a ledger could not be compacted; it is named in the result and stops no other."""
+        write_log("alice", placed())
+        (data / "team/broken/events.jsonl").mkdir(parents=True)
+        write_log("carol", placed())
+        result = run("compact")
+        assert 1 == result.exit_code
+        assert ["team", "alice", "carol"] == [line.split()[0] for line in result.stdout.splitlines()]
+        assert result.stderr.startswith("broken: ")
+        assert "1 of 3 ledgers could not be compacted" in result.stderr
+
+    def test_a_broken_ledger_has_its_error_in_json(
+        self, run: Run, data: Path, write_log: WriteLog, placed: Event
+    ) -> None:
+        """A program reads the failure where it reads the results."""
+        (data / "team/broken/events.jsonl").mkdir(parents=True)
+        write_log("carol", placed())
+        broken, carol = objects(run("compact", "--json").stdout)
+        assert {"kind", "message"} == set(broken["error"])
+        assert "error" not in carol
+
+    def test_findings_are_no_failure(self, run: Run, write_log: WriteLog) -> None:
+        """Exit 0 when the work was done: findings are reported, not an error."""
+        write_log("alice", "{", "not json", '{"event":"new"}')
+        assert 0 == run("compact").exit_code
+
+    def test_one_team_of_several(self, run: Run, write_log: WriteLog, placed: Event) -> None:
+        """--team compacts one ledger."""
+        write_log("alice", placed())
+        write_log("bob", placed())
+        assert ["bob"] == [row["team_id"] for row in objects(run("compact", "--team", "bob", "--json").stdout)]
+
+    def test_the_directory_as_an_argument_wins(
+        self, run: Run, tmp_path: Path, write_log: WriteLog, placed: Event
+    ) -> None:
+        """DIR, else COMPACTOR_DATA, else data."""
+        other = tmp_path / "other"
+        other.mkdir()
+        (other / "events.jsonl").write_text(json.dumps(placed(team_id="solo")) + "\n")
+        write_log("alice", placed())
+        assert ["solo"] == [row["team_id"] for row in objects(run("compact", str(other), "--json").stdout)]
+
+
+class TestWrongUse:
+    def test_a_path_that_is_not_there(self, run: Run, tmp_path: Path) -> None:
+        """A wrong path: what, where, expected, what to do; exit 2."""
+        result = run("compact", str(tmp_path / "nowhere"))
+        assert (2, "") == (result.exit_code, result.stdout)
+        assert f"{tmp_path / 'nowhere'}: no such directory" in result.stderr
+        assert "events.jsonl" in result.stderr
+
+    def test_a_file_in_place_of_a_directory(self, run: Run, tmp_path: Path) -> None:
+        """A wrong path: found, expected; exit 2."""
+        (tmp_path / "file").touch()
+        result = run("status", str(tmp_path / "file"))
+        assert 2 == result.exit_code
+        assert "found a file, expected a data directory" in result.stderr
+
+    @pytest.mark.parametrize("command", [["compact"], ["status"], ["show", "trades"]])
+    def test_a_directory_without_ledgers(self, run: Run, command: list[str]) -> None:
+        """A directory without any ledger is nearly always a wrong path."""
+        result = run(*command)
+        assert 2 == result.exit_code
+        assert "no ledger in" in result.stderr
+
+    @pytest.mark.parametrize("command", [["compact"], ["status"], ["show", "trades"]])
+    def test_a_team_that_is_not_there(self, run: Run, write_log: WriteLog, placed: Event, command: list[str]) -> None:
+        """A mistyped team is wrong use, not an empty result."""
+        write_log("alice", placed())
+        result = run(*command, "--team", "alcie")
+        assert (2, "") == (result.exit_code, result.stdout)
+        assert "no ledger of team 'alcie'" in result.stderr
+
+    @pytest.mark.parametrize("command", [["compact"], ["status"], ["show", "trades"]])
+    def test_a_team_that_cannot_be_one(self, run: Run, write_log: WriteLog, placed: Event, command: list[str]) -> None:
+        """A team id that is not one is refused before a path is built from it (1.1)."""
+        write_log("alice", placed())
+        result = run(*command, "--team", "../alice")
+        assert 2 == result.exit_code
+        assert "'../alice' is no team id" in result.stderr
+
+    @pytest.mark.parametrize("arguments", [["nothing"], ["show"], ["show", "money"], ["compact", "--workers", "0"]])
+    def test_an_unknown_word(self, run: Run, arguments: list[str]) -> None:
+        """2 for wrong usage."""
+        assert 2 == run(*arguments).exit_code
+
+    @pytest.mark.parametrize("error", [ZeroDivisionError("a bug"), OSError(5, "Input/output error", "/dev/sda")])
+    def test_no_traceback_reaches_a_user(
+        self, run: Run, write_log: WriteLog, monkeypatch: pytest.MonkeyPatch, error: Exception
+    ) -> None:
+        """Whatever happens is one message and exit 1; COMPACTOR_DEBUG=1 shows where."""
+
+        def fail(*_: object, **__: object) -> None:
+            raise error
+
+        write_log("alice")
+        monkeypatch.setattr("compactor.jobs.compacting.discover", fail)
+        result = run("compact")
+        assert 1 == result.exit_code
+        assert "Error: " in result.stderr
+        assert "Traceback" not in result.stderr
+        monkeypatch.setenv("COMPACTOR_DEBUG", "1")
+        assert error is run("compact").exception
+
+
+class TestAppend:
+    def test_lines_are_routed_and_counted(self, run: Run, data: Path, placed: Event) -> None:
+        """`compactor append < lines` routes by `team_id`."""
+        stdin = "".join(json.dumps(placed(team_id=team)) + "\n" for team in ("bob", "alice", "bob"))
+        found = objects(run("append", "--json", stdin=stdin).stdout)
+        assert [("bob", 2, 0), ("alice", 1, 0)] == [(row["team_id"], row["events"], row["offset"]) for row in found]
+        assert (data / "team/bob/events.jsonl").stat().st_size == found[0]["length"]
+
+    def test_bad_lines_are_named_by_number(self, run: Run, data: Path, placed: Event) -> None:
+        """All or nothing per call, with the line number of each error; exit 1."""
+        result = run("append", "--team", "alice", stdin=json.dumps(placed()) + '\n{"event":"new"}\n{\n')
+        assert (1, "") == (result.exit_code, result.stdout)
+        assert ["line 2: missing_field", "line 3: not_json"] == [
+            ": ".join(line.split(": ")[:2]) for line in result.stderr.splitlines()[:2]
+        ]
+        assert "Nothing was written" in result.stderr
+        assert [] == list(data.iterdir())
+
+    def test_bad_lines_in_json(self, run: Run) -> None:
+        """A program reads line and kind of each refused line."""
+        (found,) = objects(run("append", "--team", "alice", "--json", stdin="{\n").stdout)
+        assert (1, "not_json") == (found["line"], found["error"]["kind"])
+
+    def test_no_lines_are_nothing_to_do(self, run: Run) -> None:
+        """Nothing on standard input writes nothing and is no failure."""
+        result = run("append", "--team", "alice")
+        assert (0, "") == (result.exit_code, result.stdout)
+        assert "nothing was written" in result.stderr
+
+
+class TestShow:
+    def test_pending_trades_and_findings(self, run: Run, write_log: WriteLog, placed: Event, filled: Event) -> None:
+        """`show` gives every field of the derived lines with --json."""
+        write_log("alice", placed(), filled(), placed("o2"), "{")
+        run("compact")
+        (order,) = objects(run("show", "pending", "--json").stdout)
+        (trade,) = objects(run("show", "trades", "--json").stdout)
+        (finding,) = objects(run("show", "findings", "--json").stdout)
+        assert ("o2", "new", "530.00") == (order["order_id"], order["status"], order["limit_price"])
+        assert ("o1", "529.98", "fill") == (trade["order_id"], trade["execution_price"], trade["kind"])
+        assert ("alice", "not_json", False) == (finding["team_id"], finding["kind"], finding["applied"])
+
+    def test_nothing_to_show_keeps_the_pipe_clean(self, run: Run, write_log: WriteLog, placed: Event) -> None:
+        """No rows: nothing on stdout, a word on stderr, exit 0."""
+        write_log("alice", placed())
+        run("compact")
+        result = run("show", "trades")
+        assert (0, "") == (result.exit_code, result.stdout)
+        assert "No trades" in result.stderr
+
+    def test_another_persons_text_cannot_drive_the_terminal(self, run: Run, write_log: WriteLog, placed: Event) -> None:
+        """What stands in a log is somebody else's text: control characters are written out."""
+        write_log("alice", placed(symbol="A\x1b[2J\n\u202e"))
+        run("compact")
+        output = run("show", "pending").stdout
+        assert r"A\x1b[2J\x0a\u202e" in output
+        assert "\x1b" not in output
+
+
+class TestStatus:
+    def test_it_says_how_much_waits(self, run: Run, write_log: WriteLog, placed: Event) -> None:
+        """Status: log bytes, offset, lag."""
+        ledger = write_log("alice", placed())
+        run("compact")
+        write_log("alice", placed("o2"))
+        (found,) = objects(run("status", "--json").stdout)
+        size = (ledger / "events.jsonl").stat().st_size
+        assert (size, size - found["offset"], 1) == (found["log_bytes"], found["lag_bytes"], found["open_orders"])
+
+
+class TestImport:
+    MESSAGES = ROOT / "fixtures/alpaca/a-limit-order-fills-in-two-parts/messages.jsonl"
+
+    def test_captured_messages_become_orders_and_trades_once(self, run: Run) -> None:
+        """Importing the same file twice adds nothing."""
+        first, second = (
+            objects(run("import", "alpaca", str(self.MESSAGES), "--team", "a", "--json").stdout) for _ in "12"
+        )
+        assert (0, []) == (second[0]["events_appended"], second[0]["problems"])
+        assert first[0]["events_appended"] > 0
+        assert 2 == len(objects(run("show", "trades", "--json").stdout))
+
+    def test_lines_that_mean_nothing_are_named_and_no_failure(self, run: Run, tmp_path: Path) -> None:
+        """What could not be translated is said with its place, and the rest is imported."""
+        file = tmp_path / "captured.jsonl"
+        file.write_text("<html>\n" + self.MESSAGES.read_text())
+        result = run("import", "alpaca", str(file), "--team", "a")
+        assert 0 == result.exit_code
+        assert result.stderr.startswith(f"{file}:1: ")
+
+    @pytest.mark.parametrize("kind", ["alpaca", "legacy"])
+    def test_a_file_that_is_not_there(self, run: Run, tmp_path: Path, kind: str) -> None:
+        """A wrong path is wrong usage."""
+        result = run("import", kind, str(tmp_path / "nowhere"))
+        assert 2 == result.exit_code
+        assert "nowhere" in result.stderr
+
+    def test_a_team_that_cannot_be_one(self, run: Run) -> None:
+        """A team id that is not one is refused before a path is built from it (1.1)."""
+        assert 2 == run("import", "alpaca", str(self.MESSAGES), "--team", "../a").exit_code
+
+    def test_the_old_layout(self, run: Run, tmp_path: Path) -> None:
+        """`import legacy`: each line is the order as it then was."""
+        old = tmp_path / "old/team/alice"
+        old.mkdir(parents=True)
+        order = {"order_id": "o1", "team_id": "alice", "symbol": "SPY", "side": "buy", "quantity": "2", "status": "new"}
+        times = {"created_at": "2026-01-05T15:00:00Z", "updated_at": "2026-01-05T15:00:00Z"}
+        (old / "pending_orders.jsonl").write_text(json.dumps({**order, **times, "order_type": "market"}) + "\n")
+        assert 0 == run("import", "legacy", str(tmp_path / "old")).exit_code
+        assert ["o1"] == [row["order_id"] for row in objects(run("show", "pending", "--json").stdout)]
+
+
+class TestHelp:
+    @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+    def test_every_command_teaches_with_an_example(self, run: Run, command: list[str]) -> None:
+        """`--help` of each command teaches with an example that names the command."""
+        result = run(*command, "--help")
+        assert 0 == result.exit_code
+        assert f"compactor {' '.join(command)}" in result.stdout.split("Example:")[1]
+
+    @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+    def test_every_command_is_documented(self, command: list[str]) -> None:
+        """A command that nobody can read about is not there: docs/commands.md has a heading for each."""
+        headings = (ROOT / "compactor/docs/commands.md").read_text()
+        assert f"## compactor {' '.join(command)}" in headings
+
+    def test_the_version(self, run: Run) -> None:
+        """`compactor --version`."""
+        assert "compactor 0.1.0\n" == run("--version").stdout
+
+
+class TestOutput:
+    def test_columns_are_aligned_and_numbers_to_the_right(self) -> None:
+        """Plain text in a pipe is aligned."""
+        shown = columns("team_id", "events", numbers=["events"])
+        rows = [{"team_id": "a", "events": 5}, {"team_id": "longer", "events": 12345}]
+        assert ["team    events", "a            5", "longer   12345"] == list(aligned(shown, rows))
+
+    def test_widths_grow_with_later_rows(self) -> None:
+        """Rows are streamed: a late wide row widens the column from there on and cuts nothing."""
+        rows = [*({"a": "x", "b": "y"} for _ in range(600)), {"a": "x" * 30, "b": "y"}]
+        assert "x" * 30 + "  y" == list(aligned(columns("a", "b"), rows))[-1]
+
+    def test_lone_surrogates_can_be_shown(self) -> None:
+        """JSON can hold what no encoding can write; it is shown written out."""
+        assert r"\ud800" == printable("\ud800")
+
+
+class TestRealProgram:
+    def test_a_reader_that_goes_away_is_no_failure_to_talk_about(
+        self, data: Path, write_log: WriteLog, placed: Event, run: Run
+    ) -> None:
+        """`compactor show ... | head` is quiet."""
+        write_log("alice", *(placed(f"o{n}") for n in range(3000)))
+        run("compact")
+        process = start("show", "pending", data=data, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.readline()
+        process.stdout.close()
+        errors = process.stderr.read()
+        process.stderr.close()
+        assert (b"", 141) == (errors, process.wait())
+
+    @pytest.mark.skipif(not Path("/dev/full").exists(), reason="/dev/full is a Linux device")
+    def test_output_to_a_full_disk_is_one_message(self, data: Path, write_log: WriteLog, placed: Event) -> None:
+        """A full disk under the output is said, and exits 1."""
+        write_log("alice", placed())
+        with (
+            open("/dev/full", "wb") as full,
+            start("status", data=data, stdout=full, stderr=subprocess.PIPE) as process,
+        ):
+            _, errors = process.communicate()
+        assert (b"Error: could not write the output: No space left on device\n", 1) == (errors, process.returncode)
+
+    def test_ctrl_c_ends_in_order(self, data: Path) -> None:
+        """130 on Ctrl-C, and the message that nothing is lost and how to go on."""
+        terminal, side = pty.openpty()
+        with start(
+            "append", "--team", "a", data=data, stdin=side, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        ) as process:
+            assert process.stderr is not None
+            assert b"end with Ctrl-D" in process.stderr.readline()
+            process.send_signal(signal.SIGINT)
+            _, errors = process.communicate()
+        os.close(terminal)
+        os.close(side)
+        assert 130 == process.returncode
+        assert b"Nothing is lost" in errors
+        assert b"Traceback" not in errors
+
+    def test_a_terminal_gets_a_table_with_a_rule(self, data: Path, write_log: WriteLog, placed: Event) -> None:
+        """Rich tables on a terminal."""
+        write_log("alice", placed())
+        output = _on_a_terminal(["status"], data)
+        assert "alice" in output
+        assert "─" in output
+
+
+def _on_a_terminal(arguments: Sequence[str], data: Path) -> str:
+    terminal, side = pty.openpty()
+    process = start(*arguments, data=data, stdin=side, stdout=side, stderr=side)
+    os.close(side)
+    output = b""
+    while True:
+        select.select([terminal], [], [])
+        try:
+            chunk = os.read(terminal, 1 << 16)
+        except OSError:  # How Linux says that the other side of a terminal was closed.
+            break
+        if not chunk:
+            break
+        output += chunk
+    os.close(terminal)
+    process.wait()
+    return output.decode()

@@ -1,0 +1,162 @@
+"""Layers point one way, and the core stays pure: read from the source, imports inside functions included."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import ROOT
+
+PACKAGE = ROOT / "compactor"
+MODULES = sorted(PACKAGE.rglob("*.py"))
+ALLOWED = {
+    "ui": {"ui", "jobs", "ledger", "broker", "core"},
+    "jobs": {"jobs", "ledger", "broker", "core"},
+    "ledger": {"ledger", "core"},
+    "broker": {"broker", "core"},
+    "core": {"core"},
+}
+# The core takes values and returns values: with these it could see a clock, a disk, the machine or chance.
+IMPURE = {
+    "asyncio",
+    "io",
+    "locale",
+    "logging",
+    "mmap",
+    "os",
+    "pathlib",
+    "random",
+    "secrets",
+    "shutil",
+    "signal",
+    "socket",
+}
+IMPURE |= {"subprocess", "tempfile", "threading", "time", "uuid"}
+
+
+def imports_of(path: Path) -> Iterator[str]:
+    """The full names of all modules that a file imports, wherever in the file."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno}: found a relative import, expected the full name"
+            yield node.module or ""
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def layer_of(path: Path) -> str:
+    """The first folder below the package; empty for the package's own modules."""
+    parts = path.relative_to(PACKAGE).parts
+    return parts[0] if len(parts) > 1 else ""
+
+
+def files_of(layer: str) -> list[Path]:
+    return [path for path in MODULES if layer_of(path) == layer]
+
+
+@pytest.mark.parametrize("layer", ALLOWED)
+def test_a_layer_imports_only_what_is_below_it(layer: str) -> None:
+    """Layers point one way: ui, jobs, ledger and broker, core."""
+    wrong = [
+        f"{path.relative_to(ROOT)} imports {name}"
+        for path in files_of(layer)
+        for name in imports_of(path)
+        if name.startswith("compactor.") and name.split(".")[1] not in ALLOWED[layer] | {"__version__"}
+    ]
+    assert [] == wrong
+
+
+@pytest.mark.parametrize("layer", ALLOWED)
+def test_every_layer_has_modules(layer: str) -> None:
+    """A test of layers that looks at no file could not fail."""
+    assert files_of(layer)
+
+
+def test_the_core_imports_only_the_standard_library_and_msgspec() -> None:
+    """The core imports the standard library and msgspec, takes values and returns values."""
+    roots = {name.split(".")[0] for path in files_of("core") for name in imports_of(path)}
+    assert set() == {root for root in roots if root not in sys.stdlib_module_names} - {"msgspec", "compactor"}
+
+
+def test_the_core_knows_no_clock_disk_or_logger() -> None:
+    """The core knows no clock, disk or logger."""
+    wrong = [
+        f"{path.relative_to(ROOT)} imports {name}"
+        for path in files_of("core")
+        for name in imports_of(path)
+        if name.split(".")[0] in IMPURE
+    ]
+    calls = [
+        f"{path.relative_to(ROOT)}:{node.lineno} calls {ast.unparse(node.func)}"
+        for path in files_of("core")
+        for part in ast.parse(path.read_text()).body
+        # What `python -m` does with a module is not what the module does.
+        if not (isinstance(part, ast.If) and ast.unparse(part.test) == "__name__ == '__main__'")
+        for node in ast.walk(part)
+        if isinstance(node, ast.Call)
+        and ast.unparse(node.func) in ("open", "print", "input", "datetime.now", "datetime.utcnow")
+    ]
+    assert [] == wrong + calls
+
+
+def test_modules_stay_short() -> None:
+    """A module has at most 350 lines: what is longer is two things."""
+    long = {
+        str(path.relative_to(ROOT)): count for path in MODULES if (count := len(path.read_text().splitlines())) > 350
+    }
+    assert {} == long
+
+
+def test_every_module_says_what_it_does() -> None:
+    """A module's docstring says what it does."""
+    assert [] == [
+        str(path) for path in MODULES if path.read_text() and not ast.get_docstring(ast.parse(path.read_text()))
+    ]
+
+
+SLOW = (
+    "alpaca",
+    "pandas",
+    "numpy",
+    "pydantic",
+    "rich",
+    "structlog",
+    "watchfiles",
+    "pytest",
+    "multiprocessing",
+    "asyncio",
+)
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "compactor",
+        "compactor.ui.cli",
+        "compactor.jobs.compacting",
+        "compactor.jobs.appending",
+        "compactor.jobs.reporting",
+    ],
+)
+def test_starting_does_not_import_what_is_slow(module: str) -> None:
+    """`compactor status` must feel instant: what takes long to import is imported where it is needed."""
+    code = f"import sys, {module}; print(*sorted(set({SLOW!r}) & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "" == done.stdout.strip()
+
+
+def test_help_imports_no_job() -> None:
+    """`compactor --help` waits for nothing that it does not show."""
+    code = (
+        "import sys\nfrom compactor.ui.cli import app\n"
+        "try: app(['--help'])\nexcept SystemExit: pass\n"
+        "print(*(name for name in sys.modules if name.startswith('compactor.jobs')), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "" == done.stderr.strip()
