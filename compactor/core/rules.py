@@ -34,7 +34,9 @@ def apply(order: Order, event: Event, entry: Entry) -> None:
     stale = event.event == "snapshot" and order.status != "" and is_older(event.ts, order.updated_at)
     quantity_before, filled_before = quantity_of(order), order.filled
     _take_terms(order, event, entry)
-    if not stale:
+    if stale:
+        _end_late(order, event)
+    else:
         fresh = _take_fills(order, event, entry)
         _take_status(order, event, entry, fresh)
         _report_quantities(order, event, entry, quantity_before, filled_before, fresh)
@@ -164,6 +166,13 @@ def _take_status(order: Order, event: Event, entry: Entry, fresh: bool) -> None:
     if status == "calculated":
         detail = f"`calculated` with {plain(order.filled)} filled, which is not known to be all; the order stays open"
         entry.find("calculated_open", detail)
+
+
+def _end_late(order: Order, event: Event) -> None:
+    """An older snapshot changes nothing (4.7), but an end stays an end whenever it is told (3.5, 3.10)."""
+    if event.order_status in TERMINAL and not order.ended:
+        assert event.order_status is not None
+        order.status, order.ended, order.status_at = event.order_status, True, event.ts
 
 
 def _end_of(order: Order, event: Event) -> str | None:

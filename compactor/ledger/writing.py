@@ -82,7 +82,7 @@ def _line_of(event: Mapping[str, Any] | bytes | str, team_id: str | None, stamp:
 
 
 def _stamped(fields: dict[str, Any], team_id: str | None, stamp: str) -> bytes | Problem:
-    head = {name: fields[name] for name in ("event", "order_id", "ts") if name in fields}
+    head: dict[str, Any] = {name: fields[name] for name in ("event", "order_id", "ts") if name in fields}
     fields = {**head, "recorded_at": stamp, **{name: value for name, value in fields.items() if name != "recorded_at"}}
     plain = {name: str.__str__(value) if isinstance(value, _Number) else value for name, value in fields.items()}
     checked = event_of(plain)

@@ -1,0 +1,1 @@
+"""How fast the compactor is, beside what else could do its work."""

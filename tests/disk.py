@@ -1,0 +1,182 @@
+"""A file system in memory that stops at any call, fails at any call, and forgets at a power loss what was not synced.
+
+It stands in for `compactor.ledger.files.Files`, call for call, so that the commit protocol can be stopped at each of its
+steps thousands of times. What it models is what files were measured to do: appended bytes survive as any prefix until the
+file is synced, and a new name survives only once its directory is synced.
+"""
+
+import errno
+from pathlib import Path
+
+from compactor.ledger.files import Files, Identity
+
+
+class Stopped(BaseException):
+    """The process died here; nothing that it does after this has any effect."""
+
+
+class Inode:
+    """A file without its name: what it holds, and what of that would survive a power loss."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.data = b""
+        self.durable = b""
+
+
+class Disk(Files):
+    """Files in memory. `stop_at` kills the process at that call, `fail_at` makes it fail with `error`; calls count from 1."""
+
+    def __init__(self) -> None:
+        self._names: dict[Path, Inode] = {}
+        self._durable_names: dict[Path, Inode] = {}
+        self._made = 0
+        self._locked = False
+        self._dead = False
+        self.calls = 0
+        self.stop_at = 0
+        self.fail_at = 0
+        self.error = errno.ENOSPC
+
+    # The world around the process.
+
+    def put(self, path: Path, data: bytes) -> None:
+        """Another process makes a file what it is; durable at once, the same file if it was there."""
+        inode = self._names.get(path) or self._new(path)
+        inode.data = inode.durable = data
+        self._durable_names[path] = inode
+
+    def take(self, path: Path) -> bytes | None:
+        """What a file holds, without this counting as a call."""
+        inode = self._names.get(path)
+        return inode.data if inode is not None else None
+
+    def drop(self, path: Path) -> None:
+        """Another process removes a file."""
+        self._names.pop(path, None)
+        self._durable_names.pop(path, None)
+
+    def restart(self) -> None:
+        """A new process starts on the same machine."""
+        self.calls = self.stop_at = self.fail_at = 0
+        self._dead = self._locked = False
+
+    def lose_power(self, keep: float) -> None:
+        """The machine restarts: of what was not synced only the given part of each file is left."""
+        self._names = dict(self._durable_names)
+        for inode in self._names.values():
+            rest = inode.data[len(inode.durable) :] if inode.data.startswith(inode.durable) else b""
+            inode.data = inode.durable = inode.durable + rest[: int(len(rest) * keep)]
+        self.restart()
+
+    def _new(self, path: Path) -> Inode:
+        self._made += 1
+        inode = self._names[path] = Inode(self._made)
+        return inode
+
+    def call(self, path: Path, half: bytes | None = None) -> None:
+        """Count a call; at the one that stops or fails, an append leaves half of its bytes."""
+        if self._dead:
+            raise Stopped
+        self.calls += 1
+        if self.calls not in (self.stop_at, self.fail_at):
+            return
+        if half is not None:
+            inode = self._names.get(path) or self._new(path)
+            inode.data += half[: len(half) // 2]
+        if self.calls == self.stop_at:
+            self._dead = True
+            raise Stopped
+        raise OSError(self.error, "no luck", str(path))
+
+    # What the ledger calls.
+
+    def identity(self, path: Path) -> Identity | None:
+        if self._dead:
+            raise Stopped
+        inode = self._names.get(path)
+        return Identity(1, inode.number, len(inode.data)) if inode is not None else None
+
+    def open(self, path: Path) -> "DiskReader":
+        self.call(path)
+        if path not in self._names:
+            raise FileNotFoundError(errno.ENOENT, "no such file", str(path))
+        return DiskReader(self, path, self._names[path])
+
+    def read(self, path: Path) -> bytes | None:
+        self.call(path)
+        return self.take(path)
+
+    def append(self, path: Path, data: bytes) -> None:
+        self.call(path, half=data)
+        inode = self._names.get(path) or self._new(path)
+        inode.data += data
+
+    def truncate(self, path: Path, length: int) -> None:
+        self.call(path)
+        inode = self._names[path]
+        inode.data, inode.durable = inode.data[:length], inode.durable[:length]
+
+    def sync(self, path: Path) -> None:
+        self.call(path)
+        self._names[path].durable = self._names[path].data
+
+    def write_new(self, path: Path, data: bytes) -> None:
+        self.call(path)
+        inode = self._new(path)
+        self.call(path, half=data)
+        inode.data = data
+        self.call(path)
+        inode.durable = data
+
+    def rename(self, source: Path, target: Path) -> None:
+        self.call(source)
+        self._names[target] = self._names.pop(source)
+
+    def remove(self, path: Path) -> None:
+        self.call(path)
+        self._names.pop(path, None)
+
+    def make_directory(self, path: Path) -> None:
+        self.call(path)
+
+    def sync_directory(self, path: Path) -> None:
+        self.call(path)
+        below = {name: inode for name, inode in self._names.items() if name.parent == path}
+        kept = {name: inode for name, inode in self._durable_names.items() if name.parent != path}
+        self._durable_names = {**kept, **below}
+
+    def lock(self, path: Path) -> int | None:
+        self.call(path)
+        if self._locked:
+            return None
+        self._locked = True
+        return 3
+
+    def unlock(self, descriptor: int) -> None:
+        if self._dead:
+            raise Stopped
+        self._locked = False
+
+
+class DiskReader:
+    """An open file of a Disk; it stays the same file when its name goes to another."""
+
+    def __init__(self, disk: Disk, path: Path, inode: Inode) -> None:
+        self._disk = disk
+        self._path = path
+        self._inode = inode
+
+    def identity(self) -> Identity:
+        return Identity(1, self._inode.number, len(self._inode.data))
+
+    def read(self, offset: int, length: int) -> bytes:
+        self._disk.call(self._path)
+        return self._inode.data[offset : offset + length]
+
+    def sync(self) -> None:
+        self._disk.call(self._path)
+        self._inode.durable = self._inode.data
+
+    def close(self) -> None:
+        pass
