@@ -1,7 +1,8 @@
 """Measures whole processes: wall clock, processor time, and the memory of a process together with its children.
 
 The rule that surprises: the kernel tells the peak of single processes only. So the resident sizes of the whole tree
-are added up a hundred times a second; memory that forked processes share is counted once for each of them.
+are added up a hundred times a second; memory that forked processes share is counted once for each of them. The
+`ru_maxrss` of wait4 is of no use here: a process inherits it from the one that started it.
 """
 
 from __future__ import annotations
@@ -20,7 +21,6 @@ import compactor
 
 ROOT = Path(compactor.__file__).resolve().parents[1]
 _POLL_S = 0.01
-_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
 class Measured(NamedTuple):
@@ -51,7 +51,7 @@ def measure(command: Sequence[str], environment: Mapping[str, str] | None = None
             errors.seek(0)
             said = errors.read().decode(errors="replace").strip()
             raise ProgramFailed(f"{' '.join(command)} ended with {process.returncode}: {said}")
-    return Measured(wall_s, usage.ru_utime + usage.ru_stime, max(watch.peak_bytes, usage.ru_maxrss * 1024))
+    return Measured(wall_s, usage.ru_utime + usage.ru_stime, watch.peak_bytes)
 
 
 class _Watch(threading.Thread):
@@ -63,7 +63,10 @@ class _Watch(threading.Thread):
 
     def run(self) -> None:
         while not self._ended.wait(_POLL_S):
-            self.peak_bytes = max(self.peak_bytes, sum(_resident_bytes(pid) for pid in _tree(self._pid)))
+            sizes = [_sizes_bytes(pid) for pid in _tree(self._pid)]
+            # The highest that a single process ever had fills in what lay between two looks.
+            together, highest = sum(now for now, _ in sizes), max(most for _, most in sizes)
+            self.peak_bytes = max(self.peak_bytes, together, highest)
 
     def stop(self) -> None:
         self._ended.set()
@@ -81,7 +84,11 @@ def _tree(pid: int) -> list[int]:
     return found
 
 
-def _resident_bytes(pid: int) -> int:
-    with suppress(OSError):
-        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE_BYTES
-    return 0
+def _sizes_bytes(pid: int) -> tuple[int, int]:
+    """The resident size of a process now, and the highest it had."""
+    with suppress(OSError, KeyError):
+        status = Path(f"/proc/{pid}/status").read_text()
+        found = dict(line.split(":", 1) for line in status.splitlines() if line.startswith(("VmRSS", "VmHWM")))
+        now, highest = (int(found[name].split()[0]) * 1024 for name in ("VmRSS", "VmHWM"))
+        return now, highest
+    return 0, 0

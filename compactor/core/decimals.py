@@ -41,6 +41,8 @@ def decimal_of(text: str) -> Decimal:
     if _GRAMMAR.fullmatch(text) is None:
         raise BadDecimal(f"{text[:60]!r} is not a decimal such as 12.50")
     value = Decimal(text)
+    if len(text) <= DIGITS_MAX and "e" not in text and "E" not in text:
+        return value
     _sign, digits, exponent = value.as_tuple()
     assert isinstance(exponent, int)
     written = max(len(digits) + exponent, 1) + max(-exponent, 0) if exponent < 0 else len(digits) + exponent

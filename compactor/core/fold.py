@@ -8,32 +8,24 @@ an order that has left the state.
 
 from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
-from decimal import Decimal
-from operator import attrgetter
-from typing import Any
 
 import msgspec
 
-from compactor.core.decimals import BadDecimal, Decimals, exactly
-from compactor.core.derived import Finding, Trade, encode_lines
+from compactor.core.decimals import exactly
+from compactor.core.derived import Finding, encode_lines
 from compactor.core.entry import Derived, Entry
 from compactor.core.events import (
-    LEAN_STATUSES,
-    PLACEMENTS,
-    TERMS,
     Event,
-    LeanFill,
-    LeanPartialFill,
     Leg,
     Problem,
     decode_lines,
 )
 from compactor.core.instants import moment
-from compactor.core.lifecycle import LIFE, REQUESTS, Effect
 from compactor.core.lines import Placed, read_line, unreadable
 from compactor.core.memory import Memory
-from compactor.core.orders import Fill, Order, pending_row, sort_key
-from compactor.core.rules import apply, apply_leg, begin, legs_in, note_delivery
+from compactor.core.orders import Order, pending_row, sort_key
+from compactor.core.rules import apply, apply_leg, begin, legs_in
+from compactor.core.short_path import feed_short
 
 Recall = Callable[[str, int, int], Iterable[tuple[int, bytes]]]
 """Given an order id and a range of offsets: the lines of the log in it that may name that order, with their offsets,
@@ -41,26 +33,8 @@ in order."""
 
 DAY = timedelta(days=1)
 DEFAULT_TEAM = "default"
-KEPT_ENDED = 1 << 13
+KEPT_ENDED = 1 << 8
 """How many ended orders stay whole in the state before they shrink to their spans."""
-
-_fromisoformat = datetime.fromisoformat
-_FLOWING = frozenset(("new", "accepted", "pending_new", "partially_filled"))
-_PLAIN = (Effect.OPENS, Effect.REQUESTS, Effect.ENDS)
-
-
-class _Amounts(Decimals):
-    """Decimals above zero, in plain notation: what the short path takes."""
-
-    def __missing__(self, text: str) -> Decimal:
-        value = super().__missing__(text)
-        if value <= 0 or "e" in text or "E" in text:
-            del self[text]
-            raise BadDecimal(f"{text!r} is not for the short path")
-        return value
-
-
-_AMOUNT = _Amounts()
 
 
 class OpenOrder(msgspec.Struct, array_like=True, gc=False):
@@ -80,23 +54,8 @@ class Counts(msgspec.Struct):
     findings: int = 0
 
 
-_EXTRAS = (*TERMS, "price", "qty", "filled_qty", "filled_avg_price")
-_extras: Any = attrgetter(*_EXTRAS)
-_NO_EXTRAS = (None,) * len(_EXTRAS)
-
 _encode = msgspec.msgpack.Encoder().encode
 _decode_order = msgspec.msgpack.Decoder(Order).decode
-
-
-def _is_delivered_again(order: Order, event: Any) -> bool:
-    return (
-        event.event_id is not None and order.delivered is not None and event.event_id + event.event in order.delivered
-    )
-
-
-def _is_bare(event: Any) -> bool:
-    """Whether an event of a wide type carries neither terms nor numbers."""
-    return type(event) in PLACEMENTS and _extras(event) == _NO_EXTRAS
 
 
 class Fold:
@@ -121,10 +80,13 @@ class Fold:
         self._recall = recall
         self._retention = retention
         self._kept_ended = kept_ended
-        self._ended = 0
+        self.ended = 0
+        """How many ended orders are whole in the state."""
         self._rows: dict[str, tuple[tuple[int, str], bytes]] | None = None
-        self._touched: set[str] = set()
-        self._derived = Derived()
+        self.touched: set[str] | None = None
+        """The orders whose rows may have changed; None until the rows have been written once."""
+        self.derived = Derived()
+        """What has come out and was not taken yet."""
         self.short_path = True
 
     # Events in.
@@ -137,11 +99,11 @@ class Fold:
             events = decode_lines(lines) if self.short_path else None
             if events is None:
                 for line in lines:
-                    self._feed_line(line, offset)
+                    self.feed_line(line, offset)
                     offset += len(line) + 1
             else:
-                self._feed_short(lines, events, offset)
-        if self._ended >= self._kept_ended:
+                feed_short(self, lines, events, offset)
+        if self.ended >= self._kept_ended:
             self._shrink()
 
     def feed_too_long(self, head: bytes, offset: int, length: int) -> None:
@@ -149,31 +111,37 @@ class Fold:
         problem = Problem(
             "too_long", f"a line of {length - 1} bytes, expected at most 1048576; only its beginning stands here"
         )
-        self._derived.findings.append(unreadable(head, offset, length, problem))
+        self.derived.findings.append(unreadable(head, offset, length, problem))
 
     @property
     def waiting_lines(self) -> int:
         """How many derived lines have not been taken."""
-        return len(self._derived.trades) + len(self._derived.findings)
+        return len(self.derived.trades) + len(self.derived.findings)
 
     def take_derived(self) -> Derived:
         """What has come out since the last call; its lines belong behind those taken before."""
-        derived, self._derived = self._derived, Derived()
+        derived, self.derived = self.derived, Derived()
         self.counts.trades += len(derived.trades)
         self.counts.findings += len(derived.findings)
         return derived
 
-    def _feed_line(self, line: bytes, offset: int) -> None:
+    def feed_line(self, line: bytes, offset: int) -> None:
+        """Fold one line by the rules; within `exactly`."""
         for found in read_line(line, offset):
             if isinstance(found, Finding):
-                self._derived.findings.append(found)
+                self.derived.findings.append(found)
             elif not self._is_of_team(found.event):
                 detail = f"expected team_id {self.team_id!r}, found {found.event.team_id!r}"
                 part = line[found.offset - offset :]
                 problem = Problem("wrong_team", detail)
-                self._derived.findings.append(unreadable(part[: found.length], found.offset, found.length, problem))
+                self.derived.findings.append(unreadable(part[: found.length], found.offset, found.length, problem))
             else:
                 self._take(found)
+
+    @property
+    def known_team(self) -> str | None:
+        """The team that events have to name, if they name one; None while the first that does is still to come."""
+        return None if self.names_team else self.team_id
 
     def _is_of_team(self, event: Event) -> bool:
         if event.team_id is not None and self.names_team:
@@ -185,11 +153,11 @@ class Fold:
         """Apply an event to the order that it names, and to the orders of its legs."""
         offset, length, event = placed
         self.counts.events += 1
-        entry = Entry(offset, length, event.ts, self.team_id, self._derived)
+        entry = Entry(offset, length, event.ts, self.team_id, self.derived)
         self._move_clock(event, entry)
         self._apply_to(event.order_id, event, entry, None)
         for place, leg in enumerate(legs_in(event)):
-            entry = Entry(offset, length, event.ts, self.team_id, self._derived, leg=place)
+            entry = Entry(offset, length, event.ts, self.team_id, self.derived, leg=place)
             self._apply_to(leg.order_id, event, entry, leg)
 
     def _apply_to(self, order_id: str, event: Event, entry: Entry, leg: Leg | None) -> None:
@@ -201,9 +169,9 @@ class Fold:
             apply(order, event, entry)
         else:
             apply_leg(order, event, leg, entry)
-        self._ended += order.ended and not was_ended
-        if self._rows is not None:
-            self._touched.add(order_id)
+        self.ended += order.ended and not was_ended
+        if self.touched is not None:
+            self.touched.add(order_id)
 
     def _move_clock(self, event: Event, entry: Entry) -> None:
         """The log's clock is the greatest `recorded_at`, else `ts`; a `ts` from far ahead does not move it (6.1)."""
@@ -213,127 +181,11 @@ class Fold:
         elif self.clock is None or at > self.clock:
             self.clock = at
 
-    # The short path: the plain case of the common events, each condition of which is checked here.
-
-    def _feed_short(self, lines: list[bytes], events: list[Any], offset: int) -> None:
-        """Take placements, fills and plain status changes where they stand; hand any other event to `_feed_line`."""
-        orders = self.orders
-        for line, event in zip(lines, events, strict=True):
-            order = orders.get(event.order_id)
-            kind = type(event)
-            ts = event.ts
-            try:
-                at = _fromisoformat(ts)
-                if (
-                    event.recorded_at is None
-                    or event.order_status is not None
-                    or ts[4:20:3] != "--T::."
-                    or ts[-1] != "Z"
-                    or len(ts) > 30
-                    or (event.team_id is not None and (self.names_team or event.team_id != self.team_id))
-                ):
-                    taken = False
-                elif order is None:
-                    taken = kind in PLACEMENTS and self._place(event, at, offset)
-                elif order.ended or order.target is None or at <= order.updated or _is_delivered_again(order, event):
-                    taken = False
-                elif kind is LeanFill or kind is LeanPartialFill:
-                    taken = self._fill(order, event, kind is LeanFill, offset)
-                else:
-                    taken = (kind in LEAN_STATUSES or _is_bare(event)) and self._set_status(order, event)
-            except (ValueError, TypeError):
-                taken = False
-            if not taken:
-                self._feed_line(line, offset)
-            else:
-                if order is not None:
-                    order.last, order.updated = offset, at
-                    order.updated_at = order.status_at = ts
-                if event.event_id is not None:
-                    note_delivery(order or orders[event.order_id], event)
-                self.counts.events += 1
-                if self.clock is None or event.recorded_at > self.clock:
-                    self.clock = event.recorded_at
-                if self._rows is not None:
-                    self._touched.add(event.order_id)
-            offset += len(line) + 1
-
-    def _place(self, event: Any, at: datetime, offset: int) -> bool:
-        """The first event of an order, with plain terms."""
-        order_id = event.order_id
-        if event.symbol is None or event.side is None or event.quantity is None or event.created_at is not None:
-            return False
-        if event.price is not None or event.notional is not None or event.legs is not None or not order_id:
-            return False
-        target = _AMOUNT[event.quantity]
-        for text in (
-            event.limit_price,
-            event.stop_price,
-            event.trail_price,
-            event.trail_percent,
-            event.requested_price,
-        ):
-            if text is not None:
-                _AMOUNT[text]
-        if not (event.filled_qty is event.filled_avg_price is event.qty is None):
-            return False
-        if (self.stored or not self.memory.empty) and self._bring_back(order_id, offset) is not None:
-            return False
-        ts = event.ts
-        self.orders[order_id] = Order(
-            order_id, offset, offset, event.event, False, at, ts, ts, ts, event, event.source, target
-        )  # fmt: skip
-        return True
-
-    def _fill(self, order: Order, event: Any, final: bool, offset: int) -> bool:
-        """An execution with an id that is new, of the source of those before, that fits into what is left."""
-        execution_id, qty, price, fills = event.execution_id, event.qty, event.price, order.fills
-        if execution_id is None or execution_id in fills or order.mixed or event.source != order.source:
-            return False
-        filled = order.filled + _AMOUNT[qty]
-        if event.filled_qty is not None and _AMOUNT[event.filled_qty] > filled:
-            return False
-        if event.filled_avg_price is not None or not _AMOUNT[price]:
-            return False
-        target = order.target
-        assert target is not None
-        if final:
-            if filled > target:
-                return False
-            order.status, order.ended = "filled", True
-            self._ended += 1
-        elif filled < target and order.status in _FLOWING:
-            order.status = "partially_filled"
-        else:
-            return False
-        order.filled = filled
-        trade_id = f"{offset}-0"
-        ts, terms = event.ts, order.terms
-        fills[execution_id] = Fill(execution_id, qty, price, event.filled_qty, ts, event.source, trade_id)
-        self._derived.trades.append(
-            Trade(
-                trade_id, self.team_id, order.order_id, terms.symbol, terms.side, qty, price, terms.requested_price,
-                terms.order_type, ts, terms.broker_order_id, terms.client_order_id, execution_id, "fill", None, None,
-                offset,
-            )
-        )  # fmt: skip
-        return True
-
-    def _set_status(self, order: Order, event: Any) -> bool:
-        """A status event that leads to the status of its own name."""
-        row = LIFE.get(event.event)
-        if row is None or row.effect not in _PLAIN:
-            return False
-        if row.effect is Effect.ENDS:
-            order.ended = True
-            self._ended += 1
-        elif row.effect is Effect.REQUESTS and order.status not in REQUESTS:
-            order.before = order.status
-        assert row.status is not None
-        order.status = row.status
-        return True
-
     # Orders that have left the state.
+
+    def may_know(self, order_id: str) -> bool:
+        """Whether an order that is not in the state may have been there."""
+        return order_id in self.stored or not (self.memory.empty or self.memory.find(order_id) is None)
 
     def _bring_back(self, order_id: str, here: int) -> Order | None:
         """Build an order again that is not in the state, from the checkpoint or from its lines; None if there are
@@ -349,7 +201,7 @@ class Fold:
         found = self._refold(order_id, self._recall(order_id, span.first, end), here)
         if found is not None:
             self.orders[order_id] = found
-            self._ended += found.ended
+            self.ended += found.ended
         return found
 
     def _refold(self, order_id: str, lines: Iterable[tuple[int, bytes]], here: int) -> Order | None:
@@ -374,16 +226,13 @@ class Fold:
 
     def _shrink(self) -> None:
         """Let ended orders leave the state; what is remembered of them is where their lines are."""
-        left = {}
-        for order_id, order in self.orders.items():
-            if order.open:
-                left[order_id] = order
-            else:
-                self.memory.keep(order)
-        self.orders = left
-        self._ended = 0
+        ended = [order for order in self.orders.values() if order.ended or not order.status]
+        self.memory.keep(ended, self.clock)
+        for order in ended:
+            del self.orders[order.order_id]
+        self.ended = 0
         limit = self.oldest_kept()
-        if limit is not None and (self.memory.is_due() or self._kept_ended == 0):
+        if limit is not None:
             self.memory.age(limit)
 
     def oldest_kept(self) -> datetime | None:
@@ -402,14 +251,14 @@ class Fold:
         with exactly():
             if self._rows is None:
                 self._rows = {order_id: ((one.created_ns, order_id), one.row) for order_id, one in self.stored.items()}
-                self._touched = set(self.orders)
-            for order_id in self._touched:
+                self.touched = set(self.orders)
+            for order_id in self.touched or ():
                 order = self.orders.get(order_id)
                 if order is not None and order.open:
                     self._rows[order_id] = (sort_key(order), encode_lines([pending_row(order, self.team_id)]))
                 else:
                     self._rows.pop(order_id, None)
-        self._touched = set()
+        self.touched = set()
         return b"".join(row for _key, row in sorted(self._rows.values()))
 
     @property
@@ -430,7 +279,8 @@ class Fold:
 
     def store_ended(self) -> list[bytes]:
         """The spans of the ended orders as the pages of a table."""
-        return self.memory.spans([order for order in self.orders.values() if not order.open], self.oldest_kept())
+        self._shrink()
+        return self.memory.spans(self.oldest_kept())
 
     def _unstore(self) -> None:
         for order_id in list(self.stored):

@@ -23,17 +23,22 @@ _PROBES = 8
 _IDS_A_PAGE = PAGE_BYTES // 4
 _SPANS_A_PAGE = 96
 
+# Of each generation of the filter: its first page and how many it has. Twelve generations hold 10^11 order ids.
+_LAYOUT = [((4 ** (one + 1) - 4) // 3, 4 ** (one + 1)) for one in range(12)]
+
 Fetch = Callable[[int], bytes]
 """Reads one page of a stored memory by its number."""
 
 
 class Span(NamedTuple):
-    """The offsets of an order's first and last event, and its greatest `ts`; `last` is None where only a mark is
-    left."""
+    """The offsets of an order's first and last event, and the log's clock when it left the state.
+
+    `last` is None where only a mark is left.
+    """
 
     first: int
     last: int | None
-    updated: datetime | None
+    seen: datetime | None
 
 
 def fingerprint(order_id: str) -> int:
@@ -50,36 +55,34 @@ class Forgotten:
         self._fetch = fetch
         self._pages: dict[int, bytearray] = {}
 
-    @staticmethod
-    def _pages_in(generation: int) -> int:
-        return int(4 ** (generation + 1))
-
-    def _first_page(self, generation: int) -> int:
-        return sum(self._pages_in(one) for one in range(generation))
-
     def add(self, order_id: str) -> None:
         """Mark an order id; it can never be unmarked."""
-        if not self.counts or self.counts[-1] >= self._pages_in(len(self.counts) - 1) * _IDS_A_PAGE:
+        if not self.counts or self.counts[-1] >= _LAYOUT[len(self.counts) - 1][1] * _IDS_A_PAGE:
             self.counts.append(0)
         generation = len(self.counts) - 1
         self.counts[generation] += 1
-        page, bits = self._place(fingerprint(order_id), generation)
-        for bit in bits:
+        page, start, step = self._place(fingerprint(order_id), generation)
+        for probe in range(_PROBES):
+            bit = (start + probe * step) & _PAGE_MASK
             page[bit >> 3] |= 1 << (bit & 7)
 
     def __contains__(self, order_id: str) -> bool:
         mark = fingerprint(order_id)
         for generation in range(len(self.counts)):
-            page, bits = self._place(mark, generation)
-            if all(page[bit >> 3] >> (bit & 7) & 1 for bit in bits):
+            page, start, step = self._place(mark, generation)
+            for probe in range(_PROBES):
+                bit = (start + probe * step) & _PAGE_MASK
+                if not page[bit >> 3] >> (bit & 7) & 1:
+                    break
+            else:
                 return True
         return False
 
-    def _place(self, mark: int, generation: int) -> tuple[bytearray, Iterator[int]]:
-        """The page of a mark, and its bits in it."""
-        number = self._first_page(generation) + (mark & 0xFFFFFFFF) % self._pages_in(generation)
-        start, step = mark >> 32 & 0xFFFFFFFF, mark >> 64 | 1
-        return self._page(number), ((start + probe * step) & _PAGE_MASK for probe in range(_PROBES))
+    def _place(self, mark: int, generation: int) -> tuple[bytearray, int, int]:
+        """The page of a mark, and where its bits begin and how far apart they are."""
+        first, pages = _LAYOUT[generation]
+        number = first + (mark & 0xFFFFFFFF) % pages
+        return self._pages.get(number) or self._page(number), mark >> 32 & 0xFFFFFFFF, mark >> 64 | 1
 
     def _page(self, number: int) -> bytearray:
         page = self._pages.get(number)
@@ -90,7 +93,7 @@ class Forgotten:
 
     def pages(self) -> Iterator[bytes]:
         """Every page in order, as it is to be stored; an empty one where nothing is marked in it."""
-        for number in range(self._first_page(len(self.counts))):
+        for number in range(_LAYOUT[len(self.counts)][0]):
             page = self._pages.get(number)
             if page is not None:
                 yield bytes(page)
@@ -104,7 +107,7 @@ class SpanRecord(Struct, array_like=True, gc=False):
     order_id: str
     first: int
     last: int
-    updated: datetime
+    seen: datetime
 
 
 _records = msgspec.msgpack.Decoder(list[SpanRecord]).decode
@@ -118,59 +121,61 @@ class Memory:
         self.forgotten = forgotten or Forgotten()
         self._stored_pages = spans
         self._fetch = fetch
-        self._age_at = 1 << 13
 
     @property
     def empty(self) -> bool:
         """Whether no order has ever left the state."""
         return not (self.recent or self._stored_pages or self.forgotten.counts)
 
-    def keep(self, order: Order) -> None:
-        """Remember where the events of an ended order lie."""
-        self.recent[order.order_id] = Span(order.first, order.last, order.updated)
+    def keep(self, orders: Iterable[Order], clock: datetime | None) -> None:
+        """Remember where the events of ended orders lie, as of the log's clock."""
+        recent = self.recent
+        for order in orders:
+            # An order that comes back goes to the end, so that the oldest are always in front.
+            recent.pop(order.order_id, None)
+            recent[order.order_id] = Span(order.first, order.last, clock)
 
     def find(self, order_id: str) -> Span | None:
         """Where the events of an order may lie; None where there are none for certain."""
-        span = self.recent.get(order_id) or self._stored(order_id)
-        if span is None and order_id in self.forgotten:
+        span = self.recent.get(order_id)
+        if span is None and self._stored_pages:
+            span = self._stored(order_id)
+        if span is None and self.forgotten.counts and order_id in self.forgotten:
             return Span(0, None, None)
         return span
 
     def _stored(self, order_id: str) -> Span | None:
-        if self._fetch is None or not self._stored_pages:
-            return None
+        assert self._fetch is not None
         for record in _records(self._fetch(fingerprint(order_id) % self._stored_pages)):
             if record.order_id == order_id:
-                return Span(record.first, record.last, record.updated)
+                return Span(record.first, record.last, record.seen)
         return None
-
-    def is_due(self) -> bool:
-        """Whether enough has come together for `age` to be worth its time."""
-        return len(self.recent) >= self._age_at
 
     def age(self, limit: datetime) -> None:
         """Let spans older than the limit shrink to their marks (6.1)."""
-        old = [order_id for order_id, span in self.recent.items() if span.updated is not None and span.updated < limit]
+        old = []
+        for order_id, span in self.recent.items():
+            if span.seen is None or span.seen >= limit:
+                break
+            old.append(order_id)
         for order_id in old:
             del self.recent[order_id]
             self._forget(order_id)
-        self._age_at = max(1 << 13, len(self.recent) * 5 // 4)
 
     def _forget(self, order_id: str) -> None:
         if order_id not in self.forgotten:
             self.forgotten.add(order_id)
 
-    def spans(self, ended: Iterable[Order], limit: datetime | None) -> list[bytes]:
-        """All spans as the pages of a table to store: these orders, the recent ones, then the stored ones that are
-        not too old."""
-        table = {order.order_id: SpanRecord(order.order_id, order.first, order.last, order.updated) for order in ended}
+    def spans(self, limit: datetime | None) -> list[bytes]:
+        """All spans as the pages of a table to store: the recent ones, and the stored ones that are not too old."""
+        table = {}
         for order_id, span in self.recent.items():
-            assert span.last is not None and span.updated is not None
-            table.setdefault(order_id, SpanRecord(order_id, span.first, span.last, span.updated))
+            assert span.last is not None and span.seen is not None
+            table[order_id] = SpanRecord(order_id, span.first, span.last, span.seen)
         for record in self._stored_records():
             if record.order_id in table:
                 continue
-            if limit is not None and record.updated < limit:
+            if limit is not None and record.seen < limit:
                 self._forget(record.order_id)
             else:
                 table[record.order_id] = record

@@ -1,7 +1,7 @@
 """DuckDB: `python duckdb_peer.py DATA OUT_DIR` writes OUT_DIR/{trades,pending_orders}.jsonl.
 
 The fastest of what was tried, on all cores: the log is parsed once into a temporary table (a view over read_ndjson
-parses it again for each of the six times it is read, 1.4 times slower in all); ids are UUIDs, not texts; duplicates
+parses it again for each of the six times it is read and takes 1.5 times as long); ids are UUIDs, not texts; duplicates
 are found by their row number in a grouping of keys alone; the fills stay on the probing side of the join, so that the
 sort which brings them back into the order of the log finds them nearly sorted (the other way round costs a second
 more).

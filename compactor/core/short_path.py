@@ -1,0 +1,170 @@
+"""The plain case of the common events: a placement, an execution, a status, taken where they stand.
+
+It is an optimisation and nothing else. An event is taken here only if every condition under which the rules come to the
+plain result holds; any other one is left to `Fold.feed_line`, and the laws compare the two ways. What surprises: the
+loop is one function on purpose, since a call costs as much as the rest of a branch, and every condition has to be
+cheap.
+"""
+
+from datetime import datetime
+from decimal import Decimal
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any
+
+from compactor.core.decimals import BadDecimal, Decimals
+from compactor.core.derived import Trade
+from compactor.core.events import LEAN_STATUSES, PLACEMENTS, TERMS, LeanFill, LeanPartialFill
+from compactor.core.lifecycle import LIFE, REQUESTS, Effect
+from compactor.core.orders import Fill, Order
+from compactor.core.rules import note_delivery
+
+if TYPE_CHECKING:
+    from compactor.core.fold import Fold
+
+_FLOWING = frozenset(("new", "accepted", "pending_new", "partially_filled"))
+_PLAIN = (Effect.OPENS, Effect.REQUESTS, Effect.ENDS)
+_NUMBERS = ("price", "qty", "filled_qty", "filled_avg_price", "execution_id")
+_extras: Any = attrgetter(*TERMS, *_NUMBERS)
+_NO_EXTRAS = (None,) * (len(TERMS) + len(_NUMBERS))
+_unusual: Any = attrgetter("notional", "created_at", "legs", *_NUMBERS)
+_NOTHING_UNUSUAL = (None,) * (3 + len(_NUMBERS))
+_prices: Any = attrgetter("limit_price", "stop_price", "trail_price", "trail_percent", "requested_price")
+
+
+class Amounts(Decimals):
+    """Decimals above zero in plain notation; anything else is not for the short path."""
+
+    SIZE_MAX = 1 << 13
+
+    def __missing__(self, text: str) -> Decimal:
+        if "e" in text or "E" in text:
+            raise BadDecimal(text)
+        value = super().__missing__(text)
+        if value <= 0:
+            del self[text]
+            raise BadDecimal(text)
+        return value
+
+
+_AMOUNT = Amounts()
+
+
+def feed_short(fold: "Fold", lines: list[bytes], events: list[Any], offset: int) -> None:
+    """Fold the lines of a batch, whose decoded events are given, from an offset of the log on."""
+    orders, trades, touched = fold.orders, fold.derived.trades, fold.touched
+    team_id, clock, taken_here = fold.known_team, fold.clock, 0
+    written_team, amount, read = fold.team_id, _AMOUNT, datetime.fromisoformat
+    for line, event in zip(lines, events, strict=True):
+        order: Order | None = orders.get(event.order_id)
+        ts = event.ts
+        try:
+            at = read(ts)
+            recorded_at = event.recorded_at
+            if (
+                recorded_at is None
+                or event.order_status is not None
+                or (event.team_id is not None and event.team_id != team_id)
+                or (event.event_id is not None and order is not None and not _is_new_delivery(order, event))
+                # RFC 3339 in UTC with a fraction: `fromisoformat` alone takes forms that the format does not have.
+                or ts[4:20:3] != "--T::."
+                or ts[-1] != "Z"
+                or len(ts) > 30
+            ):
+                taken = False
+            elif order is None:
+                taken = type(event) in PLACEMENTS and _place(fold, event, at, offset)
+            elif order.ended or at <= order.updated or (target := order.target) is None:
+                taken = False
+            elif (kind := type(event)) is LeanFill or kind is LeanPartialFill:
+                execution_id, qty, price, fills = event.execution_id, event.qty, event.price, order.fills
+                filled = order.filled + amount[qty]
+                taken = (
+                    (filled <= target if kind is LeanFill else filled < target and order.status in _FLOWING)
+                    and execution_id is not None
+                    and execution_id not in fills
+                    and not order.mixed
+                    and event.source == order.source
+                    and (event.filled_qty is None or amount[event.filled_qty] <= filled)
+                    and event.filled_avg_price is None
+                    and amount[price] is not None
+                )
+                if taken:
+                    trade_id = f"{offset}-0"
+                    terms = order.terms
+                    fills[execution_id] = Fill(execution_id, qty, price, event.filled_qty, ts, event.source, trade_id)
+                    trades.append(
+                        Trade(
+                            trade_id, written_team, event.order_id, terms.symbol, terms.side, qty, price,
+                            terms.requested_price, terms.order_type, ts, terms.broker_order_id, terms.client_order_id,
+                            execution_id, "fill", None, None, offset,
+                        )
+                    )  # fmt: skip
+                    order.filled = filled
+                    if kind is LeanFill:
+                        order.status, order.ended = "filled", True
+                        fold.ended += 1
+                    else:
+                        order.status = "partially_filled"
+            else:
+                taken = (kind in LEAN_STATUSES or _is_bare(event)) and _set_status(fold, order, event)
+        except (ValueError, TypeError):
+            taken = False
+        if taken:
+            taken_here += 1
+            if order is not None:
+                order.last, order.updated = offset, at
+                order.updated_at = order.status_at = ts
+            if event.event_id is not None:
+                note_delivery(order or orders[event.order_id], event)
+            if clock is None or recorded_at > clock:
+                clock = recorded_at
+            if touched is not None:
+                touched.add(event.order_id)
+        else:
+            # The rules read and change what this loop holds in variables.
+            fold.clock = clock
+            fold.feed_line(line, offset)
+            clock, team_id, written_team = fold.clock, fold.known_team, fold.team_id
+        offset += len(line) + 1
+    fold.clock = clock
+    fold.counts.events += taken_here
+
+
+def _is_new_delivery(order: Order, event: Any) -> bool:
+    return order.delivered is None or event.event_id + event.event not in order.delivered
+
+
+def _is_bare(event: Any) -> bool:
+    """Whether an event of a wide type carries neither terms nor numbers."""
+    return type(event) in PLACEMENTS and bool(_extras(event) == _NO_EXTRAS)
+
+
+def _place(fold: "Fold", event: Any, at: datetime, offset: int) -> bool:
+    """The first event of an order, with plain terms and nothing else."""
+    order_id, ts = event.order_id, event.ts
+    if not order_id or event.symbol is None or event.side is None or _unusual(event) != _NOTHING_UNUSUAL:
+        return False
+    target = _AMOUNT[event.quantity]
+    for text in _prices(event):
+        if text is not None:
+            _AMOUNT[text]
+    if fold.may_know(order_id):
+        return False
+    fold.orders[order_id] = Order(
+        order_id, offset, offset, event.event, False, at, ts, ts, ts, event, event.source, target
+    )  # fmt: skip
+    return True
+
+
+def _set_status(fold: "Fold", order: Order, event: Any) -> bool:
+    """A status event that leads to the status of its own name."""
+    row = LIFE.get(event.event)
+    if row is None or row.status is None or row.effect not in _PLAIN:
+        return False
+    if row.effect is Effect.ENDS:
+        order.ended = True
+        fold.ended += 1
+    elif row.effect is Effect.REQUESTS and order.status not in REQUESTS:
+        order.before = order.status
+    order.status = row.status
+    return True
