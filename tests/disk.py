@@ -1,8 +1,8 @@
 """A file system in memory that stops at any call, fails at any call, and forgets at a power loss what was not synced.
 
-It stands in for `compactor.ledger.files.Files`, call for call, so that the commit protocol can be stopped at each of its
-steps thousands of times. What it models is what files were measured to do: appended bytes survive as any prefix until the
-file is synced, and a new name survives only once its directory is synced.
+It stands in for `compactor.ledger.files.Files`, call for call, so that the commit protocol can be stopped at each of
+its steps thousands of times. What it models is what files were measured to do: appended bytes survive as any prefix
+until the file is synced, and a new name survives only once its directory is synced.
 """
 
 import errno
@@ -25,7 +25,8 @@ class Inode:
 
 
 class Disk(Files):
-    """Files in memory. `stop_at` kills the process at that call, `fail_at` makes it fail with `error`; calls count from 1."""
+    """Files in memory. `stop_at` kills the process at that call, `fail_at` makes it fail with `error`; calls count
+    from 1."""
 
     def __init__(self) -> None:
         self._names: dict[Path, Inode] = {}

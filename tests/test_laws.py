@@ -1,4 +1,5 @@
-"""The laws of the ledger over generated order lives: however the log is cut, stopped, damaged or forgotten, the same bytes.
+"""The laws of the ledger over generated order lives: however the log is cut, stopped, damaged or forgotten, the same
+bytes.
 
 The commit protocol runs on `tests.disk.Disk`, a file system that stops or fails at any call. A failure prints the order
 life that hypothesis found, and `--hypothesis-seed` replays it.

@@ -33,7 +33,7 @@ in order."""
 
 DAY = timedelta(days=1)
 DEFAULT_TEAM = "default"
-KEPT_ENDED = 1 << 8
+KEPT_ENDED = 1 << 12
 """How many ended orders stay whole in the state before they shrink to their spans."""
 
 
@@ -113,11 +113,6 @@ class Fold:
         )
         self.derived.findings.append(unreadable(head, offset, length, problem))
 
-    @property
-    def waiting_lines(self) -> int:
-        """How many derived lines have not been taken."""
-        return len(self.derived.trades) + len(self.derived.findings)
-
     def take_derived(self) -> Derived:
         """What has come out since the last call; its lines belong behind those taken before."""
         derived, self.derived = self.derived, Derived()
@@ -185,7 +180,7 @@ class Fold:
 
     def may_know(self, order_id: str) -> bool:
         """Whether an order that is not in the state may have been there."""
-        return order_id in self.stored or not (self.memory.empty or self.memory.find(order_id) is None)
+        return order_id in self.stored or self.memory.may_know(order_id)
 
     def _bring_back(self, order_id: str, here: int) -> Order | None:
         """Build an order again that is not in the state, from the checkpoint or from its lines; None if there are
@@ -194,11 +189,12 @@ class Fold:
         if stored is not None:
             order = self.orders[order_id] = _decode_order(stored.order)
             return order
-        span = None if self.memory.empty else self.memory.find(order_id)
+        span = self.memory.find(order_id)
         if span is None:
             return None
-        end = here if span.last is None else min(span.last + 1, here)
-        found = self._refold(order_id, self._recall(order_id, span.first, end), here)
+        first, last, _seen = span
+        end = here if last is None else min(last + 1, here)
+        found = self._refold(order_id, self._recall(order_id, first, end), here)
         if found is not None:
             self.orders[order_id] = found
             self.ended += found.ended

@@ -9,8 +9,6 @@ costs a search, never a wrong answer.
 
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
-from hashlib import blake2b
-from typing import NamedTuple
 
 import msgspec
 from msgspec import Struct
@@ -22,6 +20,9 @@ _PAGE_MASK = PAGE_BYTES * 8 - 1
 _PROBES = 8
 _IDS_A_PAGE = PAGE_BYTES // 4
 _SPANS_A_PAGE = 96
+_PRIME = (1 << 127) - 1
+# Any number will do that looks like chance: these are digits of pi.
+_FACTOR = 0x243F6A8885A308D313198A2E03707344A4093822299F31D0082EFA98EC4E6C89
 
 # Of each generation of the filter: its first page and how many it has. Twelve generations hold 10^11 order ids.
 _LAYOUT = [((4 ** (one + 1) - 4) // 3, 4 ** (one + 1)) for one in range(12)]
@@ -30,20 +31,14 @@ Fetch = Callable[[int], bytes]
 """Reads one page of a stored memory by its number."""
 
 
-class Span(NamedTuple):
-    """The offsets of an order's first and last event, and the log's clock when it left the state.
-
-    `last` is None where only a mark is left.
-    """
-
-    first: int
-    last: int | None
-    seen: datetime | None
+Span = tuple[int, int | None, datetime | None]
+"""The offsets of an order's first and last event, and the log's clock when it left the state; where only a mark is
+left, the last two are None."""
 
 
 def fingerprint(order_id: str) -> int:
-    """128 bits that stand for an order id, the same on every machine."""
-    return int.from_bytes(blake2b(order_id.encode(), digest_size=16).digest(), "little")
+    """127 bits that stand for an order id, the same on every machine: its bytes times a constant, modulo a prime."""
+    return int.from_bytes(order_id.encode()) * _FACTOR % _PRIME
 
 
 class Forgotten:
@@ -56,15 +51,17 @@ class Forgotten:
         self._pages: dict[int, bytearray] = {}
 
     def add(self, order_id: str) -> None:
-        """Mark an order id; it can never be unmarked."""
+        """Mark an order id; it can never be unmarked. One that is marked already takes no more room."""
         if not self.counts or self.counts[-1] >= _LAYOUT[len(self.counts) - 1][1] * _IDS_A_PAGE:
             self.counts.append(0)
-        generation = len(self.counts) - 1
-        self.counts[generation] += 1
-        page, start, step = self._place(fingerprint(order_id), generation)
+        page, start, step = self._place(fingerprint(order_id), len(self.counts) - 1)
+        is_new = False
         for probe in range(_PROBES):
             bit = (start + probe * step) & _PAGE_MASK
-            page[bit >> 3] |= 1 << (bit & 7)
+            if not page[bit >> 3] >> (bit & 7) & 1:
+                page[bit >> 3] |= 1 << (bit & 7)
+                is_new = True
+        self.counts[-1] += is_new
 
     def __contains__(self, order_id: str) -> bool:
         mark = fingerprint(order_id)
@@ -122,10 +119,11 @@ class Memory:
         self._stored_pages = spans
         self._fetch = fetch
 
-    @property
-    def empty(self) -> bool:
-        """Whether no order has ever left the state."""
-        return not (self.recent or self._stored_pages or self.forgotten.counts)
+    def may_know(self, order_id: str) -> bool:
+        """Whether an order may have left the state."""
+        return order_id in self.recent or (
+            bool(self._stored_pages or self.forgotten.counts) and self.find(order_id) is not None
+        )
 
     def keep(self, orders: Iterable[Order], clock: datetime | None) -> None:
         """Remember where the events of ended orders lie, as of the log's clock."""
@@ -133,7 +131,7 @@ class Memory:
         for order in orders:
             # An order that comes back goes to the end, so that the oldest are always in front.
             recent.pop(order.order_id, None)
-            recent[order.order_id] = Span(order.first, order.last, clock)
+            recent[order.order_id] = (order.first, order.last, clock)
 
     def find(self, order_id: str) -> Span | None:
         """Where the events of an order may lie; None where there are none for certain."""
@@ -141,42 +139,38 @@ class Memory:
         if span is None and self._stored_pages:
             span = self._stored(order_id)
         if span is None and self.forgotten.counts and order_id in self.forgotten:
-            return Span(0, None, None)
+            return 0, None, None
         return span
 
     def _stored(self, order_id: str) -> Span | None:
         assert self._fetch is not None
         for record in _records(self._fetch(fingerprint(order_id) % self._stored_pages)):
             if record.order_id == order_id:
-                return Span(record.first, record.last, record.seen)
+                return record.first, record.last, record.seen
         return None
 
     def age(self, limit: datetime) -> None:
         """Let spans older than the limit shrink to their marks (6.1)."""
         old = []
-        for order_id, span in self.recent.items():
-            if span.seen is None or span.seen >= limit:
+        for order_id, (_first, _last, seen) in self.recent.items():
+            if seen is None or seen >= limit:
                 break
             old.append(order_id)
         for order_id in old:
             del self.recent[order_id]
-            self._forget(order_id)
-
-    def _forget(self, order_id: str) -> None:
-        if order_id not in self.forgotten:
             self.forgotten.add(order_id)
 
     def spans(self, limit: datetime | None) -> list[bytes]:
         """All spans as the pages of a table to store: the recent ones, and the stored ones that are not too old."""
         table = {}
-        for order_id, span in self.recent.items():
-            assert span.last is not None and span.seen is not None
-            table[order_id] = SpanRecord(order_id, span.first, span.last, span.seen)
+        for order_id, (first, last, seen) in self.recent.items():
+            assert last is not None and seen is not None
+            table[order_id] = SpanRecord(order_id, first, last, seen)
         for record in self._stored_records():
             if record.order_id in table:
                 continue
             if limit is not None and record.seen < limit:
-                self._forget(record.order_id)
+                self.forgotten.add(record.order_id)
             else:
                 table[record.order_id] = record
         return _paged(list(table.values()))

@@ -11,7 +11,7 @@ from decimal import Decimal
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any
 
-from compactor.core.decimals import BadDecimal, Decimals
+from compactor.core.decimals import DIGITS_MAX, BadDecimal
 from compactor.core.derived import Trade
 from compactor.core.events import LEAN_STATUSES, PLACEMENTS, TERMS, LeanFill, LeanPartialFill
 from compactor.core.lifecycle import LIFE, REQUESTS, Effect
@@ -26,23 +26,43 @@ _PLAIN = (Effect.OPENS, Effect.REQUESTS, Effect.ENDS)
 _NUMBERS = ("price", "qty", "filled_qty", "filled_avg_price", "execution_id")
 _extras: Any = attrgetter(*TERMS, *_NUMBERS)
 _NO_EXTRAS = (None,) * (len(TERMS) + len(_NUMBERS))
-_unusual: Any = attrgetter("notional", "created_at", "legs", *_NUMBERS)
-_NOTHING_UNUSUAL = (None,) * (3 + len(_NUMBERS))
-_prices: Any = attrgetter("limit_price", "stop_price", "trail_price", "trail_percent", "requested_price")
+_UNUSUAL = (
+    "notional",
+    "created_at",
+    "legs",
+    "stop_price",
+    "trail_price",
+    "trail_percent",
+    "requested_price",
+    *_NUMBERS,
+)
+_unusual: Any = attrgetter(*_UNUSUAL)
+_NOTHING_UNUSUAL = (None,) * len(_UNUSUAL)
 
 
-class Amounts(Decimals):
-    """Decimals above zero in plain notation; anything else is not for the short path."""
+class Amounts(dict[str, Decimal]):
+    """Decimals above zero in plain notation by their text; anything else is not for the short path.
 
-    SIZE_MAX = 1 << 13
+    Prices and quantities repeat, so that reading one exactly mostly costs a look-up.
+    """
+
+    SIZE_MAX = 1 << 15
 
     def __missing__(self, text: str) -> Decimal:
-        if "e" in text or "E" in text:
+        # Digits around at most one point: cheaper to see than the whole grammar of a decimal.
+        if text is None:
+            raise BadDecimal("nothing")
+        digits = text.replace(".", "", 1)
+        if not (
+            digits.isdigit() and digits.isascii() and text[0] != "." and text[-1] != "." and len(text) <= DIGITS_MAX
+        ):
             raise BadDecimal(text)
-        value = super().__missing__(text)
-        if value <= 0:
-            del self[text]
+        value = Decimal(text)
+        if not value:
             raise BadDecimal(text)
+        if len(self) >= self.SIZE_MAX:
+            self.clear()
+        self[text] = value
         return value
 
 
@@ -73,22 +93,31 @@ def feed_short(fold: "Fold", lines: list[bytes], events: list[Any], offset: int)
                 taken = False
             elif order is None:
                 taken = type(event) in PLACEMENTS and _place(fold, event, at, offset)
-            elif order.ended or at <= order.updated or (target := order.target) is None:
-                taken = False
             elif (kind := type(event)) is LeanFill or kind is LeanPartialFill:
                 execution_id, qty, price, fills = event.execution_id, event.qty, event.price, order.fills
-                filled = order.filled + amount[qty]
-                taken = (
-                    (filled <= target if kind is LeanFill else filled < target and order.status in _FLOWING)
-                    and execution_id is not None
-                    and execution_id not in fills
-                    and not order.mixed
-                    and event.source == order.source
-                    and (event.filled_qty is None or amount[event.filled_qty] <= filled)
-                    and event.filled_avg_price is None
-                    and amount[price] is not None
-                )
-                if taken:
+                if execution_id in fills:
+                    # Told again in the same words: it changes nothing but where the order's last event lies.
+                    taken = _is_told_again(order, fills[execution_id], event, kind)
+                    if taken:
+                        order.last, order = offset, None
+                elif (
+                    order.ended
+                    or at <= order.updated
+                    or (target := order.target) is None
+                    or execution_id is None
+                    or order.mixed
+                    or event.source != order.source
+                    or event.filled_avg_price is not None
+                ):
+                    taken = False
+                else:
+                    filled = order.filled + amount[qty]
+                    taken = (
+                        (filled <= target if kind is LeanFill else filled < target and order.status in _FLOWING)
+                        and (event.filled_qty is None or amount[event.filled_qty] <= filled)
+                        and amount[price] is not None
+                    )
+                if taken and order is not None:
                     trade_id = f"{offset}-0"
                     terms = order.terms
                     fills[execution_id] = Fill(execution_id, qty, price, event.filled_qty, ts, event.source, trade_id)
@@ -105,6 +134,8 @@ def feed_short(fold: "Fold", lines: list[bytes], events: list[Any], offset: int)
                         fold.ended += 1
                     else:
                         order.status = "partially_filled"
+            elif order.ended or at <= order.updated or order.target is None:
+                taken = False
             else:
                 taken = (kind in LEAN_STATUSES or _is_bare(event)) and _set_status(fold, order, event)
         except (ValueError, TypeError):
@@ -134,6 +165,17 @@ def _is_new_delivery(order: Order, event: Any) -> bool:
     return order.delivered is None or event.event_id + event.event not in order.delivered
 
 
+def _is_told_again(order: Order, fill: Fill, event: Any, kind: type) -> bool:
+    return (
+        (order.ended or kind is LeanPartialFill)
+        and fill.ts == event.ts
+        and fill.qty == event.qty
+        and fill.price == event.price
+        and fill.filled_qty == event.filled_qty
+        and fill.source == event.source
+    )
+
+
 def _is_bare(event: Any) -> bool:
     """Whether an event of a wide type carries neither terms nor numbers."""
     return type(event) in PLACEMENTS and bool(_extras(event) == _NO_EXTRAS)
@@ -145,7 +187,7 @@ def _place(fold: "Fold", event: Any, at: datetime, offset: int) -> bool:
     if not order_id or event.symbol is None or event.side is None or _unusual(event) != _NOTHING_UNUSUAL:
         return False
     target = _AMOUNT[event.quantity]
-    for text in _prices(event):
+    for text in (event.limit_price, event.stop_price):
         if text is not None:
             _AMOUNT[text]
     if fold.may_know(order_id):

@@ -26,7 +26,7 @@ CHECKPOINT_BYTES_MIN = 1 << 18
 costs more than the fold."""
 COMMIT_BYTES = 1 << 28
 """Bytes of log after which a long pass commits, so that being stopped costs only what came since."""
-BUFFER_LINES = 1 << 12
+PROGRESS_BYTES = 1 << 20
 
 Progress = Callable[[int, int], None]
 """Called with the bytes done and the bytes there are."""
@@ -201,21 +201,21 @@ class Compactor:
 
     def _advance(self, fold: Fold, log: Log, size: int, progress: Progress | None) -> None:
         """Fold the whole lines up to `size`, handing out what comes as it comes, so that memory stays bounded."""
-        committed = self._offset
+        committed = told = self._offset
         for block in log.blocks(self._offset, size):
             if block.too_long:
                 fold.feed_too_long(block.data, block.offset, block.length)
             else:
                 fold.feed(block.data, block.offset)
             self._offset = block.offset + block.length
-            if fold.waiting_lines >= BUFFER_LINES:
-                self._put(fold)
-                if progress is not None:
-                    progress(self._offset, size)
-                if self._offset - committed >= COMMIT_BYTES:
-                    self._commit(fold, log, final=False, checkpoint=True)
-                    committed = self._offset
-        self._put(fold)
+            # Taken block by block, so that lines are encoded while they are in the processor's cache.
+            self._put(fold)
+            if progress is not None and self._offset - told >= PROGRESS_BYTES:
+                progress(self._offset, size)
+                told = self._offset
+            if self._offset - committed >= COMMIT_BYTES:
+                self._commit(fold, log, final=False, checkpoint=True)
+                committed = self._offset
         if progress is not None:
             progress(self._offset, size)
 
@@ -229,7 +229,10 @@ class Compactor:
     def _commit(self, fold: Fold, log: Log, final: bool, checkpoint: bool) -> None:
         """Make what was derived durable, in the order in which a crash may come: files, pending orders, checkpoint."""
         for tail in (self._trades, self._findings):
-            if tail.finish() if final else tail.unsynced:
+            tail.flush()
+            if final:
+                tail.finish()
+            if tail.unsynced:
                 tail.sync()
         if final:
             self._write_pending(fold)

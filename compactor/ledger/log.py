@@ -4,7 +4,6 @@ Nothing here writes. A last line without its newline is not there yet; a line lo
 without being held in memory.
 """
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -109,16 +108,19 @@ class Log:
 
     def lines_naming(self, order_id: str, first: int, end: int) -> Iterator[tuple[int, bytes]]:
         """The lines that begin in a range and may name an order: those with its id in them, or with any escape."""
-        # An id can be written with escapes (`\u0061`), so that a line with a backslash has to be looked at too.
-        wanted = re.compile(re.escape(order_id.encode()) + rb"|\\")
+        wanted = order_id.encode()
         for block in self.blocks(first, self._line_end(end)):
             if block.too_long:
                 continue
-            place = 0
-            while (match := wanted.search(block.data, place)) is not None:
-                start = block.data.rfind(b"\n", 0, match.start()) + 1
-                place = block.data.index(b"\n", match.start()) + 1
-                yield block.offset + start, block.data[start : place - 1]
+            if b"\\" in block.data:
+                yield from _lines_with_either(block, wanted)
+                continue
+            place = block.data.find(wanted)
+            while place >= 0:
+                start = block.data.rfind(b"\n", 0, place) + 1
+                after = block.data.index(b"\n", place) + 1
+                yield block.offset + start, block.data[start : after - 1]
+                place = block.data.find(wanted, after)
 
     def end_of_whole_lines(self, size: int) -> int:
         """Where the unfinished last line begins, or the end if there is none."""
@@ -141,3 +143,17 @@ class Log:
                 return end + found
             end += len(data) - 1
         return min(end, size)
+
+
+def _lines_with_either(block: Block, wanted: bytes) -> Iterator[tuple[int, bytes]]:
+    """The lines with an id in them, or with a backslash: an id can be written with escapes (`\\u0061`)."""
+    offset = block.offset
+    for line in _lines(block.data):
+        if wanted in line or b"\\" in line:
+            yield offset, line[:-1]
+        offset += len(line)
+
+
+def _lines(data: bytes) -> list[bytes]:
+    """Whole lines with their newlines; only `\n` ends a line, which `splitlines` sees differently."""
+    return [line + b"\n" for line in data.split(b"\n")[:-1]]

@@ -11,6 +11,8 @@ from compactor.ledger.checkpoint import TAIL_BYTES, Written, checksum
 from compactor.ledger.errors import DerivedConflict
 from compactor.ledger.files import Files
 
+PIECE_BYTES = 1 << 20
+
 
 class Tail:
     """A derived file from the length on that is known to be right."""
@@ -19,6 +21,8 @@ class Tail:
         self.path = path
         self._files = files
         self.length = known.length if known is not None else 0
+        self._waiting: list[bytes] = []
+        self._waiting_bytes = 0
         self._recent = b""
         self._size = 0
         self.unsynced = False
@@ -45,7 +49,16 @@ class Tail:
         self._is_new = self.length == 0
 
     def put(self, data: bytes) -> None:
-        """Let these bytes follow; those that are there already are compared, the others appended."""
+        """Let these bytes follow; they reach the file in pieces, and at the latest when the pass commits."""
+        self._waiting.append(data)
+        self._waiting_bytes += len(data)
+        if self._waiting_bytes >= PIECE_BYTES:
+            self.flush()
+
+    def flush(self) -> None:
+        """Bring what is waiting to the file: what is there already is compared, the rest appended."""
+        data = b"".join(self._waiting)
+        self._waiting, self._waiting_bytes = [], 0
         present = min(len(data), self._size - self.length)
         if present:
             found = self._read(self.length, self.length + present)
@@ -59,11 +72,10 @@ class Tail:
         self.length += len(data)
         self._recent = (self._recent + data[-TAIL_BYTES:])[-TAIL_BYTES:]
 
-    def finish(self) -> bool:
-        """Nothing more follows in this pass: what is there beyond is foreign. Whether anything is to be synced."""
+    def finish(self) -> None:
+        """Nothing more follows in this pass: what is there beyond is foreign."""
         if self._size > self.length:
             self._conflict(b"", self._read(self.length, min(self._size, self.length + 120)))
-        return self.unsynced
 
     def sync(self) -> None:
         """Make the file durable, and its name when the file may be new."""
