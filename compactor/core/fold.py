@@ -278,6 +278,10 @@ class Fold:
         self._shrink()
         return self.memory.spans(self.oldest_kept())
 
+    def drop_rows(self) -> None:
+        """Forget the rows, so that a long pass need not keep track of every order that it touches."""
+        self._rows = self.touched = None
+
     def _unstore(self) -> None:
         for order_id in list(self.stored):
             self._bring_back(order_id, 0)

@@ -3,7 +3,6 @@
 from compactor.ledger.compaction import Compaction
 from compactor.ledger.errors import (
     BadTeam,
-    CheckpointUnusable,
     DerivedConflict,
     DiskFull,
     LedgerError,
@@ -21,7 +20,6 @@ from compactor.ledger.writing import Appended
 __all__ = [
     "Appended",
     "BadTeam",
-    "CheckpointUnusable",
     "Compaction",
     "DerivedConflict",
     "DiskFull",

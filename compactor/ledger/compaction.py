@@ -245,12 +245,18 @@ class Compactor:
                 tail.end()
             else:
                 tail.keep()
+        if not final:
+            fold.drop_rows()
 
     def _write_pending(self, fold: Fold) -> None:
         """Replace the pending orders, or remove them when none is open, only when they changed."""
         path, lines = self.path / PENDING, fold.pending_lines()
-        if (self._files.read(path) or b"") == lines and (lines or self._files.identity(path) is None):
+        found = self._files.read(path)
+        if found == (lines or None):
             return
+        if found and self._checkpoint_at is None:
+            # Before the first checkpoint this may be anybody's file, such as one of the old layout.
+            self._files.rename(path, path.with_name(PENDING + ".before"))
         if lines:
             replace(self._files, path, lines)
         else:

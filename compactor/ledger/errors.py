@@ -43,10 +43,6 @@ class DerivedConflict(LedgerError):
     """A derived file holds bytes that do not follow from the log."""
 
 
-class CheckpointUnusable(LedgerError):
-    """A checkpoint could not be read or written for a reason other than damage, which is mended silently."""
-
-
 class LedgerUnreadable(LedgerError):
     """The operating system refused to read or write a file."""
 

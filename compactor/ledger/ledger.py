@@ -13,7 +13,7 @@ from compactor.ledger.compaction import Compaction, Compactor, Progress
 from compactor.ledger.errors import LockHeld, NoLedger, from_os
 from compactor.ledger.files import Files
 from compactor.ledger.places import FINDINGS, LOG, PENDING, STATE, TEAM_PATTERN, TRADES, check_team
-from compactor.ledger.reading import LedgerStatus, read_status, whole_lines
+from compactor.ledger.reading import LedgerStatus, read_status, team_in_checkpoint, whole_lines
 from compactor.ledger.writing import Appended, Durability, append_lines, check_events
 
 LOCK = "lock"
@@ -62,7 +62,7 @@ class Ledger:
         Each is a mapping or a JSON line; `recorded_at` is stamped here. Safe beside other writers of the same log.
         Raises RejectedEvents with the number of each bad one, before anything is written.
         """
-        lines = check_events(self.path / LOG, events, self._named)
+        lines = check_events(self.path / LOG, events, self._named or team_in_checkpoint(self.path, self._files))
         if not lines:
             return Appended(self._log_size(), 0, 0)
         try:

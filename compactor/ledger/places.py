@@ -48,14 +48,20 @@ def discover(data: Path, team: str | None = None) -> list[LedgerPlace]:
         return [place_of(data, team)]
     places = [LedgerPlace(None, data)] if (data / LOG).exists() else []
     teams = data / "team"
-    for path in sorted(teams.iterdir()) if teams.is_dir() else []:
+    found = (_place_at(data, path) for path in sorted(teams.iterdir())) if teams.is_dir() else ()
+    return places + [place for place in found if place is not None]
+
+
+def _place_at(data: Path, path: Path) -> LedgerPlace | None:
+    """The ledger in a directory below `team/`; None where there is none. One that is unreadable stops no other."""
+    try:
         if not (path / LOG).exists():
-            continue
+            return None
         if TEAM_PATTERN.fullmatch(path.name) is None:
-            places.append(LedgerPlace(path.name, path, f"{path.name!r} is no team id"))
-        else:
-            places.append(LedgerPlace(path.name, path, _leads_out(data, path)))
-    return places
+            return LedgerPlace(path.name, path, f"{path.name!r} is no team id")
+        return LedgerPlace(path.name, path, _leads_out(data, path))
+    except OSError as error:
+        return LedgerPlace(path.name, path, f"{error.strerror}: check owner and permissions of {path}")
 
 
 def _leads_out(data: Path, path: Path) -> str | None:

@@ -72,6 +72,7 @@ def _status(path: Path, team_id: str | None, files: Files, log: Log) -> LedgerSt
         team = team_id or "default"
         return LedgerStatus(team, str(path), size, 0, whole, size - whole, 0, 0, 0, 0, None, checkpoint)
     try:
+        log.check(slot.header.inode, slot.header.log)
         fold, offset = slot.restore(log.lines_naming, None), slot.header.log.length
         if whole - offset <= LOOK_AHEAD_BYTES:
             ahead = slot.restore(log.lines_naming, None)
@@ -108,6 +109,15 @@ def _newest(path: Path, files: Files) -> tuple[Slot | None, str]:
         if slot is not None:
             slot.close()
     return newest, state if newest is None else "good"
+
+
+def team_in_checkpoint(path: Path, files: Files) -> str | None:
+    """The team of a ledger that its events name, as far as the last checkpoint knows it."""
+    slot, _state = _newest(path, files)
+    if slot is None:
+        return None
+    slot.close()
+    return None if slot.header.names_team else slot.header.team_id
 
 
 def _is_current(path: Path, files: Files, log: Log, slot: Slot, fold: Fold, whole: int) -> bool:
