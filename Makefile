@@ -18,7 +18,7 @@ LAY_SAMPLE = mkdir -p "$$(dirname '$(DATA)')" && cp -R fixtures/sample '$(DATA)'
   echo 'Laid the sample of fixtures/sample into $(DATA)/ (delete it whenever you like).'
 
 .DEFAULT_GOAL := help
-.PHONY: help compact sample test check format bench clean
+.PHONY: help compact sample test faults check format bench clean
 
 help:
 	@echo 'compactor: an append-only log of order events becomes open orders and trades, exactly once.'
@@ -28,6 +28,7 @@ help:
 	@echo '  make compact DATA=DIR   the same for another data directory'
 	@echo '  make sample             lay the sample into data/ again, where there is no data/'
 	@echo '  make test               run the tests (one file: make test TESTS=tests/test_cli.py)'
+	@echo '  make faults             kill and fail the program at every system call (minutes; needs strace)'
 	@echo '  make check              formatting, style, types, layers; changes nothing'
 	@echo '  make format             put formatting and imports in order'
 	@echo '  make bench              measure against DuckDB, Polars, jq and SQLite on this machine'
@@ -47,6 +48,9 @@ sample:
 
 test: $(TEST)
 	@$(PY) -m pytest -q $(TESTS)
+
+faults: $(TEST)
+	@PYTHONDONTWRITEBYTECODE=1 $(PY) -m tests.faults
 
 check: $(CHECK)
 	$(PY) -m ruff format --check .

@@ -17,7 +17,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from compactor.ui.cli import app
-from compactor.ui.output import aligned, columns, printable
+from compactor.ui.output import aligned, columns, fitted, printable
 from tests.conftest import ROOT
 
 Event = Callable[..., dict[str, Any]]
@@ -56,8 +56,8 @@ class TestCompact:
         write_log("alice", placed(), filled(), placed("o2"), "{")
         result = run("compact")
         head, row = result.stdout.splitlines()
-        assert ["team", "events", "new", "open", "orders", "trades", "findings", "bytes", "time"] == head.split()
-        assert ["alice", "3", "3", "1", "1", "1"] == row.split()[:6]
+        assert ["team", "events", "open", "orders", "trades", "findings", "bytes", "time"] == head.split()
+        assert ["alice", "3", "1", "1", "1"] == row.split()[:5]
         assert (0, "") == (result.exit_code, result.stderr)
 
     def test_json_is_one_object_for_each_ledger(self, run: Run, write_log: WriteLog, placed: Event) -> None:
@@ -91,6 +91,20 @@ class TestCompact:
         assert {"kind", "message"} == set(broken["error"])
         assert "error" not in carol
 
+    def test_one_of_five_is_broken(
+        self, run: Run, data: Path, write_log: WriteLog, placed: Event, filled: Event
+    ) -> None:
+        """A broken ledger among five leaves the other four complete; it is named, and the exit code is 1."""
+        for team in "abcde":
+            write_log(team, placed(), filled())
+        (data / "team/c/trades.jsonl").write_text('{"trade_id":"somebody else"}\n')
+        result = run("compact", "--workers", "4")
+        assert 1 == result.exit_code
+        assert ["team", *"abde"] == [line.split()[0] for line in result.stdout.splitlines()]
+        assert result.stderr.startswith("c: ")
+        assert result.stderr.endswith("1 of 5 ledgers could not be compacted; the others are not affected.\n")
+        assert [1] * 4 == [(data / "team" / t / "trades.jsonl").read_bytes().count(b"\n") for t in "abde"]
+
     def test_findings_are_no_failure(self, run: Run, write_log: WriteLog) -> None:
         """Exit 0 when the work was done: findings are reported, not an error."""
         write_log("alice", "{", "not json", '{"event":"new"}')
@@ -118,7 +132,7 @@ class TestWrongUse:
         """A wrong path: what, where, expected, what to do; exit 2."""
         result = run("compact", str(tmp_path / "nowhere"))
         assert (2, "") == (result.exit_code, result.stdout)
-        assert f"{tmp_path / 'nowhere'}: no such directory" in result.stderr
+        assert f"{tmp_path / 'nowhere'}: no such file or directory" in result.stderr
         assert "events.jsonl" in result.stderr
 
     def test_a_file_in_place_of_a_directory(self, run: Run, tmp_path: Path) -> None:
@@ -127,6 +141,19 @@ class TestWrongUse:
         result = run("status", str(tmp_path / "file"))
         assert 2 == result.exit_code
         assert "found a file, expected a data directory" in result.stderr
+
+    def test_an_empty_path_is_not_the_directory_one_is_in(self, run: Run) -> None:
+        """`compact "$DIR"` with DIR unset is a mistake, and no wish to fold what lies here."""
+        result = run("compact", "")
+        assert 2 == result.exit_code
+        assert "the path is empty" in result.stderr
+
+    def test_the_inside_of_a_data_directory(self, run: Run, data: Path, write_log: WriteLog, placed: Event) -> None:
+        """`data/team` for `data` is a near miss; the message names the directory that was meant."""
+        write_log("alice", placed())
+        result = run("compact", str(data / "team"))
+        assert 2 == result.exit_code
+        assert result.stderr.endswith(f"name {data}\n")
 
     @pytest.mark.parametrize("command", [["compact"], ["status"], ["show", "trades"]])
     def test_a_directory_without_ledgers(self, run: Run, command: list[str]) -> None:
@@ -198,6 +225,12 @@ class TestAppend:
         (found,) = objects(run("append", "--team", "alice", "--json", stdin="{\n").stdout)
         assert (1, "not_json") == (found["line"], found["error"]["kind"])
 
+    def test_a_team_that_cannot_be_one(self, run: Run) -> None:
+        """A team id that is not one is wrong usage, whatever the lines."""
+        result = run("append", "--team", "../a", stdin="{\n")
+        assert 2 == result.exit_code
+        assert "'../a' is no team id" in result.stderr
+
     def test_no_lines_are_nothing_to_do(self, run: Run) -> None:
         """Nothing on standard input writes nothing and is no failure."""
         result = run("append", "--team", "alice")
@@ -224,6 +257,14 @@ class TestShow:
         result = run("show", "trades")
         assert (0, "") == (result.exit_code, result.stdout)
         assert "No trades" in result.stderr
+
+    def test_a_ledger_that_cannot_be_read_is_not_an_empty_one(self, run: Run, data: Path) -> None:
+        """Where reading failed, "no trades" would be a lie."""
+        (data / "team/broken/events.jsonl").mkdir(parents=True)
+        (data / "team/broken/trades.jsonl").mkdir()
+        result = run("show", "trades")
+        assert 1 == result.exit_code
+        assert "No trades" not in result.stderr
 
     def test_another_persons_text_cannot_drive_the_terminal(self, run: Run, write_log: WriteLog, placed: Event) -> None:
         """What stands in a log is somebody else's text: control characters are written out."""
@@ -264,6 +305,24 @@ class TestImport:
         result = run("import", "alpaca", str(file), "--team", "a")
         assert 0 == result.exit_code
         assert result.stderr.startswith(f"{file}:1: ")
+
+    def test_a_file_in_which_nothing_means_anything_is_refused(self, run: Run, tmp_path: Path) -> None:
+        """1 when the input was refused; as many lines are named as a reader wants to see."""
+        file = tmp_path / "captured.jsonl"
+        file.write_text("<html>\n" * 50)
+        result = run("import", "alpaca", str(file), "--team", "a")
+        assert 1 == result.exit_code
+        assert f"{file}:20: " in result.stderr
+        assert f"{file}:21: " not in result.stderr
+        assert "and 30 more" in result.stderr
+        assert "Is it the right file" in result.stderr
+
+    def test_a_directory_without_old_files(self, run: Run, tmp_path: Path) -> None:
+        """Nothing to import says what was expected where."""
+        (tmp_path / "old").mkdir()
+        result = run("import", "legacy", str(tmp_path / "old"))
+        assert (0, "") == (result.exit_code, result.stdout)
+        assert f"expected {tmp_path}/old/team/<team_id>/pending_orders.jsonl" in result.stderr
 
     @pytest.mark.parametrize("kind", ["alpaca", "legacy"])
     def test_a_file_that_is_not_there(self, run: Run, tmp_path: Path, kind: str) -> None:
@@ -318,6 +377,20 @@ class TestOutput:
         rows = [*({"a": "x", "b": "y"} for _ in range(600)), {"a": "x" * 30, "b": "y"}]
         assert "x" * 30 + "  y" == list(aligned(columns("a", "b"), rows))[-1]
 
+    @pytest.mark.parametrize("room", range(10, 60, 5))
+    def test_a_number_is_never_cut(self, room: int) -> None:
+        """What is left of a number is another number: texts give way, then whole columns, the last ones first."""
+        shown = columns("order_id", "quantity", "detail", "limit_price", numbers=["quantity", "limit_price"])
+        longest = (36, 12, 90, 9)
+        widths = fitted(shown, longest, room)
+        assert room >= sum(widths) + 2 * (len(widths) - 1) or 1 == len(widths)
+        assert all(width >= longest[at] for at, width in enumerate(widths) if shown[at].number)
+
+    def test_room_for_all_is_used_for_all(self) -> None:
+        """Nothing is cut where nothing has to be."""
+        shown = columns("order_id", "quantity", "detail", numbers=["quantity"])
+        assert [36, 12, 90] == fitted(shown, (36, 12, 90), 200)
+
     def test_lone_surrogates_can_be_shown(self) -> None:
         """JSON can hold what no encoding can write; it is shown written out."""
         assert r"\ud800" == printable("\ud800")
@@ -348,6 +421,38 @@ class TestRealProgram:
         ):
             _, errors = process.communicate()
         assert (b"Error: could not write the output: No space left on device\n", 1) == (errors, process.returncode)
+
+    @pytest.mark.skipif(not Path("/dev/full").exists(), reason="/dev/full is a Linux device")
+    @pytest.mark.parametrize("option", ["--help", "--version"])
+    def test_help_for_a_full_disk_is_one_message_too(self, data: Path, option: str) -> None:
+        """No traceback, wherever writing fails."""
+        with (
+            open("/dev/full", "wb") as full,
+            start(option, data=data, stdout=full, stderr=subprocess.PIPE) as process,
+        ):
+            _, errors = process.communicate()
+        assert (b"Error: could not write the output: No space left on device\n", 1) == (errors, process.returncode)
+
+    def test_closed_standard_streams_are_no_failure(self, data: Path, write_log: WriteLog, placed: Event) -> None:
+        """A caller may close what it does not want to read; no ledger's file gets such a stream's number."""
+        write_log("alice", placed())
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        command = f"exec {sys.executable} -m compactor compact {data} <&- >&- 2>&-"
+        assert 0 == subprocess.run(["sh", "-c", command], env=environment).returncode
+        assert (data / "team/alice/pending_orders.jsonl").exists()
+
+    def test_sigterm_ends_in_order(self, data: Path) -> None:
+        """143 on SIGTERM, which is what a service manager sends, with the message that nothing is lost."""
+        terminal, side = pty.openpty()
+        with start("append", "--team", "a", data=data, stdin=side, stderr=subprocess.PIPE) as process:
+            assert process.stderr is not None
+            assert b"end with Ctrl-D" in process.stderr.readline()
+            process.terminate()
+            _, errors = process.communicate()
+        os.close(terminal)
+        os.close(side)
+        assert 143 == process.returncode
+        assert b"Nothing is lost" in errors
 
     def test_ctrl_c_ends_in_order(self, data: Path) -> None:
         """130 on Ctrl-C, and the message that nothing is lost and how to go on."""

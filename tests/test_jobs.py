@@ -75,18 +75,20 @@ class TestCompacting:
         assert ("unexpected", None) == (alice.error.kind, bob.error)
         assert "ZeroDivisionError" in alice.error.trace
 
+    @pytest.mark.parametrize("workers", [2, 4])
     def test_processes_make_the_same_bytes(
         self,
-        tmp_path: Path,
         write_log: WriteLog,
         data: Path,
         placed: Event,
         filled: Event,
         monkeypatch: pytest.MonkeyPatch,
+        workers: int,
     ) -> None:
         """Same log, same bytes: on one core or many (1.4)."""
         for number in range(5):
             write_log(f"t{number}", *(placed(f"o{n}") for n in range(20)), *(filled(f"o{n}") for n in range(number)))
+            write_log(f"t{number}", "{", placed(f"late{number}"))
         compact_all(data, workers=1)
         expected = derived(data)
         for path in data.glob("team/*/*"):
@@ -94,9 +96,28 @@ class TestCompacting:
                 _remove(path)
         monkeypatch.setattr(compacting, "INLINE_BYTES_MAX", 0)
         monkeypatch.setattr(compacting, "BATCH_BYTES", 4000)
-        outcomes = compact_all(data, workers=2)
+        outcomes = compact_all(data, workers=workers)
         assert [f"t{n}" for n in range(5)] == [o.team_id for o in outcomes if o.compaction]
+        # Findings and pending orders of each, trades of all but the first.
+        assert 5 + 5 + 5 + 4 == len(expected)
         assert expected == derived(data)
+
+    def test_a_broken_ledger_among_processes_leaves_the_others_complete(
+        self, write_log: WriteLog, data: Path, placed: Event, filled: Event, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Teams are independent, in as many processes as there are: a broken one is named, the other four are whole."""
+        for team in "abcde":
+            write_log(team, placed(), filled())
+        (data / "team/c/trades.jsonl").write_text('{"trade_id":"somebody else"}\n')
+        monkeypatch.setattr(compacting, "INLINE_BYTES_MAX", 0)
+        monkeypatch.setattr(compacting, "BATCH_BYTES", 1)
+        outcomes = compact_all(data, workers=4)
+        assert [(team, team == "c") for team in "abcde"] == [(o.team_id, o.error is not None) for o in outcomes]
+        assert outcomes[2].error is not None
+        assert "derived_conflict" == outcomes[2].error.kind
+        assert str(data / "team/c/trades.jsonl") in outcomes[2].error.message
+        whole = [(data / "team" / team / "trades.jsonl").read_bytes() for team in "abde"]
+        assert [1] * 4 == [trades.count(b"\n") for trades in whole]
 
     def test_a_process_that_is_killed_takes_no_other_ledger_along(
         self, data: Path, write_log: WriteLog, placed: Event, monkeypatch: pytest.MonkeyPatch
@@ -148,6 +169,14 @@ def _remove(path: Path) -> None:
         path.unlink()
 
 
+def _ended(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    return False
+
+
 class TestWorkers:
     def test_results_larger_than_a_pipe_arrive_whole(self) -> None:
         """A result is not bound by what a pipe holds."""
@@ -164,6 +193,60 @@ class TestWorkers:
 
         found = dict(run_forked([[0, 1, 2]], work, workers=1))
         assert {0: b"done", 1: Died("its process ended with status 7"), 2: b"done"} == found
+
+    def test_an_exception_costs_one_item_and_runs_nothing_of_the_parents(self) -> None:
+        """Work that raises ends its process without the parent's exit handlers; the rest of the batch goes on."""
+
+        def work(item: int) -> bytes:
+            if not item:
+                raise RecursionError
+            return b"done"
+
+        found = dict(run_forked([[0, 1], [2]], work, workers=2))
+        assert {0: Died("its process ended with status 1"), 1: b"done", 2: b"done"} == found
+        with pytest.raises(ChildProcessError):
+            os.waitpid(-1, os.WNOHANG)  # No zombie is left.
+
+    def test_a_result_cut_short_is_no_result(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A process that dies while it tells has told nothing of that item."""
+        real = os.write
+
+        def write(descriptor: int, data: bytes) -> int:
+            if len(data) > 100:
+                real(descriptor, data[:50])
+                os.kill(os.getpid(), signal.SIGKILL)
+            return real(descriptor, data)
+
+        monkeypatch.setattr(os, "write", write)
+        found = dict(run_forked([[0, 1, 2]], lambda item: b"x" * (200 if item == 1 else 10), workers=1))
+        assert [b"x" * 10, True, b"x" * 10] == [found[0], isinstance(found[1], Died), found[2]]
+
+    def test_no_more_processes_than_the_system_gives(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Where the system refuses a second process, one does all the work."""
+        real, made = os.fork, list[int]()
+
+        def fork() -> int:
+            # As many as one may have: none of those that run may be a second one.
+            if made and not _ended(made[-1]):
+                raise BlockingIOError(11, "Resource temporarily unavailable")
+            pid = real()
+            made.append(pid)
+            return pid
+
+        monkeypatch.setattr(os, "fork", fork)
+        found = dict(run_forked([[0], [1], [2]], lambda item: b"%d" % item, workers=3))
+        assert {0: b"0", 1: b"1", 2: b"2"} == found
+
+    def test_not_even_one_process(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Where the system refuses the first process, every item says so and nothing hangs."""
+
+        def fork() -> int:
+            raise BlockingIOError(11, "Resource temporarily unavailable")
+
+        monkeypatch.setattr(os, "fork", fork)
+        found = dict(run_forked([[0, 1], [2]], lambda _: b"", workers=2))
+        refused = Died("no process could be started for it (Resource temporarily unavailable)")
+        assert {0: refused, 1: refused, 2: refused} == found
 
     def test_leaving_early_leaves_no_process_behind(self) -> None:
         """Leaving the iteration, by Ctrl-C for example, ends the children."""

@@ -151,12 +151,13 @@ def test_starting_does_not_import_what_is_slow(module: str) -> None:
     assert "" == done.stdout.strip()
 
 
-def test_help_imports_no_job() -> None:
-    """`compactor --help` waits for nothing that it does not show."""
+@pytest.mark.parametrize("option", ["--help", "--version"])
+def test_help_and_version_import_no_ledger(option: str) -> None:
+    """`compactor --help` and `--version` wait for nothing that they do not show."""
     code = (
-        "import sys\nfrom compactor.ui.cli import app\n"
-        "try: app(['--help'])\nexcept SystemExit: pass\n"
-        "print(*(name for name in sys.modules if name.startswith('compactor.jobs')), file=sys.stderr)"
+        f"import sys\nfrom compactor.ui.cli import app\ntry: app([{option!r}])\nexcept SystemExit: pass\n"
+        "print(*(name for name in sys.modules if name.split('.')[:2] in [['compactor', layer] for layer in "
+        "('jobs', 'ledger', 'broker', 'core')] or name == 'msgspec'), file=sys.stderr)"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert "" == done.stderr.strip()

@@ -15,7 +15,7 @@ import msgspec
 from compactor.core.events import Problem, decode
 from compactor.jobs.failures import Failure, failure_of
 from compactor.ledger import BadTeam, Ledger, RejectedEvents
-from compactor.ledger.places import LOG, place_of
+from compactor.ledger.places import LOG, check_team, place_of
 from compactor.ledger.writing import check_events
 
 
@@ -65,8 +65,10 @@ def append_lines(data: Path, lines: Iterable[bytes], team: str | None = None) ->
 
     A line goes to the team that it names, or to `team`; both, and different, is an error of that line. Where `data`
     is itself a ledger, lines go there unless `team` says otherwise. Blank lines are skipped. Returns after the bytes
-    are on disk.
+    are on disk. Raises BadTeam for a `team` that is none.
     """
+    if team is not None:
+        check_team(team, data)
     routes, bad_lines = _plan_routes(data, lines, team)
     if not bad_lines and len(routes) > 1:
         bad_lines = [bad for route in routes for bad in _check(route)]

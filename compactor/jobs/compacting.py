@@ -16,7 +16,7 @@ from pathlib import Path
 
 import msgspec
 
-from compactor.jobs.failures import Failure, failure_of, name_of
+from compactor.jobs.failures import Failure, bad_place, failure_of, name_of
 from compactor.jobs.workers import Died, run_forked
 from compactor.ledger import Compaction, Ledger, LedgerPlace, discover
 
@@ -80,7 +80,7 @@ def plan_batches(sizes: Sequence[int]) -> list[list[int]]:
 def _compact_one(place: LedgerPlace, progress: Progress | None) -> Outcome:
     path = str(place.path)
     if place.problem is not None:
-        return Outcome(name_of(place), path, error=Failure("bad_place", place.problem))
+        return Outcome(name_of(place), path, error=bad_place(place))
     try:
         with Ledger(place.path, team_id=place.team_id) as ledger:
             compaction = ledger.compact(progress=progress)
@@ -93,8 +93,8 @@ def _outcome(place: LedgerPlace, result: bytes | Died) -> Outcome:
     if not isinstance(result, Died):
         return msgspec.msgpack.decode(result, type=Outcome)
     message = (
-        f"{place.path}: {result.reason} while it was compacted (out of memory?). Nothing was lost: the ledger "
-        "stands at its last commit; run compactor compact again, with --workers 1 if memory is short."
+        f"{place.path}: {result.reason}. Nothing was lost: the ledger stands at its last commit. Run compactor compact "
+        "again, with --workers 1 if memory was short"
     )
     return Outcome(name_of(place), str(place.path), error=Failure("process_died", message))
 

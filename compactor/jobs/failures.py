@@ -7,7 +7,6 @@ must not keep another team's orders out of sight. `trace` keeps the place for CO
 from __future__ import annotations
 
 import re
-import traceback
 
 import msgspec
 
@@ -24,6 +23,8 @@ class Failure(msgspec.Struct, frozen=True):
 
 def failure_of(error: Exception, path: object) -> Failure:
     """The failure that `error` means for the ledger at `path`."""
+    import traceback
+
     trace = "".join(traceback.format_exception(error))
     if isinstance(error, LedgerError):
         return Failure(kind_of(error), str(error), trace)
@@ -31,7 +32,7 @@ def failure_of(error: Exception, path: object) -> Failure:
         place = error.filename or path
         return Failure(
             "io_error",
-            f"{place}: {error.strerror or error}. Nothing was lost; mend that and run the command again.",
+            f"{place}: {error.strerror or error}. Nothing was lost. See ls -ld {place}, then run the command again.",
             trace,
         )
     message = (
@@ -44,6 +45,11 @@ def failure_of(error: Exception, path: object) -> Failure:
 def kind_of(error: LedgerError) -> str:
     """The name of an error as programs see it: `LockHeld` is `lock_held`."""
     return re.sub(r"(?<!^)(?=[A-Z])", "_", type(error).__name__).lower()
+
+
+def bad_place(place: LedgerPlace) -> Failure:
+    """The failure of a directory that cannot be a ledger."""
+    return Failure("bad_place", f"{place.path}: {place.problem}")
 
 
 def name_of(place: LedgerPlace) -> str:

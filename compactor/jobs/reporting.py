@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from compactor.jobs.failures import Failure, failure_of, name_of
+from compactor.jobs.failures import Failure, bad_place, failure_of, name_of
 from compactor.ledger import Ledger, LedgerPlace, LedgerStatus, NoLedger, discover
 from compactor.ledger.places import LOG
 
@@ -30,7 +30,7 @@ def status_all(data: Path, *, team: str | None = None) -> list[Report]:
 def _report(place: LedgerPlace) -> Report:
     path = str(place.path)
     if place.problem is not None:
-        return Report(name_of(place), path, error=Failure("bad_place", place.problem))
+        return Report(name_of(place), path, error=bad_place(place))
     try:
         if not (place.path / LOG).exists():
             raise NoLedger(place.path, f"there is no {LOG}; append events to it first")
@@ -56,7 +56,7 @@ class Rows:
     def __iter__(self) -> Iterator[dict[str, Any]]:
         for place in self._places:
             if place.problem is not None:
-                self.failures.append((name_of(place), Failure("bad_place", place.problem)))
+                self.failures.append((name_of(place), bad_place(place)))
                 continue
             try:
                 with Ledger(place.path, team_id=place.team_id) as ledger:

@@ -14,12 +14,13 @@ import os
 import select
 import signal
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager
+from typing import NoReturn
 
 import msgspec
 
 # How often the parent looks up from waiting, so that a progress bar moves.
-POLL_S = 0.1
+POLL_MS = 100
 _LENGTH_BYTES = 4
 
 
@@ -64,18 +65,28 @@ def run_forked(
     """
     waiting = [list(batch) for batch in reversed(batches) if batch]
     running: dict[int, _Child] = {}
+    poll = select.poll()
     try:
         while waiting or running:
             while waiting and len(running) < max(1, workers):
-                child = _start(waiting.pop(), work, inherited=running)
-                running[child.pipe] = child
-            ready, _, _ = select.select(list(running), [], [], POLL_S if on_poll else None)
-            for pipe in ready:
+                items = waiting.pop()
+                try:
+                    poll.register(_start(items, work, running), select.POLLIN)
+                except OSError as error:
+                    # Out of processes or descriptors: one less at once, unless it cannot be even one.
+                    workers = len(running)
+                    if not running:
+                        yield items.pop(0), Died(f"no process could be started for it ({error.strerror})")
+                    if items:
+                        waiting.append(items)
+                    break
+            for pipe, _ in poll.poll(POLL_MS if on_poll else None) if running else ():
                 child = running[pipe]
                 chunk = os.read(pipe, 1 << 16)
                 child.told += chunk
                 yield from child.take_results()
                 if not chunk:
+                    poll.unregister(pipe)
                     del running[pipe]
                     reason = _end(child)
                     if child.items:
@@ -85,34 +96,56 @@ def run_forked(
             if on_poll:
                 on_poll()
     finally:
-        for child in running.values():
-            with suppress(ProcessLookupError):
+        with _undisturbed():
+            for child in running.values():
                 os.kill(child.pid, signal.SIGTERM)
-        for child in running.values():
-            _end(child)
+            for child in running.values():
+                _end(child)
 
 
-def _start(items: Sequence[int], work: Callable[[int], bytes], *, inherited: dict[int, _Child]) -> _Child:
-    read_end, write_end = os.pipe()
-    pid = os.fork()
-    if pid:
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Let Ctrl-C and SIGTERM wait: neither may come between making a child and knowing it, nor while all are ended."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _start(items: Sequence[int], work: Callable[[int], bytes], running: dict[int, _Child]) -> int:
+    """Fork a child for `items`, enter it in `running`, and return its end of the pipe."""
+    with _undisturbed():
+        read_end, write_end = os.pipe()
+        try:
+            pid = os.fork()
+        except OSError:
+            os.close(read_end)
+            os.close(write_end)
+            raise
+        if not pid:
+            _live(items, work, write_end, close=(read_end, *running))
         os.close(write_end)
-        return _Child(pid, read_end, items)
-    # From here on this is the child. It leaves by os._exit on every path, because the buffers and exit handlers that it
-    # got are the parent's.
+        running[read_end] = _Child(pid, read_end, items)
+    return read_end
+
+
+def _live(items: Sequence[int], work: Callable[[int], bytes], pipe: int, *, close: Sequence[int]) -> NoReturn:
+    """The life of a child. It leaves by os._exit on every path: the buffers and exit handlers are its parent's."""
     status = 1
     try:
-        # Ctrl-C reaches the whole group of processes; the parent decides what it means.
+        # Ctrl-C reaches the whole group of processes; the parent decides what it means, and says so by SIGTERM.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-        for pipe in (read_end, *inherited):
-            os.close(pipe)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
+        for inherited in close:
+            os.close(inherited)
         # What the parent made stays out of the collector, so that its pages stay shared.
         gc.freeze()
         gc.disable()
         for item in items:
             result = work(item)
-            _write_all(write_end, len(result).to_bytes(_LENGTH_BYTES, "little") + result)
+            _write_all(pipe, len(result).to_bytes(_LENGTH_BYTES, "little") + result)
         status = 0
     finally:
         os._exit(status)
@@ -125,7 +158,10 @@ def _write_all(descriptor: int, data: bytes) -> None:
 
 
 def _end(child: _Child) -> str:
+    """Wait for a child, which is never signaled after that, and say how it ended."""
     os.close(child.pipe)
     _, status = os.waitpid(child.pid, 0)
     code = os.waitstatus_to_exitcode(status)
+    if code == -signal.SIGKILL:
+        return "its process was killed (signal 9), most often by the system for want of memory"
     return f"its process was killed by signal {-code}" if code < 0 else f"its process ended with status {code}"

@@ -68,18 +68,15 @@ class RejectedEvents(LedgerError):
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
-def from_os(path: Path, error: OSError, doing: str) -> LedgerError:
-    """Turn an operating system's error into one that says what was being done to which file."""
+def from_os(path: Path, error: OSError, doing: str, again: str = "compact again") -> LedgerError:
+    """Turn an operating system's error into one that says what was being done to which file, and what to do then."""
     place = Path(os.fsdecode(error.filename)) if error.filename is not None else path
     reason = error.strerror or str(error)
     if error.errno in _FULL:
-        return DiskFull(
-            place, f"{reason} while {doing}; the derived files are as they were. Make room and compact again"
-        )
+        return DiskFull(place, f"{reason} while {doing}; the derived files are as they were. Make room and {again}")
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return LedgerUnreadable(place, f"{reason} while {doing}; check owner and permissions, then compact again")
+        return LedgerUnreadable(place, f"{reason} while {doing}; check owner and permissions, then {again}")
     if error.errno == errno.EIO:
-        return LedgerUnreadable(
-            place, f"{reason} while {doing}; the disk may be failing. The log is the truth: save it first"
-        )
-    return LedgerUnreadable(place, f"{reason} while {doing}")
+        hint = "the disk may be failing. The log is the truth: save it first"
+        return LedgerUnreadable(place, f"{reason} while {doing}; {hint}")
+    return LedgerUnreadable(place, f"{reason} while {doing}; put that right and {again}")

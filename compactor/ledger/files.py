@@ -6,8 +6,10 @@ synced, which is how "stop at any system call, same bytes" is tested thousands o
 (Python's default), because a child process would keep a lock alive.
 """
 
+import errno
 import fcntl
 import os
+import stat
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -123,7 +125,11 @@ class Files:
 class _OpenFile:
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._descriptor = os.open(path, os.O_RDONLY)
+        # Without O_NONBLOCK a pipe in the place of a file would wait for a writer for ever.
+        self._descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+        if not stat.S_ISREG(os.fstat(self._descriptor).st_mode):
+            os.close(self._descriptor)
+            raise OSError(errno.EINVAL, "expected a regular file, found a directory, pipe or device", str(path))
 
     def identity(self) -> Identity:
         found = os.fstat(self._descriptor)

@@ -10,7 +10,7 @@ from typing import Any, Self
 import msgspec
 
 from compactor.ledger.compaction import Compaction, Compactor, Progress
-from compactor.ledger.errors import LockHeld, NoLedger, from_os
+from compactor.ledger.errors import DerivedConflict, LockHeld, NoLedger, from_os
 from compactor.ledger.files import Files
 from compactor.ledger.places import FINDINGS, LOG, PENDING, STATE, TEAM_PATTERN, TRADES, check_team
 from compactor.ledger.reading import LedgerStatus, read_status, team_in_checkpoint, whole_lines
@@ -113,7 +113,15 @@ class Ledger:
         return self._lines(FINDINGS)
 
     def _lines(self, name: str) -> Iterator[dict[str, Any]]:
-        return map(_decode, whole_lines(self.path / name))
+        offset = 0
+        for line in whole_lines(self.path / name):
+            try:
+                yield _decode(line)
+            except msgspec.DecodeError as error:
+                what = f"at offset {offset} expected a derived line, found {line[:60]!r} ({error})"
+                hint = "somebody else wrote to this file. Move it away and compact again: it is rebuilt from the log"
+                raise DerivedConflict(self.path / name, f"{what}; {hint}") from None
+            offset += len(line)
 
     def status(self) -> LedgerStatus:
         """How the ledger is, from its files alone; needs no lock."""

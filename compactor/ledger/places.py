@@ -14,6 +14,8 @@ FINDINGS = "findings.jsonl"
 STATE = ".state"
 TEAM_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
+TEAM_EXPECTED = "letters, digits, dot, underscore and hyphen, at most 64, the first a letter or digit"
+
 
 class LedgerPlace(Struct, frozen=True):
     """A ledger that was found: its team (None where its events name it), its directory, and why it cannot be used, if
@@ -27,8 +29,7 @@ class LedgerPlace(Struct, frozen=True):
 def check_team(team_id: str, where: Path) -> str:
     """Refuse what is no team id before a path is built from it (1.1)."""
     if TEAM_PATTERN.fullmatch(team_id) is None:
-        expected = "letters, digits, dot, underscore and hyphen, at most 64, the first a letter or digit"
-        raise BadTeam(where, f"{team_id[:80]!r} is no team id: expected {expected}")
+        raise BadTeam(where, f"{team_id[:80]!r} is no team id: expected {TEAM_EXPECTED}")
     return team_id
 
 
@@ -58,7 +59,8 @@ def _place_at(data: Path, path: Path) -> LedgerPlace | None:
         if not (path / LOG).exists():
             return None
         if TEAM_PATTERN.fullmatch(path.name) is None:
-            return LedgerPlace(path.name, path, f"{path.name!r} is no team id")
+            expected = f"expected {TEAM_EXPECTED}; rename the directory, or move it out of {path.parent}"
+            return LedgerPlace(path.name, path, f"{path.name!r} is no team id: {expected}")
         return LedgerPlace(path.name, path, _leads_out(data, path))
     except OSError as error:
         return LedgerPlace(path.name, path, f"{error.strerror}: check owner and permissions of {path}")
@@ -69,7 +71,6 @@ def _leads_out(data: Path, path: Path) -> str | None:
     root = data.resolve()
     for one in (path, path / LOG):
         if not one.resolve().is_relative_to(root):
-            return (
-                f"{one.name} is a symbolic link that leads out of {data} to {one.resolve()}; move the ledger below it"
-            )
+            found = f"{one.name} is a symbolic link that leads out of {data} to {one.resolve()}"
+            return f"{found}; expected a ledger that lies in {data}: move it there"
     return None

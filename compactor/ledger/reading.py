@@ -4,13 +4,14 @@ A reader sees whole lines only, since the last one may still be being written.
 """
 
 from collections.abc import Iterator
-from datetime import UTC
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from msgspec import Struct
 
 from compactor.core.derived import encode_lines
 from compactor.core.fold import Fold
+from compactor.core.instants import EPOCH, rfc3339
 from compactor.ledger.checkpoint import SLOTS, Damaged, Slot
 from compactor.ledger.errors import from_os
 from compactor.ledger.files import Files
@@ -83,12 +84,16 @@ def _status(path: Path, team_id: str | None, files: Files, log: Log) -> LedgerSt
         return LedgerStatus(
             fold.team_id, str(path), size, offset, max(0, whole - offset), size - whole, counts.events,
             fold.open_orders, counts.trades, counts.findings,
-            clock.astimezone(UTC).isoformat() if clock else None, checkpoint,
+            _text_of(clock) if clock is not None else None, checkpoint,
         )  # fmt: skip
     except Damaged:
         return LedgerStatus(team_id or "default", str(path), size, 0, whole, size - whole, 0, 0, 0, 0, None, "damaged")
     finally:
         slot.close()
+
+
+def _text_of(clock: datetime) -> str:
+    return rfc3339((clock - EPOCH) // timedelta(microseconds=1) * 1000)
 
 
 def _newest(path: Path, files: Files) -> tuple[Slot | None, str]:

@@ -114,7 +114,8 @@ def append_lines(log: Path, lines: list[bytes], durability: Durability) -> Appen
         if is_new and durability == "sync":
             _sync_names(log.parent)
     except OSError as error:
-        raise from_os(log, error, f"appending {len(lines)} events, which are not acknowledged") from error
+        what = "one event, which is" if len(lines) == 1 else f"{len(lines)} events, which are"
+        raise from_os(log, error, f"appending {what} not acknowledged", "append again") from error
     return Appended(offset, len(data), len(lines))
 
 

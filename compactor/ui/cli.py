@@ -1,13 +1,14 @@
 """The command `compactor`: its frame, in which no failure ever ends in a traceback.
 
 The commands are in `commands` and `importing`; this module turns what escapes from them into one message and an exit
-code: 0 done, 1 a ledger or an input was refused, 2 wrong usage, 130 stopped by Ctrl-C, 141 the reader of the pipe
-went away. The rule that surprises: findings are not failures. They are in the result, and the exit code is 0.
+code: 0 done, 1 a ledger or an input was refused, 2 wrong usage, 130 stopped by Ctrl-C, 143 by SIGTERM, 141 the reader
+of the pipe went away. The rule that surprises: findings are not failures. They are in the result; the exit code is 0.
 """
 
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from contextlib import suppress
 from typing import Any
@@ -18,7 +19,8 @@ from compactor import __version__
 from compactor.ui.commands import append, compact, show, status
 from compactor.ui.importing import import_
 
-STOPPED = 130
+INTERRUPTED = 130
+TERMINATED = 143
 STOPPED_MESSAGE = (
     "\nStopped. Nothing is lost: every ledger stands at its last commit, and the same command goes on from there."
 )
@@ -26,8 +28,22 @@ PIPE_CLOSED = 141
 DEBUG = "COMPACTOR_DEBUG"
 
 
+class Terminated(BaseException):
+    """SIGTERM came: what a service manager, a container or `kill` sends."""
+
+
 class Frame(click.Group):
     """A group of commands whose failures become messages."""
+
+    def main(self, *arguments: Any, **options: Any) -> Any:
+        try:
+            return super().main(*arguments, **options)
+        except OSError as error:
+            # Help and the version are written before a command is invoked.
+            if os.environ.get(DEBUG):
+                raise
+            _refusal_of(error).show()
+            sys.exit(1)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -37,9 +53,9 @@ class Frame(click.Group):
             return result
         except (click.ClickException, click.exceptions.Exit):
             raise
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, Terminated) as stop:
             click.echo(STOPPED_MESSAGE, err=True)
-            ctx.exit(STOPPED)
+            ctx.exit(TERMINATED if isinstance(stop, Terminated) else INTERRUPTED)
         except BrokenPipeError:
             _forget_stdout()
             ctx.exit(PIPE_CLOSED)
@@ -75,7 +91,7 @@ def _print_version(ctx: click.Context, _param: click.Parameter, wanted: bool) ->
     cls=Frame,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
     epilog="Exit codes: 0 done (findings are no error), 1 a ledger or an input was refused, 2 wrong usage, 130 stopped "
-    "by Ctrl-C. COMPACTOR_DATA names the data directory, COMPACTOR_DEBUG=1 shows where a failure happened.",
+    "by Ctrl-C, 143 by SIGTERM. COMPACTOR_DATA names the data directory; COMPACTOR_DEBUG=1 shows where a failure was.",
 )
 @click.option(
     "--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version, help="Show the version."
@@ -103,8 +119,22 @@ for command in (compact, append, show, status, import_):
 
 
 def main() -> None:
-    """Run the command line; what cannot be said in the locale's encoding is written out instead of failing."""
+    """Run the command line."""
+    _open_missing_streams()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
+            # What cannot be said in the locale's encoding is written out instead of failing.
             stream.reconfigure(errors="backslashreplace")
+    signal.signal(signal.SIGTERM, _terminate)
     app(prog_name="compactor")
+
+
+def _open_missing_streams() -> None:
+    """Give standard streams that the caller closed (`>&-`) to /dev/null, before a ledger's file gets their number."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))  # noqa: SIM115
+
+
+def _terminate(_signal: int, _frame: object) -> None:
+    raise Terminated

@@ -19,14 +19,11 @@ if TYPE_CHECKING:
     from compactor.jobs.appending import AppendResult
     from compactor.jobs.compacting import Outcome
 
-# After so many refused lines the reader has understood; the rest is counted.
-BAD_LINES_SHOWN = 20
-
 
 @click.command(short_help="Fold what is new in every log.")
 @data_argument
 @team_option("Compact this team's ledger only.")
-@click.option("--workers", type=click.IntRange(min=1), help="Processes at once; default: one per processor.")
+@click.option("--workers", metavar="N", type=click.IntRange(min=1), help="Processes at once; default: one a processor.")
 @json_option
 def compact(data: Path, team: str | None, workers: int | None, as_json: bool) -> None:
     """Fold what is new in every log into pending orders, trades and findings.
@@ -48,7 +45,7 @@ def compact(data: Path, team: str | None, workers: int | None, as_json: bool) ->
     refuse_empty(_present(outcomes), data, team)
     _show_outcomes(outcomes, as_json)
     failed = [(outcome.team_id, outcome.error) for outcome in outcomes if outcome.error]
-    exit_named(failed, f"{len(failed)} of {len(outcomes)} ledgers could not be compacted")
+    exit_named(failed, len(outcomes), "could not be compacted")
 
 
 def _show_outcomes(outcomes: list[Outcome], as_json: bool) -> None:
@@ -57,13 +54,12 @@ def _show_outcomes(outcomes: list[Outcome], as_json: bool) -> None:
     if as_json:
         show_json(_flat(outcome.team_id, outcome.path, outcome.compaction, outcome.error) for outcome in outcomes)
         return
-    titles = {"events": "events", "new_events": "new", "open_orders": "open orders", "trades": "trades"}
-    titles |= {"findings": "findings", "bytes": "bytes", "time": "time"}
-    shown = [Column("team_id", "team"), *(Column(field, title, number=True) for field, title in titles.items())]
+    numbers = ("events", "open_orders", "trades", "findings", "bytes", "time")
+    shown = [Column("team_id", "team"), *(Column(field, field.replace("_", " "), number=True) for field in numbers)]
     rows = (
         _flat(outcome.team_id, outcome.path, outcome.compaction, None) for outcome in outcomes if outcome.compaction
     )
-    show_table(shown, ({**row, "time": f"{row['elapsed_ms']} ms"} for row in rows), empty="No ledger was compacted.")
+    show_table(shown, ({**row, "time": f"{row['elapsed_ms']} ms"} for row in rows))
 
 
 @click.command(short_help="Append events from standard input.")
@@ -108,18 +104,15 @@ def _show_appended(result: AppendResult, as_json: bool) -> None:
     elif result.appended:
         numbers = [Column(field, field, number=True) for field in ("events", "offset", "length")]
         rows = [{name: getattr(done, name) for name in done.__struct_fields__} for done in result.appended]
-        show_table([Column("team_id", "team"), *numbers], rows, empty="")
+        show_table([Column("team_id", "team"), *numbers], rows)
     elif not result.bad_lines and not result.failure:
         click.echo("No events on standard input; nothing was written.", err=True)
 
 
 def _refuse_lines(result: AppendResult) -> None:
-    from compactor.ui.output import printable
+    from compactor.ui.output import name_lines
 
-    for bad in result.bad_lines[:BAD_LINES_SHOWN]:
-        click.echo(printable(f"line {bad.line}: {bad.kind}: {bad.detail}"), err=True)
-    if len(result.bad_lines) > BAD_LINES_SHOWN:
-        click.echo(f"... and {len(result.bad_lines) - BAD_LINES_SHOWN} more", err=True)
+    name_lines([f"line {bad.line}: {bad.kind}: {bad.detail}" for bad in result.bad_lines])
     click.echo("Nothing was written. Mend these lines and append all of them again.", err=True)
     raise click.exceptions.Exit(1)
 
@@ -131,15 +124,16 @@ _PENDING = (
     "side",
     "quantity",
     "filled_qty",
-    "order_type",
+    "status",
     "limit_price",
-    "stop_price",
 )
+# The most important first: a narrow terminal leaves out the last ones.
 _SHOWN: dict[str, tuple[str, ...]] = {
-    "pending": (*_PENDING, "status", "created_at"),
+    "pending": (*_PENDING, "order_type", "stop_price", "created_at"),
     "trades": ("team_id", "trade_id", "timestamp", "symbol", "side", "quantity", "execution_price", "kind", "order_id"),
     "findings": ("team_id", "offset", "length", "kind", "applied", "detail"),
 }
+_NAMES = {"pending": "open orders", "trades": "trades", "findings": "findings"}
 _NUMBERS = ("quantity", "filled_qty", "limit_price", "stop_price", "execution_price", "offset", "length")
 
 
@@ -165,9 +159,9 @@ def show(what: str, team: str | None, data: Path, as_json: bool) -> None:
     refuse_empty(rows.ledgers, data, team)
     if as_json:
         show_json(rows)
-    else:
-        show_table(columns(*_SHOWN[what], numbers=_NUMBERS), rows, empty=f"No {what} in {data}.")
-    exit_named(rows.failures, f"{len(rows.failures)} of {rows.ledgers} ledgers could not be read")
+    elif not show_table(columns(*_SHOWN[what], numbers=_NUMBERS), rows) and not rows.failures:
+        click.echo(f"No {_NAMES[what]} in {data} as of the last compact.", err=True)
+    exit_named(rows.failures, rows.ledgers, "could not be read")
 
 
 @click.command(short_help="Say how every ledger stands.")
@@ -193,14 +187,14 @@ def status(data: Path, team: str | None, as_json: bool) -> None:
     if as_json:
         show_json(flat)
     else:
-        titles = {"events": "events", "open_orders": "open orders", "trades": "trades", "findings": "findings"}
-        titles |= {"log_bytes": "log bytes", "lag_bytes": "to compact"}
-        numbers = [Column(field, title, number=True) for field, title in titles.items()]
-        rest = [Column("last_event_at", "last event"), Column("checkpoint", "checkpoint")]
-        rows = [row for row in flat if "error" not in row]
-        show_table([Column("team_id", "team"), *numbers, *rest], rows, empty="No ledger could be read.")
+        titles = {"team_id": "team", "events": "events", "open_orders": "open orders", "trades": "trades"}
+        titles |= {"findings": "findings", "lag_bytes": "to compact", "last_event_at": "last event"}
+        titles |= {"checkpoint": "checkpoint", "log_bytes": "log bytes"}
+        texts = ("team_id", "last_event_at", "checkpoint")
+        shown = [Column(field, title, field not in texts) for field, title in titles.items()]
+        show_table(shown, (row for row in flat if "error" not in row))
     failed = [(report.team_id, report.error) for report in reports if report.error]
-    exit_named(failed, f"{len(failed)} of {len(reports)} ledgers could not be read")
+    exit_named(failed, len(reports), "could not be read")
 
 
 def _flat(team_id: str, path: str | None, result: Any, error: Any) -> dict[str, Any]:
@@ -216,7 +210,7 @@ def _present(results: Sequence[Any]) -> int:
     return sum(result.error is None or result.error.kind != "no_ledger" for result in results)
 
 
-def exit_named(failed: list[tuple[str, Any]], summary: str) -> None:
+def exit_named(failed: Sequence[tuple[str, Any]], of: int, what: str) -> None:
     """Name what failed on stderr, below the table of what went well, and leave with 1."""
     if not failed:
         return
@@ -227,5 +221,7 @@ def exit_named(failed: list[tuple[str, Any]], summary: str) -> None:
         click.echo(f"{team_id}: {error.message}", err=True)
         if os.environ.get("COMPACTOR_DEBUG") and error.trace:
             click.echo(error.trace, err=True)
-    click.echo(f"{summary}; the others are not affected.", err=True)
+    if of > 1:
+        others = "; the others are not affected" if len(failed) < of else ""
+        click.echo(f"{len(failed)} of {of} ledgers {what}{others}.", err=True)
     raise click.exceptions.Exit(1)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from compactor.ui.commands import exit_named
-from compactor.ui.options import data_option, json_option, team_option
+from compactor.ui.options import data_option, json_option, recording, recording_file, team_option
 
 if TYPE_CHECKING:
     from compactor.jobs.importing import ImportResult, TeamImport
@@ -26,7 +27,7 @@ def import_() -> None:
 
 
 @import_.command(short_help="Import files of the old layout.")
-@click.argument("path", metavar="PATH", type=click.Path(exists=True, readable=True, path_type=Path))
+@click.argument("path", metavar="PATH", callback=recording)
 @data_option
 @json_option
 def legacy(path: Path, data: Path, as_json: bool) -> None:
@@ -44,11 +45,11 @@ def legacy(path: Path, data: Path, as_json: bool) -> None:
 
     with progress_bar("Importing") as progress:
         result = import_legacy(path, data, progress=progress)
-    _show_imported(result, as_json)
+    _show_imported(result, as_json, f"expected {path}/team/<team_id>/pending_orders.jsonl, or such a file itself.")
 
 
 @import_.command(short_help="Import captured Alpaca messages.")
-@click.argument("file", metavar="FILE", type=click.Path(exists=True, readable=True, dir_okay=False, path_type=Path))
+@click.argument("file", metavar="FILE", callback=recording_file)
 @data_option
 @team_option("The team whose account the messages come from.")
 @json_option
@@ -67,24 +68,39 @@ def alpaca(file: Path, data: Path, team: str | None, as_json: bool) -> None:
 
     with progress_bar("Importing") as progress:
         result = import_alpaca(file, data, team=team, progress=progress)
-    _show_imported(result, as_json)
+    _show_imported(result, as_json, f"found no message about an order in {file}.")
 
 
-def _show_imported(result: ImportResult, as_json: bool) -> None:
+def _show_imported(result: ImportResult, as_json: bool, nothing: str) -> None:
     """Show what each team got; lines that could not be translated are named and are no failure of the rest."""
-    from compactor.ui.output import Column, printable, show_json, show_table
+    from compactor.ui.output import Column, name_lines, show_json, show_table
 
     if as_json:
         show_json(_plain(team) for team in result.teams)
     else:
-        titles = ("lines_read", "events_appended", "duplicates", "problems")
-        numbers = [Column(name, name.replace("_", " "), number=True) for name in titles]
-        rows = [{**_plain(team), "problems": len(team.problems)} for team in result.teams]
-        show_table([Column("team_id", "team"), *numbers], rows, empty="Nothing to import.")
-        for problem in (problem for team in result.teams for problem in team.problems):
-            click.echo(printable(problem), err=True)
+        counted = ("lines_read", "events_appended", "duplicates", "problems", "open_orders", "trades")
+        shown = [Column(name, name.replace("_", " "), number=True) for name in counted]
+        if not show_table([Column("team_id", "team"), *shown], map(_row, result.teams)):
+            click.echo(f"Nothing to import: {nothing}", err=True)
+        sys.stdout.flush()
+        name_lines([problem for team in result.teams for problem in team.problems])
     failed = [(team.team_id, team.error) for team in result.teams if team.error]
-    exit_named(failed, f"{len(failed)} of {len(result.teams)} ledgers could not be imported into")
+    exit_named(failed, len(result.teams), "could not be imported into")
+    _refuse_foreign(result)
+
+
+def _refuse_foreign(result: ImportResult) -> None:
+    """A recording in which no line means anything is a wrong file, not a poor one."""
+    useful = sum(team.events_appended + team.duplicates for team in result.teams)
+    if not useful and any(team.problems for team in result.teams):
+        raise click.ClickException("no line of it could be imported. Is it the right file, and the right import?")
+
+
+def _row(team: TeamImport) -> dict[str, Any]:
+    """One team's result as a row: what it got, and what its ledger now holds."""
+    done = team.compaction
+    held = {"open_orders": done.open_orders, "trades": done.trades} if done else {}
+    return {**_plain(team), "problems": len(team.problems), **held}
 
 
 def _plain(team: TeamImport) -> dict[str, Any]:

@@ -18,20 +18,49 @@ VARIABLE = "COMPACTOR_DATA"
 
 
 def _data_directory(_ctx: click.Context, _param: click.Parameter, value: str) -> Path:
-    path = Path(value)
-    if not path.exists():
-        raise click.UsageError(
-            f"{path}: no such directory (here: {Path.cwd()}). Expected a data directory with "
-            f"team/<team_id>/events.jsonl in it. Name it as an argument or in {VARIABLE}, "
-            f"or make an empty one: mkdir {path}"
-        )
+    path = _present(
+        value,
+        "a data directory with team/<team_id>/events.jsonl in it",
+        f"Name the right directory, or set {VARIABLE}, or start one: mkdir {value}",
+    )
     if not path.is_dir():
-        raise click.UsageError(
-            f"{path}: found a file, expected a data directory with team/<team_id>/events.jsonl in it. "
-            f"Name the directory that holds it: {path.parent}"
-        )
+        inside = f". Name the directory that holds it: {path.parent}" if path.name == "events.jsonl" else ""
+        raise click.UsageError(f"{path}: found a file, expected a data directory{inside}")
     if not os.access(path, os.R_OK | os.X_OK):
-        raise click.UsageError(f"{path}: this user may not read the directory. Try ls -ld {path}")
+        raise click.UsageError(f"{path}: this user may not read the directory. See ls -ld {path}")
+    return path
+
+
+def recording(_ctx: click.Context, _param: click.Parameter, value: str) -> Path:
+    """What an import reads: a file or a directory, there and readable."""
+    path = _present(value, "what was recorded elsewhere", "Check the path")
+    if not os.access(path, os.R_OK):
+        raise click.UsageError(f"{path}: this user may not read it. See ls -ld {path}")
+    return path
+
+
+def recording_file(ctx: click.Context, param: click.Parameter, value: str) -> Path:
+    """What an import reads, where that has to be one file."""
+    path = recording(ctx, param, value)
+    if path.is_dir():
+        raise click.UsageError(
+            f"{path}: found a directory, expected a file of captured messages; import each file by itself"
+        )
+    return path
+
+
+def _present(value: str, expected: str, advice: str) -> Path:
+    """The path that was named. One that cannot be looked at, because a directory above it is closed, is not there."""
+    if not value:
+        raise click.UsageError(f"the path is empty, expected {expected}")
+    path = Path(value)
+    try:
+        path.stat()
+    except FileNotFoundError:
+        message = f"{path}: no such file or directory (here: {Path.cwd()}), expected {expected}. {advice}"
+        raise click.UsageError(message) from None
+    except OSError as error:
+        raise click.UsageError(f"{path}: {error.strerror}, expected {expected}") from None
     return path
 
 
@@ -71,7 +100,11 @@ def refuse_empty(ledgers: int, data: Path, team: str | None) -> None:
             f"no ledger of team {team!r} in {data}: expected {data / 'team' / team / 'events.jsonl'}. "
             f"compactor status {data} lists the teams; compactor append --team {team} --data {data} starts one."
         )
+    above = data.absolute().parent
+    if data.absolute().name == "team":
+        raise click.UsageError(f"no ledger in {data}, which looks like the inside of a data directory: name {above}")
     raise click.UsageError(
         f"no ledger in {data}: expected {data}/team/<team_id>/events.jsonl or {data}/events.jsonl. "
-        f"Is it the right directory? compactor append --team TEAM --data {data} starts a ledger."
+        "Is it the right directory? "
+        f"compactor append --team TEAM --data {data} starts a ledger."
     )

@@ -10,15 +10,18 @@ import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
-from typing import Any
+from typing import Any, Literal
 
 import click
 import msgspec
 
 # Beyond this many rows a table on a terminal is no longer read but searched; aligned text then starts at once.
 RICH_ROWS_MAX = 500
-# A text gives way on a narrow terminal, but not below this: a status or a side is still read in full.
-TEXT_WIDTH_MIN = 10
+# A text gives way on a narrow terminal, but not below this: a side or the day of a time is still read in full.
+TEXT_WIDTH_MIN = 11
+_GAP = 2
+# After so many refused lines the reader has understood.
+LINES_NAMED = 20
 _CHUNK_ROWS = 500
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
@@ -37,17 +40,19 @@ def columns(*fields: str, numbers: Iterable[str] = ()) -> list[Column]:
     return [Column(field, field.removesuffix("_id").replace("_", " "), field in wanted) for field in fields]
 
 
-def show_table(shown: Sequence[Column], rows: Iterable[Mapping[str, Any]], *, empty: str) -> None:
-    """Print `rows` as they come; where there are none, say `empty` on stderr, so that a pipe stays clean."""
+def show_table(shown: Sequence[Column], rows: Iterable[Mapping[str, Any]]) -> bool:
+    """Print `rows` as they come; whether there were any. Without rows there is no head either: a pipe stays clean."""
     rest = iter(rows)
     first = list(islice(rest, RICH_ROWS_MAX + 1))
     if not first:
-        click.echo(empty, err=True)
-    elif sys.stdout.isatty() and len(first) <= RICH_ROWS_MAX:
+        return False
+    if sys.stdout.isatty() and len(first) <= RICH_ROWS_MAX:
         _show_rich(shown, first)
     else:
+        write = sys.stdout.write
         for line in aligned(shown, chain(first, rest)):
-            click.echo(line)
+            write(line + "\n")
+    return True
 
 
 def show_json(rows: Iterable[Any]) -> None:
@@ -56,6 +61,14 @@ def show_json(rows: Iterable[Any]) -> None:
     encode = msgspec.json.Encoder().encode
     for row in rows:
         write(encode(row).decode() + "\n")
+
+
+def name_lines(refused: Sequence[object]) -> None:
+    """Name refused lines on stderr, as many as help; the rest is counted."""
+    for line in refused[:LINES_NAMED]:
+        click.echo(printable(line), err=True)
+    if len(refused) > LINES_NAMED:
+        click.echo(f"... and {len(refused) - LINES_NAMED} more; --json names all of them", err=True)
 
 
 def aligned(shown: Sequence[Column], rows: Iterable[Mapping[str, Any]]) -> Iterator[str]:
@@ -102,14 +115,39 @@ def _show_rich(shown: Sequence[Column], rows: Sequence[Mapping[str, Any]]) -> No
     from rich.text import Text
 
     cells = [_cells(shown, row) for row in rows]
-    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
-    kept = [index for index in range(len(shown)) if any(row[index] for row in cells)]
-    for index in kept:
-        # A number is never cut, because what is left of it is another number; texts give way on a narrow terminal.
-        number = shown[index].number
-        longest = max(len(row[index]) for row in cells)
-        width = longest if number else min(longest, TEXT_WIDTH_MIN)
-        table.add_column(shown[index].title, justify="right" if number else "left", no_wrap=not number, min_width=width)
+    filled = [index for index in range(len(shown)) if any(row[index] for row in cells)]
+    longest = [max(len(row[index]) for row in cells) for index in filled]
+    console = Console(highlight=False)
+    widths = fitted([shown[index] for index in filled], longest, console.width)
+    table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
+    for index, width in zip(filled, widths, strict=False):
+        justify: Literal["left", "right"] = "right" if shown[index].number else "left"
+        table.add_column(shown[index].title, justify=justify, width=width, overflow="ellipsis")
     for row in cells:
-        table.add_row(*(Text(row[index]) for index in kept))
-    Console(highlight=False).print(table)
+        table.add_row(*(Text(row[index]) for index in filled[: len(widths)]))
+    console.print(table)
+    if hidden := [shown[index].title for index in filled[len(widths) :]]:
+        click.echo(f"The terminal is too narrow for: {', '.join(hidden)}. --json has every field.", err=True)
+
+
+def fitted(shown: Sequence[Column], longest: Sequence[int], room: int) -> list[int]:
+    """The widths of the first columns, as many as `room` holds.
+
+    A number is never cut, because what is left of it is another number: texts give way first, then whole columns from
+    the end. `longest` is the length of each column's longest cell.
+    """
+    words = [max(map(len, column.title.split())) for column in shown]
+    least = [
+        max(word, cell if column.number else min(cell, TEXT_WIDTH_MIN))
+        for column, cell, word in zip(shown, longest, words, strict=True)
+    ]
+    while len(least) > 1 and sum(least) + _GAP * (len(least) - 1) > room:
+        least.pop()
+    spare = room - sum(least) - _GAP * (len(least) - 1)
+    missing = [max(len(shown[at].title), longest[at]) - width for at, width in enumerate(least)]
+    # Who lacks little gets it first: one long text cannot take it from many short ones.
+    for index in sorted(range(len(least)), key=missing.__getitem__):
+        more = max(0, min(missing[index], spare))
+        least[index] += more
+        spare -= more
+    return least
