@@ -107,6 +107,54 @@ def test_the_short_path_is_only_shorter(log: bytes) -> None:
     assert by_the_rules == derived_from(log)
 
 
+ODD_TIMES = [
+    "2026-03-02T14:30:00.Z",
+    "2026-03-02T14:30:00.1234567xZ",
+    "20260302T143000.123456Z",
+    "2026-W10-1T14:30:00.1Z",
+]
+DRESS = {
+    "recorded_at": ["2026-03-02T15:00:00.123456789Z"],
+    "event_id": ["e-1", "e-2"],
+    "team_id": ["default", "alpha"],
+    "order_status": ["new", "partially_filled", "filled", "canceled", "limbo"],
+    "source": ["stream", "rest"],
+    "symbol": ["AAPL", "BTC/USD"],
+    "side": ["buy", "sell"],
+    "quantity": ["3", "3.0", "1e1", "0"],
+    "filled_qty": ["1", "2", "0", "1e0"],
+    "filled_avg_price": ["10", "-1", "0"],
+    "price": ["10", "0", "-0.5", "1E1"],
+    "created_at": ["2026-03-02T14:29:00Z", "never"],
+    "ts": ODD_TIMES,
+}
+
+
+@st.composite
+def dressed(draw: st.DrawFn) -> bytes:
+    """Logs of tame lives whose lines carry what a real writer adds, and now and then something odd."""
+    events = draw(clean_lives(orders_max=3))
+    habit = draw(
+        st.sets(st.sampled_from(["recorded_at", "event_id", "team_id", "source", "symbol", "side", "quantity"]))
+    )
+    for number, event in enumerate(events):
+        event.update({name: DRESS[name][0] for name in habit if name not in event})
+        if "event_id" in event:
+            event["event_id"] = f"e-{number}"
+        if draw(st.integers(0, 5)) == 0:
+            name = draw(st.sampled_from(sorted(DRESS)))
+            event[name] = draw(st.sampled_from(DRESS[name]))
+    return to_lines(events)
+
+
+@settings(laws, max_examples=300)
+@given(dressed())
+def test_the_short_path_keeps_to_the_rules_on_lines_of_real_writers(log: bytes) -> None:
+    """1.4: whatever a line carries besides its event, the short path takes it only where the rules come to the same."""
+    by_the_rules = fold_of(log, retention=None, kept_ended=1 << 20, short_path=False)
+    assert by_the_rules == fold_of(log, retention=None, kept_ended=1 << 20, short_path=True)
+
+
 @laws
 @given(logs(), st.data())
 def test_a_log_may_be_cut_anywhere(log: bytes, data: st.DataObject) -> None:
@@ -213,6 +261,17 @@ def test_the_power_may_fail_at_any_call(log: bytes, data: st.DataObject) -> None
             Ledger(DIRECTORY, files=disk).compact(checkpoint=True)
         disk.lose_power(keep)
         assert expected == compact(disk), f"power lost at call {step}"
+
+
+@few
+@given(logs(), st.data())
+def test_what_a_pass_has_returned_survives_a_power_loss(log: bytes, data: st.DataObject) -> None:
+    """7: a pass returns when its files are durable."""
+    disk = half_done(log, data.draw(st.integers(0, len(log))))
+    Ledger(DIRECTORY, files=disk).compact()
+    returned = files_on(disk)
+    disk.lose_power(0.0)
+    assert returned == files_on(disk)
 
 
 @few

@@ -8,6 +8,7 @@ an order that has left the state.
 
 from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
+from operator import attrgetter
 
 import msgspec
 
@@ -54,6 +55,7 @@ class Counts(msgspec.Struct):
     findings: int = 0
 
 
+_last = attrgetter("last")
 _encode = msgspec.msgpack.Encoder().encode
 _decode_order = msgspec.msgpack.Decoder(Order).decode
 
@@ -104,7 +106,7 @@ class Fold:
             else:
                 feed_short(self, lines, events, offset)
         if self.ended >= self._kept_ended:
-            self._shrink()
+            self._shrink(self._kept_ended // 2)
 
     def feed_too_long(self, head: bytes, offset: int, length: int) -> None:
         """Report a line that nobody can hold in memory by its first bytes and its length."""
@@ -220,13 +222,19 @@ class Fold:
                         apply_leg(order, event, leg, Entry(offset, length, event.ts, self.team_id, written, leg=place))
         return order
 
-    def _shrink(self) -> None:
-        """Let ended orders leave the state; what is remembered of them is where their lines are."""
+    def _shrink(self, kept: int = 0) -> None:
+        """Let ended orders leave the state; what is remembered of them is where their lines are.
+
+        Those that had an event last may stay: a fill that is delivered again mostly comes soon.
+        """
         ended = [order for order in self.orders.values() if order.ended or not order.status]
+        if kept:
+            ended.sort(key=_last)
+            del ended[-kept:]
         self.memory.keep(ended, self.clock)
         for order in ended:
             del self.orders[order.order_id]
-        self.ended = 0
+        self.ended -= sum(order.ended for order in ended)
         limit = self.oldest_kept()
         if limit is not None:
             self.memory.age(limit)

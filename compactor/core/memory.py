@@ -17,7 +17,8 @@ from compactor.core.orders import Order
 
 PAGE_BYTES = 1 << 16
 _PAGE_MASK = PAGE_BYTES * 8 - 1
-_PROBES = 8
+_PROBES = (None,) * 8
+_BITS = tuple(1 << place for place in range(8))
 _IDS_A_PAGE = PAGE_BYTES // 4
 _SPANS_A_PAGE = 96
 _PRIME = (1 << 127) - 1
@@ -54,32 +55,34 @@ class Forgotten:
         """Mark an order id; it can never be unmarked. One that is marked already takes no more room."""
         if not self.counts or self.counts[-1] >= _LAYOUT[len(self.counts) - 1][1] * _IDS_A_PAGE:
             self.counts.append(0)
-        page, start, step = self._place(fingerprint(order_id), len(self.counts) - 1)
+        page, bit, step = self._place(fingerprint(order_id), len(self.counts) - 1)
         is_new = False
-        for probe in range(_PROBES):
-            bit = (start + probe * step) & _PAGE_MASK
-            if not page[bit >> 3] >> (bit & 7) & 1:
-                page[bit >> 3] |= 1 << (bit & 7)
+        for _ in _PROBES:
+            byte, one = page[bit >> 3], _BITS[bit & 7]
+            if not byte & one:
+                page[bit >> 3] = byte | one
                 is_new = True
+            bit = bit + step & _PAGE_MASK
         self.counts[-1] += is_new
 
     def __contains__(self, order_id: str) -> bool:
         mark = fingerprint(order_id)
         for generation in range(len(self.counts)):
-            page, start, step = self._place(mark, generation)
-            for probe in range(_PROBES):
-                bit = (start + probe * step) & _PAGE_MASK
-                if not page[bit >> 3] >> (bit & 7) & 1:
+            page, bit, step = self._place(mark, generation)
+            for _ in _PROBES:
+                if not page[bit >> 3] & _BITS[bit & 7]:
                     break
+                bit = bit + step & _PAGE_MASK
             else:
                 return True
         return False
 
     def _place(self, mark: int, generation: int) -> tuple[bytearray, int, int]:
-        """The page of a mark, and where its bits begin and how far apart they are."""
+        """The page of a mark, and where its bits begin and how far apart they are (small numbers, which cost less)."""
         first, pages = _LAYOUT[generation]
         number = first + (mark & 0xFFFFFFFF) % pages
-        return self._pages.get(number) or self._page(number), mark >> 32 & 0xFFFFFFFF, mark >> 64 | 1
+        page = self._pages.get(number) or self._page(number)
+        return page, mark >> 32 & _PAGE_MASK, (mark >> 64 | 1) & _PAGE_MASK
 
     def _page(self, number: int) -> bytearray:
         page = self._pages.get(number)
@@ -130,8 +133,10 @@ class Memory:
         recent = self.recent
         for order in orders:
             # An order that comes back goes to the end, so that the oldest are always in front.
-            recent.pop(order.order_id, None)
-            recent[order.order_id] = (order.first, order.last, clock)
+            order_id = order.order_id
+            if order_id in recent:
+                del recent[order_id]
+            recent[order_id] = (order.first, order.last, clock)
 
     def find(self, order_id: str) -> Span | None:
         """Where the events of an order may lie; None where there are none for certain."""

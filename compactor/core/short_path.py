@@ -13,31 +13,26 @@ from typing import TYPE_CHECKING, Any
 
 from compactor.core.decimals import DIGITS_MAX, BadDecimal
 from compactor.core.derived import Trade
-from compactor.core.events import LEAN_STATUSES, PLACEMENTS, TERMS, LeanFill, LeanPartialFill
-from compactor.core.lifecycle import LIFE, REQUESTS, Effect
+from compactor.core.events import LEAN_STATUSES, PLACEMENTS, TERMS, LeanFill, LeanPartialFill, PartialFill
+from compactor.core.events import Fill as WideFill
+from compactor.core.instants import is_common, moment
+from compactor.core.lifecycle import LIFE, OPEN, REQUESTS, TERMINAL, Effect
 from compactor.core.orders import Fill, Order
 from compactor.core.rules import note_delivery
 
 if TYPE_CHECKING:
     from compactor.core.fold import Fold
 
-_FLOWING = frozenset(("new", "accepted", "pending_new", "partially_filled"))
 _PLAIN = (Effect.OPENS, Effect.REQUESTS, Effect.ENDS)
-_NUMBERS = ("price", "qty", "filled_qty", "filled_avg_price", "execution_id")
-_extras: Any = attrgetter(*TERMS, *_NUMBERS)
-_NO_EXTRAS = (None,) * (len(TERMS) + len(_NUMBERS))
-_UNUSUAL = (
-    "notional",
-    "created_at",
-    "legs",
-    "stop_price",
-    "trail_price",
-    "trail_percent",
-    "requested_price",
-    *_NUMBERS,
-)
-_unusual: Any = attrgetter(*_UNUSUAL)
-_NOTHING_UNUSUAL = (None,) * len(_UNUSUAL)
+_carried: Any = attrgetter(*TERMS)
+_numbers: Any = attrgetter("price", "filled_qty", "filled_avg_price")
+_texts: Any = attrgetter(
+    "limit_price", "stop_price", "trail_price", "trail_percent", "requested_price",
+    "price", "filled_qty", "filled_avg_price",
+)  # fmt: skip
+_NO_TEXTS = (None,) * 8
+_unusual: Any = attrgetter("notional", "legs", "execution_id", "qty")
+_NOTHING_UNUSUAL = (None,) * 4
 
 
 class Amounts(dict[str, Decimal]):
@@ -82,22 +77,30 @@ def feed_short(fold: "Fold", lines: list[bytes], events: list[Any], offset: int)
             recorded_at = event.recorded_at
             if (
                 recorded_at is None
-                or event.order_status is not None
+                or (event.order_status is not None and not _is_plain_status(event))
                 or (event.team_id is not None and event.team_id != team_id)
                 or (event.event_id is not None and order is not None and not _is_new_delivery(order, event))
-                # RFC 3339 in UTC with a fraction: `fromisoformat` alone takes forms that the format does not have.
+                # `is_common`, written out for the most common length.
                 or ts[4:20:3] != "--T::."
                 or ts[-1] != "Z"
-                or len(ts) > 30
+                or (not 22 <= len(ts) <= 27 and not is_common(ts))
             ):
                 taken = False
             elif order is None:
                 taken = type(event) in PLACEMENTS and _place(fold, event, at, offset)
-            elif (kind := type(event)) is LeanFill or kind is LeanPartialFill:
+            elif (
+                (kind := type(event)) is not LeanFill
+                and kind is not LeanPartialFill
+                and kind not in LEAN_STATUSES
+                and not _adds_nothing(order, event)
+            ):
+                taken = False
+            elif (is_final := kind is LeanFill or kind is WideFill) or kind is LeanPartialFill or kind is PartialFill:
                 execution_id, qty, price, fills = event.execution_id, event.qty, event.price, order.fills
+                source = event.source
                 if execution_id in fills:
                     # Told again in the same words: it changes nothing but where the order's last event lies.
-                    taken = _is_told_again(order, fills[execution_id], event, kind)
+                    taken = _is_told_again(order, fills[execution_id], event, is_final)
                     if taken:
                         order.last, order = offset, None
                 elif (
@@ -106,21 +109,21 @@ def feed_short(fold: "Fold", lines: list[bytes], events: list[Any], offset: int)
                     or (target := order.target) is None
                     or execution_id is None
                     or order.mixed
-                    or event.source != order.source
-                    or event.filled_avg_price is not None
+                    or (source != order.source and fills)
                 ):
                     taken = False
                 else:
                     filled = order.filled + amount[qty]
                     taken = (
-                        (filled <= target if kind is LeanFill else filled < target and order.status in _FLOWING)
+                        (filled <= target if is_final else filled < target)
                         and (event.filled_qty is None or amount[event.filled_qty] <= filled)
                         and amount[price] is not None
+                        and (event.filled_avg_price is None or amount[event.filled_avg_price] is not None)
                     )
                 if taken and order is not None:
                     trade_id = f"{offset}-0"
                     terms = order.terms
-                    fills[execution_id] = Fill(execution_id, qty, price, event.filled_qty, ts, event.source, trade_id)
+                    fills[execution_id] = Fill(execution_id, qty, price, event.filled_qty, ts, source, trade_id)
                     trades.append(
                         Trade(
                             trade_id, written_team, event.order_id, terms.symbol, terms.side, qty, price,
@@ -128,16 +131,16 @@ def feed_short(fold: "Fold", lines: list[bytes], events: list[Any], offset: int)
                             execution_id, "fill", None, None, offset,
                         )
                     )  # fmt: skip
-                    order.filled = filled
-                    if kind is LeanFill:
+                    order.filled, order.source = filled, source
+                    if is_final:
                         order.status, order.ended = "filled", True
                         fold.ended += 1
-                    else:
+                    elif order.status not in REQUESTS:
                         order.status = "partially_filled"
             elif order.ended or at <= order.updated or order.target is None:
                 taken = False
             else:
-                taken = (kind in LEAN_STATUSES or _is_bare(event)) and _set_status(fold, order, event)
+                taken = _set_status(fold, order, event)
         except (ValueError, TypeError):
             taken = False
         if taken:
@@ -165,20 +168,44 @@ def _is_new_delivery(order: Order, event: Any) -> bool:
     return order.delivered is None or event.event_id + event.event not in order.delivered
 
 
-def _is_told_again(order: Order, fill: Fill, event: Any, kind: type) -> bool:
+def _is_plain_status(event: Any) -> bool:
+    """Whether the `order_status` says nothing that the event does not say itself (3.10)."""
+    if event.order_status in OPEN:
+        return True
+    row = LIFE.get(event.event)
+    return row is not None and row.effect is Effect.ENDS and event.order_status in TERMINAL
+
+
+def _is_told_again(order: Order, fill: Fill, event: Any, is_final: bool) -> bool:
     return (
-        (order.ended or kind is LeanPartialFill)
+        (order.ended or not is_final)
         and fill.ts == event.ts
         and fill.qty == event.qty
         and fill.price == event.price
         and fill.filled_qty == event.filled_qty
         and fill.source == event.source
+        and (event.filled_avg_price is None or _AMOUNT[event.filled_avg_price] is not None)
     )
 
 
-def _is_bare(event: Any) -> bool:
-    """Whether an event of a wide type carries neither terms nor numbers."""
-    return type(event) in PLACEMENTS and bool(_extras(event) == _NO_EXTRAS)
+def _adds_nothing(order: Order, event: Any) -> bool:
+    """Whether the terms that an event carries are known in the same words, and its numbers matter to no rule."""
+    if order.target is None or event.legs is not None:
+        return False
+    found, known = _carried(event), _carried(order.terms)
+    if found != known and not all(ours is None or ours == theirs for ours, theirs in zip(found, known, strict=True)):
+        return False
+    return type(event) in (WideFill, PartialFill) or (
+        event.execution_id is None and event.qty is None and _are_numbers(_numbers(event))
+    )
+
+
+def _are_numbers(texts: tuple[str | None, ...]) -> bool:
+    for text in texts:
+        # An order of which nothing is filled says so: `0` is fine where no rule reads it.
+        if text is not None and text != "0":
+            _AMOUNT[text]
+    return True
 
 
 def _place(fold: "Fold", event: Any, at: datetime, offset: int) -> bool:
@@ -187,9 +214,11 @@ def _place(fold: "Fold", event: Any, at: datetime, offset: int) -> bool:
     if not order_id or event.symbol is None or event.side is None or _unusual(event) != _NOTHING_UNUSUAL:
         return False
     target = _AMOUNT[event.quantity]
-    for text in (event.limit_price, event.stop_price):
-        if text is not None:
-            _AMOUNT[text]
+    texts = _texts(event)
+    if texts != _NO_TEXTS:
+        _are_numbers(texts)
+    if event.created_at is not None and event.created_at != ts:
+        moment(event.created_at)
     if fold.may_know(order_id):
         return False
     fold.orders[order_id] = Order(
