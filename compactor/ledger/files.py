@@ -118,7 +118,8 @@ class Files:
         return descriptor
 
     def unlock(self, descriptor: int) -> None:
-        """Give the lock back."""
+        """Give the lock back, also if a child that was forked meanwhile still has the descriptor."""
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
         os.close(descriptor)
 
 

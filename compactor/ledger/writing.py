@@ -72,13 +72,22 @@ def _line_of(event: Mapping[str, Any] | bytes | str, team_id: str | None, stamp:
             return b""
         try:
             fields = _decode(event)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
             return Problem("not_json", str(error))
         if not isinstance(fields, dict):
             return Problem("bad_value", f"expected a JSON object, found {type(fields).__name__}")
     else:
-        fields = {name: f"{value:f}" if isinstance(value, Decimal) else value for name, value in event.items()}
+        fields = {name: _as_text(value) for name, value in event.items()}
     return _stamped(fields, team_id, stamp)
+
+
+def _as_text(value: Any) -> Any:
+    """Decimals as their text, in the legs of a multi-leg fill too."""
+    if isinstance(value, Decimal):
+        return f"{value:f}"
+    if isinstance(value, list):
+        return [_as_text(one) for one in value]
+    return {name: _as_text(one) for name, one in value.items()} if isinstance(value, dict) else value
 
 
 def _stamped(fields: dict[str, Any], team_id: str | None, stamp: str) -> bytes | Problem:
