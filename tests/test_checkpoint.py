@@ -1,0 +1,189 @@
+"""The two slots of a checkpoint: whichever is newest and good serves, and damage is noticed and never an error."""
+
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from compactor import DerivedConflict, Ledger
+from compactor.core.fold import Fold
+from compactor.ledger import checkpoint, compaction
+from compactor.ledger.checkpoint import SLOTS, Damaged, Slot, Slots, Written, checksum, encode_slot
+from tests.cases import read_derived
+from tests.disk import Disk
+from tests.faults import orders
+
+LEDGER = Path("/ledger")
+STATE = LEDGER / ".state"
+LOG = LEDGER / "events.jsonl"
+WRITTEN = Written(0, checksum(b""))
+
+
+def slot_of(generation: int, log: bytes = b"") -> bytes:
+    """A slot for the fold of a log."""
+    fold = Fold("alpha", lambda order_id, first, end: [])
+    fold.feed(log, 0)
+    fold.take_derived()
+    return encode_slot(fold, generation, 1, Written(len(log), checksum(log)), WRITTEN, WRITTEN)
+
+
+def open_slot(data: bytes) -> Slot:
+    disk = Disk()
+    disk.put(STATE / SLOTS[0], data)
+    return Slot(STATE / SLOTS[0], disk.open(STATE / SLOTS[0]))
+
+
+def read_whole(slot: Slot) -> Iterator[bytes]:
+    """Everything that a slot can be asked for."""
+    header = slot.header
+    yield slot.read(header.open_orders)
+    yield from map(slot.read, header.spans)
+    yield from map(slot.read, header.marks)
+
+
+def test_a_slot_gives_back_what_was_written() -> None:
+    """7: format and fold version, offset, digests, the fold's state, generation."""
+    log = orders(0, 9)
+    slot = open_slot(slot_of(5, log))
+    header = slot.header
+
+    assert (checkpoint.FORMAT, checkpoint.FOLD_VERSION, 5, "alpha") == (
+        header.format,
+        header.fold_version,
+        header.generation,
+        header.team_id,
+    )
+    assert Written(len(log), checksum(log)) == header.log
+    fold = slot.restore(lambda order_id, first, end: [], None)
+    whole = Fold("alpha", lambda order_id, first, end: [])
+    whole.feed(log, 0)
+    assert whole.pending_lines() == fold.pending_lines()
+    assert (3, len(whole.take_derived().trades)) == (fold.open_orders, fold.counts.trades)
+
+
+def test_damage_at_any_byte_is_noticed() -> None:
+    """7: every byte of a slot is under a checksum, or is what tells that it is one."""
+    good = slot_of(1, orders(0, 9))
+    assert list(read_whole(open_slot(good)))
+    for place in range(len(good)):
+        with pytest.raises(Damaged, match=r"checkpoint\.0"):
+            list(read_whole(open_slot(good[:place] + bytes([good[place] ^ 1]) + good[place + 1 :])))
+
+
+def test_a_slot_that_was_cut_anywhere_is_noticed() -> None:
+    """7: a slot that a crash has left short is damage, whatever is missing."""
+    good = slot_of(1, orders(0, 9))
+    for place in range(len(good)):
+        with pytest.raises(Damaged):
+            list(read_whole(open_slot(good[:place])))
+
+
+def test_a_header_that_promises_too_much_is_damage() -> None:
+    """A length beyond the end of the file costs no memory and no exception of another kind."""
+    head = b"compactor checkpoint\n" + struct.pack("<I16s", 0xFFFFFFFF, checksum(b""))
+    with pytest.raises(Damaged, match="does not match its checksum"):
+        open_slot(head + b"x" * 100)
+
+
+def test_slots_alternate() -> None:
+    """7: the newest slot is never the one that is written."""
+    disk = Disk()
+    slots = Slots(STATE, disk)
+    found = []
+    for generation in range(1, 5):
+        slots.write(slot_of(generation))
+        newest = Slots(STATE, disk).open_newest()
+        assert newest is not None
+        found.append((newest.path.name, newest.header.generation))
+    assert [(SLOTS[0], 1), (SLOTS[1], 2), (SLOTS[0], 3), (SLOTS[1], 4)] == found
+
+
+@pytest.mark.parametrize("newest", [0, 1])
+def test_the_newest_good_slot_serves_and_the_other_is_written_next(newest: int) -> None:
+    """7: after a restart it goes on in the older slot."""
+    disk = Disk()
+    disk.put(STATE / SLOTS[newest], slot_of(7))
+    disk.put(STATE / SLOTS[1 - newest], slot_of(6))
+    slots = Slots(STATE, disk)
+    slot = slots.open_newest()
+    assert slot is not None
+    assert (STATE / SLOTS[newest], 7) == (slot.path, slot.header.generation)
+
+    slots.write(slot_of(8))
+    assert [slot_of(7), slot_of(8)] == [disk.take(STATE / SLOTS[newest]), disk.take(STATE / SLOTS[1 - newest])]
+
+
+def test_a_damaged_slot_is_set_aside_and_the_older_one_serves() -> None:
+    """7: and it is kept, so that people can look at it."""
+    disk = Disk()
+    disk.put(STATE / SLOTS[0], slot_of(6))
+    disk.put(STATE / SLOTS[1], b"\0" * 900)
+    slots = Slots(STATE, disk)
+    slot = slots.open_newest()
+
+    assert slot is not None
+    assert 6 == slot.header.generation
+    assert [f"{STATE / SLOTS[1]}: it does not begin as a checkpoint does"] == slots.damaged
+    assert (None, b"\0" * 900) == (disk.take(STATE / SLOTS[1]), disk.take(STATE / "checkpoint.1.damaged"))
+
+
+def test_no_good_slot_is_no_slot() -> None:
+    """7: then the log is folded from its first byte."""
+    disk = Disk()
+    assert Slots(STATE, disk).open_newest() is None
+    for name in SLOTS:
+        disk.put(STATE / name, b"")
+    slots = Slots(STATE, disk)
+    assert slots.open_newest() is None
+    assert 2 == len(slots.damaged)
+
+
+def compact(disk: Disk) -> int:
+    """One pass with a checkpoint; the bytes that it folded."""
+    disk.restart()
+    with Ledger(LEDGER, files=disk) as ledger:
+        return ledger.compact(checkpoint=True).bytes
+
+
+@pytest.mark.parametrize("name", ["FORMAT", "FOLD_VERSION"])
+def test_another_version_folds_the_whole_log_again(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """7: a new fold version means a full refold, checked against the trades already written."""
+    disk, log = Disk(), orders(0, 9)
+    disk.put(LOG, log)
+    assert [len(log), 0] == [compact(disk), compact(disk)]
+    trades = disk.take(LEDGER / "trades.jsonl")
+
+    for module in (checkpoint, compaction):
+        monkeypatch.setattr(module, name, 2)
+    assert [len(log), 0] == [compact(disk), compact(disk)]
+    assert trades == disk.take(LEDGER / "trades.jsonl")
+    disk.put(LEDGER / "trades.jsonl", b"[" + (trades or b"")[1:])
+    monkeypatch.setattr(compaction, name, 3)
+    with pytest.raises(DerivedConflict, match=r"trades.jsonl: at offset 0 "):
+        compact(disk)
+
+
+def test_a_checkpoint_of_another_team_is_not_used(data: Path) -> None:
+    """1.2: a ledger that is now named otherwise writes its lines under the other name from the first on."""
+    (data / "events.jsonl").write_bytes(orders(1, 2))
+    Ledger(data, team_id="alpha").compact()
+    for name in ("trades.jsonl", "findings.jsonl"):
+        (data / name).unlink(missing_ok=True)
+    Ledger(data, team_id="bravo").compact()
+    assert b'"team_id":"bravo"' in read_derived(data)["trades.jsonl"]
+    assert b"alpha" not in read_derived(data)["trades.jsonl"]
+
+
+def test_a_checkpoint_is_written_when_enough_is_new(data: Path) -> None:
+    """7: it need not be written on every pass; recovery is bounded by the bytes since the last one."""
+    log = data / "events.jsonl"
+    names = []
+    with Ledger(data, durability="none") as ledger:
+        for first, last in [(0, 5), (5, 9), (9, 1200), (1200, 1210)]:
+            with log.open("ab") as file:
+                file.write(orders(first, last))
+            ledger.compact()
+            names.append(sorted(path.name for path in (data / ".state").iterdir()))
+    assert [["checkpoint.0", "lock"]] * 2 + [["checkpoint.0", "checkpoint.1", "lock"]] * 2 == names
+    assert len(orders(0, 5) + orders(5, 9)) < compaction.CHECKPOINT_BYTES_MIN < len(orders(9, 1200))

@@ -1,0 +1,159 @@
+"""What is remembered of orders that have left the state: never too little, and hardly ever too much."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from compactor.core import memory
+from compactor.core.events import Problem, decode
+from compactor.core.memory import Forgotten, Memory, fingerprint
+from compactor.core.orders import Order
+from compactor.core.rules import begin
+
+START = datetime(2026, 3, 2, tzinfo=UTC)
+DAY = timedelta(days=1)
+MANY = 100_000
+
+
+def stored(forgotten: Forgotten) -> Forgotten:
+    """The same filter, its pages read from where a checkpoint has put them."""
+    pages = list(forgotten.pages())
+    return Forgotten(forgotten.counts, lambda number: pages[number] if number < len(pages) else b"")
+
+
+def ended(order_id: str, first: int, last: int) -> Order:
+    """An order as the fold hands it over."""
+    event = decode(b'{"event":"canceled","order_id":"o-1","ts":"2026-03-02T10:00:00Z"}')
+    assert not isinstance(event, Problem)
+    order = begin(order_id, event, first)
+    order.last = last
+    return order
+
+
+@pytest.fixture(scope="module")
+def marked() -> Forgotten:
+    """A filter that has taken many ids alike, in several generations."""
+    forgotten = Forgotten()
+    for number in range(MANY):
+        forgotten.add(f"o-{number}")
+    return forgotten
+
+
+def test_what_was_marked_is_always_found(marked: Forgotten) -> None:
+    """6.2: an event of a forgotten order is never mistaken for the first event of a new one."""
+    assert len(marked.counts) >= 2
+    assert [] == [number for number in range(MANY) if f"o-{number}" not in marked]
+
+
+def test_hardly_any_other_id_is_found(marked: Forgotten) -> None:
+    """A false mark costs a search of the log: fewer than one in ten thousand, however alike the ids are."""
+    others = [f"o-{number}" for number in range(MANY, 2 * MANY)]
+    others += [f"{kind}{number}" for kind in ("p-", "o_", "0-", "o-0") for number in range(MANY // 4)]
+    assert sum(order_id in marked for order_id in others) <= len(others) // 10_000
+
+
+def test_a_stored_filter_finds_what_was_marked(marked: Forgotten) -> None:
+    """7: marks survive a checkpoint, and so do those that come after it."""
+    again = stored(marked)
+    for number in range(MANY, MANY + 1000):
+        again.add(f"o-{number}")
+    again = stored(again)
+    assert [] == [number for number in range(0, MANY + 1000, 7) if f"o-{number}" not in again]
+
+
+def test_pages_that_nobody_asked_for_are_not_read(marked: Forgotten) -> None:
+    """Starting costs the same after ten million orders: a look-up reads a page of each generation."""
+    pages, read = list(marked.pages()), list[int]()
+
+    def fetch(number: int) -> bytes:
+        read.append(number)
+        return pages[number]
+
+    again = Forgotten(marked.counts, fetch)
+    assert [] == read
+    assert "o-7" in again
+    assert "nobody" not in again
+    assert len(read) <= 2 * len(marked.counts)
+
+
+def test_one_id_marked_again_takes_no_room() -> None:
+    """An order that comes back for ever does not fill the filter."""
+    forgotten = Forgotten()
+    for _ in range(100):
+        forgotten.add("o-1")
+    assert [1] == forgotten.counts
+
+
+def test_a_generation_that_is_full_is_followed_by_a_larger_one(marked: Forgotten) -> None:
+    """The filter grows with what it has taken; the sum of its counts is what it holds, but for false marks."""
+    assert MANY * 0.999 <= sum(marked.counts) <= MANY
+    assert marked.counts[0] == 4 * memory.PAGE_BYTES // 4
+
+
+IDS = st.text(st.characters(exclude_characters="\0", codec="utf-8"), max_size=40)
+
+
+@given(IDS, IDS)
+def test_fingerprints_are_the_same_on_every_machine_and_differ(one: str, other: str) -> None:
+    """1.4: no randomness of the process; ids are told apart by all their bytes."""
+    assert fingerprint(one) == fingerprint(one) < 1 << 127
+    assert one == other or fingerprint(one) != fingerprint(other)
+    assert 140_319_033_903_347_203_879_502_441_680_098_120_894 == fingerprint("o-1")
+
+
+def test_spans_survive_a_store() -> None:
+    """6.1: where the events of ended orders lie, those of an earlier checkpoint too."""
+    kept = Memory()
+    kept.keep([ended(f"o-{number}", number, number + 5) for number in range(500)], START)
+    pages = kept.spans(None)
+    again = Memory(len(pages), lambda number: pages[number])
+    again.keep([ended("o-7", 7, 9000), ended("new", 1, 2)], START + DAY)
+    pages_again = again.spans(None)
+    last = Memory(len(pages_again), lambda number: pages_again[number])
+
+    assert len(pages_again) > 1
+    assert [(number, number + 5, START) for number in range(500) if number != 7] == [
+        last.find(f"o-{number}") for number in range(500) if number != 7
+    ]
+    assert (7, 9000, START + DAY) == last.find("o-7")
+    assert (1, 2, START + DAY) == last.find("new")
+    assert last.find("o-500") is None
+    assert [True, False] == [last.may_know("o-3"), last.may_know("o-500")]
+
+
+@pytest.mark.parametrize("is_stored", [False, True])
+def test_a_span_that_is_too_old_shrinks_to_a_mark(is_stored: bool) -> None:
+    """6.1: exactly the retention is kept; older ones are only known to have been there."""
+    kept = Memory()
+    kept.keep([ended("old", 10, 20)], START - timedelta(microseconds=1))
+    kept.keep([ended("at the edge", 30, 40)], START)
+    if is_stored:
+        pages = kept.spans(None)
+        kept = Memory(len(pages), lambda number: pages[number])
+    else:
+        kept.age(START)
+    pages_of_rest = kept.spans(START)
+    marks = list(kept.forgotten.pages())
+    again = Memory(
+        len(pages_of_rest),
+        lambda number: pages_of_rest[number],
+        Forgotten(kept.forgotten.counts, lambda number: marks[number]),
+    )
+
+    assert (0, None, None) == again.find("old")
+    assert (30, 40, START) == again.find("at the edge")
+    assert again.find("nobody") is None
+
+
+def test_an_order_that_comes_back_is_aged_from_then_on() -> None:
+    """6.1: the last event counts, not the first leaving."""
+    kept = Memory()
+    kept.keep([ended("o-1", 1, 2)], START)
+    kept.keep([ended("o-2", 3, 4)], START + DAY)
+    kept.keep([ended("o-1", 1, 9)], START + 2 * DAY)
+    kept.age(START + 2 * DAY)
+
+    assert (1, 9, START + 2 * DAY) == kept.find("o-1")
+    assert (0, None, None) == kept.find("o-2")

@@ -1,0 +1,99 @@
+"""Where ledgers lie and what they are called: team ids, directories, symbolic links."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from compactor import BadTeam, Ledger, discover
+from compactor.ledger.places import place_of
+from tests.cases import LOG
+from tests.faults import orders
+
+Event = Callable[..., dict[str, Any]]
+
+
+@pytest.fixture
+def alpha(data: Path) -> Path:
+    """The ledger of team alpha, compacted."""
+    path = data / "team" / "alpha"
+    path.mkdir(parents=True)
+    (path / LOG).write_bytes(orders(0, 9))
+    Ledger(path).compact()
+    return path
+
+
+@pytest.mark.parametrize(
+    "team_id", ["", ".", "..", "../x", "a/b", "-a", "_a", ".a", "a b", "ä", "a\n", "a" * 65, "a\0"], ids=repr
+)
+def test_a_bad_team_id_is_refused_before_a_path_is_built(team_id: str, data: Path) -> None:
+    """1.1: letters, digits, dot, underscore, hyphen; the first a letter or digit; 64 at most."""
+    with pytest.raises(BadTeam, match="is no team id"):
+        Ledger(data, team_id=team_id)
+    with pytest.raises(BadTeam, match="is no team id"):
+        discover(data, team_id)
+
+
+@pytest.mark.parametrize("team_id", ["a", "0", "A.b_c-d", "a" * 64])
+def test_a_good_team_id_is_a_directory_below_team(team_id: str, data: Path) -> None:
+    """1.1: and the ledger there has its name."""
+    assert data / "team" / team_id == place_of(data, team_id).path
+    assert team_id == Ledger(data / "team" / team_id).team_id or (data / "team" / team_id).exists()
+
+
+def test_a_ledger_below_team_is_named_by_its_directory(alpha: Path, placed: Event) -> None:
+    """1.2: from the first line on; events of another team are set aside."""
+    with Ledger(alpha) as ledger:
+        assert {"alpha"} == {trade["team_id"] for trade in ledger.trades()}
+    with (alpha / LOG).open("a") as log:
+        log.write(json.dumps(placed(team_id="bravo")) + "\n")
+    assert "alpha" == Ledger(alpha).compact().team_id
+    assert "wrong_team" == [finding["kind"] for finding in Ledger(alpha).findings()][-1]
+
+
+def test_any_other_ledger_is_named_by_its_events(data: Path, placed: Event) -> None:
+    """1.2: `default` until one says it."""
+    ledger = Ledger(data)
+    ledger.append([placed()])
+    assert ("default", "default") == (ledger.compact().team_id, ledger.team_id)
+    ledger.append([placed("o2", team_id="bravo")])
+    assert ("bravo", "bravo") == (ledger.compact().team_id, ledger.team_id)
+    assert {"bravo"} == {row["team_id"] for row in ledger.pending_orders()}
+    ledger.close()
+    assert "bravo" == Ledger(data).compact().team_id
+
+
+def test_ledgers_are_found_by_their_logs(alpha: Path, data: Path) -> None:
+    """1 and 1.2: every team with a log, by name, and the directory itself."""
+    for name in ("charlie", "bravo"):
+        (data / "team" / name).mkdir()
+    (data / "team" / "charlie" / LOG).touch()
+    (data / "team" / "_odd").mkdir()
+    (data / "team" / "_odd" / LOG).touch()
+    (data / LOG).touch()
+    found = [(place.team_id, place.path, place.problem is None) for place in discover(data)]
+    team = data / "team"
+    assert [(None, data, True), ("_odd", team / "_odd", False), ("alpha", alpha, True)] == found[:3]
+    assert [("charlie", team / "charlie", True)] == found[3:]
+
+
+@pytest.mark.parametrize("what", ["team", "log"])
+def test_a_symbolic_link_that_leads_out_is_refused(what: str, alpha: Path, data: Path) -> None:
+    """1.1: a ledger lies in the data directory; a link within it is fine."""
+    outside = data.parent / "outside"
+    outside.mkdir()
+    (outside / LOG).write_bytes(b"")
+    bravo = data / "team" / "bravo"
+    if what == "team":
+        bravo.symlink_to(outside)
+    else:
+        bravo.mkdir()
+        (bravo / LOG).symlink_to(outside / LOG)
+    (data / "team" / "charlie").symlink_to(alpha)
+    one_by_one = [place for team in ("alpha", "bravo", "charlie") for place in discover(data, team)]
+    for places in (discover(data), one_by_one):
+        assert ["alpha", "bravo", "charlie"] == [place.team_id for place in places]
+        assert [True, False, True] == [place.problem is None for place in places]
+        assert f"leads out of {data} to {outside}" in str(places[1].problem)
