@@ -6,6 +6,7 @@ until the file is synced, and a new name survives only once its directory is syn
 """
 
 import errno
+from collections.abc import Iterable
 from pathlib import Path
 
 from compactor.ledger.files import Files, Identity
@@ -122,7 +123,8 @@ class Disk(Files):
         self.call(path)
         self._names[path].durable = self._names[path].data
 
-    def write_new(self, path: Path, data: bytes) -> None:
+    def write_new(self, path: Path, parts: Iterable[bytes | bytearray]) -> None:
+        data = b"".join(parts)
         self.call(path)
         inode = self._new(path)
         self.call(path, half=data)

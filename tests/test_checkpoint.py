@@ -25,7 +25,7 @@ def slot_of(generation: int, log: bytes = b"") -> bytes:
     fold = Fold("alpha", lambda order_id, first, end: [])
     fold.feed(log, 0)
     fold.take_derived()
-    return encode_slot(fold, generation, 1, Written(len(log), checksum(log)), WRITTEN, WRITTEN)
+    return b"".join(encode_slot(fold, generation, 1, Written(len(log), checksum(log)), WRITTEN, WRITTEN))
 
 
 def open_slot(data: bytes) -> Slot:
@@ -92,7 +92,7 @@ def test_slots_alternate() -> None:
     slots = Slots(STATE, disk)
     found = []
     for generation in range(1, 5):
-        slots.write(slot_of(generation))
+        slots.write([slot_of(generation)])
         newest = Slots(STATE, disk).open_newest()
         assert newest is not None
         found.append((newest.path.name, newest.header.generation))
@@ -110,7 +110,7 @@ def test_the_newest_good_slot_serves_and_the_other_is_written_next(newest: int) 
     assert slot is not None
     assert (STATE / SLOTS[newest], 7) == (slot.path, slot.header.generation)
 
-    slots.write(slot_of(8))
+    slots.write([slot_of(8)])
     assert [slot_of(7), slot_of(8)] == [disk.take(STATE / SLOTS[newest]), disk.take(STATE / SLOTS[1 - newest])]
 
 

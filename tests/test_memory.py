@@ -19,7 +19,7 @@ MANY = 100_000
 
 def stored(forgotten: Forgotten) -> Forgotten:
     """The same filter, its pages read from where a checkpoint has put them."""
-    pages = list(forgotten.pages())
+    pages = [bytes(page) for page in forgotten.pages()]
     return Forgotten(forgotten.counts, lambda number: pages[number] if number < len(pages) else b"")
 
 
@@ -65,7 +65,7 @@ def test_a_stored_filter_finds_what_was_marked(marked: Forgotten) -> None:
 
 def test_pages_that_nobody_asked_for_are_not_read(marked: Forgotten) -> None:
     """Starting costs the same after ten million orders: a look-up reads a page of each generation."""
-    pages, read = list(marked.pages()), list[int]()
+    pages, read = [bytes(page) for page in marked.pages()], list[int]()
 
     def fetch(number: int) -> bytes:
         read.append(number)
@@ -135,7 +135,7 @@ def test_a_span_that_is_too_old_shrinks_to_a_mark(is_stored: bool) -> None:
     else:
         kept.age(START)
     pages_of_rest = kept.spans(START)
-    marks = list(kept.forgotten.pages())
+    marks = [bytes(page) for page in kept.forgotten.pages()]
     again = Memory(
         len(pages_of_rest),
         lambda number: pages_of_rest[number],

@@ -91,12 +91,12 @@ class Forgotten:
             page = self._pages[number] = bytearray(stored or PAGE_BYTES)
         return page
 
-    def pages(self) -> Iterator[bytes]:
+    def pages(self) -> Iterator[bytes | bytearray]:
         """Every page in order, as it is to be stored; an empty one where nothing is marked in it."""
         for number in range(_LAYOUT[len(self.counts)][0]):
             page = self._pages.get(number)
             if page is not None:
-                yield bytes(page)
+                yield page
             else:
                 yield self._fetch(number) if self._fetch is not None else b""
 

@@ -31,7 +31,7 @@ _MAGIC = b"compactor checkpoint\n"
 _HEAD = struct.Struct("<I16s")
 
 
-def checksum(data: bytes) -> bytes:
+def checksum(data: bytes | bytearray) -> bytes:
     """Sixteen bytes that tell damage."""
     return blake2b(data, digest_size=16).digest()
 
@@ -129,18 +129,20 @@ class Slot:
         self._reader.close()
 
 
-def encode_slot(fold: Fold, generation: int, inode: int, log: Written, trades: Written, findings: Written) -> bytes:
-    """A slot's bytes for the state of a fold."""
-    parts: list[bytes] = []
+def encode_slot(
+    fold: Fold, generation: int, inode: int, log: Written, trades: Written, findings: Written
+) -> list[bytes | bytearray]:
+    """A slot for the state of a fold, as the parts of its bytes: the pages of marks are not copied."""
+    parts: list[bytes | bytearray] = []
     place = 0
 
-    def chunk(data: bytes) -> Chunk:
+    def chunk(data: bytes | bytearray) -> Chunk:
         nonlocal place
         parts.append(data)
         place += len(data)
         return Chunk(place - len(data), len(data), checksum(data))
 
-    def chunks(pages: Iterable[bytes]) -> list[Chunk]:
+    def chunks(pages: Iterable[bytes | bytearray]) -> list[Chunk]:
         return [chunk(page) for page in pages]
 
     header = Header(
@@ -153,7 +155,7 @@ def encode_slot(fold: Fold, generation: int, inode: int, log: Written, trades: W
         marked=fold.memory.forgotten.counts,
     )  # fmt: skip
     body = msgspec.msgpack.encode(header)
-    return b"".join((_MAGIC, _HEAD.pack(len(body), checksum(body)), body, *parts))
+    return [_MAGIC, _HEAD.pack(len(body), checksum(body)), body, *parts]
 
 
 class Slots:
@@ -196,7 +198,7 @@ class Slots:
         self.damaged.append(str(damage))
         self._files.rename(damage.path, damage.path.with_name(damage.path.name + ".damaged"))
 
-    def write(self, data: bytes) -> None:
+    def write(self, parts: Iterable[bytes | bytearray]) -> None:
         """Put a checkpoint into the slot that is not the newest; returns when it is durable."""
-        replace(self._files, self._state / SLOTS[self._next], data)
+        replace(self._files, self._state / SLOTS[self._next], parts)
         self._next = 1 - self._next

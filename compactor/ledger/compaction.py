@@ -258,7 +258,7 @@ class Compactor:
             # Before the first checkpoint this may be anybody's file, such as one of the old layout.
             self._files.rename(path, path.with_name(PENDING + ".before"))
         if lines:
-            replace(self._files, path, lines)
+            replace(self._files, path, [lines])
         else:
             self._files.remove(path)
             self._files.sync_directory(self.path)
@@ -266,6 +266,6 @@ class Compactor:
     def _write_checkpoint(self, fold: Fold) -> None:
         self._generation += 1
         trades, findings = self._trades.written(), self._findings.written()
-        data = encode_slot(fold, self._generation, self._inode, self._log_written, trades, findings)
-        self._slots.write(data)
-        self._checkpoint_at, self._checkpoint_bytes = self._offset, max(CHECKPOINT_BYTES_MIN, len(data))
+        parts = encode_slot(fold, self._generation, self._inode, self._log_written, trades, findings)
+        self._slots.write(parts)
+        self._checkpoint_at, self._checkpoint_bytes = self._offset, max(CHECKPOINT_BYTES_MIN, sum(map(len, parts)))

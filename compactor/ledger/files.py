@@ -10,6 +10,7 @@ import errno
 import fcntl
 import os
 import stat
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -80,11 +81,12 @@ class Files:
         finally:
             os.close(descriptor)
 
-    def write_new(self, path: Path, data: bytes) -> None:
+    def write_new(self, path: Path, parts: Iterable[bytes | bytearray]) -> None:
         """Write a file from the start and make its bytes durable; its name is not durable yet."""
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
         try:
-            write_all(descriptor, data, path)
+            for part in parts:
+                write_all(descriptor, part, path)
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
@@ -155,7 +157,7 @@ class _OpenFile:
         os.close(self._descriptor)
 
 
-def write_all(descriptor: int, data: bytes, path: Path) -> None:
+def write_all(descriptor: int, data: bytes | bytearray, path: Path) -> None:
     """Write all of it, going on after a short write; the error that stops it carries the file's name."""
     rest = memoryview(data)
     try:
@@ -165,10 +167,10 @@ def write_all(descriptor: int, data: bytes, path: Path) -> None:
         raise OSError(error.errno, error.strerror, str(path)) from None
 
 
-def replace(files: Files, path: Path, data: bytes) -> None:
+def replace(files: Files, path: Path, parts: Iterable[bytes | bytearray]) -> None:
     """Put a new version of a file in place; returns when it will survive a power loss. Readers see the old or the new
     one, whole."""
     temporary = path.with_name(path.name + ".tmp")
-    files.write_new(temporary, data)
+    files.write_new(temporary, parts)
     files.rename(temporary, path)
     files.sync_directory(path.parent)
