@@ -3,6 +3,7 @@
 
 DATA ?= data
 TESTS ?= tests
+MINUTES ?= 10
 PYTHON ?= python3
 VENV ?= .venv
 PY ?= $(VENV)/bin/python
@@ -18,7 +19,7 @@ LAY_SAMPLE = mkdir -p "$$(dirname '$(DATA)')" && cp -R fixtures/sample '$(DATA)'
   echo 'Laid the sample of fixtures/sample into $(DATA)/ (delete it whenever you like).'
 
 .DEFAULT_GOAL := help
-.PHONY: help compact sample test faults check format bench clean
+.PHONY: help compact sample test faults soak check format bench bench-latency clean
 
 help:
 	@echo 'compactor: an append-only log of order events becomes open orders and trades, exactly once.'
@@ -29,9 +30,11 @@ help:
 	@echo '  make sample             lay the sample into data/ again, where there is no data/'
 	@echo '  make test               run the tests (one file: make test TESTS=tests/test_cli.py)'
 	@echo '  make faults             kill and fail the program at every system call (minutes; needs strace)'
+	@echo '  make soak MINUTES=10    writers and daemon killed at random, disk full, files damaged; then every byte is checked'
 	@echo '  make check              formatting, style, types, layers; changes nothing'
 	@echo '  make format             put formatting and imports in order'
 	@echo '  make bench              measure against DuckDB, Polars, jq and SQLite on this machine'
+	@echo '  make bench-latency      from the write of an event to the new pending orders, beside the floor of this machine'
 	@echo '  make clean              remove .venv and caches; data/ is never touched'
 	@echo
 	@echo 'Begin with make compact, then look: .venv/bin/compactor show pending'
@@ -52,6 +55,9 @@ test: $(TEST)
 faults: $(TEST)
 	@PYTHONDONTWRITEBYTECODE=1 $(PY) -m tests.faults
 
+soak: $(TEST)
+	@PYTHONDONTWRITEBYTECODE=1 $(PY) -m tests.soak --minutes $(MINUTES)
+
 check: $(CHECK)
 	$(PY) -m ruff format --check .
 	$(PY) -m ruff check .
@@ -64,6 +70,9 @@ format: $(CHECK)
 
 bench: $(BENCH)
 	@$(PY) -m compactor.bench $(ARGS)
+
+bench-latency: $(BASE)
+	@$(PY) -m compactor.bench.latency $(ARGS)
 
 clean:
 	rm -rf '$(VENV)' dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
