@@ -6,9 +6,9 @@ and the law tests compare the two. What surprises: the fold asks for old lines t
 an order that has left the state.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
-from operator import attrgetter
 
 import msgspec
 
@@ -55,7 +55,6 @@ class Counts(msgspec.Struct):
     findings: int = 0
 
 
-_last = attrgetter("last")
 _encode = msgspec.msgpack.Encoder().encode
 _decode_order = msgspec.msgpack.Decoder(Order).decode
 
@@ -82,8 +81,9 @@ class Fold:
         self._recall = recall
         self._retention = retention
         self._kept_ended = kept_ended
-        self.ended = 0
-        """How many ended orders are whole in the state."""
+        self.leaving: deque[Order] = deque()
+        """Orders that ended, or have no status of their own, and are whole in the state: those that did first in front.
+        """
         self._rows: dict[str, tuple[tuple[int, str], bytes]] | None = None
         self.touched: set[str] | None = None
         """The orders whose rows may have changed; None until the rows have been written once."""
@@ -105,8 +105,8 @@ class Fold:
                     offset += len(line) + 1
             else:
                 feed_short(self, lines, events, offset)
-        if self.ended >= self._kept_ended:
-            self._shrink(self._kept_ended // 2)
+        if len(self.leaving) > self._kept_ended:
+            self._shrink(self._kept_ended)
 
     def feed_too_long(self, head: bytes, offset: int, length: int) -> None:
         """Report a line that nobody can hold in memory by its first bytes and its length."""
@@ -166,7 +166,8 @@ class Fold:
             apply(order, event, entry)
         else:
             apply_leg(order, event, leg, entry)
-        self.ended += order.ended and not was_ended
+        if (order.ended and not was_ended) or not order.status:
+            self.leaving.append(order)
         if self.touched is not None:
             self.touched.add(order_id)
 
@@ -199,7 +200,8 @@ class Fold:
         found = self._refold(order_id, self._recall(order_id, first, end), here)
         if found is not None:
             self.orders[order_id] = found
-            self.ended += found.ended
+            if not found.open:
+                self.leaving.append(found)
         return found
 
     def _refold(self, order_id: str, lines: Iterable[tuple[int, bytes]], here: int) -> Order | None:
@@ -223,18 +225,20 @@ class Fold:
         return order
 
     def _shrink(self, kept: int = 0) -> None:
-        """Let ended orders leave the state; what is remembered of them is where their lines are.
+        """Let ended orders leave the state, all but those that ended last; what is remembered of them is where their
+        lines are.
 
-        Those that had an event last may stay: a fill that is delivered again mostly comes soon.
+        The last ones stay, because a fill that is delivered again mostly comes soon.
         """
-        ended = [order for order in self.orders.values() if order.ended or not order.status]
-        if kept:
-            ended.sort(key=_last)
-            del ended[-kept:]
-        self.memory.keep(ended, self.clock)
-        for order in ended:
-            del self.orders[order.order_id]
-        self.ended -= sum(order.ended for order in ended)
+        leaving, orders = self.leaving, self.orders
+        gone: list[Order] = []
+        while len(leaving) > kept:
+            order = leaving.popleft()
+            # An order that had no status may have opened since, and may have left and been built again as another one.
+            if not order.open and orders.get(order.order_id) is order:
+                del orders[order.order_id]
+                gone.append(order)
+        self.memory.keep(gone, self.clock)
         limit = self.oldest_kept()
         if limit is not None:
             self.memory.age(limit)

@@ -134,7 +134,7 @@ def feed_short(fold: "Fold", lines: list[bytes], events: list[Any], offset: int)
                     order.filled, order.source = filled, source
                     if is_final:
                         order.status, order.ended = "filled", True
-                        fold.ended += 1
+                        fold.leaving.append(order)
                     elif order.status not in REQUESTS:
                         order.status = "partially_filled"
             elif order.ended or at <= order.updated or order.target is None:
@@ -234,7 +234,7 @@ def _set_status(fold: "Fold", order: Order, event: Any) -> bool:
         return False
     if row.effect is Effect.ENDS:
         order.ended = True
-        fold.ended += 1
+        fold.leaving.append(order)
     elif row.effect is Effect.REQUESTS and order.status not in REQUESTS:
         order.before = order.status
     order.status = row.status
