@@ -30,6 +30,8 @@ if TYPE_CHECKING:
         LogRewritten,
         NoLedger,
         RejectedEvents,
+        SegmentDamaged,
+        TooMuch,
         discover,
     )
 
@@ -48,6 +50,8 @@ __all__ = [
     "LogRewritten",
     "NoLedger",
     "RejectedEvents",
+    "SegmentDamaged",
+    "TooMuch",
     "__version__",
     "discover",
 ]

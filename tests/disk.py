@@ -2,7 +2,8 @@
 
 It stands in for `compactor.ledger.files.Files`, call for call, so that the commit protocol can be stopped at each of
 its steps thousands of times. What it models is what files were measured to do: appended bytes survive as any prefix
-until the file is synced, and a new name survives only once its directory is synced.
+until the file is synced, and a new name survives only once its directory is synced, a new directory once the one above
+it is.
 """
 
 import errno
@@ -23,6 +24,18 @@ class Inode:
         self.number = number
         self.data = b""
         self.durable = b""
+        self.holes: list[tuple[int, int]] = []
+        self.durable_holes: list[tuple[int, int]] = []
+
+    def sync(self) -> None:
+        """What it holds now will survive."""
+        self.durable, self.durable_holes = self.data, list(self.holes)
+
+    def punched(self, data: bytes) -> bytes:
+        """Some bytes of this file with NULs where holes are."""
+        for start, end in self.holes:
+            data = data[:start] + bytes(end - start) + data[end:]
+        return data
 
 
 class Disk(Files):
@@ -32,6 +45,8 @@ class Disk(Files):
     def __init__(self) -> None:
         self._names: dict[Path, Inode] = {}
         self._durable_names: dict[Path, Inode] = {}
+        self._directories: dict[Path, bool] = {}
+        self._changes: dict[Path, int] = {}
         self._made = 0
         self._locked = False
         self._dead = False
@@ -39,6 +54,7 @@ class Disk(Files):
         self.stop_at = 0
         self.fail_at = 0
         self.error = errno.ENOSPC
+        self.can_punch = True
 
     # The world around the process.
 
@@ -57,6 +73,11 @@ class Disk(Files):
         """Another process removes a file."""
         self._names.pop(path, None)
         self._durable_names.pop(path, None)
+        self._touch(path.parent)
+
+    def all_files(self) -> dict[Path, bytes]:
+        """Every file and what it holds, without this counting as a call."""
+        return {path: inode.data for path, inode in self._names.items()}
 
     def restart(self) -> None:
         """A new process starts on the same machine."""
@@ -65,16 +86,27 @@ class Disk(Files):
 
     def lose_power(self, keep: float) -> None:
         """The machine restarts: of what was not synced only the given part of each file is left."""
+        lost = {path for path, durable in self._directories.items() if not durable}
+        self._directories = {path: True for path in self._directories if path not in lost}
+        self._changes = {path: changes for path, changes in self._changes.items() if path not in lost}
+        self._durable_names = {path: one for path, one in self._durable_names.items() if path.parent not in lost}
         self._names = dict(self._durable_names)
         for inode in self._names.values():
-            rest = inode.data[len(inode.durable) :] if inode.data.startswith(inode.durable) else b""
-            inode.data = inode.durable = inode.durable + rest[: int(len(rest) * keep)]
+            grew = inode.data.startswith(inode.punched(inode.durable))
+            rest = inode.data[len(inode.durable) :] if grew else b""
+            # That a hole was punched may be forgotten too: then its bytes are back.
+            inode.holes = inode.durable_holes = inode.holes if keep >= 0.5 else inode.durable_holes
+            inode.data = inode.durable = inode.punched(inode.durable + rest[: int(len(rest) * keep)])
         self.restart()
 
     def _new(self, path: Path) -> Inode:
         self._made += 1
         inode = self._names[path] = Inode(self._made)
+        self._touch(path.parent)
         return inode
+
+    def _touch(self, directory: Path) -> None:
+        self._changes[directory] = self._changes.get(directory, 0) + 1
 
     def call(self, path: Path, half: bytes | None = None) -> None:
         """Count a call; at the one that stops or fails, an append leaves half of its bytes."""
@@ -121,7 +153,7 @@ class Disk(Files):
 
     def sync(self, path: Path) -> None:
         self.call(path)
-        self._names[path].durable = self._names[path].data
+        self._names[path].sync()
 
     def write_new(self, path: Path, parts: Iterable[bytes | bytearray]) -> None:
         data = b"".join(parts)
@@ -135,16 +167,46 @@ class Disk(Files):
     def rename(self, source: Path, target: Path) -> None:
         self.call(source)
         self._names[target] = self._names.pop(source)
+        self._touch(target.parent)
 
     def remove(self, path: Path) -> None:
         self.call(path)
         self._names.pop(path, None)
+        self._touch(path.parent)
 
     def make_directory(self, path: Path) -> None:
         self.call(path)
+        self._directories.setdefault(path, False)
+
+    def names(self, path: Path) -> list[str]:
+        self.call(path)
+        return [name.name for name in self._names if name.parent == path]
+
+    def changed(self, path: Path) -> int | None:
+        self.call(path)
+        return self._changes.get(path)
+
+    def punch(self, path: Path, start: int, length: int) -> bool:
+        if self._dead:
+            raise Stopped
+        try:
+            self.call(path)
+        except Stopped:
+            # Killed in the middle: a part of the range is given back.
+            self._punch(path, start, start + length // 2)
+            raise
+        if self.can_punch:
+            self._punch(path, start, start + length)
+        return self.can_punch
+
+    def _punch(self, path: Path, start: int, end: int) -> None:
+        inode = self._names[path]
+        inode.holes.append((start, end))
+        inode.data = inode.punched(inode.data)
 
     def sync_directory(self, path: Path) -> None:
         self.call(path)
+        self._directories.update({one: True for one in self._directories if one.parent == path})
         below = {name: inode for name, inode in self._names.items() if name.parent == path}
         kept = {name: inode for name, inode in self._durable_names.items() if name.parent != path}
         self._durable_names = {**kept, **below}
@@ -177,9 +239,16 @@ class DiskReader:
         self._disk.call(self._path)
         return self._inode.data[offset : offset + length]
 
+    def data_from(self, offset: int) -> int:
+        self._disk.call(self._path)
+        for start, end in sorted(self._inode.holes):
+            if start <= offset < end:
+                offset = end
+        return offset
+
     def sync(self) -> None:
         self._disk.call(self._path)
-        self._inode.durable = self._inode.data
+        self._inode.sync()
 
     def close(self) -> None:
         pass

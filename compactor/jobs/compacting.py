@@ -38,25 +38,36 @@ class Outcome(msgspec.Struct, frozen=True):
 
 
 def compact_all(
-    data: Path, *, team: str | None = None, workers: int | None = None, progress: Progress | None = None
+    data: Path,
+    *,
+    team: str | None = None,
+    workers: int | None = None,
+    progress: Progress | None = None,
+    retention_days: int | None = 7,
+    checkpoint: bool = False,
 ) -> list[Outcome]:
     """Compact the ledgers of `data` (or only `team`'s) and return one outcome for each, ordered by team id.
 
     Returns after every ledger's files are on disk. `workers` processes at most (default: one per processor).
     `progress(bytes_done, bytes_total)` is called now and then from this process. Never raises for one ledger's sake;
-    KeyboardInterrupt ends the workers and leaves each ledger as after its last commit.
+    KeyboardInterrupt ends the workers and leaves each ledger as after its last commit. With `checkpoint` every ledger
+    gets one, however little was new.
     """
+
+    def compact_one(index: int) -> Outcome:
+        return _compact_one(places[index], board.reporter(index), retention_days, checkpoint)
+
     places = discover(data, team)
     sizes = [_log_bytes(place) for place in places]
     workers = workers or os.cpu_count() or 1
     board = _Board(sizes, progress)
     if len(places) < 2 or workers == 1 or sum(sizes) < INLINE_BYTES_MAX:
         with _collector_paused():
-            return [_compact_one(place, board.reporter(index)) for index, place in enumerate(places)]
+            return [compact_one(index) for index in range(len(places))]
     outcomes: dict[int, Outcome] = {}
 
     def work(index: int) -> bytes:
-        return msgspec.msgpack.encode(_compact_one(places[index], board.reporter(index)))
+        return msgspec.msgpack.encode(compact_one(index))
 
     batches = plan_batches(sizes)
     for index, result in run_forked(batches, work, workers=workers, on_poll=board.show if progress else None):
@@ -77,13 +88,15 @@ def plan_batches(sizes: Sequence[int]) -> list[list[int]]:
     return batches
 
 
-def _compact_one(place: LedgerPlace, progress: Progress | None) -> Outcome:
+def _compact_one(
+    place: LedgerPlace, progress: Progress | None, retention_days: int | None, checkpoint: bool
+) -> Outcome:
     path = str(place.path)
     if place.problem is not None:
         return Outcome(name_of(place), path, error=bad_place(place))
     try:
-        with Ledger(place.path, team_id=place.team_id) as ledger:
-            compaction = ledger.compact(progress=progress)
+        with Ledger(place.path, team_id=place.team_id, retention_days=retention_days) as ledger:
+            compaction = ledger.compact(progress=progress, checkpoint=checkpoint)
         return Outcome(compaction.team_id, path, compaction=compaction)
     except Exception as error:
         return Outcome(name_of(place), path, error=failure_of(error, path))

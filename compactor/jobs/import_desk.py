@@ -78,14 +78,28 @@ def known_events(log: Path, meter: Meter | None = None) -> Iterator[KnownEvent]:
     """The events of a log that can be read at a glance; whatever else stands in it is for the fold."""
     if not log.exists():
         return
-    with log.open("rb") as file:
-        for line in file:
-            if meter is not None:
-                meter.add(len(line))
-            try:
-                yield _decode_known(line)
-            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-                continue
+    for line in _lines_of(log):
+        if meter is not None:
+            meter.add(len(line) + 1)
+        try:
+            yield _decode_known(line)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            continue
+
+
+def _lines_of(log: Path) -> Iterator[bytes]:
+    """The lines of a log, sealed or not, and its unfinished last one."""
+    rest = b""
+    for piece in Ledger(log.parent).cat(0, log.stat().st_size):
+        first, *lines = piece.split(b"\n")
+        if not lines:
+            rest += first
+            continue
+        yield rest + first
+        rest = lines.pop()
+        yield from lines
+    if rest:
+        yield rest
 
 
 def key_of(event: Fields) -> bytes:

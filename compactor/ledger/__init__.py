@@ -11,6 +11,8 @@ from compactor.ledger.errors import (
     LogRewritten,
     NoLedger,
     RejectedEvents,
+    SegmentDamaged,
+    TooMuch,
 )
 from compactor.ledger.ledger import Ledger
 from compactor.ledger.places import LedgerPlace, discover
@@ -32,5 +34,7 @@ __all__ = [
     "LogRewritten",
     "NoLedger",
     "RejectedEvents",
+    "SegmentDamaged",
+    "TooMuch",
     "discover",
 ]

@@ -7,7 +7,7 @@ from which the next one reaches the same bytes; one that fails takes back what i
 
 import time
 from collections.abc import Callable, Iterable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from msgspec import Struct
@@ -15,10 +15,11 @@ from msgspec import Struct
 from compactor.core.derived import encode_lines
 from compactor.core.fold import Fold
 from compactor.ledger.checkpoint import FOLD_VERSION, FORMAT, Damaged, Slot, Slots, encode_slot
-from compactor.ledger.errors import NoLedger, from_os
+from compactor.ledger.errors import NoLedger, TooMuch, from_os
 from compactor.ledger.files import Files, replace
-from compactor.ledger.log import Log
+from compactor.ledger.log import Log, open_log
 from compactor.ledger.places import FINDINGS, LOG, PENDING, STATE, TRADES
+from compactor.ledger.segments import Segments
 from compactor.ledger.tail import Tail
 
 CHECKPOINT_BYTES_MIN = 1 << 18
@@ -57,6 +58,8 @@ class Compactor:
 
     def __init__(self, path: Path, team_id: str | None, retention: timedelta | None, files: Files) -> None:
         self.path = path
+        self.segments = Segments(path, files)
+        """What is sealed of the log, as of the last pass."""
         self._team_id = team_id
         self._retention = retention
         self._files = files
@@ -69,6 +72,7 @@ class Compactor:
         self._offset = 0
         self._checkpoint_at: int | None = None
         self._checkpoint_bytes = 0
+        self._readable_bytes: int | None = None
         self._trades = Tail(path / TRADES, files)
         self._findings = Tail(path / FINDINGS, files)
 
@@ -84,11 +88,17 @@ class Compactor:
             self._slot.close()
             self._slot = None
 
-    def run(self, progress: Progress | None = None, checkpoint: bool = False) -> Compaction:
-        """Fold what is new and commit it; with `checkpoint` write one however little is new. Raises LedgerError."""
+    def run(
+        self, progress: Progress | None = None, checkpoint: bool = False, limit_bytes: int | None = None
+    ) -> Compaction:
+        """Fold what is new and commit it; with `checkpoint` write one however little is new.
+
+        Raises LedgerError: TooMuch where more than `limit_bytes` would have to be read, new ones and old ones together.
+        """
         started = time.perf_counter()
+        self._readable_bytes = limit_bytes
         try:
-            log = self._log = Log(self.path / LOG, self._files.open(self.path / LOG))
+            log = self._log = open_log(self.path, self._files, self.segments)
         except FileNotFoundError:
             raise NoLedger(self.path, f"there is no {LOG}; append events to it first") from None
         except OSError as error:
@@ -121,6 +131,7 @@ class Compactor:
             try:
                 fold = self._load(log)
                 before = (fold.counts.events, fold.counts.trades, fold.counts.findings, self._offset)
+                self._spend(size - self._offset)
                 log.sync()
                 self._advance(fold, log, size, progress)
                 self._commit(fold, log, final=True, checkpoint=checkpoint)
@@ -138,6 +149,16 @@ class Compactor:
         )  # fmt: skip
 
     # From the checkpoint.
+
+    @property
+    def clock(self) -> datetime | None:
+        """The log's own clock (6.1), as far as it is in memory."""
+        return self._fold.clock if self._fold is not None else None
+
+    @property
+    def is_ahead_of_checkpoint(self) -> bool:
+        """Whether a new process would have to fold again what this one has in memory."""
+        return self._fold is not None and self._offset != self._checkpoint_at
 
     def _load(self, log: Log) -> Fold:
         """The state to start from: what is in memory, else the newest good checkpoint, else nothing at all."""
@@ -195,7 +216,16 @@ class Compactor:
 
     def _recall(self, order_id: str, first: int, end: int) -> Iterable[tuple[int, bytes]]:
         assert self._log is not None
+        self._spend(end - first)
         return self._log.lines_naming(order_id, first, end)
+
+    def _spend(self, read_bytes: int) -> None:
+        """Count what is to be read against the limit of the pass."""
+        if self._readable_bytes is not None:
+            self._readable_bytes -= read_bytes
+            if self._readable_bytes < 0:
+                found = "this pass has to read more of the log than it may"
+                raise TooMuch(self.path, f"{found}; nothing was changed. compactor compact has no such limit")
 
     # Forward.
 

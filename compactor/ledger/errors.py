@@ -39,6 +39,14 @@ class LogRewritten(LedgerError):
     """The log is another file, shorter, or has other bytes than when it was folded last."""
 
 
+class SegmentDamaged(LedgerError):
+    """Sealed history is missing, or is not what its seal says; it is never skipped. Nothing was changed."""
+
+
+class TooMuch(LedgerError):
+    """A pass that may read only so much would have to read more; nothing was changed."""
+
+
 class DerivedConflict(LedgerError):
     """A derived file holds bytes that do not follow from the log."""
 

@@ -32,6 +32,9 @@ class Reader(Protocol):
     def read(self, offset: int, length: int) -> bytes:
         """Up to `length` bytes; fewer only at the end of the file."""
 
+    def data_from(self, offset: int) -> int:
+        """Where the first bytes at or behind an offset lie that take up space; the size of the file if none do."""
+
     def sync(self) -> None:
         """Make what can be read durable (`fdatasync`)."""
 
@@ -104,6 +107,25 @@ class Files:
         """Make a directory if it is not there."""
         path.mkdir(exist_ok=True)
 
+    def names(self, path: Path) -> list[str]:
+        """The names in a directory; none where there is no directory."""
+        try:
+            return os.listdir(path)
+        except FileNotFoundError:
+            return []
+
+    def changed(self, path: Path) -> int | None:
+        """When names last came to a directory or went, in nanoseconds since 1970; None where there is none."""
+        try:
+            return os.stat(path).st_mtime_ns
+        except FileNotFoundError:
+            return None
+
+    def punch(self, path: Path, start: int, length: int) -> bool:
+        """Give the space of a range back; the bytes read as NULs then, and inode and size stay. False where the file
+        system cannot, or the file may only be appended to."""
+        return punch_hole(path, start, length)
+
     def sync_directory(self, path: Path) -> None:
         """Make the names in a directory durable."""
         self.sync(path)
@@ -150,6 +172,16 @@ class _OpenFile:
             data += more
         return data
 
+    def data_from(self, offset: int) -> int:
+        try:
+            return os.lseek(self._descriptor, offset, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno == errno.ENXIO:
+                return os.fstat(self._descriptor).st_size
+            if error.errno == errno.EINVAL:
+                return offset  # The file system cannot tell: all of it counts as data.
+            raise OSError(error.errno, error.strerror, str(self._path)) from None
+
     def sync(self) -> None:
         try:
             os.fdatasync(self._descriptor)
@@ -168,6 +200,40 @@ def write_all(descriptor: int, data: bytes | bytearray, path: Path) -> None:
             rest = rest[os.write(descriptor, rest) :]
     except OSError as error:
         raise OSError(error.errno, error.strerror, str(path)) from None
+
+
+_KEEP_SIZE, _PUNCH_HOLE = 0x01, 0x02
+_CANNOT_PUNCH = (errno.EOPNOTSUPP, errno.ENOSYS, errno.EPERM)
+
+
+def punch_hole(path: Path, start: int, length: int) -> bool:
+    """`fallocate` with `FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE`, which Python does not offer: through libc."""
+    # Only sealing needs it, and importing it takes a moment.
+    import ctypes
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    # The 64-bit variant, so that a 32-bit machine does not cut the offsets; musl has only one, which is 64-bit.
+    call = getattr(libc, "fallocate64", None) or getattr(libc, "fallocate", None)
+    if call is None:
+        return False
+    call.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
+    try:
+        descriptor = os.open(path, os.O_RDWR)
+    except PermissionError as error:
+        # A log that `chattr +a` protects cannot be opened so: it is kept whole.
+        if error.errno == errno.EPERM:
+            return False
+        raise
+    try:
+        while call(descriptor, _KEEP_SIZE | _PUNCH_HOLE, start, length):
+            number = ctypes.get_errno()
+            if number in _CANNOT_PUNCH:
+                return False
+            if number != errno.EINTR:
+                raise OSError(number, os.strerror(number), str(path))
+    finally:
+        os.close(descriptor)
+    return True
 
 
 def replace(files: Files, path: Path, parts: Iterable[bytes | bytearray]) -> None:

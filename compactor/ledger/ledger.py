@@ -2,10 +2,10 @@
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import msgspec
 
@@ -13,8 +13,11 @@ from compactor.ledger.compaction import Compaction, Compactor, Progress
 from compactor.ledger.errors import DerivedConflict, LockHeld, NoLedger, from_os
 from compactor.ledger.files import Files
 from compactor.ledger.places import FINDINGS, LOG, PENDING, STATE, TEAM_PATTERN, TRADES, check_team
-from compactor.ledger.reading import LedgerStatus, read_status, team_in_checkpoint, whole_lines
+from compactor.ledger.reading import LedgerStatus, read_bytes, read_status, team_in_checkpoint, whole_lines
 from compactor.ledger.writing import Appended, Durability, append_lines, check_events
+
+if TYPE_CHECKING:
+    from compactor.ledger.sealing import Sealed, Sealer
 
 LOCK = "lock"
 
@@ -47,6 +50,7 @@ class Ledger:
         self._files = files or Files()
         retention = None if retention_days is None else timedelta(days=retention_days)
         self._compactor = Compactor(self.path, self._named, retention, self._files)
+        self._sealer: Sealer | None = None
 
     @property
     def team_id(self) -> str:
@@ -71,17 +75,75 @@ class Ledger:
             raise from_os(self.path, error, "making the ledger's directory") from error
         return append_lines(self.path / LOG, lines, durability or self._durability)
 
-    def compact(self, *, progress: Progress | None = None, checkpoint: bool = False) -> Compaction:
+    def compact(
+        self, *, progress: Progress | None = None, checkpoint: bool = False, limit_bytes: int | None = None
+    ) -> Compaction:
         """Bring the derived files up to date with the log; returns when they are durable.
 
-        Costs what is new in the log. `progress` is called with bytes done and bytes in all. Raises LedgerError; the
-        derived files are then as they were.
+        Costs what is new in the log. `progress` is called with bytes done and bytes in all. With `checkpoint` the next
+        process need not fold anything again. Raises LedgerError; the derived files are then as they were. TooMuch is
+        one, where more than `limit_bytes` of the log would have to be read.
         """
         descriptor = self._lock()
         try:
-            return self._compactor.run(progress, checkpoint)
+            return self._compactor.run(progress, checkpoint, limit_bytes)
         finally:
             self._files.unlock(descriptor)
+
+    @property
+    def clock(self) -> datetime | None:
+        """The log's own clock, of the last event in time; None where nothing is in memory."""
+        return self._compactor.clock
+
+    @property
+    def sealed_bytes(self) -> int:
+        """How many bytes of the log are sealed, as of the last pass."""
+        return self._compactor.segments.sealed_end
+
+    @property
+    def segments(self) -> int:
+        """How many segments there are, as of the last pass."""
+        return len(self._compactor.segments.seals)
+
+    @property
+    def is_ahead_of_checkpoint(self) -> bool:
+        """Whether `compact(checkpoint=True)` would spare the next process any work."""
+        return self._compactor.is_ahead_of_checkpoint
+
+    def seal(
+        self,
+        *,
+        segment_bytes: int = 64 << 20,
+        segment_age: timedelta = timedelta(hours=24),
+        reclaim: Literal["punch", "never"] = "punch",
+        now: bool = False,
+        at: datetime | None = None,
+    ) -> "Sealed":
+        """Move what is finished of the log into compressed segments and give its space back; returns when durable.
+
+        Due is what has grown to `segment_bytes`, or all that is folded once its oldest event is `segment_age` old as of
+        `at` (default: this moment), or with `now` at once. Compacts first when something is due. With `reclaim="never"`
+        the log is kept whole. Raises LedgerError; what can be read is then the same as before.
+        """
+        # Most programs never seal, and zstd takes a moment to import.
+        from compactor.ledger.sealing import Sealer
+
+        descriptor = self._lock()
+        try:
+            self._sealer = self._sealer or Sealer(self._compactor, self._files)
+            return self._sealer.run(
+                segment_bytes=segment_bytes, segment_age=segment_age, reclaim=reclaim, now=now, at=at
+            )  # fmt: skip
+        finally:
+            self._files.unlock(descriptor)
+
+    def cat(self, start: int = 0, end: int | None = None) -> Iterator[bytes]:
+        """The bytes of the log from an offset up to another, segments and file as one sequence, in pieces.
+
+        Without `end` up to the last whole line; beyond the end of the log there are none. Needs no lock. Raises
+        LedgerError.
+        """
+        return read_bytes(self.path, start, end, self._files)
 
     def _lock(self) -> int:
         lock = self.path / STATE / LOCK

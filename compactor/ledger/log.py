@@ -1,7 +1,8 @@
 """The log as the compactor reads it: blocks of whole lines, and the lines of one order out of its past.
 
-Nothing here writes. A last line without its newline is not there yet; a line longer than a mebibyte is passed over
-without being held in memory.
+Sealed segments and what follows them in the file are one sequence of bytes; offsets are the same in both. Nothing here
+writes. A last line without its newline is not there yet; a line longer than a mebibyte is passed over without being
+held in memory.
 """
 
 from collections.abc import Iterator
@@ -12,7 +13,9 @@ from compactor.core.events import LINE_BYTES_MAX
 from compactor.core.lines import EXCERPT_BYTES
 from compactor.ledger.checkpoint import TAIL_BYTES, Written, checksum
 from compactor.ledger.errors import LogRewritten
-from compactor.ledger.files import Identity, Reader
+from compactor.ledger.files import Files, Identity, Reader
+from compactor.ledger.places import LOG
+from compactor.ledger.segments import Segments
 
 BLOCK_BYTES = 1 << 16
 """Small enough that a batch of decoded events stays in the processor's cache: larger blocks decode at half the speed.
@@ -33,12 +36,25 @@ class Block(NamedTuple):
         return self.length > len(self.data)
 
 
-class Log:
-    """An open log."""
+def open_log(path: Path, files: Files, segments: Segments) -> "Log":
+    """Open the log of the ledger in a directory, with the segments that are sealed by now. Raises SegmentDamaged."""
+    reader = files.open(path / LOG)
+    try:
+        segments.refresh()
+        segments.check_log(path / LOG, reader)
+    except BaseException:
+        reader.close()
+        raise
+    return Log(path / LOG, reader, segments)
 
-    def __init__(self, path: Path, reader: Reader) -> None:
+
+class Log:
+    """An open log: what is sealed of it is read from `segments`, where there are any."""
+
+    def __init__(self, path: Path, reader: Reader, segments: Segments | None = None) -> None:
         self.path = path
         self._reader = reader
+        self._segments = segments
 
     def identity(self) -> Identity:
         """Which file it is, and how long now."""
@@ -49,13 +65,41 @@ class Log:
         self._reader.sync()
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file and the segment that was read last."""
         self._reader.close()
+        if self._segments is not None:
+            self._segments.release()
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Up to `length` bytes, fewer only at the end of the log. Raises SegmentDamaged."""
+        sealed = self._segments.sealed_end - offset if self._segments is not None else 0
+        if self._segments is None or sealed <= 0:
+            return self._read_file(offset, length)
+        data = self._segments.read(offset, min(length, sealed))
+        return data if length <= sealed else data + self._read_file(offset + sealed, length - sealed)
+
+    def _read_file(self, offset: int, length: int) -> bytes:
+        data = self._reader.read(offset, length)
+        if self._segments is not None and b"\0" in data:
+            # Another process may have sealed this range since the log was opened, and punched it out.
+            self._segments.refresh()
+            self._segments.check_log(self.path, self._reader, head=True)
+            if offset < self._segments.sealed_end:
+                return self.read(offset, length)
+        return data
+
+    def data_from(self, offset: int) -> int:
+        """Where in the file the first bytes at or behind an offset lie that take up space."""
+        return self._reader.data_from(offset)
 
     def written(self, offset: int) -> Written:
         """The digest of the 4 KiB before an offset."""
         start = max(0, offset - TAIL_BYTES)
-        return Written(offset, checksum(self._reader.read(start, offset - start)))
+        # Sealing leaves these bytes in the file before the last seal's end, so that a pass with nothing to read from
+        # the history opens no segment.
+        in_file = self._segments is None or offset >= self._segments.sealed_end
+        read = self._read_file if in_file else self.read
+        return Written(offset, checksum(read(start, offset - start)))
 
     def check(self, inode: int, known: Written) -> None:
         """Raise LogRewritten unless it is the same file, no shorter, with the same bytes before the offset."""
@@ -78,7 +122,7 @@ class Log:
     def blocks(self, offset: int, end: int) -> Iterator[Block]:
         """Whole lines from an offset up to the last newline before `end`."""
         while offset < end:
-            data = self._reader.read(offset, min(BLOCK_BYTES, end - offset))
+            data = self.read(offset, min(BLOCK_BYTES, end - offset))
             cut = data.rfind(b"\n") + 1
             if not cut:
                 block = self._long_line(offset, end, data)
@@ -94,7 +138,7 @@ class Log:
         """A line that is longer than a block: whole if it may be an event, else its head; None if it has no end yet."""
         length = len(data)
         while length and offset + length < end:
-            more = self._reader.read(offset + length, min(SEARCH_BYTES, end - offset - length))
+            more = self.read(offset + length, min(SEARCH_BYTES, end - offset - length))
             if not more:
                 return None
             found = more.find(b"\n")
@@ -124,20 +168,21 @@ class Log:
 
     def end_of_whole_lines(self, size: int) -> int:
         """Where the unfinished last line begins, or the end if there is none."""
-        end = size
-        while end:
-            start = max(0, end - BLOCK_BYTES)
-            found = self._reader.read(start, end - start).rfind(b"\n")
+        # What is sealed ends with a line, so that nobody has to look there.
+        end, least = size, self._segments.sealed_end if self._segments is not None else 0
+        while end > least:
+            start = max(least, end - BLOCK_BYTES)
+            found = self.read(start, end - start).rfind(b"\n")
             if found >= 0:
                 return start + found + 1
             end = start
-        return 0
+        return min(size, least)
 
     def _line_end(self, end: int) -> int:
         """The end of the line in which the byte before `end` lies."""
         size = self.identity().size
         while end < size:
-            data = self._reader.read(end - 1, BLOCK_BYTES)
+            data = self.read(end - 1, BLOCK_BYTES)
             found = data.find(b"\n")
             if found >= 0:
                 return end + found

@@ -12,6 +12,7 @@ PENDING = "pending_orders.jsonl"
 TRADES = "trades.jsonl"
 FINDINGS = "findings.jsonl"
 STATE = ".state"
+SEGMENTS = "segments"
 TEAM_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 TEAM_EXPECTED = "letters, digits, dot, underscore and hyphen, at most 64, the first a letter or digit"

@@ -15,8 +15,9 @@ from compactor.core.instants import EPOCH, rfc3339
 from compactor.ledger.checkpoint import SLOTS, Damaged, Slot
 from compactor.ledger.errors import from_os
 from compactor.ledger.files import Files
-from compactor.ledger.log import Log
+from compactor.ledger.log import Log, open_log
 from compactor.ledger.places import FINDINGS, LOG, PENDING, STATE, TRADES
+from compactor.ledger.segments import Segments
 
 LOOK_AHEAD_BYTES = 1 << 23
 """How much of a log `read_status` folds to say whether the derived files are current."""
@@ -24,7 +25,8 @@ LOOK_AHEAD_BYTES = 1 << 23
 
 class LedgerStatus(Struct):
     """How a ledger is. Counts are as of `offset`; `lag_bytes` of whole lines are not in the derived files yet,
-    `tail_bytes` belong to an unfinished last line. `checkpoint` is good, missing or damaged."""
+    `tail_bytes` belong to an unfinished last line, `sealed_bytes` lie in sealed `segments`. `checkpoint` is good,
+    missing or damaged."""
 
     team_id: str
     path: str
@@ -38,6 +40,8 @@ class LedgerStatus(Struct):
     findings: int
     last_event_at: str | None
     checkpoint: str
+    sealed_bytes: int = 0
+    segments: int = 0
 
 
 def whole_lines(path: Path) -> Iterator[bytes]:
@@ -53,12 +57,15 @@ def whole_lines(path: Path) -> Iterator[bytes]:
 
 def read_status(path: Path, team_id: str | None, files: Files) -> LedgerStatus:
     """How the ledger in a directory is. Raises LedgerError where there is no log, or it cannot be read."""
+    segments = Segments(path, files)
     try:
-        log = Log(path / LOG, files.open(path / LOG))
+        log = open_log(path, files, segments)
     except OSError as error:
         raise from_os(path / LOG, error, "opening the log") from error
     try:
-        return _status(path, team_id, files, log)
+        status = _status(path, team_id, files, log)
+        status.sealed_bytes, status.segments = segments.sealed_end, len(segments.seals)
+        return status
     except OSError as error:
         raise from_os(path, error, "reading the ledger") from error
     finally:
@@ -114,6 +121,30 @@ def _newest(path: Path, files: Files) -> tuple[Slot | None, str]:
         if slot is not None:
             slot.close()
     return newest, state if newest is None else "good"
+
+
+CAT_BYTES = 1 << 20
+"""How much of a log `read_bytes` hands out at once."""
+
+
+def read_bytes(path: Path, start: int, end: int | None, files: Files) -> Iterator[bytes]:
+    """The bytes of a log from an offset up to another, out of its segments and the log itself, as they are asked for.
+
+    Without `end` up to the last whole line; beyond the end of the log there are none. Raises LedgerError.
+    """
+    try:
+        log = open_log(path, files, Segments(path, files))
+    except OSError as error:
+        raise from_os(path / LOG, error, "opening the log") from error
+    try:
+        size = log.identity().size
+        end = log.end_of_whole_lines(size) if end is None else min(end, size)
+        for place in range(start, end, CAT_BYTES):
+            yield log.read(place, min(CAT_BYTES, end - place))
+    except OSError as error:
+        raise from_os(path / LOG, error, "reading it") from error
+    finally:
+        log.close()
 
 
 def team_in_checkpoint(path: Path, files: Files) -> str | None:

@@ -18,6 +18,8 @@ import click
 from compactor import __version__
 from compactor.ui.commands import append, compact, show, status
 from compactor.ui.importing import import_
+from compactor.ui.sealing import cat, seal
+from compactor.ui.watching import watch
 
 INTERRUPTED = 130
 TERMINATED = 143
@@ -114,7 +116,7 @@ def app() -> None:
     """
 
 
-for command in (compact, append, show, status, import_):
+for command in (compact, append, show, status, import_, watch, seal, cat):
     app.add_command(command)
 
 

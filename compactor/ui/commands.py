@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from compactor.ui.options import data_argument, data_option, json_option, refuse_empty, team_option
+from compactor.ui.options import DAYS, data_argument, data_option, json_option, refuse_empty, team_option
 
 if TYPE_CHECKING:
     from compactor.jobs.appending import AppendResult
@@ -24,8 +24,12 @@ if TYPE_CHECKING:
 @data_argument
 @team_option("Compact this team's ledger only.")
 @click.option("--workers", metavar="N", type=click.IntRange(min=1), help="Processes at once; default: one a processor.")
+@click.option("--checkpoint", is_flag=True, hidden=True, help="Leave a checkpoint, however little is new.")
+@click.option("--retention-days", type=DAYS, hidden=True, default=7, help="As in compactor.toml.")
 @json_option
-def compact(data: Path, team: str | None, workers: int | None, as_json: bool) -> None:
+def compact(
+    data: Path, team: str | None, workers: int | None, checkpoint: bool, retention_days: int | None, as_json: bool
+) -> None:
     """Fold what is new in every log into pending orders, trades and findings.
 
     DIR is the data directory; default: $COMPACTOR_DATA, else data. A pass costs what the new bytes cost, may be
@@ -41,7 +45,9 @@ def compact(data: Path, team: str | None, workers: int | None, as_json: bool) ->
     from compactor.ui.progress import progress_bar
 
     with progress_bar("Compacting") as progress:
-        outcomes = compact_all(data, team=team, workers=workers, progress=progress)
+        outcomes = compact_all(
+            data, team=team, workers=workers, progress=progress, retention_days=retention_days, checkpoint=checkpoint
+        )
     refuse_empty(_present(outcomes), data, team)
     _show_outcomes(outcomes, as_json)
     failed = [(outcome.team_id, outcome.error) for outcome in outcomes if outcome.error]

@@ -7,11 +7,14 @@ book beside the real one, and nobody would notice before the money is counted.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+
+if TYPE_CHECKING:
+    from compactor.jobs.configuration import Configuration
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 VARIABLE = "COMPACTOR_DATA"
@@ -64,6 +67,24 @@ def _present(value: str, expected: str, advice: str) -> Path:
     return path
 
 
+class Days(click.ParamType):  # type: ignore[type-arg, unused-ignore]
+    """A number of days, or `forever`, which is None."""
+
+    name = "days"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | None:
+        if value == "forever":
+            return None
+        if str(value).isascii() and str(value).isdigit():
+            return int(value)
+        if value is None or isinstance(value, int):
+            return value
+        self.fail(f"expected a number of days or forever, found {value!r}", param, ctx)
+
+
+DAYS = Days()
+
+
 def data_argument(command: Command) -> Command:
     """The data directory as `[DIR]`."""
     return click.argument("data", metavar="[DIR]", envvar=VARIABLE, default="data", callback=_data_directory)(command)
@@ -79,6 +100,26 @@ def data_option(command: Command) -> Command:
         callback=_data_directory,
         help=f"The data directory; default: ${VARIABLE}, else data.",
     )(command)
+
+
+def config_option(command: Command) -> Command:
+    """`--config FILE`."""
+    return click.option(
+        "--config",
+        metavar="FILE",
+        type=click.Path(path_type=Path),
+        help="The settings; default: $COMPACTOR_CONFIG, else compactor.toml in the data directory.",
+    )(command)
+
+
+def configuration(data: Path, config: Path | None, given: Mapping[str, object]) -> Configuration:
+    """The configuration in force. What is wrong with it is wrong usage."""
+    from compactor.jobs.configuration import BadConfiguration, load
+
+    try:
+        return load(data, config=config, environ=os.environ, given=given)
+    except BadConfiguration as error:
+        raise click.UsageError("\n".join(error.problems)) from None
 
 
 def team_option(help_text: str) -> Callable[[Command], Command]:

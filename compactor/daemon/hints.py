@@ -1,0 +1,84 @@
+"""Wakes the loop when a log may have changed. Hints only: the loop looks at every log now and then all the same.
+
+The rule that surprises: watchfiles' own loop sleeps in steps, so a step is a price in idle processor time (1 ms costs
+1.9 % of a core, 5 ms 0.4 %) and in delay. The step is short while there is work, and longer when it is quiet.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import NamedTuple, Self
+
+from watchfiles import Change
+from watchfiles._rust_notify import RustNotify  # What watchfiles documents as its backend; `watch` fixes the step.
+
+from compactor.ledger.places import LOG
+
+BUSY_STEP_MS = 1
+QUIET_STEP_MS = 5
+QUIET_AFTER_SECONDS = 2.0
+DEBOUNCE_MS = 5
+"""The longest that changes which go on coming are gathered before they are told."""
+
+
+class Hint(NamedTuple):
+    """What may have changed: directories that hold a log, and whether directories came or went."""
+
+    logs: set[Path]
+    directories: bool
+
+
+class Hints:
+    """The changes below a data directory. Without inotify `problem` says why, and every wait runs to its end."""
+
+    def __init__(self, data: Path) -> None:
+        self._data = data.resolve()
+        self._busy_until = 0.0
+        self._notify: RustNotify | None = None
+        self.problem: str | None = None
+        try:
+            self._notify = RustNotify([str(self._data)], False, False, 0, True, True)
+        except OSError as error:
+            # Out of watches or instances, or a file system that has none.
+            self.problem = str(error)
+
+    def wait(self, seconds: float) -> Hint:
+        """What changed, as soon as something did, and at the latest after so many seconds."""
+        milliseconds = max(1, round(seconds * 1000))
+        if self._notify is None:
+            time.sleep(min(seconds, 0.1))
+            return Hint(set(), False)
+        step = BUSY_STEP_MS if time.monotonic() < self._busy_until else QUIET_STEP_MS
+        found = self._notify.watch(DEBOUNCE_MS, step, milliseconds, None)
+        if not isinstance(found, set):
+            # A timeout, or a signal that its handler has taken.
+            return Hint(set(), False)
+        hint = self._read(found)
+        if hint.logs:
+            self._busy_until = time.monotonic() + QUIET_AFTER_SECONDS
+        return hint
+
+    def _read(self, changes: set[tuple[int, str]]) -> Hint:
+        logs: set[Path] = set()
+        directories = False
+        for kind, name in changes:
+            directory, base = os.path.split(name)
+            if base == LOG:
+                logs.add(Path(directory))
+            elif kind != Change.modified and "." not in base:
+                # Derived files, temporary files and segments have dots in their names; a team may have one too, and is
+                # then found at the next look.
+                directories = True
+        return Hint(logs, directories)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._notify is not None:
+            self._notify.close()

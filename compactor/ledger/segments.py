@@ -1,0 +1,297 @@
+"""Sealed history as it is read: segments with their seals, one sequence of bytes from offset 0 on (format.md, 8).
+
+Making segments is left to `sealing`, and putting segments and log together to `log`. The rule that surprises: a segment
+counts only once its seal is there, and what is sealed is never skipped. A seal or segment that is missing, leaves a gap
+or does not hold what its seal says stops the reading with SegmentDamaged.
+"""
+
+import re
+import time
+from bisect import bisect_right
+from collections.abc import Iterator
+from contextlib import suppress
+from hashlib import sha256
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+from msgspec import Struct
+
+from compactor.ledger.errors import SegmentDamaged
+from compactor.ledger.files import Files, Identity, Reader
+from compactor.ledger.places import SEGMENTS
+
+FORMAT = 1
+"""The layout of a seal and of the frames it names."""
+HOLE_BYTES_MIN = 1 << 16
+"""No smaller hole is made at the beginning of a log, so that a log whose seals are gone can be told by its NULs."""
+KEPT_BYTES = 4096
+"""What stays in the log before the end of the last seal: the digest of a checkpoint is made of it."""
+_PIECE_BYTES = 1 << 20
+_SETTLED_NS = 100_000_000
+_NAME = re.compile(r"([0-9]{20})-([0-9]{20})\.jsonl\.zst")
+_SEAL_SUFFIX = ".seal.json"
+_CHECKSUM = b',"seal_sha256":"'
+_CHECKSUM_BYTES = len(_CHECKSUM) + 64 + len(b'"}\n')
+_RESTORE = "Nothing was changed, and nothing that was read is used. Restore the segments directory from a backup"
+
+
+class Seal(Struct, frozen=True, kw_only=True):
+    """What a segment holds. Offsets are those of the log, `end` is the one behind the last byte.
+
+    `first_ts` and `last_ts` are those of the first and last line that can be read; `previous` is the SHA-256 of the
+    bytes of the seal before it.
+    """
+
+    format: int = FORMAT
+    start: int
+    end: int
+    lines: int
+    first_ts: str | None
+    last_ts: str | None
+    content_sha256: str
+    file_sha256: str
+    file_bytes: int
+    previous: str
+    frames: list[tuple[int, int]]
+    """For each frame where its bytes begin: in the content, counted from `start`, and in the file."""
+
+    @property
+    def name(self) -> str:
+        """The name of the segment's file."""
+        return segment_name(self.start, self.end)
+
+
+class Piece(NamedTuple):
+    """One frame: its bytes of log, and where they begin, counted in offsets of the log."""
+
+    start: int
+    data: bytes
+
+
+def segment_name(start: int, end: int) -> str:
+    """The name of the segment of a range of the log."""
+    return f"{start:020d}-{end:020d}.jsonl.zst"
+
+
+def seal_name(segment: str) -> str:
+    """The name of the seal of a segment."""
+    return segment.removesuffix(".jsonl.zst") + _SEAL_SUFFIX
+
+
+def range_in_name(name: str) -> tuple[int, int] | None:
+    """The range that the name of a segment tells, or None if it is no such name."""
+    match = _NAME.fullmatch(name)
+    return (int(match[1]), int(match[2])) if match else None
+
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(Seal).decode
+
+
+def encode_seal(seal: Seal) -> bytes:
+    """A seal as the bytes of its file; the last field is the SHA-256 of all that stands before it."""
+    body = _encode(seal)[:-1]
+    return body + _CHECKSUM + sha256(body).hexdigest().encode() + b'"}\n'
+
+
+def decode_seal(data: bytes, path: Path) -> Seal:
+    """The seal in the bytes of a file. Raises SegmentDamaged for every byte that is not as it was written."""
+    body, tail = data[:-_CHECKSUM_BYTES], data[-_CHECKSUM_BYTES:]
+    if tail != _CHECKSUM + sha256(body).hexdigest().encode() + b'"}\n':
+        raise SegmentDamaged(path, f"expected a seal that ends with its own SHA-256, found other bytes. {_RESTORE}")
+    try:
+        seal = _decode(body + b"}")
+    except msgspec.DecodeError as error:
+        raise SegmentDamaged(path, f"expected a seal of format {FORMAT}, found another ({error}). {_RESTORE}") from None
+    if seal.format != FORMAT:
+        what = f"expected a seal of format {FORMAT}, found format {seal.format}"
+        raise SegmentDamaged(path, f"{what}: a newer version wrote it. Use that version")
+    return seal
+
+
+class Segments:
+    """The sealed segments of the ledger in a directory, in the order of the log.
+
+    There are none before the first `refresh`, which costs one look at the directory, and the reading of all seals where
+    it changed. A segment's file is compared with its seal when it is first used, each frame whenever it is read. Not
+    safe for several threads at once.
+    """
+
+    def __init__(self, path: Path, files: Files) -> None:
+        self.path = path / SEGMENTS
+        self.seals: list[Seal] = []
+        self.last_digest = ""
+        """SHA-256 of the bytes of the last seal, `""` where there is none."""
+        self._files = files
+        self._starts: list[int] = []
+        self._seen: int | None = None
+        """When the directory changed last, as of the reading of the seals."""
+        self._whole: dict[str, Identity] = {}
+        self._open: tuple[Seal, Reader] | None = None
+        self._piece = Piece(0, b"")
+
+    @property
+    def sealed_end(self) -> int:
+        """The offset up to which the log is sealed; 0 where nothing is."""
+        return self.seals[-1].end if self.seals else 0
+
+    def refresh(self) -> bool:
+        """Look whether seals came or went, and read them if so; whether `seals` is another than before."""
+        changed = self._files.changed(self.path)
+        if changed == self._seen:
+            return False
+        before = self.last_digest
+        self._load()
+        # A directory that changed a moment ago may change again without its time telling.
+        settled = changed is None or time.time_ns() - changed > _SETTLED_NS
+        self._seen = changed if settled else -1
+        return before != self.last_digest
+
+    def _load(self) -> None:
+        """Read all seals; once more if they do not fit, since a list of names that changes meanwhile may lack some."""
+        self.release()
+        try:
+            loaded = self._chain()
+        except SegmentDamaged:
+            loaded = self._chain()
+        self.seals, self.last_digest = loaded
+        self._starts = [seal.start for seal in self.seals]
+
+    def _chain(self) -> tuple[list[Seal], str]:
+        names = set(self._files.names(self.path))
+        seals: list[Seal] = []
+        digest, end = "", 0
+        for name in sorted(name for name in names if name.endswith(_SEAL_SUFFIX)):
+            path = self.path / name
+            data = self._files.read(path) or b""
+            seal = decode_seal(data, path)
+            if seal_name(seal.name) != name:
+                what = f"expected the seal of this name, found that of {seal.start} to {seal.end}"
+                raise SegmentDamaged(path, f"{what}. {_RESTORE}")
+            if seal.start != end or seal.previous != digest:
+                what = f"expected the seal that follows offset {end}, found one from {seal.start} to {seal.end}"
+                hint = "a seal before it is missing, or another one" if seal.start == end else "a segment is missing"
+                raise SegmentDamaged(path, f"{what}: {hint}. {_RESTORE}")
+            segment = self.path / seal.name
+            if seal.name not in names and self._files.identity(segment) is None:
+                raise SegmentDamaged(segment, f"expected the segment of its seal, found no such file. {_RESTORE}")
+            seals.append(seal)
+            digest, end = sha256(data).hexdigest(), seal.end
+        return seals, digest
+
+    def append(self, seal: Seal, data: bytes) -> None:
+        """Take in a seal that was just made durable as these bytes, without reading all the others again."""
+        self.seals.append(seal)
+        self._starts.append(seal.start)
+        self.last_digest = sha256(data).hexdigest()
+        self._seen = -1
+
+    def seals_from(self, offset: int) -> list[Seal]:
+        """The seals of what lies behind an offset."""
+        return self.seals[max(0, bisect_right(self._starts, offset) - 1) :]
+
+    def check_log(self, log: Path, reader: Reader, *, head: bool = False) -> None:
+        """Raise SegmentDamaged where the log shows that more was sealed than there are seals for, or is shorter.
+
+        With `head` also where there is no seal at all and the log begins with NULs, which costs reading 64 KiB.
+        """
+        while (problem := self._problem_of(reader, head)) is not None:
+            # Another process may have sealed more since the seals were read, and punched that out of the log.
+            if not self.refresh():
+                raise SegmentDamaged(log, f"{problem}. {_RESTORE}")
+
+    def _problem_of(self, reader: Reader, head: bool) -> str | None:
+        end = self.sealed_end
+        if not end:
+            if head and reader.read(0, HOLE_BYTES_MIN) == bytes(HOLE_BYTES_MIN):
+                return "expected seals for the NUL bytes with which the log begins, as sealing leaves them, found none"
+            return None
+        size = reader.identity().size
+        if size < end:
+            return f"expected a log of at least {end} bytes, since so much of it is sealed, found {size}"
+        if reader.read(end - 1, 1) != b"\n":
+            return f"expected a line of the log to end at {end}, where the last seal ends, or seals beyond: found none"
+        return None
+
+    def read(self, offset: int, length: int) -> bytes:
+        """`length` bytes from an offset on, all of them below `sealed_end`. Raises SegmentDamaged."""
+        parts = []
+        while length > 0:
+            piece = self._piece
+            if not piece.start <= offset < piece.start + len(piece.data):
+                piece = self._piece = self._piece_at(offset)
+            parts.append(piece.data[offset - piece.start : offset - piece.start + length])
+            offset += len(parts[-1])
+            length -= len(parts[-1])
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def _piece_at(self, offset: int) -> Piece:
+        seal = self.seals[bisect_right(self._starts, offset) - 1]
+        if self._open is None or self._open[0] is not seal:
+            self.release()
+            self._open = seal, self._checked(seal)
+        number = bisect_right(seal.frames, (offset - seal.start, seal.file_bytes)) - 1
+        return read_piece(self.path, seal, self._open[1], number)
+
+    def _checked(self, seal: Seal) -> Reader:
+        """A segment, opened; its whole file is compared with the seal the first time."""
+        path = self.path / seal.name
+        try:
+            reader = self._files.open(path)
+        except FileNotFoundError:
+            raise SegmentDamaged(path, f"expected the segment of its seal, found no such file. {_RESTORE}") from None
+        try:
+            if self._whole.get(seal.name) != reader.identity():
+                check_file(path, seal, reader)
+                self._whole[seal.name] = reader.identity()
+        except BaseException:
+            reader.close()
+            raise
+        return reader
+
+    def pieces(self, seal: Seal) -> Iterator[Piece]:
+        """All frames of a segment in their order, after its file was compared with the seal. Raises SegmentDamaged."""
+        self._whole.pop(seal.name, None)
+        reader = self._checked(seal)
+        try:
+            for number in range(len(seal.frames)):
+                yield read_piece(self.path, seal, reader, number)
+        finally:
+            reader.close()
+
+    def release(self) -> None:
+        """Close what is open, and forget the frame that was read last."""
+        self._piece = Piece(0, b"")
+        if self._open is not None:
+            with suppress(OSError):
+                self._open[1].close()
+            self._open = None
+
+
+def check_file(path: Path, seal: Seal, reader: Reader) -> None:
+    """Compare the bytes of a segment's file with its seal, a mebibyte at a time. Raises SegmentDamaged."""
+    size = reader.identity().size
+    if size != seal.file_bytes:
+        raise SegmentDamaged(path, f"expected a segment of {seal.file_bytes} bytes, found {size}. {_RESTORE}")
+    digest = sha256()
+    for place in range(0, size, _PIECE_BYTES):
+        digest.update(reader.read(place, _PIECE_BYTES))
+    if digest.hexdigest() != seal.file_sha256:
+        what = f"expected a segment with SHA-256 {seal.file_sha256}, found {digest.hexdigest()}"
+        raise SegmentDamaged(path, f"{what}. {_RESTORE}")
+
+
+def read_piece(directory: Path, seal: Seal, reader: Reader, number: int) -> Piece:
+    """The frame of this number, decompressed. Raises SegmentDamaged."""
+    # Reading a log without segments need not wait for the import of zstd.
+    from compactor.ledger.frames import BadFrame, decode_frame
+
+    start, place = seal.frames[number]
+    last = number + 1 == len(seal.frames)
+    end, stop = (seal.end - seal.start, seal.file_bytes) if last else seal.frames[number + 1]
+    try:
+        return Piece(seal.start + start, decode_frame(reader.read(place, stop - place), end - start))
+    except BadFrame as bad:
+        path = directory / seal.name
+        raise SegmentDamaged(path, f"at byte {place} found {bad}. {_RESTORE}") from None

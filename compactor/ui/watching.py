@@ -1,0 +1,85 @@
+"""The command `watch`: the daemon, from the command line or under a service manager.
+
+It puts the parts together and leaves the work to `compactor.daemon`. The rule that surprises: being told to stop is
+the normal end of a daemon, so SIGTERM and Ctrl-C end it with exit code 0.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from compactor.ui.options import DAYS, config_option, configuration, data_argument
+
+if TYPE_CHECKING:
+    from compactor.jobs.configuration import Configuration
+
+
+@click.command(short_help="Keep every ledger current: the daemon.")
+@data_argument
+@config_option
+@click.option("--http", metavar="HOST:PORT", help="Serve /livez, /readyz and /metrics there.")
+@click.option("--retention-days", metavar="DAYS", type=DAYS, help="Days that ended orders stay in memory, or forever.")
+@click.option("--poll-seconds", metavar="N", type=click.IntRange(min=1), help="Look at every log at least so often.")
+@click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="The least that is said.")
+def watch(
+    data: Path,
+    config: Path | None,
+    http: str | None,
+    retention_days: int | None,
+    poll_seconds: int | None,
+    log_level: str | None,
+) -> None:
+    """Keep every ledger below DIR current, whoever appends to the logs, and seal what is finished of them.
+
+    Catches up, then follows: milliseconds after a line is in a log, what follows from it is in the derived files. New
+    teams are found by themselves. A ledger that cannot be compacted is named, tried again, and stops no other. One
+    JSON line a pass goes to standard error. Ends within a second of SIGTERM or Ctrl-C; being killed costs nothing
+    either. One daemon per data directory.
+
+    \b
+    Example:
+      compactor watch data
+      compactor watch data --http 127.0.0.1:9464
+      compactor systemd data          prints a unit to run it as a service
+    """
+    given = {"http": http, "retention_days": retention_days, "poll_seconds": poll_seconds, "log_level": log_level}
+    found = configuration(data, config, given)
+    _watch(data, found)
+
+
+def _watch(data: Path, found: Configuration) -> None:
+    from compactor.daemon.health import Health
+    from compactor.daemon.http import serve
+    from compactor.daemon.metrics import Metrics
+    from compactor.daemon.notices import logger
+    from compactor.daemon.presence import AlreadyRunning, take
+    from compactor.daemon.systemd import Systemd
+    from compactor.daemon.watch import Watcher, stop_on_signals
+
+    settings = found.settings
+    health = Health()
+    try:
+        presence = take(data)
+    except AlreadyRunning as error:
+        raise click.ClickException(str(error)) from None
+    stop = stop_on_signals()
+    log = logger(settings.log_level)
+    metrics = Metrics(health) if settings.http is not None else None
+    if settings.http is not None and metrics is not None:
+        try:
+            server = serve(settings.http, health, metrics)
+        except OSError as error:
+            raise click.ClickException(
+                f"--http {settings.http}: {error.strerror or error}. Nothing was started; name another address."
+            ) from None
+        log.info("http_started", address=f"http://{server.address}")
+    watcher = Watcher(
+        data, settings, health, log,
+        presence=presence, on_pass=[metrics.observe_pass] if metrics is not None else [],
+        supervisor=Systemd(os.environ), config=found.file,
+    )  # fmt: skip
+    watcher.run(stop)

@@ -1,0 +1,306 @@
+"""Sealed segments as they are read: any range, across every boundary, and nothing that does not match its seal."""
+
+import os
+import shutil
+import sys
+import time
+from pathlib import Path
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from compactor import Ledger, SegmentDamaged
+from compactor.ledger.compaction import Compactor
+from compactor.ledger.files import Files
+from compactor.ledger.frames import BadFrame, decode_frame, encode_frame
+from compactor.ledger.log import open_log
+from compactor.ledger.sealing import Sealer
+from compactor.ledger.segments import Seal, Segments, decode_seal, encode_seal
+from tests.cases import LOG, read_derived
+from tests.disk import Disk
+from tests.faults import orders
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
+DIRECTORY = Path("/ledger")
+RAW = orders(0, 500)
+
+
+def segments_of(raw: bytes, frame_bytes: int, segment_bytes: int, tail: bytes = b"") -> tuple[Disk, Segments]:
+    """A ledger on a disk in memory whose log is sealed in segments and frames of these sizes, and then grows."""
+    disk = Disk()
+    disk.put(DIRECTORY / LOG, raw)
+    compactor = Compactor(DIRECTORY, None, None, disk)
+    Sealer(compactor, disk).run(now=True, frame_bytes=frame_bytes, segment_bytes=segment_bytes)
+    disk.put(DIRECTORY / LOG, (disk.take(DIRECTORY / LOG) or b"") + tail)
+    segments = Segments(DIRECTORY, disk)
+    segments.refresh()
+    return disk, segments
+
+
+@pytest.fixture
+def sealed(data: Path) -> Path:
+    """A ledger on a real disk, sealed in four segments and punched."""
+    (data / LOG).write_bytes(RAW)
+    with Ledger(data) as ledger:
+        assert 4 == ledger.seal(now=True, segment_bytes=50_000).segments
+    return data
+
+
+def files_in(path: Path, kind: str) -> list[Path]:
+    """The segments (`zst`) or seals (`json`) of a ledger, in the order of the log."""
+    return sorted((path / "segments").glob(f"*.{kind}"))
+
+
+def refused(path: Path, match: str) -> None:
+    """A refold from nothing and a `cat` are refused with a message, and every file stays as it is."""
+    shutil.rmtree(path / ".state", ignore_errors=True)
+    kept = {one: one.read_bytes() for one in path.rglob("*") if one.is_file() and ".state" not in one.parts}
+    with pytest.raises(SegmentDamaged, match=match) as raised:
+        Ledger(path).compact()
+    assert raised.value.path.is_relative_to(path)
+    assert "backup" in str(raised.value)
+    with pytest.raises(SegmentDamaged, match=match):
+        b"".join(Ledger(path).cat())
+    assert kept == {one: one.read_bytes() for one in path.rglob("*") if one.is_file() and ".state" not in one.parts}
+
+
+class TestReading:
+    """One sequence of bytes."""
+
+    def test_every_range_is_read_across_every_boundary(self) -> None:
+        """8.4: frames and segments are invisible, also where a frame cuts inside a long line."""
+        raw = b"a\n\nbcd\n" + b"x" * 23 + b"\nef\n" + b"y" * 9 + b"\n"
+        tail = b"not sealed\nunfinished"
+        disk, segments = segments_of(raw, frame_bytes=7, segment_bytes=16, tail=tail)
+        assert len(segments.seals) > 2
+        assert max(len(seal.frames) for seal in segments.seals) > 2
+        log = open_log(DIRECTORY, disk, segments)
+        whole = raw + tail
+        for offset in range(len(whole) + 1):
+            for length in range(len(whole) + 2 - offset):
+                assert whole[offset : offset + length] == log.read(offset, length)
+
+    @settings(deadline=None, max_examples=60)
+    @given(
+        st.lists(st.binary(max_size=40).map(lambda line: line.replace(b"\n", b"") + b"\n"), min_size=1, max_size=20),
+        st.integers(1, 100), st.integers(1, 300), st.data(),
+    )  # fmt: skip
+    def test_any_log_is_read_as_it_was(
+        self, lines: list[bytes], frame_bytes: int, segment_bytes: int, data: st.DataObject
+    ) -> None:
+        """8.4: whatever stands in the lines, and however they fall into frames and segments."""
+        raw = b"".join(lines)
+        disk, segments = segments_of(raw, frame_bytes, segment_bytes)
+        assert (len(raw), raw) == (segments.sealed_end, segments.read(0, len(raw)))
+        for _ in range(5):
+            offset = data.draw(st.integers(0, len(raw)))
+            length = data.draw(st.integers(0, len(raw) - offset))
+            assert raw[offset : offset + length] == segments.read(offset, length)
+        for seal in segments.seals:
+            content = raw[seal.start : seal.end]
+            assert (content.count(b"\n"), b"\n") == (seal.lines, content[-1:])
+            assert content == b"".join(piece.data for piece in segments.pieces(seal))
+            assert content == zstd.decompress(disk.take(DIRECTORY / "segments" / seal.name) or b"")
+
+    def test_a_seal_says_what_its_segment_holds(self, sealed: Path) -> None:
+        """8.2: range, lines, first and last `ts`, and the seal before it."""
+        from hashlib import sha256
+
+        previous = ""
+        for path in files_in(sealed, "json"):
+            seal = decode_seal(path.read_bytes(), path)
+            content = RAW[seal.start : seal.end]
+            events = [line for line in content.splitlines() if line.endswith(b"}")]
+            first, last = (msgspec.json.decode(events[place])["ts"] for place in (0, -1))
+            assert (first, last, previous) == (seal.first_ts, seal.last_ts, seal.previous)
+            assert sha256(content).hexdigest() == seal.content_sha256
+            previous = sha256(path.read_bytes()).hexdigest()
+        assert seal.end == len(RAW)
+
+    def test_a_ledger_without_segments_is_asked_once_a_pass(self, data: Path) -> None:
+        """8.4: opening costs one look at the directory; its names are read only when it changed."""
+        asked: list[str] = []
+
+        class Asked(Files):
+            def names(self, path: Path) -> list[str]:
+                asked.append(path.name)
+                return super().names(path)
+
+        (data / LOG).write_bytes(RAW)
+        with Ledger(data, files=Asked()) as ledger:
+            ledger.compact()
+            assert [] == asked
+            Ledger(data).seal(now=True, segment_bytes=50_000)
+            os.utime(data / "segments", ns=(1, 1))
+            for _ in range(3):
+                ledger.compact()
+        assert ["segments"] == asked
+
+    def test_a_seal_that_came_within_a_tick_of_the_clock_is_seen(self, data: Path) -> None:
+        """8.4: a directory that changed a moment ago may change again without its time telling."""
+
+        class Ticking(Files):
+            moment = time.time_ns() + (1 << 40)
+
+            def changed(self, path: Path) -> int | None:
+                return self.moment if path.exists() else None
+
+        segments = Segments(data, Ticking())
+        for place in (60_000, 120_000):
+            (data / LOG).write_bytes(RAW[: RAW.index(b"\n", place) + 1])
+            Ledger(data).seal(now=True, reclaim="never")
+            segments.refresh()
+            assert len((data / LOG).read_bytes()) == segments.sealed_end
+
+
+class TestDamage:
+    """A segment that does not match its seal is never skipped."""
+
+    def test_any_byte_of_a_seal_may_be_wrong(self, sealed: Path) -> None:
+        """8.4: the seal's own digest covers every byte of it."""
+        path = files_in(sealed, "json")[0]
+        good = path.read_bytes()
+        assert decode_seal(good, path).end > 0
+        for place in range(len(good)):
+            for bad in (good[:place] + bytes([good[place] ^ 1]) + good[place + 1 :], good[:place]):
+                with pytest.raises(SegmentDamaged):
+                    decode_seal(bad, path)
+
+    def test_any_byte_of_a_segment_may_be_wrong(self) -> None:
+        """8.4: the file is compared with the seal when it is first used."""
+        raw = orders(0, 5)
+        disk, segments = segments_of(raw, frame_bytes=200, segment_bytes=1 << 20)
+        path = DIRECTORY / "segments" / segments.seals[0].name
+        good = disk.take(path) or b""
+        for place in range(len(good)):
+            disk.put(path, good[:place] + bytes([good[place] ^ 4]) + good[place + 1 :])
+            fresh = Segments(DIRECTORY, disk)
+            fresh.refresh()
+            with pytest.raises(SegmentDamaged):
+                fresh.read(0, 1)
+
+    def test_a_frame_that_goes_bad_later_is_found_too(self) -> None:
+        """8.4: the frame's own checksum is compared whenever it is read."""
+        disk, segments = segments_of(orders(0, 50), frame_bytes=1000, segment_bytes=1 << 20)
+        segments.read(0, 1)
+        seal = segments.seals[0]
+        path = DIRECTORY / "segments" / seal.name
+        place = seal.frames[1][1] + 100
+        good = disk.take(path) or b""
+        disk.put(path, good[:place] + bytes([good[place] ^ 4]) + good[place + 1 :])
+        with pytest.raises(SegmentDamaged, match=f"at byte {seal.frames[1][1]}"):
+            segments.read(seal.frames[1][0], 1)
+
+    def test_a_damaged_segment_stops_the_reading_of_history(self, sealed: Path) -> None:
+        """8.4: one wrong bit, and what was derived stays as it was."""
+        segment = files_in(sealed, "zst")[2]
+        good = segment.read_bytes()
+        segment.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
+        refused(sealed, "expected a segment with SHA-256")
+        segment.write_bytes(good)
+        before = read_derived(sealed)
+        Ledger(sealed).compact()
+        assert before == read_derived(sealed)
+
+    @pytest.mark.parametrize("number", range(4))
+    def test_a_missing_segment_stops_the_ledger(self, sealed: Path, number: int) -> None:
+        """8.4: its seal says that it was there."""
+        files_in(sealed, "zst")[number].unlink()
+        refused(sealed, "expected the segment of its seal, found no such file")
+
+    @pytest.mark.parametrize(
+        ("number", "match"),
+        [
+            (0, "a segment is missing"),
+            (1, "a segment is missing"),
+            (3, "or seals beyond: found none"),
+        ],
+    )
+    def test_a_missing_seal_stops_the_ledger(self, sealed: Path, number: int, match: str) -> None:
+        """8.4: seals follow each other without a gap, and the log shows where they have to end."""
+        files_in(sealed, "json")[number].unlink()
+        refused(sealed, match)
+
+    def test_a_log_whose_segments_are_all_gone_is_not_folded_as_nuls(self, sealed: Path) -> None:
+        """8.4: the hole at its beginning says that it was sealed."""
+        shutil.rmtree(sealed / "segments")
+        refused(sealed, "found none")
+        with pytest.raises(SegmentDamaged), Ledger(sealed) as ledger:
+            ledger.seal(now=True)
+
+    def test_segments_without_any_seal_are_not_replaced(self, sealed: Path) -> None:
+        """8.3: they may be all that is left of their range, and the checkpoint alone does not tell."""
+        for path in files_in(sealed, "json"):
+            path.unlink()
+        before = {path: path.read_bytes() for path in files_in(sealed, "zst")}
+        with pytest.raises(SegmentDamaged), Ledger(sealed) as ledger:
+            ledger.seal(now=True, segment_bytes=50_000)
+        assert before == {path: path.read_bytes() for path in files_in(sealed, "zst")}
+
+    def test_a_segment_whose_seal_is_gone_is_not_replaced(self, sealed: Path) -> None:
+        """8.3: it may be all that is left of its range."""
+        files_in(sealed, "json")[3].unlink()
+        before = {path: path.read_bytes() for path in files_in(sealed, "zst")}
+        with pytest.raises(SegmentDamaged), Ledger(sealed) as ledger:
+            ledger.seal(now=True, segment_bytes=50_000)
+        assert before == {path: path.read_bytes() for path in files_in(sealed, "zst")}
+
+    def test_a_seal_that_belongs_to_another_history_is_refused(self, sealed: Path) -> None:
+        """8.2: each seal names the digest of the one before it."""
+        path = files_in(sealed, "json")[1]
+        seal = decode_seal(path.read_bytes(), path)
+        path.write_bytes(encode_seal(msgspec.structs.replace(seal, lines=seal.lines + 1)))
+        refused(sealed, "a seal before it is missing, or another one")
+
+    def test_a_log_that_is_shorter_than_its_segments_is_refused(self, sealed: Path) -> None:
+        """8.4: a log out of an older backup than its segments."""
+        os.truncate(sealed / LOG, len(RAW) - 200)
+        refused(sealed, "expected a log of at least")
+
+    def test_status_names_the_damage(self, sealed: Path) -> None:
+        """How a ledger is, is not said where its history has a gap."""
+        files_in(sealed, "zst")[0].unlink()
+        with pytest.raises(SegmentDamaged):
+            Ledger(sealed).status()
+
+    def test_a_newer_format_is_refused(self, sealed: Path) -> None:
+        """8.2: a seal says its format."""
+        path = files_in(sealed, "json")[0]
+        seal = decode_seal(path.read_bytes(), path)
+        with pytest.raises(SegmentDamaged, match="found format 2"):
+            decode_seal(encode_seal(msgspec.structs.replace(seal, format=2)), path)
+
+
+class TestFrames:
+    """One frame."""
+
+    @given(st.binary(max_size=300))
+    def test_a_frame_gives_back_its_piece(self, piece: bytes) -> None:
+        """8.2: compressed and back."""
+        assert piece == decode_frame(encode_frame(piece), len(piece))
+
+    @pytest.mark.parametrize("length", [0, 99, 101])
+    def test_a_frame_of_another_length_is_refused(self, length: int) -> None:
+        """8.2: no more is decompressed than the seal says there is."""
+        with pytest.raises(BadFrame):
+            decode_frame(encode_frame(b"x" * 100), length)
+
+    def test_two_frames_are_not_one(self) -> None:
+        """8.2: what stands behind a frame is not passed over."""
+        with pytest.raises(BadFrame):
+            decode_frame(encode_frame(b"x") + encode_frame(b"y"), 1)
+
+
+def test_a_seal_is_read_as_it_was_written() -> None:
+    """8.2: encoded and back; absent times are null."""
+    seal = Seal(
+        start=5, end=9, lines=1, first_ts=None, last_ts=None, content_sha256="a", file_sha256="b", file_bytes=3,
+        previous="c", frames=[(0, 0), (2, 1)],
+    )  # fmt: skip
+    assert seal == decode_seal(encode_seal(seal), Path("seal"))
