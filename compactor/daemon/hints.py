@@ -7,6 +7,7 @@ The rule that surprises: watchfiles' own loop sleeps in steps, so a step is a pr
 from __future__ import annotations
 
 import os
+import threading
 import time
 from pathlib import Path
 from types import TracebackType
@@ -45,14 +46,14 @@ class Hints:
             # Out of watches or instances, or a file system that has none.
             self.problem = str(error)
 
-    def wait(self, seconds: float) -> Hint:
-        """What changed, as soon as something did, and at the latest after so many seconds."""
+    def wait(self, seconds: float, stop: threading.Event) -> Hint:
+        """What changed, as soon as something did; at the latest after so many seconds, or when `stop` is set."""
         milliseconds = max(1, round(seconds * 1000))
         if self._notify is None:
-            time.sleep(min(seconds, 0.1))
+            stop.wait(min(seconds, 0.1))
             return Hint(set(), False)
         step = BUSY_STEP_MS if time.monotonic() < self._busy_until else QUIET_STEP_MS
-        found = self._notify.watch(DEBOUNCE_MS, step, milliseconds, None)
+        found = self._notify.watch(DEBOUNCE_MS, step, milliseconds, stop)
         if not isinstance(found, set):
             # A timeout, or a signal that its handler has taken.
             return Hint(set(), False)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import gc
 import os
-import signal
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -96,7 +95,7 @@ class Watcher:
                 while not stop.is_set():
                     self._turn(stop)
                     if not stop.is_set():
-                        self._wait(hints)
+                        self._wait(hints, stop)
         finally:
             self._finish()
             if was_collecting:
@@ -120,13 +119,13 @@ class Watcher:
         self._tell_alive()
         self._collect(now)
 
-    def _wait(self, hints: Hints) -> None:
+    def _wait(self, hints: Hints, stop: threading.Event) -> None:
         now = time.monotonic()
         until = [self._look_at]
         until += [keeper.retry_at for keeper in self._keepers.values() if keeper.is_due and not keeper.has_errand]
         if self._errands or self._sealing:
             until.append(now + ERRAND_LOOK_SECONDS)
-        hint = hints.wait(max(0.0, min(until) - now))
+        hint = hints.wait(max(0.0, min(until) - now), stop)
         if hint.directories:
             self._find_teams()
         for path in hint.logs:
@@ -330,17 +329,3 @@ class Watcher:
                     # More came in than a pass may read; the next start folds it from the checkpoint before.
                     continue
         self._log.info("watcher_stopped", checkpoints=written)
-
-
-def stop_on_signals() -> threading.Event:
-    """An event that SIGTERM or Ctrl-C sets; a second Ctrl-C interrupts at once."""
-    stop = threading.Event()
-
-    def handle(_number: int, _frame: object) -> None:
-        if stop.is_set() and _number == signal.SIGINT:
-            raise KeyboardInterrupt
-        stop.set()
-
-    signal.signal(signal.SIGTERM, handle)
-    signal.signal(signal.SIGINT, handle)
-    return stop

@@ -18,6 +18,7 @@ import click
 from compactor import __version__
 from compactor.ui.commands import append, compact, show, status
 from compactor.ui.importing import import_
+from compactor.ui.operating import config, doctor, systemd
 from compactor.ui.sealing import cat, seal
 from compactor.ui.watching import watch
 
@@ -116,7 +117,7 @@ def app() -> None:
     """
 
 
-for command in (compact, append, show, status, import_, watch, seal, cat):
+for command in (compact, append, show, status, import_, watch, seal, cat, config, doctor, systemd):
     app.add_command(command)
 
 

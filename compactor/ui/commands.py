@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ import click
 from compactor.ui.options import DAYS, data_argument, data_option, json_option, refuse_empty, team_option
 
 if TYPE_CHECKING:
+    from compactor.daemon.presence import DaemonReport
     from compactor.jobs.appending import AppendResult
     from compactor.jobs.compacting import Outcome
 
@@ -175,32 +177,54 @@ def show(what: str, team: str | None, data: Path, as_json: bool) -> None:
 @team_option("This team's ledger only.")
 @json_option
 def status(data: Path, team: str | None, as_json: bool) -> None:
-    """Say how every ledger stands: how much is folded, and how many bytes wait for the next compact.
+    """Say how every ledger stands: how much is folded, how many bytes wait for the next compact, how many are sealed.
 
-    Changes nothing. DIR is the data directory; default: $COMPACTOR_DATA, else data.
+    Also says, on stderr, whether a daemon runs and what it cannot keep current. Changes nothing.
+    DIR is the data directory; default: $COMPACTOR_DATA, else data.
 
     \b
     Example:
       compactor status
       compactor status data --json
     """
+    from compactor.daemon.presence import read
     from compactor.jobs.reporting import status_all
     from compactor.ui.output import Column, show_json, show_table
 
     reports = status_all(data, team=team)
     refuse_empty(_present(reports), data, team)
     flat = [_flat(report.team_id, report.path, report.status, report.error) for report in reports]
+    daemon = read(data)
     if as_json:
+        states = {one.team_id: one for one in daemon.ledgers} if daemon is not None else {}
+        for row in flat:
+            one = states.get(row["team_id"])
+            row["daemon_pid"] = daemon.pid if daemon is not None else None
+            row["state"], row["reason"] = (one.state, one.reason) if one is not None else (None, None)
         show_json(flat)
     else:
         titles = {"team_id": "team", "events": "events", "open_orders": "open orders", "trades": "trades"}
         titles |= {"findings": "findings", "lag_bytes": "to compact", "last_event_at": "last event"}
-        titles |= {"checkpoint": "checkpoint", "log_bytes": "log bytes"}
+        titles |= {"checkpoint": "checkpoint", "log_bytes": "log bytes", "sealed_bytes": "sealed"}
         texts = ("team_id", "last_event_at", "checkpoint")
         shown = [Column(field, title, field not in texts) for field, title in titles.items()]
         show_table(shown, (row for row in flat if "error" not in row))
+        sys.stdout.flush()
+        _say_of_daemon(daemon)
     failed = [(report.team_id, report.error) for report in reports if report.error]
     exit_named(failed, len(reports), "could not be read")
+
+
+def _say_of_daemon(daemon: DaemonReport | None) -> None:
+    """Whether a daemon keeps these ledgers current, and which of them it cannot."""
+    if daemon is None:
+        click.echo("No daemon runs here; compactor watch starts one.", err=True)
+        return
+    degraded = [one for one in daemon.ledgers if one.state == "degraded"]
+    since = f"{datetime.fromtimestamp(daemon.started_at, UTC):%Y-%m-%dT%H:%M:%SZ}"
+    click.echo(f"A daemon runs: process {daemon.pid}, since {since}; {len(degraded)} degraded.", err=True)
+    for one in degraded:
+        click.echo(f"{one.team_id}: degraded: {one.reason}", err=True)
 
 
 def _flat(team_id: str, path: str | None, result: Any, error: Any) -> dict[str, Any]:

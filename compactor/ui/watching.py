@@ -7,6 +7,8 @@ the normal end of a daemon, so SIGTERM and Ctrl-C end it with exit code 0.
 from __future__ import annotations
 
 import os
+import signal
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -46,19 +48,21 @@ def watch(
       compactor watch data --http 127.0.0.1:9464
       compactor systemd data          prints a unit to run it as a service
     """
+    # Before anything that takes time: whoever stops a daemon that is just starting means a normal end too.
+    stop = _stop_on_signals()
     given = {"http": http, "retention_days": retention_days, "poll_seconds": poll_seconds, "log_level": log_level}
     found = configuration(data, config, given)
-    _watch(data, found)
+    _watch(data, found, stop)
 
 
-def _watch(data: Path, found: Configuration) -> None:
+def _watch(data: Path, found: Configuration, stop: threading.Event) -> None:
     from compactor.daemon.health import Health
     from compactor.daemon.http import serve
     from compactor.daemon.metrics import Metrics
     from compactor.daemon.notices import logger
     from compactor.daemon.presence import AlreadyRunning, take
     from compactor.daemon.systemd import Systemd
-    from compactor.daemon.watch import Watcher, stop_on_signals
+    from compactor.daemon.watch import Watcher
 
     settings = found.settings
     health = Health()
@@ -66,7 +70,6 @@ def _watch(data: Path, found: Configuration) -> None:
         presence = take(data)
     except AlreadyRunning as error:
         raise click.ClickException(str(error)) from None
-    stop = stop_on_signals()
     log = logger(settings.log_level)
     metrics = Metrics(health) if settings.http is not None else None
     if settings.http is not None and metrics is not None:
@@ -83,3 +86,17 @@ def _watch(data: Path, found: Configuration) -> None:
         supervisor=Systemd(os.environ), config=found.file,
     )  # fmt: skip
     watcher.run(stop)
+
+
+def _stop_on_signals() -> threading.Event:
+    """An event that SIGTERM or Ctrl-C sets; a second Ctrl-C interrupts at once."""
+    stop = threading.Event()
+
+    def handle(number: int, _frame: object) -> None:
+        if stop.is_set() and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        stop.set()
+
+    signal.signal(signal.SIGTERM, handle)
+    signal.signal(signal.SIGINT, handle)
+    return stop

@@ -1,0 +1,93 @@
+"""The commands of whoever runs the daemon: `config`, `doctor`, `systemd`. None of them changes a ledger."""
+
+from __future__ import annotations
+
+import getpass
+import sys
+from importlib.resources import files
+from pathlib import Path
+
+import click
+
+from compactor.ui.options import config_option, configuration, data_argument, json_option
+
+
+@click.command(short_help="Show the settings in force, and where each came from.")
+@data_argument
+@config_option
+@json_option
+def config(data: Path, config: Path | None, as_json: bool) -> None:
+    """Show the settings in force and where each came from.
+
+    Defaults, then compactor.toml in DIR (or --config FILE), then the environment (COMPACTOR_SEGMENT_BYTES=…), then the
+    command line: later ones win. An unknown key or a wrong value is an error that names it.
+
+    \b
+    Example:
+      compactor config data
+    """
+    from compactor.ui.output import columns, show_json, show_table
+
+    found = configuration(data, config, {})
+    rows = [
+        {"setting": name, "value": getattr(found.settings, name), "origin": found.origins[name]}
+        for name in found.settings.__struct_fields__
+    ]
+    if as_json:
+        show_json(rows)
+    else:
+        show_table(columns("setting", "value", "origin"), ({**row, "value": _shown(row["value"])} for row in rows))
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "none" if value is None else str(value)
+
+
+@click.command(short_help="Check whether this machine keeps what the ledger counts on.")
+@data_argument
+@json_option
+def doctor(data: Path, as_json: bool) -> None:
+    """Check this machine: file system, locks, rename, hole punching, inotify limits, space, permissions, clock.
+
+    What matters is tried, on a small file in DIR/.compactor that is removed again; no ledger is changed. Exit code 1
+    when a check failed; warnings are no failure.
+
+    \b
+    Example:
+      compactor doctor data
+    """
+    from compactor.jobs.doctor import examine
+    from compactor.ui.output import columns, show_json, show_table
+
+    done = examine(data)
+    rows = [{name: getattr(one, name) for name in one.__struct_fields__} for one in done]
+    if as_json:
+        show_json(rows)
+    else:
+        show_table(
+            columns("check", "result", "found", "advice"), ({**row, "advice": row["advice"] or ""} for row in rows)
+        )
+    if any(one.result == "fail" for one in done):
+        raise click.exceptions.Exit(1)
+
+
+@click.command(short_help="Print a systemd unit for the daemon.")
+@data_argument
+@click.option("--user", metavar="NAME", help="The user that it runs as; default: yours.")
+def systemd(data: Path, user: str | None) -> None:
+    """Print a systemd unit that runs `compactor watch` on DIR, confined to what it needs.
+
+    The Grafana dashboard and the Prometheus alert rules lie beside the unit, in the package's folder `deploy`.
+
+    \b
+    Example:
+      compactor systemd data --user trader | sudo tee /etc/systemd/system/compactor.service
+      sudo systemctl enable --now compactor
+    """
+    unit = (files("compactor") / "deploy" / "compactor.service").read_text()
+    filled = {"@USER@": user or getpass.getuser(), "@DATA@": str(data.absolute()), "@PYTHON@": sys.executable}
+    for name, value in filled.items():
+        unit = unit.replace(name, value.replace("%", "%%"))
+    click.echo(unit, nl=False)
