@@ -77,7 +77,7 @@ class Watcher:
         self._look_at = 0.0
         self._seal_at = time.monotonic()
         self._collect_at = time.monotonic() + COLLECT_SECONDS
-        self._published = ""
+        self._published: list[tuple[str, str, str | None]] = []
 
     def run(self, stop: threading.Event) -> None:
         """Catch up, then follow, until `stop` is set; returns within about a second after that."""
@@ -116,6 +116,8 @@ class Watcher:
             self._tell_alive()
         self._start_errands()
         self._note_caught_up()
+        if self._states() != self._published:
+            self._publish()
         self._tell_alive()
         self._collect(now)
 
@@ -290,6 +292,9 @@ class Watcher:
         if self._supervisor is not None:
             self._supervisor.notify_watchdog()
 
+    def _states(self) -> list[tuple[str, str, str | None]]:
+        return [(one.path, one.state, one.kind) for one in self._health.ledgers.values()]
+
     def _publish(self) -> None:
         degraded = self._health.degraded
         text = f"{len(self._keepers)} ledgers" + (
@@ -297,9 +302,9 @@ class Watcher:
             if degraded
             else ", current"
         )
-        if self._supervisor is not None and text != self._published:
+        if self._supervisor is not None:
             self._supervisor.notify_status(text)
-        self._published = text
+        self._published = self._states()
         if self._presence is not None:
             try:
                 self._presence.publish(self._health)
