@@ -24,7 +24,10 @@ Event = Callable[..., dict[str, Any]]
 WriteLog = Callable[..., Path]
 Run = Callable[..., Result]
 
-COMMANDS = [["compact"], ["append"], ["show"], ["status"], ["import"], ["import", "legacy"], ["import", "alpaca"]]
+COMMANDS = [
+    ["compact"], ["append"], ["show"], ["status"], ["import"], ["import", "legacy"], ["import", "alpaca"],
+    ["watch"], ["seal"], ["cat"], ["config"], ["doctor"], ["systemd"],
+]  # fmt: skip
 
 
 @pytest.fixture
