@@ -1,0 +1,100 @@
+"""Settings: where they come from, which wins, and what is said of those that cannot be."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from compactor.jobs.configuration import BadConfiguration, Settings, load
+
+
+def write(data: Path, text: str) -> Path:
+    path = data / "compactor.toml"
+    path.write_text(text)
+    return path
+
+
+def problems(data: Path, **more: Any) -> list[str]:
+    with pytest.raises(BadConfiguration) as caught:
+        load(data, **more)
+    return caught.value.problems
+
+
+def test_without_anything_the_defaults_are_in_force(tmp_path: Path) -> None:
+    """Defaults: 7 days, 64 MiB, 24 hours, punch."""
+    found = load(tmp_path)
+    assert Settings() == found.settings
+    assert {"default"} == set(found.origins.values())
+    assert (7, 64 << 20, 24, "punch") == (
+        found.settings.retention_days, found.settings.segment_bytes, found.settings.segment_age_hours,
+        found.settings.reclaim,
+    )  # fmt: skip
+
+
+def test_the_environment_wins_over_the_file_and_the_command_line_over_both(tmp_path: Path) -> None:
+    """compactor.toml, environment over it, command line over both; each says where it came from."""
+    path = write(tmp_path, 'retention_days = 1\npoll_seconds = 3\nlog_level = "debug"\nhttp = "localhost:1"')
+    environ = {"COMPACTOR_POLL_SECONDS": "4", "COMPACTOR_LOG_LEVEL": "error", "COMPACTOR_DATA": "x", "HOME": "/"}
+    found = load(tmp_path, environ=environ, given={"log_level": "warning", "http": None})
+    assert (1, 4, "warning", "localhost:1") == (
+        found.settings.retention_days, found.settings.poll_seconds, found.settings.log_level, found.settings.http,
+    )  # fmt: skip
+    assert (str(path), "COMPACTOR_POLL_SECONDS", "command line", str(path), "default") == tuple(
+        found.origins[name] for name in ("retention_days", "poll_seconds", "log_level", "http", "seal")
+    )
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "value"),
+    [
+        ("retention_days", "forever", None),
+        ("retention_days", "0", 0),
+        ("segment_bytes", "16 MiB", 16 << 20),
+        ("segment_bytes", "5GB", 5 * 10**9),
+        ("segment_bytes", "8192", 8192),
+        ("seal", "no", False),
+        ("seal", "TRUE", True),
+        ("reclaim", "never", "never"),
+        ("http", "[::1]:9464", "[::1]:9464"),
+    ],
+)
+def test_the_environment_is_text(tmp_path: Path, key: str, text: str, value: object) -> None:
+    """In the environment every kind of value is written as text."""
+    assert value == getattr(load(tmp_path, environ={f"COMPACTOR_{key.upper()}": text}).settings, key)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "retention_days = -1", "retention_days = 1.5", 'retention_days = "soon"', "segment_bytes = 1",
+        'segment_bytes = "64 miles"', "segment_bytes = true", "seal = 1", 'reclaim = "delete"', "poll_seconds = 0",
+        'http = "9464"', 'http = "localhost:99999"', "http = 9464", 'log_level = "loud"',
+    ],
+)  # fmt: skip
+def test_a_wrong_value_names_file_key_expected_and_found(tmp_path: Path, text: str) -> None:
+    """Wrong types are errors that name file, key, expected and found."""
+    path = write(tmp_path, text)
+    key, _, value = text.partition(" = ")
+    (problem,) = problems(tmp_path)
+    assert problem.startswith(f"{path}: {key}: expected ")
+    assert value.strip('"').lower() in problem.lower()
+
+
+def test_unknown_keys_are_errors_with_a_hint_and_all_problems_come_at_once(tmp_path: Path) -> None:
+    """Unknown keys are errors."""
+    path = write(tmp_path, 'segment_byte = 1\npoll_seconds = "soon"')
+    found = problems(tmp_path, environ={"COMPACTOR_RETENTION": "7", "COMPACTOR_XYZZY": "1"})
+    assert f"{path}: unknown setting segment_byte; did you mean segment_bytes?" == found[0]
+    assert "poll_seconds: expected a whole number" in found[1]
+    assert "environment: unknown setting COMPACTOR_RETENTION; did you mean retention_days?" == found[2]
+    assert "unknown setting COMPACTOR_XYZZY; expected one of" in found[3]
+
+
+def test_a_file_that_was_named_has_to_be_there_and_toml(tmp_path: Path) -> None:
+    """`--config FILE` and COMPACTOR_CONFIG name a file; the one in the data directory may be missing."""
+    assert "No such file" in problems(tmp_path, config=tmp_path / "none.toml")[0]
+    assert "No such file" in problems(tmp_path, environ={"COMPACTOR_CONFIG": str(tmp_path / "none.toml")})[0]
+    write(tmp_path, "retention_days = = 7")
+    assert "not TOML" in problems(tmp_path)[0]
