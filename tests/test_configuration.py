@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import compactor
 from compactor.jobs.configuration import BadConfiguration, Settings, load
 
 
@@ -70,6 +72,8 @@ def test_the_environment_is_text(tmp_path: Path, key: str, text: str, value: obj
     [
         "retention_days = -1", "retention_days = 1.5", 'retention_days = "soon"', "segment_bytes = 1",
         'segment_bytes = "64 miles"', "segment_bytes = true", "seal = 1", 'reclaim = "delete"', "poll_seconds = 0",
+        "poll_seconds = 11", "retention_days = 36501", "segment_age_hours = 876001", "segment_age_hours = 0",
+        "seal = 1.0", 'http = "[::1]"', 'http = ":9464"', "reclaim = [1]",
         'http = "9464"', 'http = "localhost:99999"', "http = 9464", 'log_level = "loud"',
     ],
 )  # fmt: skip
@@ -98,3 +102,49 @@ def test_a_file_that_was_named_has_to_be_there_and_toml(tmp_path: Path) -> None:
     assert "No such file" in problems(tmp_path, environ={"COMPACTOR_CONFIG": str(tmp_path / "none.toml")})[0]
     write(tmp_path, "retention_days = = 7")
     assert "not TOML" in problems(tmp_path)[0]
+
+
+def test_the_file_in_the_data_directory_gives_way_to_one_that_is_named(tmp_path: Path) -> None:
+    """`--config FILE`, else COMPACTOR_CONFIG, else compactor.toml in the data directory: one of them is read."""
+    write(tmp_path, "retention_days = 1\nsegment_age_hours = 5")
+    by_environment, by_option = tmp_path / "e.toml", tmp_path / "o.toml"
+    by_environment.write_text("retention_days = 2")
+    by_option.write_text("retention_days = 3")
+    environ = {"COMPACTOR_CONFIG": str(by_environment)}
+    assert 1 == load(tmp_path).settings.retention_days
+    assert (2, 24) == (
+        (named := load(tmp_path, environ=environ)).settings.retention_days, named.settings.segment_age_hours,
+    )  # fmt: skip
+    assert 3 == load(tmp_path, environ=environ, config=by_option).settings.retention_days
+    assert by_option == load(tmp_path, environ=environ, config=by_option).file
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("poll_seconds", "2.5"), ("poll_seconds", "-1"), ("seal", "maybe"), ("http", ""), ("retention_days", "٣")],
+)
+def test_a_wrong_value_in_the_environment_names_the_variable(tmp_path: Path, name: str, text: str) -> None:
+    """Wrong types in the environment are errors that name variable, setting, expected and found."""
+    variable = f"COMPACTOR_{name.upper()}"
+    (problem,) = problems(tmp_path, environ={variable: text})
+    assert problem.startswith(f"{variable}: {name}: expected ")
+    assert problem.endswith(f"found {text!r}")
+
+
+def test_a_wrong_value_of_the_command_line_is_named_as_such(tmp_path: Path) -> None:
+    """What comes by the command line is held to the same."""
+    assert ["command line: poll_seconds: expected a whole number from 1 to 10, found 3600"] == problems(
+        tmp_path, given={"poll_seconds": 3600}
+    )
+
+
+def test_a_wrong_value_is_told_also_where_a_later_one_wins(tmp_path: Path) -> None:
+    """Nothing is ignored, also not what would be overridden."""
+    write(tmp_path, "poll_seconds = 0")
+    assert 1 == len(problems(tmp_path, given={"poll_seconds": 3}))
+
+
+def test_every_setting_is_documented() -> None:
+    """configuration.md has a row for each setting, and none for what is no setting."""
+    text = (Path(compactor.__file__).parent / "docs" / "configuration.md").read_text()
+    assert list(Settings.__struct_fields__) == re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)

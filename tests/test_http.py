@@ -1,32 +1,25 @@
-"""What the daemon shows over HTTP and to Prometheus, asked for over a real socket; and what it tells systemd."""
+"""What the daemon shows over HTTP, asked for over a real socket; and what it leaves in its lock for `status`."""
 
 from __future__ import annotations
 
 import json
-import re
 import socket
-import subprocess
+import struct
+import threading
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from shutil import which
 from typing import Any
 
 import msgspec
 import pytest
 
-import compactor
 from compactor.daemon.health import Health, LedgerHealth
 from compactor.daemon.http import serve
 from compactor.daemon.metrics import Metrics
 from compactor.daemon.presence import TEXT_BYTES, AlreadyRunning, read, take
-from compactor.daemon.systemd import Systemd
-from compactor.ledger import Ledger
-
-DEPLOY = Path(compactor.__file__).parent / "deploy"
-DOCS = Path(compactor.__file__).parent / "docs"
 
 
 @pytest.fixture
@@ -34,7 +27,7 @@ def health() -> Health:
     health = Health()
     health.caught_up = True
     for team in ("alice", "bob"):
-        health.ledgers[team] = LedgerHealth(team, team, "current", events=7, open_orders=2, lag_bytes=0)
+        health.ledgers[team] = LedgerHealth(team, team, "current", events=7, passes=1, last_pass_at=time.time())
     return health
 
 
@@ -98,95 +91,52 @@ def test_other_paths_are_not_found(url: str) -> None:
     assert (404, "/livez\n/readyz\n/metrics\n") == get(f"{url}/secret")
 
 
-def test_metrics_are_by_team_and_never_by_order(url: str, health: Health) -> None:
-    """Never a label per order."""
-    degrade(health, "bob")
-    _, text = get(f"{url}/metrics")
-    assert 'compactor_events_total{team="alice"} 7.0' in text
-    assert 'compactor_ledger_degraded{team="bob"} 1.0' in text
-    assert "compactor_degraded_ledgers 1.0" in text
-    assert {"team", "le", "version"} == set(re.findall(r'[{,](\w+)="', text))
+def test_metrics_are_served_for_prometheus(url: str) -> None:
+    """`/metrics`, whole or only what was asked for by name."""
+    assert 'compactor_events_total{team="alice"} 7.0' in get(f"{url}/metrics")[1]
+    one = get(f"{url}/metrics?name[]=compactor_ledgers")[1]
+    assert ["compactor_ledgers 2.0"] == [line for line in one.splitlines() if not line.startswith("#")]
 
 
-def test_passes_are_counted(tmp_path: Path, health: Health) -> None:
-    """Pass duration, as a histogram."""
-    metrics = Metrics(health)
-    (tmp_path / "events.jsonl").write_bytes(b"")
-    with Ledger(tmp_path) as ledger:
-        metrics.observe_pass(ledger.compact(), 0.003)
-    assert 1 == metrics.registry.get_sample_value("compactor_pass_duration_seconds_bucket", {"le": "0.005"})
-    assert 0 == metrics.registry.get_sample_value("compactor_pass_duration_seconds_bucket", {"le": "0.002"})
+def test_a_name_that_is_no_utf8_is_told_like_any_other(url: str, health: Health) -> None:
+    """One ledger with a name of any bytes does not hide the others."""
+    health.ledgers["x"] = LedgerHealth("x\udcff", "x\udcff", "degraded", "bad_place", "x\udcff is no team id")
+    status, text = get(f"{url}/readyz")
+    assert (503, "x\\udcff is no team id") == (status, checks(text)["ledger x\\udcff"]["reason"])
+    assert checks(text)["ledger alice"]["ok"]
 
 
-def metrics_named(text: str) -> set[str]:
-    return set(re.findall(r"\bcompactor_\w+", text))
+def test_it_is_served_on_ipv6(health: Health) -> None:
+    """`[IPV6]:PORT` is an address like any other."""
+    try:
+        server = serve("[::1]:0", health, Metrics(health))
+    except OSError:
+        pytest.skip("no IPv6 here")
+    assert server.address.startswith("[::1]:")
+    assert 200 == get(f"http://{server.address}/livez")[0]
+    server.close()
 
 
-def test_every_metric_that_dashboard_and_alerts_name_is_there(url: str) -> None:
-    """A test holds every metric that they name against `/metrics`."""
-    found = metrics_named(get(f"{url}/metrics")[1])
-    dashboard = json.loads((DEPLOY / "grafana-dashboard.json").read_text())
-    asked = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
-    asked += re.findall(r"expr: (.*)", (DEPLOY / "prometheus-alerts.yml").read_text())
-    named = metrics_named("\n".join(asked))
-    assert len(named) > 12
-    assert set() == named - found
-
-
-def test_every_alert_is_explained_and_has_severity_and_summary() -> None:
-    """operations.md says what each alert means."""
-    alerts = (DEPLOY / "prometheus-alerts.yml").read_text().split("- alert: ")[1:]
-    operations = (DOCS / "operations.md").read_text()
-    assert len(alerts) > 5
-    for alert in alerts:
-        assert f"\n### {alert.split()[0]}\n" in operations
-        assert "severity: " in alert
-        assert "summary: " in alert
+def test_a_client_that_breaks_off_leaves_no_line_in_the_log(url: str, capfd: pytest.CaptureFixture[str]) -> None:
+    """The log is one JSON object a line; a reset connection is no news, and stops nothing."""
+    host, _, port = url.removeprefix("http://").partition(":")
+    for _ in range(3):
+        client = socket.create_connection((host, int(port)))
+        # No lingering: closing sends a reset.
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        client.send(b"GET /livez")
+        client.close()
+    # Answered after the others were accepted; each of those has a thread, which ends when it has seen the reset.
+    assert 200 == get(f"{url}/livez")[0]
+    while any("process_request_thread" in thread.name for thread in threading.enumerate()):
+        time.sleep(0.01)
+    assert ("", "") == capfd.readouterr()
 
 
 def test_an_address_in_use_is_an_error(url: str, health: Health) -> None:
     """A port in use is an error before any work starts."""
     with pytest.raises(OSError, match="in use"):
         serve(url.removeprefix("http://"), health, Metrics(health))
-
-
-# systemd.
-
-
-@pytest.mark.parametrize("abstract", [False, True])
-def test_systemd_is_told_over_its_socket(tmp_path: Path, abstract: bool) -> None:
-    """Readiness, `STATUS=`, watchdog, stopping: one datagram each."""
-    name = f"@compactor-{time.monotonic_ns()}" if abstract else str(tmp_path / "notify")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver:
-        receiver.bind("\0" + name[1:] if abstract else name)
-        receiver.settimeout(10)
-        systemd = Systemd({"NOTIFY_SOCKET": name, "WATCHDOG_USEC": "60000000"})
-        systemd.notify_ready()
-        systemd.notify_status("3 ledgers, current")
-        systemd.notify_watchdog()
-        systemd.notify_watchdog()  # Too soon after the one before: not sent.
-        systemd.notify_stopping()
-        told = [receiver.recv(1000) for _ in range(4)]
-    assert [b"READY=1", b"STATUS=3 ledgers, current", b"WATCHDOG=1", b"STOPPING=1"] == told
-
-
-def test_without_systemd_nothing_is_told_and_nothing_fails() -> None:
-    """Outside systemd there is no socket; one that is gone stops nothing either."""
-    Systemd({}).notify_ready()
-    Systemd({"NOTIFY_SOCKET": "/nowhere/at/all"}).notify_ready()
-
-
-@pytest.mark.skipif(which("systemd-analyze") is None, reason="no systemd here")
-def test_the_unit_is_one_that_systemd_takes(tmp_path: Path) -> None:
-    """The unit file as it is printed passes systemd's own check."""
-    text = (DEPLOY / "compactor.service").read_text()
-    for name, value in {"@USER@": "root", "@DATA@": str(tmp_path), "@PYTHON@": "/bin/true"}.items():
-        text = text.replace(name, value)
-    assert "@" not in text.replace("@system-service", "")
-    unit = tmp_path / "compactor.service"
-    unit.write_text(text)
-    done = subprocess.run(["systemd-analyze", "verify", str(unit)], capture_output=True, text=True)
-    assert (0, "") == (done.returncode, "\n".join(line for line in done.stderr.splitlines() if "compactor" in line))
 
 
 # Presence.

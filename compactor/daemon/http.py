@@ -8,18 +8,19 @@ degraded ledger is the business of `/readyz`.
 from __future__ import annotations
 
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
-from socketserver import ThreadingMixIn
+from socketserver import TCPServer, ThreadingMixIn
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 import msgspec
 from prometheus_client import make_wsgi_app
 
-from compactor.daemon.health import Health
-from compactor.daemon.metrics import Metrics
+from compactor.daemon.health import Health, LedgerHealth
+from compactor.daemon.metrics import Metrics, printable
 from compactor.jobs.configuration import split_address
 
 ALIVE_SECONDS = 30.0
@@ -62,11 +63,16 @@ def live(health: Health) -> Answer:
 
 def ready(health: Health) -> Answer:
     """Whether every ledger is kept current."""
-    behind = [one.team_id for one in health.snapshot() if one.state == "catching_up"]
+    behind = [printable(one.team_id) for one in health.snapshot() if one.state == "catching_up"]
     reason = f"catching up: {', '.join(behind)}" if behind else None if health.caught_up else "catching up"
     checks = [*live(health).checks, Check("caught_up", reason is None, reason)]
-    checks += [Check(f"ledger {one.team_id}", one.state != "degraded", one.reason) for one in health.snapshot()]
+    checks += [_check(one) for one in health.snapshot()]
     return _answer(checks)
+
+
+def _check(one: LedgerHealth) -> Check:
+    reason = printable(one.reason) if one.reason is not None else None
+    return Check(f"ledger {printable(one.team_id)}", one.state != "degraded", reason)
 
 
 def _answer(checks: list[Check]) -> Answer:
@@ -108,6 +114,17 @@ def _send(start: Callable[..., Any], status: str, kind: str, body: bytes) -> Ite
 
 class _Server(ThreadingMixIn, WSGIServer):
     daemon_threads = True
+
+    def server_bind(self) -> None:
+        """Bind, without asking DNS for a name of the host: nobody needs it, and without DNS the start would hang."""
+        TCPServer.server_bind(self)
+        self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
+        self.setup_environ()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing of a client that reset its connection or was silent; the log is one JSON object a line."""
+        if not isinstance(sys.exception(), OSError):
+            super().handle_error(request, client_address)
 
 
 class _Server6(_Server):

@@ -1,6 +1,7 @@
 """The daemon's metrics for Prometheus: counted as passes finish, or read from `Health` when they are asked for.
 
-The rule that surprises: no label ever names an order, so their number is bounded by the number of teams.
+The rules that surprise: no label ever names an order, so their number is bounded by the number of teams. What only a
+pass can know has no sample before the first one: a 0 there would read as a reset, and every restart as new findings.
 """
 
 from __future__ import annotations
@@ -24,19 +25,32 @@ def _age(since: float | None) -> float:
     return max(0.0, time.time() - since) if since is not None else 0.0
 
 
-def _instant(text: str | None) -> float:
+def _instant(text: str | None) -> float | None:
     # A float is enough here: it is read by people, on a graph.
-    return datetime.fromisoformat(text).timestamp() if text else 0.0
+    return datetime.fromisoformat(text).timestamp() if text else None
 
 
-_COUNTERS: dict[str, tuple[str, Callable[[LedgerHealth], float]]] = {
+def printable(name: str) -> str:
+    """A name as UTF-8 can carry it: names of directories may be any bytes, which come as lone surrogates."""
+    return name.encode("utf-8", "backslashreplace").decode()
+
+
+_Table = dict[str, tuple[str, Callable[[LedgerHealth], float | None]]]
+"""Name, help, and the value in a ledger's row; None where there is none."""
+
+_COUNTERS: _Table = {
     "compactor_events": ("Events applied since the first byte of the log.", lambda one: one.events),
     "compactor_trades": ("Trade lines since the first byte of the log.", lambda one: one.trades),
     "compactor_findings": ("Lines that were unreadable or suspicious.", lambda one: one.findings),
     "compactor_passes": ("Passes since the daemon started.", lambda one: one.passes),
 }
-_GAUGES: dict[str, tuple[str, Callable[[LedgerHealth], float]]] = {
+_GAUGES_OF_PASSES: _Table = {
     "compactor_open_orders": ("Open orders.", lambda one: one.open_orders),
+    "compactor_last_event_timestamp_seconds": ("The log's own clock.", lambda one: _instant(one.last_event_at)),
+    "compactor_sealed_bytes": ("Bytes of the log that are sealed.", lambda one: one.sealed_bytes),
+    "compactor_segments": ("Sealed segments.", lambda one: one.segments),
+}
+_GAUGES: _Table = {
     "compactor_log_bytes": ("Bytes of the log.", lambda one: one.log_bytes),
     "compactor_lag_bytes": ("Bytes of the log that are not folded yet.", lambda one: one.lag_bytes),
     "compactor_lag_seconds": ("For how long bytes have been waiting.", lambda one: _age(one.lag_since)),
@@ -44,9 +58,6 @@ _GAUGES: dict[str, tuple[str, Callable[[LedgerHealth], float]]] = {
         "Age of a last line that has no end yet.",
         lambda one: _age(one.tail_since),
     ),
-    "compactor_last_event_timestamp_seconds": ("The log's own clock.", lambda one: _instant(one.last_event_at)),
-    "compactor_sealed_bytes": ("Bytes of the log that are sealed.", lambda one: one.sealed_bytes),
-    "compactor_segments": ("Sealed segments.", lambda one: one.segments),
     "compactor_ledger_degraded": ("1 where the ledger cannot be kept current.", lambda one: one.state == "degraded"),
 }
 
@@ -55,7 +66,8 @@ class Metrics:
     """All metrics of one daemon, in a registry of their own."""
 
     def __init__(self, health: Health) -> None:
-        self.registry = CollectorRegistry()
+        # Described, so that /metrics?name[]=… finds what is read from health, too.
+        self.registry = CollectorRegistry(auto_describe=True)
         self._pass_seconds = Histogram(
             "compactor_pass_duration_seconds",
             "Seconds from the start of a pass to committed files.",
@@ -76,16 +88,10 @@ class _OfHealth(Collector):
 
     def collect(self) -> Iterator[Metric]:
         ledgers = self._health.snapshot()
-        for name, (help_text, value) in _COUNTERS.items():
-            counter = CounterMetricFamily(name, help_text, labels=["team"])
-            for one in ledgers:
-                counter.add_metric([one.team_id], value(one))
-            yield counter
-        for name, (help_text, value) in _GAUGES.items():
-            gauge = GaugeMetricFamily(name, help_text, labels=["team"])
-            for one in ledgers:
-                gauge.add_metric([one.team_id], value(one))
-            yield gauge
+        folded = [one for one in ledgers if one.last_pass_at is not None]
+        yield from _families(CounterMetricFamily, _COUNTERS, folded)
+        yield from _families(GaugeMetricFamily, _GAUGES_OF_PASSES, folded)
+        yield from _families(GaugeMetricFamily, _GAUGES, ledgers)
         yield GaugeMetricFamily("compactor_ledgers", "Ledgers that are looked after.", value=len(ledgers))
         degraded = len(self._health.degraded)
         yield GaugeMetricFamily("compactor_degraded_ledgers", "Ledgers that cannot be kept current.", value=degraded)
@@ -95,3 +101,15 @@ class _OfHealth(Collector):
             "Seconds since the loop turned last.",
             value=time.monotonic() - self._health.last_progress,
         )
+
+
+def _families(
+    kind: type[CounterMetricFamily] | type[GaugeMetricFamily], table: _Table, ledgers: list[LedgerHealth]
+) -> Iterator[Metric]:
+    for name, (help_text, value) in table.items():
+        family = kind(name, help_text, labels=["team"])
+        for one in ledgers:
+            found = value(one)
+            if found is not None:
+                family.add_metric([printable(one.team_id)], found)
+        yield family

@@ -2,7 +2,7 @@
 
 The protocol is one datagram a message (sd_notify(3)), which the packages for it wrap in more code than it takes. The
 rule that surprises: outside systemd there is no socket, and every call does nothing. A message that cannot be sent is
-dropped, because the work goes on whoever listens.
+dropped, because the work goes on whoever listens; only `READY=1`, which systemd waits for, is tried again.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Mapping
-from contextlib import suppress
 
 
 class Systemd:
@@ -24,10 +23,11 @@ class Systemd:
         # A third of the time allowed, so that one message may be lost.
         self._every_seconds = int(usec) / 3e6 if usec.isdigit() else None
         self._pinged_at = 0.0
+        self._owes_ready = False
 
     def notify_ready(self) -> None:
         """The daemon has caught up."""
-        self._send("READY=1")
+        self._owes_ready = not self._send("READY=1")
 
     def notify_status(self, text: str) -> None:
         """One line for `systemctl status`."""
@@ -35,6 +35,8 @@ class Systemd:
 
     def notify_watchdog(self) -> None:
         """The loop has turned, or a pass was done; called often, sent as often as systemd wants it."""
+        if self._owes_ready:
+            self.notify_ready()
         now = time.monotonic()
         if self._every_seconds is not None and now - self._pinged_at >= self._every_seconds:
             self._pinged_at = now
@@ -44,9 +46,17 @@ class Systemd:
         """The daemon is ending as it was told to."""
         self._send("STOPPING=1")
 
-    def _send(self, message: str) -> None:
+    def _send(self, message: str) -> bool:
+        """False where systemd has so much to read that it takes no more now."""
         if not self._address:
-            return
-        with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
-            sender.setblocking(False)
-            sender.sendto(message.encode(), self._address)
+            return True
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+                sender.setblocking(False)
+                sender.sendto(message.encode("utf-8", "backslashreplace"), self._address)
+        except BlockingIOError:
+            return False
+        except OSError:
+            # A socket that is not there now will not be there later.
+            return True
+        return True

@@ -20,6 +20,10 @@ PREFIX = "COMPACTOR_"
 NOT_SETTINGS = frozenset({"COMPACTOR_DATA", "COMPACTOR_DEBUG", "COMPACTOR_CONFIG"})
 DEFAULT = "default"
 COMMAND_LINE = "command line"
+DAYS_MAX = 36_500
+"""A hundred years: anything longer is a slip, and no instant could be that far from another."""
+POLL_SECONDS_MAX = 10
+"""A loop that turns more seldom could not be told from one that hangs, by `/livez` (30 s) or systemd (60 s)."""
 
 _UNITS = {"": 1, "B": 1, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30, "KB": 10**3, "MB": 10**6, "GB": 10**9}
 _SIZE = re.compile(r"([0-9]{1,15})\s*([A-Za-z]*)")
@@ -130,11 +134,11 @@ def _unknown(name: str, key: str) -> str:
 # Readers: what stands in a file has its own type, what stands in the environment is text.
 
 
-def _whole(least: int) -> Callable[[object], int]:
+def _whole(least: int, most: int) -> Callable[[object], int]:
     def read(found: object) -> int:
         value = int(found) if isinstance(found, str) and re.fullmatch("[0-9]{1,15}", found) else found
-        if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            raise ValueError(f"a whole number, at least {least}")
+        if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+            raise ValueError(f"a whole number from {least} to {most}")
         return value
 
     return read
@@ -144,9 +148,9 @@ def _days(found: object) -> int | None:
     if found == "forever":
         return None
     try:
-        return _whole(0)(found)
+        return _whole(0, DAYS_MAX)(found)
     except ValueError:
-        raise ValueError('a whole number of days, or "forever"') from None
+        raise ValueError(f'a whole number of days from 0 to {DAYS_MAX}, or "forever"') from None
 
 
 def _size(found: object) -> int:
@@ -194,9 +198,9 @@ _READERS: dict[str, Callable[[object], Any]] = {
     "retention_days": _days,
     "seal": _switch,
     "segment_bytes": _size,
-    "segment_age_hours": _whole(1),
+    "segment_age_hours": _whole(1, DAYS_MAX * 24),
     "reclaim": _one_of("punch", "never"),
-    "poll_seconds": _whole(1),
+    "poll_seconds": _whole(1, POLL_SECONDS_MAX),
     "http": _address,
     "log_level": _one_of("debug", "info", "warning", "error"),
 }
