@@ -27,7 +27,9 @@ def health() -> Health:
     health = Health()
     health.caught_up = True
     for team in ("alice", "bob"):
-        health.ledgers[team] = LedgerHealth(team, team, "current", events=7, passes=1, last_pass_at=time.time())
+        health.ledgers[team] = LedgerHealth(
+            team, team, "current", events=7, kinds={"new": 4, "fill": 3}, passes=1, last_pass_at=time.time()
+        )
     return health
 
 
@@ -93,7 +95,7 @@ def test_other_paths_are_not_found(url: str) -> None:
 
 def test_metrics_are_served_for_prometheus(url: str) -> None:
     """`/metrics`, whole or only what was asked for by name."""
-    assert 'compactor_events_total{team="alice"} 7.0' in get(f"{url}/metrics")[1]
+    assert 'compactor_events_total{kind="new",team="alice"} 4.0' in get(f"{url}/metrics")[1]
     one = get(f"{url}/metrics?name[]=compactor_ledgers")[1]
     assert ["compactor_ledgers 2.0"] == [line for line in one.splitlines() if not line.startswith("#")]
 

@@ -343,3 +343,14 @@ class TestReading:
         with Ledger(data / "team" / "new"):
             pass
         assert [] == list(data.iterdir())
+
+
+def test_events_are_counted_by_name_also_across_checkpoints(tmp_path: Path) -> None:
+    """`kinds` adds up to `events`; names that nobody knows are `other`."""
+    terms = {"order_id": "o-1", "symbol": "SPY", "side": "buy", "quantity": "2", "ts": "2026-01-05T15:00:00Z"}
+    for name in ("new", "pending_cancel", "unheard_of", "unheard_of_too", "canceled"):
+        with Ledger(tmp_path) as ledger:
+            ledger.append([{**terms, "event": name}])
+            done = ledger.compact(checkpoint=True)
+    assert {"new": 1, "pending_cancel": 1, "other": 2, "canceled": 1} == done.kinds
+    assert done.events == sum(done.kinds.values())

@@ -6,7 +6,7 @@ and the law tests compare the two. What surprises: the fold asks for old lines t
 an order that has left the state.
 """
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 
@@ -22,6 +22,7 @@ from compactor.core.events import (
     decode_lines,
 )
 from compactor.core.instants import moment
+from compactor.core.lifecycle import LIFE
 from compactor.core.lines import Placed, read_line, unreadable
 from compactor.core.memory import Memory
 from compactor.core.orders import Order, pending_row, sort_key
@@ -53,6 +54,16 @@ class Counts(msgspec.Struct):
     events: int = 0
     trades: int = 0
     findings: int = 0
+    kinds: dict[str, int] = {}
+    """The events by name; those that the life cycle does not know count as `other`, so that a log cannot invent names
+    without end."""
+
+    def add(self, names: Iterable[str]) -> None:
+        """Count events that were applied."""
+        for name, number in Counter(names).items():
+            kind = name if name in LIFE else "other"
+            self.kinds[kind] = self.kinds.get(kind, 0) + number
+            self.events += number
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -149,7 +160,7 @@ class Fold:
     def _take(self, placed: Placed) -> None:
         """Apply an event to the order that it names, and to the orders of its legs."""
         offset, length, event = placed
-        self.counts.events += 1
+        self.counts.add((event.event,))
         entry = Entry(offset, length, event.ts, self.team_id, self.derived)
         self._move_clock(event, entry)
         self._apply_to(event.order_id, event, entry, None)

@@ -67,7 +67,7 @@ _AMOUNT = Amounts()
 def feed_short(fold: "Fold", lines: list[bytes], events: list[Any], offset: int) -> None:
     """Fold the lines of a batch, whose decoded events are given, from an offset of the log on."""
     orders, trades, touched = fold.orders, fold.derived.trades, fold.touched
-    team_id, clock, taken_here = fold.known_team, fold.clock, 0
+    team_id, clock, left = fold.known_team, fold.clock, set[int]()
     written_team, amount, read = fold.team_id, _AMOUNT, datetime.fromisoformat
     for line, event in zip(lines, events, strict=True):
         order: Order | None = orders.get(event.order_id)
@@ -144,7 +144,6 @@ def feed_short(fold: "Fold", lines: list[bytes], events: list[Any], offset: int)
         except (ValueError, TypeError):
             taken = False
         if taken:
-            taken_here += 1
             if order is not None:
                 order.last, order.updated = offset, at
                 order.updated_at = order.status_at = ts
@@ -155,13 +154,15 @@ def feed_short(fold: "Fold", lines: list[bytes], events: list[Any], offset: int)
             if touched is not None:
                 touched.add(event.order_id)
         else:
+            left.add(id(event))
             # The rules read and change what this loop holds in variables.
             fold.clock = clock
             fold.feed_line(line, offset)
             clock, team_id, written_team = fold.clock, fold.known_team, fold.team_id
         offset += len(line) + 1
     fold.clock = clock
-    fold.counts.events += taken_here
+    # The rules have counted what was left to them.
+    fold.counts.add([event.event for event in events if id(event) not in left] if left else [e.event for e in events])
 
 
 def _is_new_delivery(order: Order, event: Any) -> bool:

@@ -31,6 +31,8 @@ class LedgerHealth(msgspec.Struct, frozen=True):
     tail_bytes: int = 0
     tail_since: float | None = None
     events: int = 0
+    kinds: dict[str, int] = {}
+    """`events` by name."""
     trades: int = 0
     findings: int = 0
     open_orders: int = 0

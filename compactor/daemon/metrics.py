@@ -39,7 +39,6 @@ _Table = dict[str, tuple[str, Callable[[LedgerHealth], float | None]]]
 """Name, help, and the value in a ledger's row; None where there is none."""
 
 _COUNTERS: _Table = {
-    "compactor_events": ("Events applied since the first byte of the log.", lambda one: one.events),
     "compactor_trades": ("Trade lines since the first byte of the log.", lambda one: one.trades),
     "compactor_findings": ("Lines that were unreadable or suspicious.", lambda one: one.findings),
     "compactor_passes": ("Passes since the daemon started.", lambda one: one.passes),
@@ -89,6 +88,7 @@ class _OfHealth(Collector):
     def collect(self) -> Iterator[Metric]:
         ledgers = self._health.snapshot()
         folded = [one for one in ledgers if one.last_pass_at is not None]
+        yield _events(folded)
         yield from _families(CounterMetricFamily, _COUNTERS, folded)
         yield from _families(GaugeMetricFamily, _GAUGES_OF_PASSES, folded)
         yield from _families(GaugeMetricFamily, _GAUGES, ledgers)
@@ -101,6 +101,15 @@ class _OfHealth(Collector):
             "Seconds since the loop turned last.",
             value=time.monotonic() - self._health.last_progress,
         )
+
+
+def _events(ledgers: list[LedgerHealth]) -> Metric:
+    help_text = "Events applied since the first byte of the log, by name."
+    family = CounterMetricFamily("compactor_events", help_text, labels=["team", "kind"])
+    for one in ledgers:
+        for kind, number in sorted(one.kinds.items()):
+            family.add_metric([printable(one.team_id), kind], number)
+    return family
 
 
 def _families(

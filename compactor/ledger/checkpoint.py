@@ -118,7 +118,7 @@ class Slot:
         """The fold as it was. Raises Damaged."""
         header = self.header
         fold = Fold(None if header.names_team else header.team_id, recall, retention)
-        fold.clock, fold.counts = header.clock, msgspec.structs.replace(header.counts)
+        fold.clock, fold.counts = header.clock, msgspec.structs.replace(header.counts, kinds=dict(header.counts.kinds))
         fold.stored = _decode_open(self.read(header.open_orders))
         forgotten = Forgotten(header.marked, self._page(header.marks))
         fold.memory = Memory(len(header.spans), self._page(header.spans), forgotten)

@@ -50,6 +50,8 @@ class Compaction(Struct):
     new_trades: int
     new_findings: int
     elapsed_ms: int
+    kinds: dict[str, int] = {}
+    """`events` by name."""
 
 
 class Compactor:
@@ -146,6 +148,7 @@ class Compactor:
             fold.team_id, str(self.path), counts.events, fold.open_orders, counts.trades, counts.findings,
             self._offset - before[3], self._offset, size - self._offset, counts.events - before[0],
             counts.trades - before[1], counts.findings - before[2], round((time.perf_counter() - started) * 1000),
+            dict(counts.kinds),
         )  # fmt: skip
 
     # From the checkpoint.

@@ -1,0 +1,61 @@
+"""Spends the requests that an account may make in a minute, so that everything that talks to it shares one budget.
+
+Who waits how long after a refusal is for `rest` to say. The rule that surprises: a request is paid for before it is
+sent, and one that fails is not given back, because the broker counted it too.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+
+WINDOW_SECONDS = 60
+PER_MINUTE = 150
+"""Of the 200 that Alpaca allows an account; the rest is for the programs that place orders."""
+
+
+class Budget:
+    """At most `per_minute` requests in any 60 seconds, for all threads that share it.
+
+    `clock` is monotonic, in seconds, and `sleep` waits for as many.
+    """
+
+    def __init__(
+        self,
+        per_minute: int = PER_MINUTE,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        assert per_minute > 0
+        self.per_minute = per_minute
+        self._clock = clock
+        self._sleep = sleep
+        self._spent: deque[float] = deque()
+        self._closed_until = 0.0
+        self._lock = threading.Lock()
+
+    def take(self) -> None:
+        """Pay for one request; returns when it may be sent."""
+        while wait := self._try():
+            self._sleep(wait)
+
+    def pause(self, seconds: float) -> None:
+        """Let nobody send anything for so long: the broker said that it has had enough."""
+        with self._lock:
+            self._closed_until = max(self._closed_until, self._clock() + seconds)
+
+    def _try(self) -> float:
+        """Pay if there is something left; else how many seconds to wait before trying again."""
+        with self._lock:
+            now = self._clock()
+            while self._spent and self._spent[0] <= now - WINDOW_SECONDS:
+                self._spent.popleft()
+            wait = self._closed_until - now
+            if len(self._spent) >= self.per_minute:
+                wait = max(wait, self._spent[0] + WINDOW_SECONDS - now)
+            if wait <= 0:
+                self._spent.append(now)
+            return max(wait, 0.0)
