@@ -172,6 +172,21 @@ def test_a_ledger_that_is_broken_stops_no_other_and_heals_by_itself(data: Path, 
     until(lambda: _state(data, "bad") == "current", "the state in the lock file again")
 
 
+@pytest.mark.parametrize("name", [b"my team", b"caf\xe9", b"-x"])
+def test_a_directory_that_cannot_be_a_ledger_is_named_and_stops_no_other(data: Path, start: Start, name: bytes) -> None:
+    """A badly named directory is a degraded ledger, whatever bytes its name has; the daemon goes on."""
+    put(data / "team" / os.fsdecode(name), line("o-1"))
+    put(data / "team" / "good", line("o-1"))
+    daemon = start().caught_up()
+    assert ["bad_place"] == [row["kind"] for row in daemon.lines("ledger_degraded")]
+    put(data / "team" / "good", line("o-2", second=1))
+    until(lambda: open_ids(data / "team" / "good") == {"o-1", "o-2"}, "the good ledger going on")
+    report = read(data)
+    assert report is not None
+    assert ["degraded", "current"] == [one.state for one in report.ledgers]
+    assert daemon.end() == 0
+
+
 def _state(data: Path, team: str) -> str | None:
     report = read(data)
     assert report is not None

@@ -64,3 +64,8 @@ class Health:
     def degraded(self) -> list[LedgerHealth]:
         """The ledgers that cannot be kept current, and why."""
         return [one for one in self.snapshot() if one.state == "degraded"]
+
+
+def printable(name: str) -> str:
+    """A name as UTF-8 can carry it: names of directories may be any bytes, which come as lone surrogates."""
+    return name.encode("utf-8", "backslashreplace").decode()

@@ -14,7 +14,10 @@ from types import TracebackType
 from typing import NamedTuple, Self
 
 from watchfiles import Change
-from watchfiles._rust_notify import RustNotify  # What watchfiles documents as its backend; `watch` fixes the step.
+from watchfiles._rust_notify import (  # What watchfiles documents as its backend; `watch` fixes the step.
+    RustNotify,
+    WatchfilesRustInternalError,
+)
 
 from compactor.ledger.places import LOG
 
@@ -26,10 +29,11 @@ DEBOUNCE_MS = 5
 
 
 class Hint(NamedTuple):
-    """What may have changed: directories that hold a log, and whether directories came or went."""
+    """What may have changed: directories that hold a log, whether directories came or went, or anything at all."""
 
     logs: set[Path]
     directories: bool
+    anything: bool = False
 
 
 class Hints:
@@ -40,6 +44,9 @@ class Hints:
         self._busy_until = 0.0
         self._notify: RustNotify | None = None
         self.problem: str | None = None
+        self._open()
+
+    def _open(self) -> None:
         try:
             self._notify = RustNotify([str(self._data)], False, False, 0, True, True)
         except OSError as error:
@@ -53,7 +60,13 @@ class Hints:
             stop.wait(min(seconds, 0.1))
             return Hint(set(), False)
         step = BUSY_STEP_MS if time.monotonic() < self._busy_until else QUIET_STEP_MS
-        found = self._notify.watch(DEBOUNCE_MS, step, milliseconds, stop)
+        try:
+            found = self._notify.watch(DEBOUNCE_MS, step, milliseconds, stop)
+        except WatchfilesRustInternalError:
+            # A name that is not UTF-8, which watchfiles cannot tell; the other changes are lost with it.
+            self._notify.close()
+            self._open()
+            return Hint(set(), True, True)
         if not isinstance(found, set):
             # A timeout, or a signal that its handler has taken.
             return Hint(set(), False)

@@ -19,8 +19,8 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 import msgspec
 from prometheus_client import make_wsgi_app
 
-from compactor.daemon.health import Health, LedgerHealth
-from compactor.daemon.metrics import Metrics, printable
+from compactor.daemon.health import Health, LedgerHealth, printable
+from compactor.daemon.metrics import Metrics
 from compactor.jobs.configuration import split_address
 
 ALIVE_SECONDS = 30.0

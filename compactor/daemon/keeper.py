@@ -13,7 +13,7 @@ from datetime import UTC
 
 import msgspec
 
-from compactor.daemon.health import Health, LedgerHealth
+from compactor.daemon.health import Health, LedgerHealth, printable
 from compactor.daemon.notices import Log
 from compactor.jobs.failures import Failure, failure_of, name_of
 from compactor.ledger import Compaction, Ledger, LedgerPlace, LockHeld, TooMuch
@@ -36,12 +36,15 @@ class Keeper:
 
     def __init__(self, place: LedgerPlace, retention_days: int | None, health: Health, log: Log) -> None:
         self.place = place
-        self.team_id = name_of(place)
+        # A name that is not UTF-8 is shown with escapes everywhere.
+        self.team_id = printable(name_of(place))
         self.is_due = True
         self.has_errand = False
         """Whether a process of its own works on it; the loop keeps away meanwhile."""
         self.retry_at = 0.0
-        self._ledger = Ledger(place.path, team_id=place.team_id, retention_days=retention_days)
+        # A directory that cannot be a ledger is shown with its problem, and nothing is done in it.
+        team_id = place.team_id if place.problem is None else None
+        self._ledger = Ledger(place.path, team_id=team_id, retention_days=retention_days)
         self._health = health
         self._log = log.bind(team_id=self.team_id)
         self._seen: tuple[int, int] | None = None
@@ -50,7 +53,7 @@ class Keeper:
         self._reminded_at = 0.0
         self._used_at = time.monotonic()
         self._is_open = False
-        self._show(LedgerHealth(self.team_id, str(place.path), since=time.time()))
+        self._show(LedgerHealth(self.team_id, printable(str(place.path)), since=time.time()))
 
     @property
     def health(self) -> LedgerHealth:
@@ -164,7 +167,7 @@ class Keeper:
             self._log.error("ledger_degraded", kind=failure.kind, reason=failure.message, tries=self._failures)
         self._show(
             msgspec.structs.replace(
-                before, state="degraded", kind=failure.kind, reason=failure.message,
+                before, state="degraded", kind=failure.kind, reason=printable(failure.message),
                 since=time.time() if before.state != "degraded" else before.since,
             )
         )  # fmt: skip

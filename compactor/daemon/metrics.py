@@ -15,7 +15,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from compactor import __version__
-from compactor.daemon.health import Health, LedgerHealth
+from compactor.daemon.health import Health, LedgerHealth, printable
 from compactor.ledger import Compaction
 
 _SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
@@ -28,11 +28,6 @@ def _age(since: float | None) -> float:
 def _instant(text: str | None) -> float | None:
     # A float is enough here: it is read by people, on a graph.
     return datetime.fromisoformat(text).timestamp() if text else None
-
-
-def printable(name: str) -> str:
-    """A name as UTF-8 can carry it: names of directories may be any bytes, which come as lone surrogates."""
-    return name.encode("utf-8", "backslashreplace").decode()
 
 
 _Table = dict[str, tuple[str, Callable[[LedgerHealth], float | None]]]

@@ -128,6 +128,8 @@ class Watcher:
         if self._errands or self._sealing:
             until.append(now + ERRAND_LOOK_SECONDS)
         hint = hints.wait(max(0.0, min(until) - now), stop)
+        if hint.anything:
+            self._look_at = 0.0
         if hint.directories:
             self._find_teams()
         for path in hint.logs:

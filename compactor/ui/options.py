@@ -75,14 +75,15 @@ class Days(click.ParamType):  # type: ignore[type-arg, unused-ignore]
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | None:
         if value == "forever":
             return None
-        if str(value).isascii() and str(value).isdigit():
+        if str(value).isascii() and str(value).isdigit() and int(value) <= DAYS_MAX:
             return int(value)
         if value is None or isinstance(value, int):
             return value
-        self.fail(f"expected a number of days or forever, found {value!r}", param, ctx)
+        self.fail(f"expected a number of days up to {DAYS_MAX} or forever, found {value!r}", param, ctx)
 
 
 DAYS = Days()
+DAYS_MAX = 36_500
 
 
 def data_argument(command: Command) -> Command:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 @config_option
 @click.option("--http", metavar="HOST:PORT", help="Serve /livez, /readyz and /metrics there.")
 @click.option("--retention-days", metavar="DAYS", type=DAYS, help="Days that ended orders stay in memory, or forever.")
-@click.option("--poll-seconds", metavar="N", type=click.IntRange(min=1), help="Look at every log at least so often.")
+@click.option("--poll-seconds", metavar="N", type=click.IntRange(1, 10), help="Look at every log at least so often.")
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="The least that is said.")
 def watch(
     data: Path,
