@@ -1,1 +1,1 @@
-"""What we know about brokers: today Alpaca, whose messages become events here. This layer never touches a ledger."""
+"""The broker, today Alpaca: its messages become events, its answers heal the ledgers, orders are placed through it."""
