@@ -155,11 +155,11 @@ def test_another_version_folds_the_whole_log_again(name: str, monkeypatch: pytes
     trades = disk.take(LEDGER / "trades.jsonl")
 
     for module in (checkpoint, compaction):
-        monkeypatch.setattr(module, name, 2)
+        monkeypatch.setattr(module, name, 98)
     assert [len(log), 0] == [compact(disk), compact(disk)]
     assert trades == disk.take(LEDGER / "trades.jsonl")
     disk.put(LEDGER / "trades.jsonl", b"[" + (trades or b"")[1:])
-    monkeypatch.setattr(compaction, name, 3)
+    monkeypatch.setattr(compaction, name, 99)
     with pytest.raises(DerivedConflict, match=r"trades.jsonl: at offset 0 "):
         compact(disk)
 

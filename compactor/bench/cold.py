@@ -26,7 +26,7 @@ from compactor.bench.progress import note
 from compactor.bench.report import machine, show
 
 OURS = "compactor"
-PEERS = ("duckdb", "duckdb-lazy", "polars", "polars-lazy", "sqlite", "jq")
+PEERS = ("naive", "duckdb", "duckdb-lazy", "polars", "polars-lazy", "sqlite", "jq")
 """`-lazy` reads the log by lazy scans, as a plain query does; without it the log is parsed once, which is faster."""
 PART = {"jq": 10}  # Runs on one in so many of the events.
 _EVENTS_MIN = 5_000
@@ -58,7 +58,7 @@ class Task(NamedTuple):
 
 def available(names: Sequence[str]) -> list[str]:
     """The peers among `names` that can run here."""
-    return [name for name in names if name == "sqlite" or _is_here(name)]
+    return [name for name in names if name in ("naive", "sqlite") or _is_here(name)]
 
 
 def _is_here(name: str) -> bool:

@@ -148,15 +148,13 @@ _PLACEMENTS = ("new", "pending_new", "accepted", "held")
 EVENTS = _variants(Event, (*_STATUS_NAMES, *FILLS, *REVISIONS, *OTHERS))
 """The type of every event that has a name of its own; any other name is an `UnknownEvent`."""
 
-_LEAN = {
+LEAN = {
     **_variants(FillDelivery, FILLS),
     **_variants(Delivery, [name for name in _STATUS_NAMES if name not in _PLACEMENTS]),
     **{name: EVENTS[name] for name in (*_PLACEMENTS, *REVISIONS, *OTHERS)},
 }
+"""The types that a batch is decoded with first: without terms where events mostly carry none."""
 
-Fill, PartialFill = EVENTS["fill"], EVENTS["partial_fill"]
-LeanFill, LeanPartialFill = _LEAN["fill"], _LEAN["partial_fill"]
-LEAN_STATUSES = frozenset(_LEAN[name] for name in _STATUS_NAMES if name not in _PLACEMENTS)
 PLACEMENTS = frozenset(EVENTS[name] for name in _PLACEMENTS)
 
 
@@ -172,7 +170,7 @@ class _Number(str):
 
 _ANY_EVENT: Any = reduce(or_, EVENTS.values())
 AnyEvent = _ANY_EVENT | None
-_decode_lean = msgspec.json.Decoder(reduce(or_, _LEAN.values())).decode
+_decode_lean = msgspec.json.Decoder(reduce(or_, LEAN.values())).decode
 _decode_full = msgspec.json.Decoder(_ANY_EVENT, float_hook=str).decode
 _decode_loose = msgspec.json.Decoder(float_hook=_Number).decode
 

@@ -6,8 +6,8 @@ and the law tests compare the two. What surprises: the fold asks for old lines t
 an order that has left the state.
 """
 
-from collections import Counter, deque
-from collections.abc import Callable, Iterable
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
 
 import msgspec
@@ -58,9 +58,9 @@ class Counts(msgspec.Struct):
     """The events by name; those that the life cycle does not know count as `other`, so that a log cannot invent names
     without end."""
 
-    def add(self, names: Iterable[str]) -> None:
-        """Count events that were applied."""
-        for name, number in Counter(names).items():
+    def add(self, numbers: Mapping[str, int]) -> None:
+        """Count events that were applied, so many of each name."""
+        for name, number in numbers.items():
             kind = name if name in LIFE else "other"
             self.kinds[kind] = self.kinds.get(kind, 0) + number
             self.events += number
@@ -160,7 +160,7 @@ class Fold:
     def _take(self, placed: Placed) -> None:
         """Apply an event to the order that it names, and to the orders of its legs."""
         offset, length, event = placed
-        self.counts.add((event.event,))
+        self.counts.add({event.event: 1})
         entry = Entry(offset, length, event.ts, self.team_id, self.derived)
         self._move_clock(event, entry)
         self._apply_to(event.order_id, event, entry, None)

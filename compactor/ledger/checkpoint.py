@@ -19,7 +19,7 @@ from compactor.core.fold import Counts, Fold, OpenOrder, Recall
 from compactor.core.memory import Forgotten, Memory
 from compactor.ledger.files import Files, Reader, replace
 
-FORMAT = 1
+FORMAT = 2
 """The layout of this file."""
 FOLD_VERSION = 1
 """What the fold means; a change of it makes every ledger fold its log again, checked against the trades already
