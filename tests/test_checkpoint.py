@@ -187,3 +187,21 @@ def test_a_checkpoint_is_written_when_enough_is_new(data: Path) -> None:
             names.append(sorted(path.name for path in (data / ".state").iterdir()))
     assert [["checkpoint.0", "lock"]] * 2 + [["checkpoint.0", "checkpoint.1", "lock"]] * 2 == names
     assert len(orders(0, 5) + orders(5, 9)) < compaction.CHECKPOINT_BYTES_MIN < len(orders(9, 1200))
+
+
+def test_a_large_checkpoint_is_written_again_after_a_mebibyte_all_the_same(data: Path) -> None:
+    """7: recovery is bounded by the bytes since the last one, however much a long log has to remember."""
+    log = data / "events.jsonl"
+    opened = b"".join(
+        b'{"event":"new","order_id":"o-%d","ts":"2026-03-02T14:30:00Z","symbol":"SPY","side":"buy","quantity":"1",'
+        b'"client_order_id":"%s"}\n' % (number, b"x" * 400)
+        for number in range(2500)
+    )
+    with Ledger(data, durability="none") as ledger:
+        log.write_bytes(opened)
+        ledger.compact()
+        large = (data / ".state" / SLOTS[0]).stat().st_size
+        with log.open("ab") as file:
+            file.write(b"\n" * compaction.CHECKPOINT_BYTES_MAX)
+        ledger.compact()
+        assert (data / ".state" / SLOTS[1]).exists() and large > compaction.CHECKPOINT_BYTES_MAX

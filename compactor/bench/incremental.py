@@ -15,6 +15,7 @@ import argparse
 import os
 import shutil
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -26,7 +27,7 @@ import msgspec
 
 from compactor import Ledger
 from compactor.bench.logs import DEFAULT_WORK, logs_of, prepared
-from compactor.bench.process import measure
+from compactor.bench.process import ProgramFailed, measure
 from compactor.bench.progress import Bar, note
 from compactor.bench.report import machine, show
 
@@ -132,6 +133,21 @@ def pass_of_process(subject: Subject) -> float:
     return measure([sys.executable, "-m", "compactor", "compact", str(subject.path), "--json"]).wall_s * 1000
 
 
+def start_of_daemon(subject: Subject) -> float:
+    """Milliseconds until a daemon has caught up, after the one before it was killed; it is killed in turn."""
+    subject.ledger.close()
+    command = [sys.executable, "-m", "compactor", "watch", str(subject.path)]
+    started = time.perf_counter()
+    with subprocess.Popen(command, stderr=subprocess.PIPE) as daemon:
+        assert daemon.stderr is not None
+        try:
+            if not any(b'"caught_up"' in line for line in daemon.stderr):
+                raise ProgramFailed(f"{' '.join(command)} ended before it had caught up")
+            return (time.perf_counter() - started) * 1000
+        finally:
+            daemon.kill()
+
+
 def rounds(
     long: Subject, short: Subject, floor: Floor, passes: int, run: Callable[[Subject], float]
 ) -> Iterator[tuple[float, float, float]]:
@@ -175,9 +191,12 @@ def compare(work: Path, events_long: int, events_short: int, passes: int) -> Non
             *medians("opened anew", passes, rounds(long, short, floor, passes, pass_of_new_ledger)),
         ),
     ]
-    long_ms, short_ms, _floor_ms = medians("process", few, rounds(long, short, floor, few, pass_of_process))
-    row = ("whole process, start included", f"{long_ms:.0f}", f"{short_ms:.0f}", f"{long_ms / short_ms:.2f}", "", "")
-    table.append(row)
+    for name, run in (
+        ("whole process, start included", pass_of_process),
+        ("daemon killed and started until caught up", start_of_daemon),
+    ):
+        long_ms, short_ms, _floor_ms = medians(name, few, rounds(long, short, floor, few, run))
+        table.append((name, f"{long_ms:.0f}", f"{short_ms:.0f}", f"{long_ms / short_ms:.2f}", "", ""))
     for subject in (long, short):
         subject.ledger.close()
     logs = f"a log of {events_long:,} (long) and of {events_short:,} (short)"

@@ -25,6 +25,9 @@ from compactor.ledger.tail import Tail
 CHECKPOINT_BYTES_MIN = 1 << 18
 """Bytes of log after which a checkpoint is written, or as many as the last checkpoint has: so writing them never
 costs more than the fold."""
+CHECKPOINT_BYTES_MAX = 1 << 20
+"""After so many bytes of log one is written however large it is, so that a process that was killed costs the next one a
+few milliseconds."""
 COMMIT_BYTES = 1 << 28
 """Bytes of log after which a long pass commits, so that being stopped costs only what came since."""
 PROGRESS_BYTES = 1 << 20
@@ -301,4 +304,5 @@ class Compactor:
         trades, findings = self._trades.written(), self._findings.written()
         parts = encode_slot(fold, self._generation, self._inode, self._log_written, trades, findings)
         self._slots.write(parts)
-        self._checkpoint_at, self._checkpoint_bytes = self._offset, max(CHECKPOINT_BYTES_MIN, sum(map(len, parts)))
+        wanted = max(CHECKPOINT_BYTES_MIN, sum(map(len, parts)))
+        self._checkpoint_at, self._checkpoint_bytes = self._offset, min(wanted, CHECKPOINT_BYTES_MAX)
