@@ -22,7 +22,9 @@ def test_a_machine_that_is_fit_has_no_failure(tmp_path: Path) -> None:
     ledger(tmp_path, "alice", "2026-01-02T15:00:00Z")
     before = sorted(tmp_path.rglob("*"))
     found = {one.check: one for one in examine(tmp_path)}
-    assert {"python", "file_system", "inotify", "lock", "replace", "punch", "space"} <= set(found)
+    assert {"python", "file_system", "inotify", "lock", "replace", "punch", "space", "permissions", "clock"} <= set(
+        found
+    )
     assert ("ok", "ok") == (found["lock"].result, found["replace"].result)
     assert [tmp_path / ".compactor"] == sorted(set(tmp_path.rglob("*")) - set(before))
 

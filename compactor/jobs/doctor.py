@@ -139,6 +139,7 @@ def _space(data: Path) -> Iterator[Checked]:
 
 
 def _permissions(data: Path) -> Iterator[Checked]:
+    looked, bad = 0, 0
     for place in discover(data):
         if place.problem is not None:
             yield Checked("ledger", "fail", f"{place.path}: {place.problem}", "put that right; others are not affected")
@@ -147,6 +148,9 @@ def _permissions(data: Path) -> Iterator[Checked]:
         closed = [path for path in (place.path, *needed) if path.exists() and not os.access(path, os.R_OK | os.W_OK)]
         for path in closed:
             yield Checked("permissions", "fail", f"{path}: not readable and writable", f"ls -ld {path}; chown or chmod")
+        looked, bad = looked + 1, bad + len(closed)
+    if not bad:
+        yield Checked("permissions", "ok", f"this user may read and write {looked} ledgers")
 
 
 def _leftovers(data: Path) -> Iterator[Checked]:
@@ -157,17 +161,20 @@ def _leftovers(data: Path) -> Iterator[Checked]:
 
 
 def _clock(data: Path) -> Iterator[Checked]:
-    now = time.time()
+    now, wrong = time.time(), 0
     for place in discover(data):
         if place.problem is not None:
             continue
         with Ledger(place.path, team_id=place.team_id) as ledger:
             last = ledger.status().last_event_at
         if last and (ahead := datetime.fromisoformat(last).timestamp() - now) > _AHEAD_SECONDS_MAX:
+            wrong += 1
             found = f"{place.path}: its last event is {ahead:.0f} s in the future"
             yield Checked(
                 "clock", "warn", found, "set this machine's clock (timedatectl set-ntp true), or that writer's"
             )
+    if not wrong:
+        yield Checked("clock", "ok", "no event lies in its future")
 
 
 def _ledgers(data: Path) -> Iterator[Checked]:
