@@ -155,7 +155,7 @@ def test_another_version_folds_the_whole_log_again(name: str, monkeypatch: pytes
     trades = disk.take(LEDGER / "trades.jsonl")
 
     for module in (checkpoint, compaction):
-        monkeypatch.setattr(module, name, 2)
+        monkeypatch.setattr(module, name, 99)
     assert [len(log), 0] == [compact(disk), compact(disk)]
     assert trades == disk.take(LEDGER / "trades.jsonl")
     disk.put(LEDGER / "trades.jsonl", b"[" + (trades or b"")[1:])

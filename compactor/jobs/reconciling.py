@@ -1,4 +1,4 @@
-"""Heals the ledgers against the broker: asks, plans, appends what the plan says, and brings the derived files up to date.
+"""Heals the ledgers against the broker: asks, plans, appends what the plan says, and brings derived files up to date.
 
 What to ask for and what to append is decided in `broker.reconcile`. The rule that surprises: everything is asked before
 the first byte is written, so a broker that fails in the middle, or talks nonsense, leaves every ledger as it was.
@@ -247,7 +247,7 @@ class Reconciler:
                 told.fills_asked.add(order_id)
         raise BrokerError(
             f"after {_ROUNDS_MAX} rounds the broker's answers still raise new questions, the next about order "
-            f"{(plan.to_ask + plan.to_ask_fills)[0]}; expected answers that agree. Nothing was appended; try again later."
+            f"{(plan.to_ask + plan.to_ask_fills)[0]}; expected answers that agree. Nothing was appended; try later."
         )
 
     def _teams(self, plan: Plan) -> list[TeamReconciled]:
