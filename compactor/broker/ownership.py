@@ -56,6 +56,18 @@ def claim_of(client_order_id: object, patterns: Sequence[re.Pattern[str]] = ()) 
     return None
 
 
+def holder_of(order_id: str, team: str, away: Mapping[str, Mapping[str, str]]) -> str:
+    """The team that has an order now, from any ledger that ever had it (format.md, rule 4.12).
+
+    `away` has, for each team, the orders that its ledger was told to have been assigned to another, and to which.
+    """
+    seen = {team}
+    while (other := away.get(team, {}).get(order_id)) is not None and other not in seen:
+        seen.add(other)
+        team = other
+    return team
+
+
 def relations_of(order: Mapping[str, Any]) -> Iterator[str]:
     """The orders that an order came from: the one that it replaces, then its parent."""
     for name in ("replaces", "parent_order_id"):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,7 +22,8 @@ from compactor.core.events import LINE_BYTES_MAX, Problem, decode
 from compactor.core.instants import nanos, rfc3339
 from compactor.jobs.failures import Failure, bad_place, failure_of, name_of
 from compactor.jobs.knowledge import read_view
-from compactor.ledger import Compaction, Ledger, LedgerPlace, LockHeld, discover
+from compactor.jobs.turns import DIRECTORY, compact_in_turn, turn
+from compactor.ledger import Ledger, LedgerPlace, discover
 from compactor.ledger.files import Files
 from compactor.ledger.places import LOG, place_of
 
@@ -30,13 +32,9 @@ OVERLAP_SECONDS = 600
 """How far behind the last complete run the next one looks back, because a broker's answers lag and clocks differ."""
 LOOK_BACK_SECONDS = 7 * 86_400
 """How far the first run of an account looks back."""
-DIRECTORY = ".compactor"
 MEMORY = "reconciled.json"
-LOCK = "reconcile.lock"
 _ROUNDS_MAX = 5
 _SETTLE_TURNS_MAX = 3
-_LOCK_TRIES = 100
-_LOCK_PAUSE_SECONDS = 0.05
 # The ledger adds `recorded_at` to each line.
 _LINE_BYTES = LINE_BYTES_MAX - 128
 
@@ -55,10 +53,6 @@ class Source(Protocol):
     def order(self, order_id: str) -> Any | None: ...
 
     def fills(self, after: str, order_id: str | None = None) -> list[Any]: ...
-
-
-class ReconcileBusy(Exception):
-    """Another process reconciles this data directory at this moment."""
 
 
 class TeamReconciled(msgspec.Struct):
@@ -140,8 +134,7 @@ class Reconciler:
         appended, and `teams` says what would be. Raises BadCredentials, BrokerError and ReconcileBusy; no log was
         then written.
         """
-        lock = None if dry_run else self._take_lock()
-        try:
+        with nullcontext() if dry_run else turn(self._data):
             done = self._turn(dry_run)
             for _ in range(_SETTLE_TURNS_MAX if settle else 0):
                 if not done.waiting:
@@ -149,9 +142,6 @@ class Reconciler:
                 self._sleep(self._quiet_seconds + 1)
                 done = _joined(done, self._turn(dry_run))
             return done
-        finally:
-            if lock is not None:
-                self._files.unlock(lock)
 
     def close(self) -> None:
         """Forget what is in memory."""
@@ -195,7 +185,7 @@ class Reconciler:
                 failure = bad_place(place) if place.problem is not None else None
                 if failure is None:
                     ledger = self._ledger(place)
-                    self._compact(ledger)
+                    compact_in_turn(ledger)
                     ledgers[ledger.team_id] = ledger
             except Exception as error:
                 failure = failure_of(error, place.path)
@@ -207,19 +197,6 @@ class Reconciler:
         if place.path not in self._ledgers:
             self._ledgers[place.path] = Ledger(place.path, team_id=place.team_id)
         return self._ledgers[place.path]
-
-    def _compact(self, ledger: Ledger) -> Compaction | None:
-        """Compact, or wait until another process, most often the daemon, has done it; None then."""
-        for attempt in range(_LOCK_TRIES):
-            try:
-                return ledger.compact()
-            except LockHeld:
-                if attempt == _LOCK_TRIES - 1:
-                    raise
-                if ledger.status().lag_bytes == 0:
-                    return None
-                time.sleep(_LOCK_PAUSE_SECONDS)
-        raise AssertionError("the last attempt returns or raises")
 
     def _plan(self, told: _Told, ledgers: dict[str, Ledger], now: str, *, adopt: bool) -> Plan:
         """Plan, ask for what the plan lacks, and plan again until it lacks nothing."""
@@ -273,17 +250,9 @@ class Reconciler:
                 return
             ledger = self._ledger(place)
             ledger.append(team.events)
-            self._compact(ledger)
+            compact_in_turn(ledger)
         except Exception as error:
             team.error = failure_of(error, team.path)
-
-    def _take_lock(self) -> int:
-        path = self._data / DIRECTORY / LOCK
-        self._files.make_directory(path.parent)
-        descriptor = self._files.lock(path)
-        if descriptor is None:
-            raise ReconcileBusy(f"{path}: another process reconciles {self._data}; leave it to that one, or end it.")
-        return descriptor
 
     def _since(self, account: str, now: str) -> str:
         """From when on to look, in the broker's time."""
