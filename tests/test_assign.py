@@ -1,4 +1,4 @@
-"""Assigning an order to another team's ledger: all of it goes, nothing twice, and a run that was stopped is completed."""
+"""Assigning an order to another team's ledger: all of it goes, nothing twice, and a stopped run is completed."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from compactor.broker.alpaca import Fields, digest, translate
-from compactor.broker.ownership import owner_of, relations_of
+from compactor.broker.ownership import owner_of
 from compactor.core.decimals import BadDecimal, decimal_of, exactly, quotient
 from compactor.core.instants import BadInstant, nanos, rfc3339
 from compactor.core.lifecycle import TERMINAL, spelled
@@ -99,7 +99,8 @@ def read_answers(orders: Iterable[Any], activities: Iterable[Any]) -> Answers:
 
 
 def orders_wanted(answers: Answers) -> set[str]:
-    """The orders of which the planning has to know whether a ledger knows them.
+    """The orders of which the planning has to know whether a ledger knows them; of those that none knows, the planning
+    has to know the same of the orders that they came from.
 
     Orders that ended without a fill, of which a busy account has thousands, change nothing and are none of them.
     """
@@ -107,7 +108,7 @@ def orders_wanted(answers: Answers) -> set[str]:
     for order_id, order in answers.orders.items():
         # A quantity is compared as text here, because one that cannot be read is for the planning to name.
         if is_open(order) or order.get("filled_qty", "0").strip("0.") != "":
-            wanted |= {order_id, *relations_of(order)}
+            wanted.add(order_id)
     return wanted
 
 

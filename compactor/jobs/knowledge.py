@@ -1,4 +1,4 @@
-"""Gathers what all ledgers together know of the orders that a reconcile looks at.
+"""Gathers what all ledgers together know of the orders that a reconcile looks at, and whose each of them is.
 
 What differs is for `broker.reconcile` to find. The rule that surprises: what an order was that has ended without a
 trade stands in the log alone. The logs are read for it only where the broker has an order that nothing else here knows.
@@ -7,16 +7,73 @@ trade stands in the log alone. The logs are read for it only where the broker ha
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from compactor.broker.ownership import holder_of, relations_of
 from compactor.broker.reconcile import Answers, Known, View, is_open, orders_wanted, read_answers
 from compactor.core.decimals import decimal_of, exactly
+from compactor.core.derived import Finding
+from compactor.core.lines import read_line
 from compactor.jobs.import_desk import known_events
 from compactor.ledger import Ledger
 from compactor.ledger.places import LOG, TRADES
 from compactor.ledger.reading import whole_lines
+
+Away = Mapping[str, Mapping[str, str]]
+"""For each team the orders that its ledger was told to be another's (rule 4.12), and whose."""
+
+_ASSIGNED = b'"assigned"'
+
+
+class AwayReader:
+    """Keeps current which orders have been assigned away from which ledger; a call costs what the logs have grown."""
+
+    def __init__(self) -> None:
+        self._known: dict[Path, _AwayFrom] = {}
+
+    def read(self, ledgers: Mapping[str, Ledger]) -> Away:
+        """As of now, by team. Raises LedgerError."""
+        return {team: self._read(team, ledger) for team, ledger in ledgers.items()}
+
+    def _read(self, team: str, ledger: Ledger) -> Mapping[str, str]:
+        inode = (ledger.path / LOG).stat().st_ino
+        known = self._known.get(ledger.path)
+        if known is None or known.inode != inode:
+            known = self._known[ledger.path] = _AwayFrom(inode)
+        rest = b""
+        for piece in ledger.cat(known.offset):
+            known.offset += len(piece)
+            whole, newline, rest = (rest + piece).rpartition(b"\n")
+            if _ASSIGNED in whole:
+                known.take((whole + newline).split(b"\n"), team)
+        return known.orders
+
+
+class _AwayFrom(msgspec.Struct):
+    """What is known of one log up to an offset, where a line ends."""
+
+    inode: int
+    offset: int = 0
+    orders: dict[str, str] = {}
+    seen: set[tuple[str, str]] = set()
+
+    def take(self, lines: list[bytes], team: str) -> None:
+        for line in lines:
+            for placed in read_line(line, 0) if _ASSIGNED in line else ():
+                if isinstance(placed, Finding) or placed.event.event != "assigned":
+                    continue
+                move = placed.event
+                if move.team_id not in (None, team) or (move.order_id, move.event_id) in self.seen:
+                    continue
+                if move.event_id is not None:
+                    self.seen.add((move.order_id, move.event_id))
+                if move.to_team:
+                    self.orders[move.order_id] = move.to_team
+                else:
+                    self.orders.pop(move.order_id, None)
 
 
 class _Trade(msgspec.Struct):
@@ -34,20 +91,26 @@ class _Trade(msgspec.Struct):
 _decode = msgspec.json.Decoder(_Trade).decode
 
 
-def read_view(ledgers: Mapping[str, Ledger], orders: list[Any], activities: list[Any]) -> View:
+def read_view(ledgers: Mapping[str, Ledger], orders: list[Any], activities: list[Any], away: Away) -> View:
     """What the ledgers, by team, know: every open order, and of the others those that the broker's answers are about.
 
-    The ledgers have to be up to date. Where two know an order, it is the first one's. Raises LedgerError.
+    The ledgers have to be up to date. Where two know an order, it is the first one's from which it was not assigned
+    away. Raises LedgerError.
     """
     answers = read_answers(orders, activities)
+    wanted = orders_wanted(answers)
     view: dict[str, Known] = {}
     for team, ledger in ledgers.items():
         for row in ledger.pending_orders():
             view.setdefault(row["order_id"], Known(team, row))
-    wanted = orders_wanted(answers) | view.keys()
+    shown = wanted | view.keys()
     for team, ledger in ledgers.items():
-        _add_trades(view, team, ledger, wanted)
-    _search_logs(view, ledgers, answers, orders_wanted(answers))
+        _add_trades(view, team, ledger, shown - away[team].keys())
+    _search_logs(view, ledgers, answers, wanted, away)
+    for team in ledgers:
+        # Where the ledger that an order went to has nothing of it yet, it is that team's all the same.
+        for order_id in away[team].keys() & shown:
+            view.setdefault(order_id, Known(holder_of(order_id, team, away), has_events=False))
     return view
 
 
@@ -72,12 +135,16 @@ def _add(known: Known, trade: _Trade, inferred: set[str]) -> None:
     if trade.trade_id in inferred or trade.reverses in inferred:
         known.inferred += quantity
     elif trade.kind != "reversal":
-        known.numbers[quantity, price] += 1
+        # An order that was away and has come back tells the same execution in a second line.
+        if trade.kind == "correction" or trade.execution_id not in known.executions:
+            known.numbers[quantity, price] += 1
         if trade.execution_id is not None:
             known.executions.add(trade.execution_id)
 
 
-def _search_logs(view: dict[str, Known], ledgers: Mapping[str, Ledger], answers: Answers, wanted: set[str]) -> None:
+def _search_logs(
+    view: dict[str, Known], ledgers: Mapping[str, Ledger], answers: Answers, wanted: set[str], away: Away
+) -> None:
     """Look in the logs for orders that the broker has open and no ledger has, and for those that nobody knows."""
 
     def is_doubtful(order_id: str) -> bool:
@@ -87,11 +154,24 @@ def _search_logs(view: dict[str, Known], ledgers: Mapping[str, Ledger], answers:
         return known.row is None and order_id in answers.orders and is_open(answers.orders[order_id])
 
     doubtful = {order_id for order_id in wanted if is_doubtful(order_id)}
-    if not doubtful:
-        return
     for order_id in doubtful & view.keys():
         view[order_id].has_events = False
+    doubtful |= _relations(doubtful - view.keys(), answers) - view.keys()
+    if not doubtful:
+        return
     for team, ledger in ledgers.items():
         for event in known_events(ledger.path / LOG):
-            if event.order_id in doubtful:
+            if event.order_id in doubtful and event.order_id not in away[team] and event.event != "assigned":
                 view.setdefault(event.order_id, Known(team)).has_events = True
+
+
+def _relations(unknown: set[str], answers: Answers) -> set[str]:
+    """The orders that unknown ones came from, and those that these came from: their ledger is the unknown one's."""
+    found: set[str] = set()
+    waiting = list(unknown)
+    while waiting:
+        for other in relations_of(answers.orders.get(waiting.pop(), {})):
+            if other not in found:
+                found.add(other)
+                waiting.append(other)
+    return found

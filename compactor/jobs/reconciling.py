@@ -21,7 +21,7 @@ from compactor.broker.rest import BrokerError
 from compactor.core.events import LINE_BYTES_MAX, Problem, decode
 from compactor.core.instants import nanos, rfc3339
 from compactor.jobs.failures import Failure, bad_place, failure_of, name_of
-from compactor.jobs.knowledge import read_view
+from compactor.jobs.knowledge import AwayReader, read_view
 from compactor.jobs.turns import DIRECTORY, compact_in_turn, turn
 from compactor.ledger import Ledger, LedgerPlace, discover
 from compactor.ledger.files import Files
@@ -125,6 +125,7 @@ class Reconciler:
         self._sleep = sleep
         self._files = Files()
         self._ledgers: dict[Path, Ledger] = {}
+        self._away = AwayReader()
         self._account: str | None = None
 
     def run(self, *, dry_run: bool = False, settle: bool = False) -> Reconciled:
@@ -200,9 +201,10 @@ class Reconciler:
 
     def _plan(self, told: _Told, ledgers: dict[str, Ledger], now: str, *, adopt: bool) -> Plan:
         """Plan, ask for what the plan lacks, and plan again until it lacks nothing."""
+        away = self._away.read(ledgers)
         for _ in range(_ROUNDS_MAX):
             orders = [*told.orders, *(one for one in told.by_id.values() if one is not None)]
-            view = read_view(ledgers, orders, told.activities)
+            view = read_view(ledgers, orders, told.activities, away)
             plan = plan_reconcile(
                 told.orders,
                 told.by_id,
