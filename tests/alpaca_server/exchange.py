@@ -44,6 +44,7 @@ class Execution:
     price: Decimal
     cum_qty: Decimal
     leaves_qty: Decimal | None
+    is_last: bool
     busted: bool = False
     corrected: bool = False
 
@@ -213,7 +214,7 @@ class Exchange:
                 amount = min(Decimal(qty), order.left) if qty is not None else order.left
                 is_last = amount == order.left
             at = self.clock.tick()
-            execution = self._execute(order, amount, price, at)
+            execution = self._execute(order, amount, price, at, is_last)
             self._filled(order, at, is_last)
             self._tell("fill" if is_last else "partial_fill", order, execution)
             if is_last:
@@ -385,10 +386,10 @@ class Exchange:
         self.orders[order.id] = order
         self.by_client_id[order.client_order_id] = order.id
 
-    def _execute(self, order: Order, qty: Decimal, price: Decimal, at: int) -> Execution:
+    def _execute(self, order: Order, qty: Decimal, price: Decimal, at: int, is_last: bool) -> Execution:
         cum = order.filled_qty + qty
         leaves = None if order.qty is None else order.qty - cum
-        execution = Execution(self._uuid(), order.id, self._activity_id(at), at, qty, price, cum, leaves)
+        execution = Execution(self._uuid(), order.id, self._activity_id(at), at, qty, price, cum, leaves, is_last)
         order.executions.append(execution)
         self.executions[execution.id] = execution
         return execution
@@ -398,7 +399,7 @@ class Exchange:
         is_last = qty >= (order.left or qty)
         done = []
         for leg in self._legs(order):
-            done.append(self._execute(leg, qty * leg.ratio, self._price(leg), at))
+            done.append(self._execute(leg, qty * leg.ratio, self._price(leg), at, is_last))
             self._filled(leg, at, is_last)
         signs = {leg.id: (1 if leg.side == order.side else -1) * leg.ratio for leg in self._legs(order)}
         price = sum((one.price * signs[one.order_id] for one in done), Decimal(0))
@@ -407,7 +408,7 @@ class Exchange:
         order.net_price = order.net_price.quantize(Decimal("1e-9")).normalize()
         order.net_qty = total
         self._filled(order, at, is_last)
-        summary = Execution("", order.id, "", at, qty, price, total, order.left)
+        summary = Execution("", order.id, "", at, qty, price, total, order.left, is_last)
         self._tell("fill" if is_last else "partial_fill", order, summary, tuple(replace(one) for one in done))
 
     def _filled(self, order: Order, at: int, is_last: bool) -> None:

@@ -2,6 +2,7 @@
 
 The shares are chances between 0 and 1, for each frame or each request. The rule that surprises: faults never change
 what is true at the broker, save one: `crash_after_accept` takes an order and then does not answer.
+Each kind has its own source of chance, so that one more request does not change what becomes of the frames.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ class Faults:
     slow_seconds: float = 0.05
     crash_after_accept: float = 0.0
     rng: random.Random = field(init=False, repr=False)
+    _sources: dict[str, random.Random] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         self.rng = random.Random(f"faults {self.seed}")
@@ -48,12 +50,19 @@ class Faults:
     def happens(self, name: str) -> bool:
         """Whether this fault strikes now."""
         share: float = getattr(self, name)
-        return share > 0 and self.rng.random() < share
+        if share <= 0:
+            return False
+        if name not in self._sources:
+            self._sources[name] = random.Random(f"{name} {self.seed}")
+        return self._sources[name].random() < share
 
     @classmethod
     def wild(cls, seed: int, *, share: float = 0.08) -> Faults:
         """A plan in which about half of all faults are possible, each with a random share."""
         rng = random.Random(f"wild {seed}")
-        names = [one.name for one in fields(cls) if one.type == "float" and not one.name.endswith("_seconds")]
-        chances = {name: rng.random() * share for name in names if rng.random() < 0.5}
+        chances = {name: rng.random() * share for name in SHARES if rng.random() < 0.5}
         return cls(seed=seed, **chances)
+
+
+SHARES = [one.name for one in fields(Faults) if one.type == "float" and not one.name.endswith("_seconds")]
+"""The names of all faults."""

@@ -17,7 +17,7 @@ from aiohttp import web
 from tests.alpaca_server import rest
 from tests.alpaca_server.account import Account
 from tests.alpaca_server.exchange import Exchange, Execution, Number, Order
-from tests.alpaca_server.faults import Faults
+from tests.alpaca_server.faults import SHARES, Faults
 from tests.alpaca_server.life import TEAMS, Life
 from tests.alpaca_server.replay import Replay
 from tests.alpaca_server.stream import Stream
@@ -181,9 +181,8 @@ class AlpacaServer:
 
     def calm(self) -> None:
         """No faults from now on."""
-        for name in vars(Faults()):
-            if name not in ("seed", "rng") and not name.endswith("_seconds"):
-                setattr(self.faults, name, 0.0)
+        for name in SHARES:
+            setattr(self.faults, name, 0.0)
         self.gate.scripted.clear()
 
     def disconnect(self) -> None:

@@ -36,8 +36,8 @@ class Writer:
         """The bytes of a message, whose decimals are strings mostly and numbers sometimes; exact in both cases."""
         return msgspec.json.encode(_spelled(message, as_number=self._chance(0.04)))
 
-    def order(self, order: Order, nested: bool = False) -> Json:
-        """An order as REST and the stream tell it."""
+    def order(self, order: Order, nested: bool = False, told: bool = False) -> Json:
+        """An order as REST tells it, or (`told`) the stream."""
         found: Json = {
             "id": order.id,
             "client_order_id": order.client_order_id,
@@ -58,7 +58,7 @@ class Writer:
             "qty": order.qty,
             "filled_qty": order.filled_qty,
             "filled_avg_price": order.filled_avg_price,
-            "order_class": order.order_class or ("simple" if self._chance(0.3) else ""),
+            "order_class": order.order_class or self._class_of_simple(order, told),
             "order_type": order.type,
             "type": order.type,
             "side": order.side,
@@ -87,7 +87,7 @@ class Writer:
     def update(self, happening: Happening) -> Json:
         """A trade update, without the frame around it."""
         order, execution = happening.order, happening.execution
-        body = self.order(order) | {"legs": [self.order(leg) for leg in happening.legs] or None}
+        body = self.order(order, told=True) | {"legs": [self.order(leg, told=True) for leg in happening.legs] or None}
         found: Json = {
             "at": self._time(happening.at + self._rng.randrange(1, 3_000_000)),
             "event": happening.event,
@@ -113,13 +113,12 @@ class Writer:
     def activity(self, execution: Execution) -> Json:
         """A FILL activity as it stands now. Its id is not the stream's."""
         order = self._exchange.orders[execution.order_id]
-        is_last = execution.leaves_qty is not None and execution.leaves_qty <= 0
         short = order.side == "sell" and self._chance(0.1)
         return {
             "id": execution.activity_id,
             "activity_type": "FILL",
             "transaction_time": self._time(execution.at),
-            "type": "fill" if is_last else "partial_fill",
+            "type": "fill" if execution.is_last else "partial_fill",
             "price": execution.price,
             "qty": execution.qty,
             "side": "sell_short" if short else order.side,
@@ -127,7 +126,7 @@ class Writer:
             "leaves_qty": execution.leaves_qty or Decimal(0),
             "order_id": order.id,
             "cum_qty": execution.cum_qty,
-            "order_status": "filled" if is_last else "partially_filled",
+            "order_status": "filled" if execution.is_last else "partially_filled",
         }
 
     def replayed_activity(self, update: Json, account_id: str, number: int) -> Json:
@@ -165,6 +164,11 @@ class Writer:
         """A ULID of this millisecond; within one they come in no order."""
         number = (at // 1_000_000 << 80) | self._rng.getrandbits(80)
         return "".join(_CROCKFORD[number >> shift & 31] for shift in range(125, -1, -5))
+
+    def _class_of_simple(self, order: Order, told: bool) -> str:
+        """REST says one of two words for one order, always the same; the stream either."""
+        is_simple = self._chance(0.3) if told else not self._plain and order.id[0] in "0123"
+        return "simple" if is_simple else ""
 
     def _leg_execution(self, execution: Execution, happening: Happening) -> Json:
         leg = self._exchange.orders[execution.order_id]
