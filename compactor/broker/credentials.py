@@ -18,6 +18,7 @@ URL = "APCA_API_BASE_URL"
 LIVE = "COMPACTOR_LIVE"
 LIVE_WORD = "yes-real-money"
 LIVE_HOST = "api.alpaca.markets"
+PAPER_HOST = "paper-api.alpaca.markets"
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
@@ -49,11 +50,12 @@ class Credentials:
 
 
 def find_credentials(
-    environ: Mapping[str, str], *, names: tuple[str, str] | None = None, live: bool = False
+    environ: Mapping[str, str], *, names: tuple[str, str] | None = None, live: bool = False, url: str | None = None
 ) -> Credentials:
     """The keys that the environment holds, from the variables `names` or else from the first complete pair of PAIRS.
 
-    They are for paper trading unless `live` is true or COMPACTOR_LIVE has the word for it. Raises BadCredentials where
+    They are for paper trading unless `live` is true or, for keys that are not named, COMPACTOR_LIVE has the word for
+    it. `url` wins over APCA_API_BASE_URL. Raises BadCredentials where
     no pair is complete, where two complete pairs differ, and for a URL that does not fit.
     """
     pairs = (names,) if names is not None else PAIRS
@@ -70,23 +72,23 @@ def find_credentials(
             raise BadCredentials(
                 f"{name} holds characters that no key has; expected it as Alpaca shows it. Set it anew."
             )
-    paper = not (live or _asked_for_live(environ))
-    return Credentials(key, secret, pair, paper, _url(environ, paper))
+    paper = not (live or (names is None and _asked_for_live(environ)))
+    return Credentials(key, secret, pair, paper, _url(url or environ.get(URL, ""), paper))
 
 
 def _asked_for_live(environ: Mapping[str, str]) -> bool:
     word = environ.get(LIVE, "")
     if word not in ("", LIVE_WORD):
-        # The word is shown: it is no key, and a slip in it must not trade on the wrong account unnoticed.
+        # A slip in it must not trade on the wrong account unnoticed. It is not shown: it may be a key in a wrong place.
         raise BadCredentials(
-            f"{LIVE} is {word!r}; expected {LIVE_WORD!r} for real money, or nothing for paper trading."
+            f"{LIVE} holds another word; expected {LIVE_WORD!r} for real money, or nothing for paper trading."
         )
     return word == LIVE_WORD
 
 
-def _url(environ: Mapping[str, str], paper: bool) -> str | None:
+def _url(text: str, paper: bool) -> str | None:
     """The address that somebody set, without the version that alpaca-py adds by itself."""
-    text = environ.get(URL, "").strip().rstrip("/").removesuffix("/v2")
+    text = text.strip().rstrip("/").removesuffix("/v2")
     if not text:
         return None
     parts = urlsplit(text)
@@ -98,6 +100,8 @@ def _url(environ: Mapping[str, str], paper: bool) -> str | None:
     if host == LIVE_HOST and paper:
         detail = f"{URL} names {LIVE_HOST}, which is real money, but nobody asked for that"
         raise BadCredentials(f"{detail}. Unset it for paper trading, or set {LIVE}={LIVE_WORD}.")
+    if host == PAPER_HOST and not paper:
+        raise BadCredentials(f"real money was asked for, but {URL} names {PAPER_HOST}; expected one or the other.")
     return text
 
 

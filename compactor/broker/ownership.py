@@ -34,7 +34,7 @@ def owner_of(
     `orders` are snapshots by order id, `known` the team whose ledger has an order. A pattern names the team by its
     group `team`, and counts only where that is a team id.
     """
-    family = list(_family(order_id, orders))
+    family = list(family_of(order_id, orders))
     for member in family:
         if member in known:
             return known[member]
@@ -75,8 +75,8 @@ def relations_of(order: Mapping[str, Any]) -> Iterator[str]:
             yield str(order[name])
 
 
-def _family(order_id: str, orders: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
-    """The order and those it came from, nearest first; a circle, which no broker should make, ends it."""
+def family_of(order_id: str, orders: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """An order and those it came from, nearest first; a circle, which no broker should make, ends it."""
     waiting, seen = [order_id], {order_id}
     while waiting:
         member = waiting.pop(0)

@@ -12,8 +12,9 @@ from typing import Any
 
 import msgspec
 
+from compactor.broker.differences import Known, is_open
 from compactor.broker.ownership import holder_of, relations_of
-from compactor.broker.reconcile import Answers, Known, View, is_open, orders_wanted, read_answers
+from compactor.broker.reconcile import Answers, View, orders_wanted, read_answers
 from compactor.core.decimals import decimal_of, exactly
 from compactor.core.derived import Finding
 from compactor.core.lines import read_line
@@ -103,7 +104,8 @@ def read_view(ledgers: Mapping[str, Ledger], orders: list[Any], activities: list
     for team, ledger in ledgers.items():
         for row in ledger.pending_orders():
             view.setdefault(row["order_id"], Known(team, row))
-    shown = wanted | view.keys()
+    # What an order has ended with may be gone at the broker by now, so that it says that nothing is filled.
+    shown = wanted | view.keys() | answers.orders.keys()
     for team, ledger in ledgers.items():
         _add_trades(view, team, ledger, shown - away[team].keys())
     _search_logs(view, ledgers, answers, wanted, away)
@@ -134,7 +136,10 @@ def _add(known: Known, trade: _Trade, inferred: set[str]) -> None:
         inferred.add(trade.trade_id)
     if trade.trade_id in inferred or trade.reverses in inferred:
         known.inferred += quantity
-    elif trade.kind != "reversal":
+    elif trade.kind == "reversal":
+        known.standing.pop(trade.reverses or "", None)
+    else:
+        known.standing[trade.trade_id] = (trade.execution_id, quantity, price)
         # An order that was away and has come back tells the same execution in a second line.
         if trade.kind == "correction" or trade.execution_id not in known.executions:
             known.numbers[quantity, price] += 1

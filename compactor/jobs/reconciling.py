@@ -1,73 +1,42 @@
 """Heals the ledgers against the broker: asks, plans, appends what the plan says, and brings derived files up to date.
 
 What to ask for and what to append is decided in `broker.reconcile`. The rule that surprises: everything is asked before
-the first byte is written, so a broker that fails in the middle, or talks nonsense, leaves every ledger as it was.
+the first byte is written, so a broker that fails in the middle, or talks nonsense, leaves every ledger as it was. With
+several accounts that holds for each: one that fails is left out, and what only it could know is not concluded.
 """
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any, Protocol
 
 import msgspec
 
-from compactor.broker.alpaca import Fields
-from compactor.broker.reconcile import Difference, Plan, plan_reconcile
+from compactor.broker.credentials import BadCredentials
+from compactor.broker.differences import Difference
+from compactor.broker.reconcile import Plan, plan_reconcile
 from compactor.broker.rest import BrokerError
-from compactor.core.events import LINE_BYTES_MAX, Problem, decode
-from compactor.core.instants import nanos, rfc3339
-from compactor.jobs.failures import Failure, bad_place, failure_of, name_of
-from compactor.jobs.knowledge import AwayReader, read_view
-from compactor.jobs.turns import DIRECTORY, compact_in_turn, turn
-from compactor.ledger import Ledger, LedgerPlace, discover
-from compactor.ledger.files import Files
-from compactor.ledger.places import LOG, place_of
+from compactor.core.instants import rfc3339
+from compactor.jobs.asking import Accounts, Asked, Errors, Told, is_deep
+from compactor.jobs.books import Books, TeamReconciled
+from compactor.jobs.knowledge import read_view
+from compactor.jobs.reconciled import AccountReconciled, read_reconciled, remember
+from compactor.jobs.turns import turn
+from compactor.ledger import Ledger
 
 QUIET_SECONDS = 10
-OVERLAP_SECONDS = 600
-"""How far behind the last complete run the next one looks back, because a broker's answers lag and clocks differ."""
-LOOK_BACK_SECONDS = 7 * 86_400
-"""How far the first run of an account looks back."""
-MEMORY = "reconciled.json"
-_ROUNDS_MAX = 5
+_ROUNDS_MAX = 30
 _SETTLE_TURNS_MAX = 3
-# The ledger adds `recorded_at` to each line.
-_LINE_BYTES = LINE_BYTES_MAX - 128
-
-
-class Source(Protocol):
-    """What is asked of a broker; `broker.rest.Broker` is one."""
-
-    requests: int
-
-    def account(self) -> str: ...
-
-    def open_orders(self) -> list[Any]: ...
-
-    def orders_since(self, after: str) -> list[Any]: ...
-
-    def order(self, order_id: str) -> Any | None: ...
-
-    def fills(self, after: str, order_id: str | None = None) -> list[Any]: ...
-
-
-class TeamReconciled(msgspec.Struct):
-    """What one ledger got, or would get: `events` in the order of the log. `error`: why it got none of them."""
-
-    team_id: str
-    path: str
-    events: list[Fields] = []
-    error: Failure | None = None
+_SECOND = 1_000_000_000
 
 
 class Reconciled(msgspec.Struct):
     """What a run found. `waiting` orders differ, but something happened to them just now: the next run sees to them.
 
-    `unreadable` are ledgers that could not be read, with why; meanwhile no order that is unknown is adopted.
+    `errors` are accounts that could not be asked, with why. `unreadable` are ledgers that could not be read; meanwhile
+    no order that is unknown is adopted.
     """
 
     dry_run: bool
@@ -78,6 +47,7 @@ class Reconciled(msgspec.Struct):
     waiting: list[str] = []
     problems: list[Difference] = []
     unreadable: list[TeamReconciled] = []
+    errors: Errors = {}
 
     @property
     def events(self) -> int:
@@ -90,212 +60,169 @@ class Reconciled(msgspec.Struct):
         return self.unreadable + [team for team in self.teams if team.error is not None]
 
 
-class _Told(msgspec.Struct):
-    """What the broker has said so far in one run."""
-
-    orders: list[Any]
-    activities: list[Any]
-    by_id: dict[str, Any] = {}
-    fills_asked: set[str] = set()
-
-
 class Reconciler:
-    """Reconciles one data directory with one account, as often as `run` is called.
+    """Reconciles one data directory with its accounts, as often as `run` is called. `clock` is Unix seconds.
 
-    `account_team` gets the orders that no ledger knows and no name claims. `clock` is Unix seconds.
+    All accounts of a data directory belong into one of these: an order that is open here is then asked for only in the
+    account that has it. Not safe for several threads.
     """
 
     def __init__(
         self,
         data: Path,
-        broker: Source,
+        accounts: Sequence[Asked] = (),
         *,
         quiet_seconds: int = QUIET_SECONDS,
-        patterns: Sequence[re.Pattern[str]] = (),
-        account_team: str | None = None,
         clock: Callable[[], float] = time.time,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._data = data
-        self._broker = broker
+        self._accounts = Accounts()
+        self._accounts.by_name |= {account.name: account for account in accounts}
         self._quiet_seconds = quiet_seconds
-        self._patterns = patterns
-        self._account_team = account_team
         self._clock = clock
         self._sleep = sleep
-        self._files = Files()
-        self._ledgers: dict[Path, Ledger] = {}
-        self._away = AwayReader()
-        self._account: str | None = None
+        self._books = Books(data)
+        self._agreed: set[tuple[str, str]] = set()
 
-    def run(self, *, dry_run: bool = False, settle: bool = False) -> Reconciled:
-        """Reconcile once; returns when what was appended is durable and in the derived files.
+    def add(self, account: Asked) -> OneAccount:
+        """Take in an account; what is returned reconciles it by itself."""
+        self._accounts.by_name[account.name] = account
+        return OneAccount(self, account.name)
+
+    def run(self, *, only: str | None = None, dry_run: bool = False, settle: bool = False) -> Reconciled:
+        """Reconcile once, all accounts or one; returns when what was appended is durable and in the derived files.
 
         With `settle`, orders that were not quiet yet are waited for and looked at again. With `dry_run` nothing is
-        appended, and `teams` says what would be. Raises BadCredentials, BrokerError and ReconcileBusy; no log was
-        then written.
+        appended, and `teams` says what would be. Raises BadCredentials or BrokerError where no account could be asked,
+        and ReconcileBusy; no log was then written.
         """
         with nullcontext() if dry_run else turn(self._data):
-            done = self._turn(dry_run)
+            done = self._turn(only, dry_run)
             for _ in range(_SETTLE_TURNS_MAX if settle else 0):
                 if not done.waiting:
                     break
                 self._sleep(self._quiet_seconds + 1)
-                done = _joined(done, self._turn(dry_run))
+                done = _joined(done, self._turn(only, dry_run))
             return done
+
+    def home_of(self, order_id: str) -> str | None:
+        """The account that had an order in the last run; None where that is not known."""
+        return self._accounts.homes.get(order_id)
 
     def close(self) -> None:
         """Forget what is in memory."""
-        for ledger in self._ledgers.values():
-            ledger.close()
-        self._ledgers.clear()
+        self._books.close()
 
-    def _turn(self, dry_run: bool) -> Reconciled:
-        started, requests = time.monotonic(), self._broker.requests
+    def _turn(self, only: str | None, dry_run: bool) -> Reconciled:
+        started, requests = time.monotonic(), self._accounts.requests
         # The clock is read first: whatever happens from here on is not quiet.
-        now = rfc3339(int(self._clock() * 1_000_000_000))
-        ledgers, unreadable = self._read_ledgers()
-        if self._account is None:
-            self._account = self._broker.account()
-        since = self._since(self._account, now)
-        told = _Told([*self._broker.open_orders(), *self._broker.orders_since(since)], self._broker.fills(since))
-        plan = self._plan(told, ledgers, now, adopt=not unreadable)
-        teams = self._teams(plan)
+        now = rfc3339(int(self._clock() * _SECOND))
+        memory = read_reconciled(self._data)
+        ledgers, unreadable = self._books.read()
+        asked = [name for name in self._accounts.by_name if only in (None, name)]
+        told, errors = self._accounts.ask_all(asked, memory, now)
+        try:
+            if len(errors) == len(asked):
+                raise next(iter(errors.values()))
+            plan = self._plan(told, ledgers, now, [name for name in asked if name not in errors], not unreadable)
+        except (BrokerError, BadCredentials) as error:
+            if not dry_run:
+                self._remember(memory, now, asked, dict.fromkeys(asked, error) | errors, None, False)
+            raise
+        teams, problems = self._books.teams_of(plan.events)
+        plan.problems += [Difference(reason.kind, reason.detail, order_id) for order_id, reason in problems]
         if not dry_run:
             for team in teams:
-                self._append(team)
-            if not unreadable and not any(team.error for team in teams):
-                self._remember(self._account, now)
+                self._books.append(team)
+            is_whole = not unreadable and not any(team.error for team in teams)
+            self._remember(memory, now, asked, errors, plan, is_whole)
         return Reconciled(
             dry_run=dry_run,
-            requests=self._broker.requests - requests,
+            requests=self._accounts.requests - requests,
             orders=len({str(one.get("id")) for one in told.orders} | set(told.by_id)),
             elapsed_ms=int((time.monotonic() - started) * 1000),
             teams=teams,
             waiting=plan.waiting,
             problems=plan.problems,
             unreadable=unreadable,
+            errors=errors,
         )
 
-    def _read_ledgers(self) -> tuple[dict[str, Ledger], list[TeamReconciled]]:
-        """Bring every ledger up to date; those that cannot be come back with why."""
-        ledgers: dict[str, Ledger] = {}
-        unreadable = []
-        for place in discover(self._data):
-            try:
-                failure = bad_place(place) if place.problem is not None else None
-                if failure is None:
-                    ledger = self._ledger(place)
-                    compact_in_turn(ledger)
-                    ledgers[ledger.team_id] = ledger
-            except Exception as error:
-                failure = failure_of(error, place.path)
-            if failure is not None:
-                unreadable.append(TeamReconciled(name_of(place), str(place.path), error=failure))
-        return ledgers, unreadable
-
-    def _ledger(self, place: LedgerPlace) -> Ledger:
-        if place.path not in self._ledgers:
-            self._ledgers[place.path] = Ledger(place.path, team_id=place.team_id)
-        return self._ledgers[place.path]
-
-    def _plan(self, told: _Told, ledgers: dict[str, Ledger], now: str, *, adopt: bool) -> Plan:
+    def _plan(self, told: Told, ledgers: dict[str, Ledger], now: str, answering: list[str], adopt: bool) -> Plan:
         """Plan, ask for what the plan lacks, and plan again until it lacks nothing."""
-        away = self._away.read(ledgers)
+        away = self._books.away(ledgers)
         for _ in range(_ROUNDS_MAX):
             orders = [*told.orders, *(one for one in told.by_id.values() if one is not None)]
-            view = read_view(ledgers, orders, told.activities, away)
             plan = plan_reconcile(
                 told.orders,
                 told.by_id,
                 told.activities,
-                view,
+                read_view(ledgers, orders, told.activities, away),
                 now,
                 self._quiet_seconds,
                 fills_asked=told.fills_asked,
-                patterns=self._patterns,
-                account_team=self._account_team,
+                rules_of=self._accounts.rules_of,
                 adopt=adopt,
+                agreed=self._agreed,
+                unasked=told.unasked,
             )
             if not plan.to_ask and not plan.to_ask_fills:
+                self._agreed = {one for one in self._agreed if one[0] in self._accounts.homes} | set(plan.agreed)
                 return plan
-            told.by_id |= {order_id: self._broker.order(order_id) for order_id in plan.to_ask}
+            for order_id in dict.fromkeys(plan.to_ask):
+                self._accounts.ask_order(order_id, told, answering)
             created = {str(one.get("id")): one.get("created_at") for one in orders}
-            for order_id in plan.to_ask_fills:
-                told.activities += self._broker.fills(_before(created.get(order_id), now), order_id)
-                told.fills_asked.add(order_id)
+            for order_id in dict.fromkeys(plan.to_ask_fills):
+                self._accounts.ask_fills(order_id, created.get(order_id), told, now)
         raise BrokerError(
             f"after {_ROUNDS_MAX} rounds the broker's answers still raise new questions, the next about order "
             f"{(plan.to_ask + plan.to_ask_fills)[0]}; expected answers that agree. Nothing was appended; try later."
         )
 
-    def _teams(self, plan: Plan) -> list[TeamReconciled]:
-        """The events of the plan as lines that can be appended; what cannot be a line is a problem of its order."""
-        own = Ledger(self._data).team_id if (self._data / LOG).exists() else None
-        found: dict[str, TeamReconciled] = {}
-        for team, events in sorted(plan.events.items()):
-            target = own or team  # A directory that is itself a ledger gets all of it (rule 1.2).
-            path = self._data if own else place_of(self._data, team).path
-            one = found.setdefault(target, TeamReconciled(target, str(path), []))
-            lines = [event if own else {**event, "team_id": team} for event in events]
-            bad = {str(line["order_id"]): reason for line in lines if isinstance(reason := _check(line), Problem)}
-            plan.problems += [Difference(reason.kind, reason.detail, order_id) for order_id, reason in bad.items()]
-            one.events = one.events + [_short(line) for line in lines if str(line["order_id"]) not in bad]
-        return [one for one in found.values() if one.events]
+    # Remembering.
 
-    def _append(self, team: TeamReconciled) -> None:
-        try:
-            path = Path(team.path)
-            place = LedgerPlace(None, path) if path == self._data else place_of(self._data, team.team_id)
-            if place.problem is not None:
-                team.error = bad_place(place)
-                return
-            ledger = self._ledger(place)
-            ledger.append(team.events)
-            compact_in_turn(ledger)
-        except Exception as error:
-            team.error = failure_of(error, team.path)
-
-    def _since(self, account: str, now: str) -> str:
-        """From when on to look, in the broker's time."""
-        through = self._memory().get(account)
-        if through is None:
-            return rfc3339(nanos(now) - LOOK_BACK_SECONDS * 1_000_000_000)
-        return rfc3339(min(nanos(through), nanos(now)) - OVERLAP_SECONDS * 1_000_000_000)
-
-    def _remember(self, account: str, now: str) -> None:
-        path = self._data / DIRECTORY / MEMORY
-        new = path.with_suffix(".new")
-        self._files.write_new(new, [msgspec.json.encode(self._memory() | {account: now})])
-        self._files.rename(new, path)
-        self._files.sync_directory(path.parent)
-
-    def _memory(self) -> dict[str, str]:
-        """Through when each account was reconciled; a file that is gone or damaged costs one longer look back."""
-        try:
-            found = msgspec.json.decode(self._files.read(self._data / DIRECTORY / MEMORY) or b"{}", type=dict[str, str])
-            return {account: through for account, through in found.items() if nanos(through)}
-        except (msgspec.DecodeError, ValueError):
-            return {}
+    def _remember(
+        self,
+        memory: dict[str, AccountReconciled],
+        now: str,
+        names: list[str],
+        errors: Errors,
+        plan: Plan | None,
+        is_whole: bool,
+    ) -> None:
+        changed = {}
+        for name in names:
+            one = msgspec.structs.replace(memory.get(name, AccountReconciled()), tried_at=now)
+            if name in errors:
+                one.error, one.failures = str(errors[name]), one.failures + 1
+            elif plan is not None and is_whole:
+                deep_at = now if is_deep(one, now) else one.deep_at
+                waiting = sorted(one for one in plan.waiting if self._accounts.homes.get(one) == name)
+                differences = sum(
+                    self._accounts.homes.get(found.order_id or "", name) == name for found in plan.problems
+                )
+                one = AccountReconciled(self._accounts.ids[name], now, deep_at, waiting, differences, now)
+            else:
+                one.error, one.failures = "a ledger could not be read or written; the run names it", one.failures + 1
+            changed[name] = one
+        remember(self._data, changed)
 
 
-def _before(created: Any, now: str) -> str:
-    """An instant before an order can have had a fill: an hour before it was made, or a year ago."""
-    try:
-        return rfc3339(nanos(created) - 3600 * 1_000_000_000)
-    except (ValueError, TypeError):
-        return rfc3339(nanos(now) - 365 * 86_400 * 1_000_000_000)
+class OneAccount:
+    """One account of a reconciler."""
 
+    def __init__(self, reconciler: Reconciler, name: str) -> None:
+        self._reconciler = reconciler
+        self._name = name
 
-def _short(event: Fields) -> Fields:
-    """The event, without the broker's message where that would make the line too long."""
-    if len(msgspec.json.encode(event)) <= _LINE_BYTES:
-        return event
-    return {name: value for name, value in event.items() if name != "raw"}
+    def run(self, *, dry_run: bool = False, settle: bool = False) -> Reconciled:
+        """As `Reconciler.run`, for this account."""
+        return self._reconciler.run(only=self._name, dry_run=dry_run, settle=settle)
 
-
-def _check(event: Fields) -> object:
-    return decode(msgspec.json.encode(_short(event)))
+    def close(self) -> None:
+        """Forget what is in memory, of all accounts."""
+        self._reconciler.close()
 
 
 def _joined(first: Reconciled, second: Reconciled) -> Reconciled:

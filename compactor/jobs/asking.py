@@ -1,0 +1,151 @@
+"""Asks the accounts at the broker what a reconcile needs, and knows which account an order is in.
+
+What follows from the answers is for `reconciling`. The rule that surprises: with several accounts, an order that one of
+them does not have may be another's. So nobody says that an order is missing while an account is not asked.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Protocol
+
+import msgspec
+
+from compactor.broker.credentials import BadCredentials
+from compactor.broker.reconcile import Rules
+from compactor.broker.rest import BrokerError
+from compactor.core.instants import BadInstant, nanos, rfc3339
+from compactor.jobs.reconciled import AccountReconciled
+
+OVERLAP_SECONDS = 600
+"""How far behind the last complete run the next one looks back, because a broker's answers lag and clocks differ."""
+LOOK_BACK_SECONDS = 7 * 86_400
+"""How far the first run of an account looks back."""
+DEEP_SECONDS = 86_400
+DEEP_EVERY_SECONDS = 3600
+"""So often the orders of a whole day are compared: executions are taken back and corrected long after the end."""
+_SECOND = 1_000_000_000
+
+Errors = dict[str, BrokerError | BadCredentials]
+
+
+class Source(Protocol):
+    """What is asked of a broker; `broker.rest.Broker` is one."""
+
+    requests: int
+
+    def account(self) -> str: ...
+
+    def open_orders(self) -> list[Any]: ...
+
+    def orders_since(self, after: str) -> list[Any]: ...
+
+    def order(self, order_id: str) -> Any | None: ...
+
+    def fills(self, after: str, order_id: str | None = None) -> list[Any]: ...
+
+
+class Asked(msgspec.Struct):
+    """One account at the broker. `team` gets the orders that no ledger knows and no name claims; `patterns` find the
+    team in a `client_order_id`."""
+
+    name: str
+    source: Source
+    team: str | None = None
+    patterns: tuple[re.Pattern[str], ...] = ()
+
+
+class Told(msgspec.Struct):
+    """What the accounts have said so far in one turn; `unasked` are orders that one which fails might know."""
+
+    orders: list[Any] = []
+    activities: list[Any] = []
+    by_id: dict[str, Any] = {}
+    fills_asked: set[str] = set()
+    unasked: set[str] = set()
+
+
+class Accounts:
+    """The accounts, by name, and which of them the orders are in that they told of last."""
+
+    def __init__(self) -> None:
+        self.by_name: dict[str, Asked] = {}
+        self.ids: dict[str, str] = {}
+        self.homes: dict[str, str] = {}
+
+    @property
+    def requests(self) -> int:
+        """How many requests were sent, to all of them."""
+        return sum(account.source.requests for account in self.by_name.values())
+
+    def ask_all(self, names: list[str], memory: dict[str, AccountReconciled], now: str) -> tuple[Told, Errors]:
+        """The lists of every account; of one that fails nothing, so that no list is there in part."""
+        told, errors = Told(), Errors()
+        for name in names:
+            try:
+                orders, activities = self._ask(self.by_name[name], memory.get(name, AccountReconciled()), now)
+            except (BrokerError, BadCredentials) as error:
+                errors[name] = error
+                continue
+            told.orders += orders
+            told.activities += activities
+            self.homes = {order_id: home for order_id, home in self.homes.items() if home != name}
+            self.homes |= {str(one.get("id")): name for one in orders}
+            self.homes |= {str(one.get("order_id")): name for one in activities}
+        return told, errors
+
+    def _ask(self, account: Asked, known: AccountReconciled, now: str) -> tuple[list[Any], list[Any]]:
+        source = account.source
+        if account.name not in self.ids:
+            self.ids[account.name] = source.account()
+        if known.account_id != self.ids[account.name]:
+            known = AccountReconciled()  # Other keys: what is known is of another account.
+        orders = [*source.open_orders(), *source.orders_since(_since(known, now, deep=is_deep(known, now)))]
+        there = {str(one.get("id")) for one in orders}
+        missed = [source.order(order_id) for order_id in known.waiting if order_id not in there]
+        return orders + [one for one in missed if one is not None], source.fills(_since(known, now))
+
+    def ask_order(self, order_id: str, told: Told, answering: list[str]) -> None:
+        """Ask for one order where it is, or everywhere; what an account that is not asked might know stays open."""
+        home = self.homes.get(order_id)
+        for name in answering:
+            if home in (None, name) and (found := self.by_name[name].source.order(order_id)) is not None:
+                self.homes[order_id] = name
+                told.by_id[order_id] = found
+                return
+        if home in (None, *answering) and len(answering) == len(self.by_name):
+            told.by_id[order_id] = None
+        else:
+            told.unasked.add(order_id)
+
+    def ask_fills(self, order_id: str, created: Any, told: Told, now: str) -> None:
+        """Ask for all activities of an order."""
+        source = self.by_name[self.homes[order_id]].source
+        told.activities += source.fills(_before(created, now), order_id)
+        told.fills_asked.add(order_id)
+
+    def rules_of(self, order_id: str) -> Rules:
+        """What the account of an order says of orders that no ledger knows."""
+        account = self.by_name.get(self.homes.get(order_id, ""))
+        return Rules(account.patterns, account.team) if account is not None else Rules()
+
+
+def is_deep(known: AccountReconciled, now: str) -> bool:
+    """Whether the orders of a whole day are to be compared again."""
+    return known.deep_at is None or nanos(now) - nanos(known.deep_at) >= DEEP_EVERY_SECONDS * _SECOND
+
+
+def _since(known: AccountReconciled, now: str, *, deep: bool = False) -> str:
+    """From when on to look, in the broker's time."""
+    if known.through is None:
+        return rfc3339(nanos(now) - LOOK_BACK_SECONDS * _SECOND)
+    since = min(nanos(known.through), nanos(now)) - OVERLAP_SECONDS * _SECOND
+    return rfc3339(min(since, nanos(now) - DEEP_SECONDS * _SECOND) if deep else since)
+
+
+def _before(created: Any, now: str) -> str:
+    """An instant before an order can have had a fill: an hour before it was made, or a year ago."""
+    try:
+        return rfc3339(nanos(created) - 3600 * _SECOND)
+    except (BadInstant, TypeError):
+        return rfc3339(nanos(now) - 365 * 86_400 * _SECOND)
