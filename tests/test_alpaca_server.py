@@ -251,6 +251,7 @@ def test_what_happens_while_nobody_listens_is_never_told(server: AlpacaServer) -
         until(lambda: len(heard) == 2)
         server.go_mute()
         order = server.place()
+        server.settle()
         server.stream.sessions[0].mute = False
         server.fill(order.id)
         until(lambda: len(heard) == 3)

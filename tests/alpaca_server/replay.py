@@ -64,8 +64,8 @@ class Replay:
             self.slow_comment = False
             found = found[::2]
             await answer.write(b": you are reading too slowly, dropped 1 messages\n\n")
-        for number, update in enumerate(found):
-            for event in _events(name, account, update, number):
+        for update in found:
+            for event in _events(name, account, update):
                 # The same words as on the stream; the field `id` is what a browser would resume with.
                 head = f"id: {update['event_id']}\ndata: ".encode()
                 await answer.write(head + account.writer.encode(event) + b"\n\n")
@@ -85,8 +85,8 @@ def _wanted(told: list[tuple[int, dict[str, Any]]], query: Any) -> Iterator[dict
         yield update
 
 
-def _events(name: str, account: Account, update: dict[str, Any], number: int) -> Iterator[dict[str, Any]]:
+def _events(name: str, account: Account, update: dict[str, Any]) -> list[dict[str, Any]]:
     if name == "trades":
-        yield {"account_id": account.exchange.account_id, **update}
-    elif update["event"] in _TRADES and "execution_id" in update:
-        yield account.writer.replayed_activity(update, account.exchange.account_id, number)
+        return [{"account_id": account.exchange.account_id, **update}]
+    is_trade = update["event"] in _TRADES
+    return account.writer.replayed_activities(update, account.exchange.account_id) if is_trade else []

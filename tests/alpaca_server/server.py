@@ -198,6 +198,10 @@ class AlpacaServer:
         """The streams that are open now neither say nor answer anything, and stay."""
         self._run_for_sessions("go_half_open")
 
+    def settle(self) -> None:
+        """Wait until the streams have told all that happened so far, or lost it."""
+        self._run_for_sessions("settle")
+
     def send_frame(self, frame: bytes) -> None:
         """Send bytes of your own to all who listen."""
         self._run_for_sessions("_send_bytes", frame)

@@ -135,6 +135,8 @@ class Session:
                 await self._connection_faults()
             except ConnectionError:
                 return
+            finally:
+                self._queue.task_done()
 
     def _frames(self, update: dict[str, Any]) -> list[bytes]:
         """What is sent for an update, in this order; a frame that is reordered waits for the next one."""
@@ -167,6 +169,10 @@ class Session:
         """From now on nothing is sent and nothing answered, while the connection stays."""
         self.half_open = True
         self._socket._autoping = False  # There is no public way to leave a ping unanswered.
+
+    async def settle(self) -> None:
+        """Wait until all that happened so far has been told, or lost."""
+        await self._queue.join()
 
     async def close(self) -> None:
         """End the connection from the broker's side."""

@@ -129,9 +129,14 @@ class Writer:
             "order_status": "filled" if execution.is_last else "partially_filled",
         }
 
-    def replayed_activity(self, update: Json, account_id: str, number: int) -> Json:
-        """An event of GET /v2beta1/events/activities, made of the update that told it."""
-        order = update["order"]
+    def replayed_activities(self, update: Json, account_id: str) -> list[Json]:
+        """The events of GET /v2beta1/events/activities that an update is: of a multi-leg order one for each leg."""
+        orders = {leg["id"]: leg for leg in update["order"]["legs"] or []}
+        if "execution_id" in update:
+            return [self._activity_event(update, update, update["order"], account_id)]
+        return [self._activity_event(update, leg, orders[leg["order_id"]], account_id) for leg in update["legs"]]
+
+    def _activity_event(self, update: Json, execution: Json, order: Json, account_id: str) -> Json:
         details = {
             "order_id": order["id"],
             "client_order_id": order["client_order_id"],
@@ -144,17 +149,17 @@ class Writer:
             "execution_type": update["event"],
         }
         return {
-            "event_id": update["event_id"],
+            "event_id": update["event_id"] if execution is update else self.ulid(0),
             "at": update["at"],
             "account_id": account_id,
             "activity_type": "FILL",
-            "ref_id": update.get("execution_id"),
-            "previous_id": update.get("previous_execution_id"),
+            "ref_id": execution["execution_id"],
+            "previous_id": execution.get("previous_execution_id"),
             "status": {"trade_bust": "canceled", "trade_correct": "correct"}.get(update["event"], "executed"),
             "executed_at": update["timestamp"],
             "settle_date": str(update["timestamp"])[:10],
-            "qty": update["qty"],
-            "price": update["price"],
+            "qty": execution["qty"],
+            "price": execution["price"],
             "net_amount": "0",
             "currency": "USD",
             "details": details,
