@@ -4,6 +4,9 @@
 DATA ?= data
 TESTS ?= tests
 MINUTES ?= 10
+RUNS ?= 2000
+SEED ?= 0
+SECONDS ?=
 PYTHON ?= python3
 VENV ?= .venv
 PY ?= $(VENV)/bin/python
@@ -19,7 +22,7 @@ LAY_SAMPLE = mkdir -p "$$(dirname '$(DATA)')" && cp -R fixtures/sample '$(DATA)'
   echo 'Laid the sample of fixtures/sample into $(DATA)/ (delete it whenever you like).'
 
 .DEFAULT_GOAL := help
-.PHONY: help compact sample test faults soak check format bench bench-latency clean
+.PHONY: help compact sample test faults soak chaos demo check format bench bench-latency clean
 
 help:
 	@echo 'compactor: an append-only log of order events becomes open orders and trades, exactly once.'
@@ -31,6 +34,8 @@ help:
 	@echo '  make test               run the tests (one file: make test TESTS=tests/test_cli.py)'
 	@echo '  make faults             kill and fail the program at every system call (minutes; needs strace)'
 	@echo '  make soak MINUTES=10    writers and daemon killed at random, disk full, files damaged; then every byte is checked'
+	@echo '  make chaos RUNS=2000    a broker that loses, doubles and spoils what it says, and fails; then we must agree with it'
+	@echo '  make demo               a local Alpaca, three teams trading at random, compactor run, and the open orders'
 	@echo '  make check              formatting, style, types, layers; changes nothing'
 	@echo '  make format             put formatting and imports in order'
 	@echo '  make bench              measure against DuckDB, Polars, jq and SQLite on this machine'
@@ -57,6 +62,12 @@ faults: $(TEST)
 
 soak: $(TEST)
 	@PYTHONDONTWRITEBYTECODE=1 $(PY) -m tests.soak --minutes $(MINUTES)
+
+chaos: $(TEST)
+	@PYTHONDONTWRITEBYTECODE=1 $(PY) -m tests.chaos --runs $(RUNS) --seed $(SEED)
+
+demo: $(TEST)
+	@$(PY) -m tests.alpaca_server.demo --seed $(SEED) $(if $(SECONDS),--seconds $(SECONDS))
 
 check: $(CHECK)
 	$(PY) -m ruff format --check .

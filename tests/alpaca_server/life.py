@@ -22,17 +22,20 @@ OPTIONS = ("AAPL260320P00200000", "AAPL260320C00250000", "AAPL260320C00190000")
 class Life:
     """Makes things happen on an exchange; the same seed on a fresh exchange makes the same things happen.
 
-    Without `revisions` nothing is busted or corrected. `share_by_hand` of the orders belong to no team.
+    Without `revisions` nothing is busted or corrected. `share_by_hand` of the orders belong to no team. With `open_max`
+    no more are placed while so many are open.
     """
 
     def __init__(
         self, exchange: Exchange, seed: int = 0, teams: Sequence[str] = TEAMS, *, revisions: bool = True,
         share_by_hand: float = 0.1,
+        open_max: int | None = None,
     ) -> None:  # fmt: skip
         self._exchange = exchange
         self._rng = random.Random(f"life {seed}")
         self._teams = teams
         self._share_by_hand = share_by_hand
+        self._open_max = open_max
         self._actions: list[tuple[int, Callable[[], object]]] = [
             (14, self._place),
             (5, self._place_family),
@@ -57,8 +60,10 @@ class Life:
 
     def step(self) -> None:
         """Let one thing happen, if there is an order that it can happen to."""
-        weights = [weight for weight, _ in self._actions]
-        action = self._rng.choices([action for _, action in self._actions], weights)[0]
+        is_full = self._open_max is not None and self._count_open() >= self._open_max
+        placing = (self._place, self._place_family, self._place_burst)
+        choices = [(weight, action) for weight, action in self._actions if not (is_full and action in placing)]
+        action = self._rng.choices([action for _, action in choices], [weight for weight, _ in choices])[0]
         # Somebody may ask for what cannot be; that happens as well.
         with self._exchange.lock, contextlib.suppress(Refused):
             action()
@@ -194,6 +199,9 @@ class Life:
 
     def _wait(self) -> None:
         self._exchange.clock.advance(self._rng.choice((0.001, 0.5, 5, 60, 3600)))
+
+    def _count_open(self) -> int:
+        return sum(order.is_open for order in self._exchange.orders.values())
 
     def _pick(self, suits: Callable[[Order], bool]) -> Order | None:
         found = [order for order in self._exchange.orders.values() if suits(order)]
