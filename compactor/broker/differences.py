@@ -160,7 +160,7 @@ class Comparison:
         if not self._executions:
             return [self._snapshot()]
         # The terms come first, or the trades would wait for them; the status last, or the fills would be late ones.
-        is_told = self._status == "filled" and not self._is_missing_fills
+        is_told = self._is_end_told()
         return [self._terms_alone(), *self._executions] + ([] if is_told else [self._snapshot()])
 
     def _of_open(self, row: Fields) -> list[Fields]:
@@ -168,12 +168,17 @@ class Comparison:
         first = [self._terms_alone()] if {"symbol", "side"} & set(missing) and self._executions else []
         if any(_differs(name, row[name], self._order[name]) for name in self._shared_terms(row)):
             first.append(self._event("restated", self._at))
-        is_told = self._status == "filled" and bool(self._executions) and not self._is_missing_fills
+        is_told = self._is_end_told()
         changed = bool(self._status) and self._status != row.get("status") and not is_told
         # A partial fill need not lead to the status that the broker reports now.
         follows = bool(self._executions) and not is_told
         wanted = changed or follows or (bool(missing) and not first) or self._can_infer()
         return first + self._executions + ([self._snapshot()] if wanted else [])
+
+    def _is_end_told(self) -> bool:
+        """Whether the executions end the order by themselves; the last one may have been taken back."""
+        ends = any(event["event"] == "fill" for event in self._executions)
+        return self._status == "filled" and ends and not self._is_missing_fills
 
     def _is_told(self, name: str) -> bool:
         # Alpaca calls the class of a plain order "simple" or nothing, now one and now the other.

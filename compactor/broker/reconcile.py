@@ -32,7 +32,8 @@ class Rules(msgspec.Struct, frozen=True):
 
 
 class Plan(msgspec.Struct):
-    """`events` to append, by team. `waiting` orders differ, but have not been quiet yet.
+    """`events` to append, by team. `waiting` orders differ, but have not been quiet yet; `to_watch` are
+    these, or the orders whose legs they are, since nothing but those tells that.
 
     `to_ask` are orders to be asked for by id, and `to_ask_fills` orders whose activities are needed; while there are
     any, plan again with the answers. `agreed` are those whose activities were asked for in vain: so they need not be
@@ -43,6 +44,7 @@ class Plan(msgspec.Struct):
     to_ask: list[str] = []
     to_ask_fills: list[str] = []
     waiting: list[str] = []
+    to_watch: list[str] = []
     agreed: list[tuple[str, str]] = []
     problems: list[Difference] = []
 
@@ -125,6 +127,7 @@ def plan_reconcile(
             plan.to_ask_fills.append(order_id)
         elif events and one.newest > quiet:
             plan.waiting.append(order_id)
+            plan.to_watch.append(str(order.get("parent_order_id") or order_id))
         elif events and known is None and not adopt:
             detail = "no ledger that could be read knows this order; it may belong to one that could not"
             plan.problems.append(Difference("not_adopted", detail, order_id))

@@ -7,6 +7,7 @@ them does not have may be another's. So nobody says that an order is missing whi
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Iterator
 from typing import Any, Protocol
 
 import msgspec
@@ -19,11 +20,9 @@ from compactor.jobs.reconciled import AccountReconciled
 
 OVERLAP_SECONDS = 600
 """How far behind the last complete run the next one looks back, because a broker's answers lag and clocks differ."""
-LOOK_BACK_SECONDS = 7 * 86_400
-"""How far the first run of an account looks back."""
-DEEP_SECONDS = 86_400
-DEEP_EVERY_SECONDS = 3600
-"""So often the orders of a whole day are compared: executions are taken back and corrected long after the end."""
+HOUR_SECONDS, DAY_SECONDS, WEEK_SECONDS = 3600, 86_400, 7 * 86_400
+"""The first run of an account looks back a week. Then every hour the orders of a day, and every day those of a week,
+are compared once more: executions are taken back and corrected long after the end of an order."""
 _SECOND = 1_000_000_000
 
 Errors = dict[str, BrokerError | BadCredentials]
@@ -90,7 +89,7 @@ class Accounts:
             told.orders += orders
             told.activities += activities
             self.homes = {order_id: home for order_id, home in self.homes.items() if home != name}
-            self.homes |= {str(one.get("id")): name for one in orders}
+            self.homes |= dict.fromkeys(_ids_of(orders), name)
             self.homes |= {str(one.get("order_id")): name for one in activities}
         return told, errors
 
@@ -100,7 +99,7 @@ class Accounts:
             self.ids[account.name] = source.account()
         if known.account_id != self.ids[account.name]:
             known = AccountReconciled()  # Other keys: what is known is of another account.
-        orders = [*source.open_orders(), *source.orders_since(_since(known, now, deep=is_deep(known, now)))]
+        orders = [*source.open_orders(), *source.orders_since(_placed_since(known, now))]
         there = {str(one.get("id")) for one in orders}
         missed = [source.order(order_id) for order_id in known.waiting if order_id not in there]
         return orders + [one for one in missed if one is not None], source.fills(_since(known, now))
@@ -110,7 +109,7 @@ class Accounts:
         home = self.homes.get(order_id)
         for name in answering:
             if home in (None, name) and (found := self.by_name[name].source.order(order_id)) is not None:
-                self.homes[order_id] = name
+                self.homes |= dict.fromkeys(_ids_of([found]), name)
                 told.by_id[order_id] = found
                 return
         if home in (None, *answering) and len(answering) == len(self.by_name):
@@ -130,22 +129,41 @@ class Accounts:
         return Rules(account.patterns, account.team) if account is not None else Rules()
 
 
-def is_deep(known: AccountReconciled, now: str) -> bool:
-    """Whether the orders of a whole day are to be compared again."""
-    return known.deep_at is None or nanos(now) - nanos(known.deep_at) >= DEEP_EVERY_SECONDS * _SECOND
+def _ids_of(orders: Iterable[Any]) -> Iterator[str]:
+    """The ids of orders and of the legs that are nested in them."""
+    for order in orders:
+        if isinstance(order, dict):
+            yield str(order.get("id"))
+            yield from _ids_of(order.get("legs") or ())
 
 
-def _since(known: AccountReconciled, now: str, *, deep: bool = False) -> str:
-    """From when on to look, in the broker's time."""
+def is_due(last: str | None, now: str, every_seconds: int) -> bool:
+    """Whether something that was last done then is to be done again."""
+    return last is None or nanos(now) - nanos(last) >= every_seconds * _SECOND
+
+
+def _since(known: AccountReconciled, now: str) -> str:
+    """From when on something may have happened that is not known, in the broker's time."""
     if known.through is None:
-        return rfc3339(nanos(now) - LOOK_BACK_SECONDS * _SECOND)
-    since = min(nanos(known.through), nanos(now)) - OVERLAP_SECONDS * _SECOND
-    return rfc3339(min(since, nanos(now) - DEEP_SECONDS * _SECOND) if deep else since)
+        return _back(now, WEEK_SECONDS)
+    return rfc3339(min(nanos(known.through), nanos(now)) - OVERLAP_SECONDS * _SECOND)
+
+
+def _placed_since(known: AccountReconciled, now: str) -> str:
+    """From when on to compare what was placed."""
+    since = [_since(known, now)]
+    since += [_back(now, DAY_SECONDS)] if is_due(known.day_at, now, HOUR_SECONDS) else []
+    since += [_back(now, WEEK_SECONDS)] if is_due(known.week_at, now, DAY_SECONDS) else []
+    return min(since, key=nanos)
+
+
+def _back(now: str, seconds: int) -> str:
+    return rfc3339(nanos(now) - seconds * _SECOND)
 
 
 def _before(created: Any, now: str) -> str:
     """An instant before an order can have had a fill: an hour before it was made, or a year ago."""
     try:
-        return rfc3339(nanos(created) - 3600 * _SECOND)
+        return _back(created, HOUR_SECONDS)
     except (BadInstant, TypeError):
-        return rfc3339(nanos(now) - 365 * 86_400 * _SECOND)
+        return _back(now, 365 * DAY_SECONDS)

@@ -27,8 +27,9 @@ class AccountReconciled(msgspec.Struct, omit_defaults=True):
 
     account_id: str | None = None
     through: str | None = None
-    deep_at: str | None = None
-    """When the orders of a whole day were last compared."""
+    day_at: str | None = None
+    """When the orders of a whole day were last compared; `week_at` the same for a week."""
+    week_at: str | None = None
     waiting: list[str] = []
     """Orders that differed and were not quiet yet."""
     differences: int = 0
@@ -50,7 +51,7 @@ def read_reconciled(data: Path) -> dict[str, AccountReconciled]:
     try:
         found = _decode((data / DIRECTORY / FILE).read_bytes())
         for one in found.values():
-            for instant in (one.through, one.deep_at, one.tried_at):
+            for instant in (one.through, one.day_at, one.week_at, one.tried_at):
                 if instant is not None:
                     nanos(instant)
         return found

@@ -19,7 +19,7 @@ from compactor.broker.differences import Difference
 from compactor.broker.reconcile import Plan, plan_reconcile
 from compactor.broker.rest import BrokerError
 from compactor.core.instants import rfc3339
-from compactor.jobs.asking import Accounts, Asked, Errors, Told, is_deep
+from compactor.jobs.asking import DAY_SECONDS, HOUR_SECONDS, Accounts, Asked, Errors, Told, is_due
 from compactor.jobs.books import Books, TeamReconciled
 from compactor.jobs.knowledge import read_view
 from compactor.jobs.reconciled import AccountReconciled, read_reconciled, remember
@@ -197,12 +197,13 @@ class Reconciler:
             if name in errors:
                 one.error, one.failures = str(errors[name]), one.failures + 1
             elif plan is not None and is_whole:
-                deep_at = now if is_deep(one, now) else one.deep_at
-                waiting = sorted(one for one in plan.waiting if self._accounts.homes.get(one) == name)
+                day_at = now if is_due(one.day_at, now, HOUR_SECONDS) else one.day_at
+                week_at = now if is_due(one.week_at, now, DAY_SECONDS) else one.week_at
+                waiting = sorted({one for one in plan.to_watch if self._accounts.homes.get(one) == name})
                 differences = sum(
                     self._accounts.homes.get(found.order_id or "", name) == name for found in plan.problems
                 )
-                one = AccountReconciled(self._accounts.ids[name], now, deep_at, waiting, differences, now)
+                one = AccountReconciled(self._accounts.ids[name], now, day_at, week_at, waiting, differences, now)
             else:
                 one.error, one.failures = "a ledger could not be read or written; the run names it", one.failures + 1
             changed[name] = one
