@@ -8,10 +8,12 @@ than that part, and not in the index, is looked for in the whole logs, once; a y
 from __future__ import annotations
 
 import threading
+import time
 from pathlib import Path
 
 import msgspec
 
+from compactor.broker.ownership import holder_of
 from compactor.core.instants import BadInstant, nanos
 from compactor.ledger import Ledger, LedgerError, LedgerPlace, discover
 from compactor.ledger.files import Files
@@ -21,7 +23,10 @@ from compactor.ledger.reading import read_naming
 TAIL_BYTES = 4 << 20
 SKEW_NS = 3600 * 1_000_000_000
 """By how much our clock, which stamps lines, may be behind the broker's, which stamps orders."""
+DISCOVER_SECONDS = 1.0
+"""How often it is looked for ledgers that are new, where nobody needs to know it now."""
 _READ_BYTES = 8 << 20
+_ABSENT_MAX = 100_000
 
 
 class _Line(msgspec.Struct):
@@ -32,7 +37,6 @@ class _Line(msgspec.Struct):
     ts: str | None = None
     recorded_at: str | None = None
     to_team: str | None = None
-    from_team: str | None = None
 
 
 _decode = msgspec.json.Decoder(_Line).decode
@@ -44,8 +48,10 @@ class Owners:
     def __init__(self, data: Path) -> None:
         self._data = data
         self._teams: dict[str, str] = {}
-        self._assigned: dict[str, int] = {}
-        """When an order was last given to a team: of several such lines, in several logs, the last one counts."""
+        self._away: dict[str, dict[str, str]] = {}
+        """For each team the orders that its log says to be another's now, and whose (rule 4.12)."""
+        self._places: list[LedgerPlace] = []
+        self._discovered_at = 0.0
         self._read_to: dict[Path, int] = {}
         self._covered_since: int | None = None
         """The index knows every order made after this instant, in nanoseconds; None where it knows all."""
@@ -54,53 +60,57 @@ class Owners:
 
     def known(self, order_id: str) -> str | None:
         """The team of an order that the index has; costs nothing."""
-        return self._teams.get(order_id)
+        team = self._teams.get(order_id)
+        return team if team is None or not self._away else holder_of(order_id, team, self._away)
 
     def note(self, order_id: str, team: str) -> None:
         """Remember whose an order is that is about to be written, or that an event names."""
         self._teams.setdefault(order_id, team)
 
-    def refresh(self) -> None:
-        """Read what has been appended to the logs, by anybody. A ledger that cannot be read is left for later."""
+    def follow(self, *, look_for_new: bool = False) -> None:
+        """Read what has been appended to the logs, by anybody: above all, whether orders were assigned.
+
+        Ledgers that are new are found now and then, or now. One that cannot be read is left for later.
+        """
         with self._lock:
-            for place in discover(self._data):
-                if place.problem is None:
-                    try:
-                        self._follow(place)
-                    except (LedgerError, OSError):
-                        continue
+            if look_for_new or time.monotonic() - self._discovered_at > DISCOVER_SECONDS:
+                self._places = [place for place in discover(self._data) if place.problem is None]
+                self._discovered_at = time.monotonic()
+            for place in self._places:
+                try:
+                    self._follow(place)
+                except (LedgerError, OSError):
+                    continue
 
     def find(self, order_id: str, created_at: object = None) -> str | None:
         """The team whose ledger has an order; the logs are searched where the index, once refreshed, cannot tell."""
-        team = self._teams.get(order_id)
+        team = self.known(order_id)
         if team is not None or order_id in self._absent or self._is_covered(created_at):
             return team
         with self._lock:
-            for place in discover(self._data):
-                if place.problem is None and self._names(place, order_id):
-                    self._teams.setdefault(order_id, _team_of(place))
+            for place in self._places:
+                self._search(place, order_id)
             if order_id not in self._teams:
-                if len(self._absent) > 100_000:
+                if len(self._absent) > _ABSENT_MAX:
                     self._absent.clear()
                 self._absent.add(order_id)
-        return self._teams.get(order_id)
+        return self.known(order_id)
 
     def _is_covered(self, created_at: object) -> bool:
         if self._covered_since is None:
             return True
         try:
-            return nanos(created_at) - SKEW_NS > self._covered_since
-        except (BadInstant, TypeError):
+            return nanos(str(created_at)) - SKEW_NS > self._covered_since
+        except BadInstant:
             return False
 
-    def _names(self, place: LedgerPlace, order_id: str) -> bool:
-        found = False
+    def _search(self, place: LedgerPlace, order_id: str) -> None:
         try:
             for _offset, text in read_naming(place.path, order_id, Files()):
-                found |= self._take(text, _team_of(place), order_id)
+                self._take(text, _team_of(place), order_id)
         except (LedgerError, OSError):
-            return found
-        return found
+            # The daemon names a ledger that cannot be read, and the reconcile adopts nothing meanwhile.
+            return
 
     def _follow(self, place: LedgerPlace) -> None:
         path, team = place.path, _team_of(place)
@@ -129,27 +139,22 @@ class Owners:
         text = _read(place.path, start, min(size, start + (2 << 20)))
         begin = text.find(b"\n") + 1
         line = text[begin:].partition(b"\n")[0]
-        self._covered_since = max(self._covered_since or 0, _instant(line, default=2**63))
+        self._covered_since = max(self._covered_since or 0, _instant(line))
         return start + begin
 
-    def _take(self, text: bytes, team: str, only: str | None = None) -> bool:
+    def _take(self, text: bytes, team: str, only: str | None = None) -> None:
         try:
             line = _decode(text)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            return False
+            return
         if only is not None and line.order_id != only:
-            return False
+            return
+        self._teams.setdefault(line.order_id, team)
         if line.event == "assigned":
-            self._assign(line, team)
-        else:
-            self._teams.setdefault(line.order_id, team)
-        return True
-
-    def _assign(self, line: _Line, team: str) -> None:
-        at = _instant(b"", line=line)
-        if at >= self._assigned.get(line.order_id, 0):
-            self._assigned[line.order_id] = at
-            self._teams[line.order_id] = line.to_team or team
+            if line.to_team is not None:
+                self._away.setdefault(team, {})[line.order_id] = line.to_team
+            else:
+                self._away.get(team, {}).pop(line.order_id, None)
 
 
 def _team_of(place: LedgerPlace) -> str:
@@ -157,12 +162,13 @@ def _team_of(place: LedgerPlace) -> str:
     return place.team_id or ""
 
 
-def _instant(text: bytes, *, line: _Line | None = None, default: int = 0) -> int:
+def _instant(text: bytes) -> int:
+    """When a line was appended, in nanoseconds; the end of time where it cannot be read."""
     try:
-        line = line or _decode(text)
-        return nanos(line.recorded_at or line.ts)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, BadInstant, TypeError):
-        return default
+        line = _decode(text)
+        return nanos(line.recorded_at or line.ts or "")
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, BadInstant):
+        return 1 << 63
 
 
 def _read(path: Path, start: int, end: int) -> bytes:

@@ -75,6 +75,7 @@ class StreamWriter:
         """
         with self._lock:
             self._is_fresh = False
+            self._owners.follow()
             found: dict[str, list[Fields | bytes]] = {}
             for frame in frames:
                 for team, line in self._lines_of(frame, read):
@@ -127,7 +128,7 @@ class StreamWriter:
     def _decide(self, order_id: str, event: Fields) -> str:
         """Whose an order is that the index does not have, once it has seen all logs as they are now."""
         if not self._is_fresh:
-            self._owners.refresh()
+            self._owners.follow(look_for_new=True)
             self._is_fresh = True
         known: dict[str, str] = {}
         for member in (order_id, *relations_of(event)):

@@ -17,7 +17,7 @@ import click
 from compactor.ui.options import DAYS, data_argument, data_option, json_option, refuse_empty, team_option
 
 if TYPE_CHECKING:
-    from compactor.daemon.presence import DaemonReport
+    from compactor.daemon.presence import AccountReport, DaemonReport
     from compactor.jobs.appending import AppendResult
     from compactor.jobs.compacting import Outcome
 
@@ -225,6 +225,19 @@ def _say_of_daemon(daemon: DaemonReport | None) -> None:
     click.echo(f"A daemon runs: process {daemon.pid}, since {since}; {len(degraded)} degraded.", err=True)
     for one in degraded:
         click.echo(f"{one.team_id}: degraded: {one.reason}", err=True)
+    for account in daemon.accounts:
+        click.echo(f"account {account.account}: {_of_account(account)}", err=True)
+
+
+def _of_account(account: AccountReport) -> str:
+    """How the link to an account is, in a line."""
+
+    def at(seconds: float | None) -> str:
+        return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%SZ}" if seconds is not None else "never"
+
+    stream = f"stream {'connected' if account.connected else 'not connected'} since {at(account.stream_since)}"
+    told = f"last message {at(account.last_message_at)}, last reconcile {at(account.last_reconcile_at)}"
+    return f"{stream}, {told}" + "".join(f"; STALE: {reason}" for reason in account.stale)
 
 
 def _flat(team_id: str, path: str | None, result: Any, error: Any) -> dict[str, Any]:
