@@ -6,7 +6,7 @@ alone never reach the live account, and neither does a URL that somebody set yea
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NoReturn
 from urllib.parse import urlsplit
@@ -24,6 +24,36 @@ _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 class BadCredentials(Exception):
     """There are no keys that can be used, or the broker refused them. The message never holds a key."""
+
+
+class Hidden(str):
+    """A text that is not shown where somebody prints what a variable holds, as a traceback with its locals does."""
+
+    def __repr__(self) -> str:
+        return "'…'"
+
+
+class Environment(Mapping[str, str]):
+    """The variables of a process, whose values are hidden and whose own text tells none of them."""
+
+    def __init__(self, variables: Mapping[str, str]) -> None:
+        self._get = variables.get
+        self._names = tuple(variables)
+
+    def __getitem__(self, name: str) -> str:
+        value = self._get(name)
+        if value is None:
+            raise KeyError(name)
+        return Hidden(value)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} variables>"
 
 
 @dataclass(frozen=True)
@@ -58,8 +88,10 @@ def find_credentials(
     it. `url` wins over APCA_API_BASE_URL. Raises BadCredentials where
     no pair is complete, where two complete pairs differ, and for a URL that does not fit.
     """
+    # A traceback may show the variables of this function.
+    environ = Environment(environ)
     pairs = (names,) if names is not None else PAIRS
-    found = [(pair, (environ.get(pair[0], "").strip(), environ.get(pair[1], "").strip())) for pair in pairs]
+    found = [(pair, (_value(environ, pair[0]), _value(environ, pair[1]))) for pair in pairs]
     complete = [(pair, values) for pair, values in found if all(values)]
     if not complete:
         raise BadCredentials(f"{_what_is_there(found)}; expected both of {_both(pairs)}. Set them and start again.")
@@ -74,6 +106,10 @@ def find_credentials(
             )
     paper = not (live or (names is None and _asked_for_live(environ)))
     return Credentials(key, secret, pair, paper, _url(url or environ.get(URL, ""), paper))
+
+
+def _value(environ: Mapping[str, str], name: str) -> str:
+    return Hidden(environ.get(name, "").strip())
 
 
 def _asked_for_live(environ: Mapping[str, str]) -> bool:

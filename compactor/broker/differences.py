@@ -186,9 +186,10 @@ class Comparison:
 
     def _shared_terms(self, row: Fields) -> list[str]:
         shared = [name for name in TERMS if self._is_told(name) and row.get(name) is not None]
-        # The stop of a trailing order moves with the market: it is no term that somebody changed.
+        # The stop of a trailing order moves with the market: it is no term that somebody changed. Where an order with
+        # legs was replaced, both it and its successor have them.
         trailing = self._order.get("order_type") == "trailing_stop"
-        return [name for name in shared if not (trailing and name == "stop_price")]
+        return [name for name in shared if name != "parent_order_id" and not (trailing and name == "stop_price")]
 
     def _can_infer(self) -> bool:
         """Whether a snapshot would make a trade of what no execution tells (rules 4.7 and 4.10)."""

@@ -2,8 +2,8 @@
 
 alpaca-py knows the addresses and how to sign; the rest of a request is made here, because the client has no timeout,
 waits without looking at what the broker said, and reads JSON numbers as floats. What answers mean is for `reconcile`.
-The rule that surprises: an answer of the wrong shape is an error and never an empty list. Only reading is done here, so
-everything may be asked again.
+The rule that surprises: an answer of the wrong shape is an error and never an empty list. Reading is tried again after
+a failure that may pass; placing and canceling never are, because only `placing` knows how to do that without harm.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from compactor.broker.credentials import BadCredentials, Credentials
 from compactor.core.events import Problem
 
 if TYPE_CHECKING:
+    from alpaca.trading.client import TradingClient
     from requests import Response, Session
     from tenacity import RetryCallState
 
@@ -52,8 +53,12 @@ class NotFound(BrokerError):
     """The broker says that it does not have this, or that there can be no such thing."""
 
 
+class Refused(BrokerError):
+    """The broker has read the request and will not do it: an order that it does not take, a cancel that is too late."""
+
+
 class Broker:
-    """One Alpaca account, for reading. All requests are paid for from `budget`, which several may share.
+    """One Alpaca account. All requests are paid for from `budget`, which several may share.
 
     Each method raises BadCredentials when the keys are refused, and BrokerError. Answers are parsed JSON whose numbers
     never were floats. `timeout_seconds` are for connecting and for waiting for bytes; `sleep` waits between tries.
@@ -73,7 +78,7 @@ class Broker:
         self._timeout = timeout_seconds
         self._tries = tries
         self._sleep = sleep
-        self._get = _client(credentials, self._send)
+        self._client = _client(credentials, self._send)
         self.requests = 0
         """How many requests were sent, those that failed included."""
 
@@ -102,6 +107,32 @@ class Broker:
         if not isinstance(found, dict) or found.get("id") != order_id:
             raise BrokerError(self._strange(path, found, "that order"))
         return found
+
+    def order_by_client_id(self, client_order_id: str) -> Any | None:
+        """The order that was placed under this id of our own, or None if the broker says that there is none."""
+        path = "/orders:by_client_order_id"
+        try:
+            found = self._ask(path, {"client_order_id": client_order_id})
+        except NotFound:
+            return None
+        if not isinstance(found, dict) or found.get("client_order_id") != client_order_id:
+            raise BrokerError(self._strange(path, found, "that order"))
+        return found
+
+    def place(self, request: dict[str, Any]) -> Any:
+        """Send one request to place an order, once; the order as the broker has it.
+
+        Raises Refused where the broker will not have it. After BrokerUnavailable nobody knows whether it has it.
+        """
+        found = self._client.post("/orders", request)
+        if not isinstance(found, dict) or found.get("client_order_id") != request.get("client_order_id"):
+            # It said yes, and to what is not known.
+            raise BrokerUnavailable(self._strange("/orders", found, "the order that was placed"))
+        return found
+
+    def cancel(self, order_id: str) -> None:
+        """Ask once for an order to be canceled. Raises NotFound, and Refused where that is not possible any more."""
+        self._client.delete(f"/orders/{quote(order_id, safe='')}")
 
     def fills(self, after: str, order_id: str | None = None) -> list[Any]:
         """The FILL activities after an instant, oldest first; with `order_id` only those of this order."""
@@ -161,9 +192,9 @@ class Broker:
             sleep=self._sleep,
             reraise=True,
         )
-        return retrying(self._get, path, params or {})
+        return retrying(self._client.get, path, params or {})
 
-    def _send(self, session: Session, url: str, options: dict[str, Any]) -> Any:
+    def _send(self, method: str, session: Session, url: str, options: dict[str, Any]) -> Any:
         """One request, paid for from the budget: its answer as exact JSON, or a typed error that holds no key."""
         import requests
 
@@ -171,13 +202,15 @@ class Broker:
         self.requests += 1
         path = url.partition("/v2")[2] or url
         try:
-            answer = session.request("GET", url, timeout=self._timeout, **options)
+            answer = session.request(method, url, timeout=self._timeout, **options)
         except requests.Timeout:
             raise BrokerUnavailable(f"{path}: no answer within {self._timeout[1]:g} s; is the network up?") from None
         except requests.RequestException as error:
             detail = self._credentials.hide(str(error))[:200]
             raise BrokerUnavailable(f"{path}: the broker could not be reached: {detail}") from None
-        self._check(path, answer)
+        self._check(method, path, answer)
+        if answer.status_code == 204:
+            return None
         if len(answer.content) > _BODY_BYTES_MAX:
             raise BrokerError(f"{path}: found {len(answer.content)} bytes, expected an answer of at most 64 MiB")
         found = parse(answer.content)
@@ -186,12 +219,15 @@ class Broker:
             raise BrokerUnavailable(f"{path}: {self._credentials.hide(found.detail)}")
         return found
 
-    def _check(self, path: str, answer: Response) -> None:
+    def _check(self, method: str, path: str, answer: Response) -> None:
         status = answer.status_code
-        if status == 200:
+        if status == 200 or (status == 204 and method != "GET"):
             return
         said = self._credentials.hide(answer.content[:200].decode(errors="replace")).strip()
         found = f"{path}: the broker answered HTTP {status}: {said!r}"
+        if status in (403, 422) and method != "GET" and not _is_about_keys(answer):
+            # Alpaca answers 403 as well where the money does not suffice.
+            raise Refused(found)
         if status in (401, 403):
             kind = "paper" if self._credentials.paper else "live"
             names = " and ".join(self._credentials.names)
@@ -212,21 +248,24 @@ class Broker:
         return f"{path}: found {self._credentials.hide(repr(found)[:120])}, expected {expected}"
 
 
-def _client(
-    credentials: Credentials, send: Callable[[Session, str, dict[str, Any]], Any]
-) -> Callable[[str, dict[str, str]], Any]:
+def _client(credentials: Credentials, send: Callable[[str, Session, str, dict[str, Any]], Any]) -> TradingClient:
     """alpaca-py's own client, whose every request goes through `send`."""
     # It takes about a second to import, and most commands never talk to a broker.
     from alpaca.trading.client import TradingClient
 
     class Client(TradingClient):
         def _one_request(self, method: str, url: str, opts: dict[str, Any], retry: int) -> Any:
-            assert method == "GET"
-            return send(self._session, url, opts)
+            return send(method, self._session, url, opts)
 
     return Client(
         credentials.key, credentials.secret, paper=credentials.paper, raw_data=True, url_override=credentials.url
-    ).get
+    )
+
+
+def _is_about_keys(answer: Response) -> bool:
+    """Whether a refusal is about the keys: Alpaca's own code for that begins with 401."""
+    found = parse(answer.content)
+    return not isinstance(found, dict) or str(found.get("code", "")).startswith("401")
 
 
 def _pause(state: RetryCallState) -> float:

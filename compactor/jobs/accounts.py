@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from compactor.broker.credentials import LIVE_WORD, Credentials, find_credentials
+from compactor.broker.credentials import LIVE_WORD, Credentials, Environment, find_credentials
 from compactor.ledger.places import TEAM_EXPECTED, TEAM_PATTERN
 
 DEFAULT = "default"
@@ -47,6 +47,7 @@ class Account(NamedTuple):
 
 def find_accounts(settings: Sequence[AccountSettings], environ: Mapping[str, str]) -> list[Account]:
     """The accounts with their keys. Raises BadCredentials where the environment lacks those of one."""
+    environ = Environment(environ)
     return [_with_keys(one, environ) for one in settings or (AccountSettings(),)]
 
 

@@ -99,10 +99,11 @@ class Accounts:
             self.ids[account.name] = source.account()
         if known.account_id != self.ids[account.name]:
             known = AccountReconciled()  # Other keys: what is known is of another account.
-        orders = [*source.open_orders(), *source.orders_since(_placed_since(known, now))]
-        there = {str(one.get("id")) for one in orders}
+        orders, placed = source.open_orders(), source.orders_since(_placed_since(known, now))
+        # The list of open orders does not tell which of them are whose legs.
+        there = {str(one.get("id")) for one in placed}
         missed = [source.order(order_id) for order_id in known.waiting if order_id not in there]
-        return orders + [one for one in missed if one is not None], source.fills(_since(known, now))
+        return orders + placed + [one for one in missed if one is not None], source.fills(_since(known, now))
 
     def ask_order(self, order_id: str, told: Told, answering: list[str]) -> None:
         """Ask for one order where it is, or everywhere; what an account that is not asked might know stays open."""
