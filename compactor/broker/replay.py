@@ -32,6 +32,8 @@ ADDRESSES: Mapping[Kind, tuple[str, str]] = {
 """In the order in which they are tried: the first one tells more."""
 TIMEOUT_SECONDS = (5.0, 20.0)
 SECONDS_MAX = 120.0
+_BEYOND_NS = 5_000_000_000
+"""How far behind the end an event may lie: when it was told is a little later than when it happened."""
 _LINE_BYTES_MAX = 16 << 20
 
 # Of an activity (schema ActivityEventV2, with its details of a trade), Alpaca's name on the left, ours on the right.
@@ -124,7 +126,7 @@ class Replay:
             elif not line and data:
                 event, data = b"\n".join(data), []
                 yield event
-                if _at(event) > until:
+                if _at(event) > until + _BEYOND_NS:
                     break  # A server that does not know `until` goes on with what happens now.
         result.complete = not result.reason
 

@@ -63,12 +63,12 @@ class Stream:
         listener: Listener,
         *,
         ping_seconds: float = PING_SECONDS,
-        backoff_seconds: tuple[float, float] = BACKOFF_SECONDS,
+        backoff_seconds: tuple[float, float] | None = None,
     ) -> None:
         self._credentials = credentials
         self._listener = listener
         self._ping_seconds = ping_seconds
-        self._backoff = backoff_seconds
+        self._backoff = backoff_seconds or BACKOFF_SECONDS
         self._stopping = threading.Event()
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None

@@ -11,7 +11,7 @@ import random
 import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 from compactor.broker.budget import Budget
 from compactor.broker.credentials import BadCredentials
@@ -158,7 +158,8 @@ class Healing:
     def _succeed(
         self, done: Reconciled, connections: Mapping[str, int], started: float, failed: Mapping[str, Exception]
     ) -> None:
-        untold = {str(event["order_id"]) for team in done.teams for event in team.events}
+        events = [event for team in done.teams for event in team.events]
+        untold = {str(event["order_id"]) for event in events if _is_streamed(event)}
         for name in self._links.keys() - failed.keys():
             self._health.update_account(
                 name, last_reconcile_at=started, reconcile_reason=None, differences=len(done.problems)
@@ -194,6 +195,12 @@ class Healing:
         )  # fmt: skip
         for one in done.problems:
             self._log.warning("difference_found", order_id=one.order_id, kind=one.kind, detail=one.detail)
+
+
+def _is_streamed(event: Mapping[str, Any]) -> bool:
+    """Whether a stream that works would have told this. The end of a bracket's leg that has no fill it may not."""
+    is_leg = event.get("parent_order_id") is not None
+    return not is_leg or str(event.get("filled_qty") or "0").strip("0.") != ""
 
 
 class LedgersFailed(Exception):

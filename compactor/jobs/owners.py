@@ -67,6 +67,10 @@ class Owners:
         """Remember whose an order is that is about to be written, or that an event names."""
         self._teams.setdefault(order_id, team)
 
+    def expect_new(self) -> None:
+        """A ledger is about to be made: look for it the next time."""
+        self._discovered_at = 0.0
+
     def follow(self, *, look_for_new: bool = False) -> None:
         """Read what has been appended to the logs, by anybody: above all, whether orders were assigned.
 

@@ -68,17 +68,18 @@ class StreamWriter:
         self._is_fresh = False
         self._lock = threading.Lock()
 
-    def store(self, frames: Iterable[Frame], read: Reader = translate) -> Written:
+    def store(self, frames: Iterable[Frame], read: Reader = translate, *, adopt: bool = True) -> Written:
         """Append what frames tell; returns when it is durable, one write and one sync for each ledger.
 
-        Frames about the connection tell nothing. `read` translates what is parsed.
+        Frames about the connection tell nothing. `read` translates what is parsed. Without `adopt`, what is told of
+        orders whose team nobody knows yet is left to the reconcile: these frames do not say what an order came from.
         """
         with self._lock:
             self._is_fresh = False
             self._owners.follow()
             found: dict[str, list[Fields | bytes]] = {}
             for frame in frames:
-                for team, line in self._lines_of(frame, read):
+                for team, line in self._lines_of(frame, read, adopt):
                     found.setdefault(team, []).append(line)
             return self._append(found)
 
@@ -99,15 +100,18 @@ class StreamWriter:
 
     # What a frame tells, and whom.
 
-    def _lines_of(self, frame: Frame, read: Reader) -> Iterator[tuple[str, Fields | bytes]]:
+    def _lines_of(self, frame: Frame, read: Reader, adopt: bool) -> Iterator[tuple[str, Fields | bytes]]:
         text = frame.encode() if isinstance(frame, str) else frame
         message = parse(text)
         told = read(message)
+        if told.problems:
+            self._note_unread(message)
         for event in told.events:
             if event.get("raw") is message and b"\n" not in text:
                 # Verbatim: the very bytes that came, which also costs less than writing them anew.
                 event["raw"] = msgspec.Raw(text)
-            yield self._team_of(event), event
+            if adopt or self._is_owned(event):
+                yield self._team_of(event), event
         if told.problems:
             yield self._team_of_unread(message, told.events), _as_it_came(text)
 
@@ -115,7 +119,7 @@ class StreamWriter:
         order_id = str(event["order_id"])
         team = self._owners.known(order_id)
         if team is None:
-            team = self._decide(order_id, event)
+            team = self._decide(order_id, event, self._account_team)
             self._owners.note(order_id, team)
         # Whatever belongs to the order is its team's, too, though its own messages may not say so.
         if event.get("replaced_by"):
@@ -125,7 +129,14 @@ class StreamWriter:
                 self._owners.note(str(leg["order_id"]), team)
         return team
 
-    def _decide(self, order_id: str, event: Fields) -> str:
+    def _is_owned(self, event: Fields) -> bool:
+        """Whether a ledger has the order, or its name says whose it is."""
+        order_id = str(event["order_id"])
+        if self._owners.known(order_id) is not None:
+            return True
+        return self._decide(order_id, event, None) != UNASSIGNED
+
+    def _decide(self, order_id: str, event: Fields, account_team: str | None) -> str:
         """Whose an order is that the index does not have, once it has seen all logs as they are now."""
         if not self._is_fresh:
             self._owners.follow(look_for_new=True)
@@ -137,7 +148,14 @@ class StreamWriter:
             if found is not None:
                 known[member] = found
         orders = {order_id: event}
-        return owner_of(order_id, orders, known, patterns=self._patterns, account_team=self._account_team)
+        return owner_of(order_id, orders, known, patterns=self._patterns, account_team=account_team)
+
+    def _note_unread(self, message: Any) -> None:
+        """Remember whose the order of a message is of which only its legs can be read: they are that team's as well."""
+        order = _order_in(message)
+        claim = claim_of(order.get("client_order_id"), self._patterns)
+        if claim is not None and order.get("id"):
+            self._owners.note(str(order["id"]), claim)
 
     def _team_of_unread(self, message: Any, events: Sequence[Fields]) -> str:
         if events:
@@ -180,6 +198,7 @@ class StreamWriter:
             if place.problem is not None:
                 raise BadTeam(place.path, place.problem)
             path = self._paths[team] = place.path
+            self._owners.expect_new()
         return path
 
     def _keep_within_bounds(self, done: Written) -> None:

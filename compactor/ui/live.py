@@ -137,7 +137,7 @@ def _accounts(found: Configuration) -> list[Account]:
     from compactor.jobs.accounts import find_accounts
 
     try:
-        return find_accounts((), os.environ)
+        return find_accounts(found.settings.accounts, os.environ)
     except BadCredentials as error:
         raise CredentialsRefused(str(error)) from None
 
