@@ -102,7 +102,8 @@ class Gaps:
         for _ in range(TRIES):
             result = Replayed()
             for batch in _batches(self._replay.read(kind, since, until, result)):
-                written: Written = self._writer.store(batch, read_replayed)
+                # An activity does not tell whose leg, or whose successor, its order is.
+                written: Written = self._writer.store(batch, read_replayed, adopt=kind != "activities")
                 done.messages += len(batch)
                 done.lost += written.lost
             done.complete, done.reason = result.complete and not done.lost, result.reason
