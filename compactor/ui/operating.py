@@ -76,8 +76,11 @@ def doctor(data: Path, as_json: bool) -> None:
 @click.command(short_help="Print a systemd unit for the daemon.")
 @data_argument
 @click.option("--user", metavar="NAME", help="The user that it runs as; default: yours.")
-def systemd(data: Path, user: str | None) -> None:
+@click.option("--run", "with_broker", is_flag=True, help="Run `compactor run`, with the link to the broker.")
+def systemd(data: Path, user: str | None, with_broker: bool) -> None:
     """Print a systemd unit that runs `compactor watch` on DIR, confined to what it needs.
+
+    With --run it is `compactor run`, whose keys then stand in /etc/compactor.env, readable by root alone.
 
     The Grafana dashboard and the Prometheus alert rules lie beside the unit, in the package's folder `deploy`.
 
@@ -88,6 +91,7 @@ def systemd(data: Path, user: str | None) -> None:
     """
     unit = (files("compactor") / "deploy" / "compactor.service").read_text()
     filled = {"@USER@": user or getpass.getuser(), "@DATA@": str(data.absolute()), "@PYTHON@": sys.executable}
+    filled["@COMMAND@"] = "run" if with_broker else "watch"
     for name, value in filled.items():
         unit = unit.replace(name, value.replace("%", "%%"))
     click.echo(unit, nl=False)
