@@ -231,11 +231,10 @@ def _end(server: AlpacaServer, mouth: Mouth, side: Side, done: Run) -> None:
     server.exchange.clock.advance(DAY_SECONDS)
     deep = side.reconcile()
     done.counts["events by a deep reconcile"] += deep.events if deep is not None else 0
-    # Of what was inferred, because its own frame was spoiled, no bust can name the execution: it has to be named.
-    named = {problem.order_id for problem in deep.problems if problem.order_id} if deep is not None else set()
-    spoken = _revised(server.truth()) & named & _inferred(side.data)
-    done.counts["revisions of what was inferred"] += len(spoken)
-    done.broken += [f"after a day: {one}" for one in differences(server.truth(), side.data, spoken)]
+    # Where the frame of an execution was spoiled our trade has no id, and no bust can name it.
+    nameless = _revised(server.truth()) & _nameless(side.data)
+    done.counts["orders with a revision of what has no id"] += len(nameless)
+    done.broken += [f"after a day: {one}" for one in differences(server.truth(), side.data, nameless)]
     _expect_nothing(side, done, "a reconcile after the deep one")
     done.counts["orders"] += len(server.truth().orders)
     done.counts["executions"] += sum(map(len, server.truth().fills.values()))
@@ -257,13 +256,13 @@ def _revised(truth: Truth) -> set[str]:
     return {order_id for order_id, order in orders if any(one.busted or one.corrected for one in order.executions)}
 
 
-def _inferred(data: Path) -> set[str]:
-    """The orders of which a trade stands that no execution told."""
+def _nameless(data: Path) -> set[str]:
+    """The orders of which a trade stands whose execution we do not know by an id."""
     return {
         trade["order_id"]
         for path in data.glob("team/*/trades.jsonl")
         for trade in _standing(path)
-        if trade["kind"] == "inferred"
+        if "execution_id" not in trade
     }
 
 
@@ -361,7 +360,7 @@ def main(arguments: list[str] | None = None) -> int:
     chosen = parser.parse_args(arguments)
     started, bad, counts = time.monotonic(), 0, Counter[str]()
     for seed in range(chosen.seed, chosen.seed + chosen.runs):
-        with tempfile.TemporaryDirectory(prefix="chaos-", dir=_fast_directory()) as directory:
+        with tempfile.TemporaryDirectory(prefix="chaos-", dir=fast_directory()) as directory:
             done = run(seed, Path(directory), chosen.steps)
             counts += done.counts
             if done.broken:
@@ -379,7 +378,7 @@ def main(arguments: list[str] | None = None) -> int:
     return 1 if bad else 0
 
 
-def _fast_directory() -> str | None:
+def fast_directory() -> str | None:
     """In memory where there is such a place: this is about what is written, not about the disk."""
     return "/dev/shm" if Path("/dev/shm").is_dir() else None
 

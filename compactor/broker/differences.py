@@ -151,7 +151,10 @@ class Comparison:
         if self._known is None or (not self._known.has_events and self._status not in TERMINAL):
             return self._of_unknown()
         if self._row is None:
-            return self._executions + ([self._snapshot(ended=True)] if self._can_infer() else [])
+            # Of a leg the parent's fills may be all that is known; the first event of its own must not open it.
+            is_leg = self._order.get("order_class") == "mleg" and self._status in TERMINAL
+            opens = is_leg and bool(self._executions) and not self._is_end_told()
+            return self._executions + ([self._snapshot(ended=True)] if opens or self._can_infer() else [])
         return self._of_open(self._row)
 
     def _of_unknown(self) -> list[Fields]:

@@ -7,6 +7,7 @@ those come in no order; whoever resumes exactly behind an id can miss what happe
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -44,6 +45,11 @@ class Replay:
         for last, first in (("until", "since"), ("until_id", "since_id")):
             if last in query and first not in query:
                 raise Refused(400, 40010001, f"{first} is required if {last} is specified")
+        with contextlib.suppress(ConnectionError):  # Whoever asked has heard enough.
+            return await self._tell(name, account, query, request)
+        return web.Response(status=500)
+
+    async def _tell(self, name: str, account: Account, query: Any, request: web.Request) -> web.StreamResponse:
         answer = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-cache"})
         await answer.prepare(request)
         await answer.write(b": welcome\n\n")
