@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -32,13 +33,23 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0, help="the same seed trades the same (default 0)")
     parser.add_argument("--pause", type=float, default=0.3, help="seconds between two things that happen (default 0.3)")
     chosen = parser.parse_args(arguments)
-    with tempfile.TemporaryDirectory(prefix="compactor-demo-") as directory, AlpacaServer(chosen.seed) as server:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
+    try:
+        return _demo(chosen.seed, chosen.pause, chosen.seconds)
+    except KeyboardInterrupt:
+        print("\nEnded before the comparison.")
+        return 130
+
+
+def _demo(seed: int, pause: float, seconds: float | None) -> int:
+    with tempfile.TemporaryDirectory(prefix="compactor-demo-") as directory, AlpacaServer(seed) as server:
         data, log = Path(directory) / "data", Path(directory) / "run.log"
         data.mkdir()
         print(f"The broker is at {server.url}, the ledgers are in {data}; Ctrl-C ends all.", flush=True)
-        with _following(server, data, log) as follower, _trading(server, chosen.seed, chosen.pause):
+        with _following(server, data, log) as follower, _trading(server, seed, pause):
             _wait_for_stream(server, follower, log)
-            _watch(server, follower, data, chosen.seconds)
+            _watch(server, follower, data, seconds)
         return _settle(server, data)
 
 
@@ -94,7 +105,7 @@ def _watch(server: AlpacaServer, follower: subprocess.Popen[bytes], data: Path, 
     started = time.monotonic()
     try:
         while follower.poll() is None and (seconds is None or time.monotonic() - started < seconds):
-            rows = _compactor("show", "pending", str(data))
+            rows = _compactor("show", "pending", "--data", str(data))
             told = f"{len(server.account.told)} messages so far, {len(server.truth().open)} orders open at the broker"
             print(f"{CLEAR if sys.stdout.isatty() else ''}{told}\n{rows}", flush=True)
             time.sleep(1)
@@ -117,9 +128,9 @@ def _settle(server: AlpacaServer, data: Path) -> int:
 
 
 def _compactor(*arguments: str) -> str:
-    """What a command prints; what it prints before there is anything to show is no concern of anybody."""
+    """What a command prints, be it a complaint."""
     done = subprocess.run([*COMPACTOR, *arguments], capture_output=True, text=True, check=False)
-    return done.stdout
+    return done.stdout + done.stderr
 
 
 def _lines(data: Path, name: str) -> list[str]:
