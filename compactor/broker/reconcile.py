@@ -50,28 +50,27 @@ class Plan(msgspec.Struct):
 
 
 class Answers(msgspec.Struct):
-    """What the broker said, translated: the newest snapshot of each order, and the executions of each."""
+    """What the broker has said so far, translated: the newest snapshot of each order, and the executions of each."""
 
-    orders: dict[str, Fields]
-    fills: dict[str, list[Fields]]
+    orders: dict[str, Fields] = {}
+    fills: dict[str, list[Fields]] = {}
     problems: list[Difference] = []
+    seen: set[str] = set()
+    """The activities, by id: pages overlap."""
 
-
-def read_answers(orders: Iterable[Any], activities: Iterable[Any]) -> Answers:
-    """Translate what the broker said of its orders and of its FILL activities; what cannot be read is a problem."""
-    answers = Answers({}, {})
-    for event in _translated(orders, answers.problems):
-        old = answers.orders.get(event["order_id"], {})
-        new, other = (event, old) if not old or nanos(event["ts"]) >= nanos(old["ts"]) else (old, event)
-        # Only a nested list tells whose leg an order is.
-        parent = {name: other[name] for name in ("parent_order_id",) if name in other}
-        answers.orders[event["order_id"]] = parent | new
-    seen = set()
-    for event in _translated(activities, answers.problems):
-        if event["event_id"] not in seen:  # Pages overlap.
-            seen.add(event["event_id"])
-            answers.fills.setdefault(event["order_id"], []).append(event)
-    return answers
+    def take(self, orders: Iterable[Any], activities: Iterable[Any] = ()) -> None:
+        """Take in more of its orders and FILL activities, as `alpaca.parse` reads them; what cannot be understood is a
+        problem."""
+        for event in _translated(orders, self.problems):
+            old = self.orders.get(event["order_id"], {})
+            new, other = (event, old) if not old or nanos(event["ts"]) >= nanos(old["ts"]) else (old, event)
+            # Only a nested list tells whose leg an order is.
+            parent = {name: other[name] for name in ("parent_order_id",) if name in other}
+            self.orders[event["order_id"]] = parent | new
+        for event in _translated(activities, self.problems):
+            if event["event_id"] not in self.seen:
+                self.seen.add(event["event_id"])
+                self.fills.setdefault(event["order_id"], []).append(event)
 
 
 def orders_wanted(answers: Answers) -> set[str]:
@@ -89,9 +88,8 @@ def orders_wanted(answers: Answers) -> set[str]:
 
 
 def plan_reconcile(
-    broker_orders: Iterable[Any],
-    asked_by_id: Mapping[str, Any],
-    activities: Iterable[Any],
+    answers: Answers,
+    missing: Collection[str],
     ledger_view: View,
     now: str,
     quiet_seconds: int,
@@ -104,16 +102,14 @@ def plan_reconcile(
 ) -> Plan:
     """Plan what to append so that open orders and trades become the broker's. Without differences the plan is empty.
 
-    Messages are the broker's own, parsed by `alpaca.parse`; `asked_by_id` has None for an order that the broker says it
-    does not have, and `unasked` are orders that nobody could be asked about. `now` is RFC 3339, taken before the
-    ledgers and the broker were asked. `fills_asked` are orders whose activities are all there. Without `adopt`, orders
-    that no ledger knows are named and not taken.
+    `missing` are orders that the broker says it does not have, and `unasked` those that nobody could be asked about.
+    `now` is RFC 3339, taken before the ledgers and the broker were asked. `fills_asked` are orders whose activities are
+    all there. Without `adopt`, orders that no ledger knows are named and not taken.
     """
-    answers = read_answers([*broker_orders, *(one for one in asked_by_id.values() if one is not None)], activities)
-    plan = Plan(problems=answers.problems)
+    plan = Plan(problems=list(answers.problems))
     quiet = nanos(now) - quiet_seconds * 1_000_000_000
     known_teams = {order_id: known.team_id for order_id, known in ledger_view.items()}
-    _ask_for_missing(plan, answers, asked_by_id, ledger_view, unasked)
+    _ask_for_missing(plan, answers, missing, ledger_view, unasked)
     for order_id, order in answers.orders.items():
         known, fills = ledger_view.get(order_id), answers.fills.get(order_id, [])
         try:
@@ -131,9 +127,7 @@ def plan_reconcile(
         elif events and known is None and not adopt:
             detail = "no ledger that could be read knows this order; it may belong to one that could not"
             plan.problems.append(Difference("not_adopted", detail, order_id))
-        elif events and (
-            unheard := _unheard(order_id, answers, known_teams, {*asked_by_id, *unasked}, rules_of(order_id))
-        ):
+        elif events and (unheard := _unheard(order_id, answers, known_teams, {*missing, *unasked}, rules_of(order_id))):
             plan.to_ask += unheard
         elif events:
             rules = rules_of(order_id)
@@ -157,18 +151,18 @@ def _unheard(
 
 
 def _ask_for_missing(
-    plan: Plan, answers: Answers, asked: Mapping[str, Any], view: View, unasked: Collection[str]
+    plan: Plan, answers: Answers, missing: Collection[str], view: View, unasked: Collection[str]
 ) -> None:
     """Find the orders that no list has: open ones here, and those that an execution tells of."""
     for order_id, known in view.items():
         if known.row is not None and order_id not in answers.orders and order_id not in unasked:
-            if order_id not in asked:
+            if order_id not in missing:
                 plan.to_ask.append(order_id)
-            elif asked[order_id] is None:
+            else:
                 detail = "is open here, and the broker says that it has no such order; it stays open"
                 plan.problems.append(Difference("order_not_found", detail, order_id))
     for order_id, fills in answers.fills.items():
-        if order_id in answers.orders or order_id in asked or order_id in unasked or order_id in plan.to_ask:
+        if any(order_id in known for known in (answers.orders, missing, unasked, plan.to_ask)):
             continue
         try:
             with exactly():

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import msgspec
 
 from compactor.broker.credentials import BadCredentials
-from compactor.broker.reconcile import Rules
+from compactor.broker.reconcile import Answers, Rules
 from compactor.broker.rest import BrokerError
 from compactor.core.instants import BadInstant, nanos, rfc3339
 from compactor.jobs.reconciled import AccountReconciled
@@ -55,11 +55,11 @@ class Asked(msgspec.Struct):
 
 
 class Told(msgspec.Struct):
-    """What the accounts have said so far in one turn; `unasked` are orders that one which fails might know."""
+    """What the accounts have said so far in one turn. `missing` are orders that none of them has, `unasked` those of
+    which one that fails might know, or whose answer could not be read."""
 
-    orders: list[Any] = []
-    activities: list[Any] = []
-    by_id: dict[str, Any] = {}
+    answers: Answers = msgspec.field(default_factory=Answers)
+    missing: set[str] = set()
     fills_asked: set[str] = set()
     unasked: set[str] = set()
 
@@ -86,8 +86,7 @@ class Accounts:
             except (BrokerError, BadCredentials) as error:
                 errors[name] = error
                 continue
-            told.orders += orders
-            told.activities += activities
+            told.answers.take(orders, activities)
             self.homes = {order_id: home for order_id, home in self.homes.items() if home != name}
             self.homes |= dict.fromkeys(_ids_of(orders), name)
             self.homes |= {str(one.get("order_id")): name for one in activities}
@@ -111,17 +110,20 @@ class Accounts:
         for name in answering:
             if home in (None, name) and (found := self.by_name[name].source.order(order_id)) is not None:
                 self.homes |= dict.fromkeys(_ids_of([found]), name)
-                told.by_id[order_id] = found
+                told.answers.take([found])
+                if order_id not in told.answers.orders:
+                    told.unasked.add(order_id)
                 return
         if home in (None, *answering) and len(answering) == len(self.by_name):
-            told.by_id[order_id] = None
+            told.missing.add(order_id)
         else:
             told.unasked.add(order_id)
 
-    def ask_fills(self, order_id: str, created: Any, told: Told, now: str) -> None:
+    def ask_fills(self, order_id: str, told: Told, now: str) -> None:
         """Ask for all activities of an order."""
         source = self.by_name[self.homes[order_id]].source
-        told.activities += source.fills(_before(created, now), order_id)
+        created = told.answers.orders[order_id].get("created_at")
+        told.answers.take([], source.fills(_before(created, now), order_id))
         told.fills_asked.add(order_id)
 
     def rules_of(self, order_id: str) -> Rules:

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
 from compactor.broker.differences import Known, is_open
 from compactor.broker.ownership import holder_of, relations_of
-from compactor.broker.reconcile import Answers, View, orders_wanted, read_answers
+from compactor.broker.reconcile import Answers, View, orders_wanted
 from compactor.core.decimals import decimal_of, exactly
 from compactor.core.derived import Finding
 from compactor.core.lines import read_line
@@ -92,13 +91,12 @@ class _Trade(msgspec.Struct):
 _decode = msgspec.json.Decoder(_Trade).decode
 
 
-def read_view(ledgers: Mapping[str, Ledger], orders: list[Any], activities: list[Any], away: Away) -> View:
+def read_view(ledgers: Mapping[str, Ledger], answers: Answers, away: Away) -> View:
     """What the ledgers, by team, know: every open order, and of the others those that the broker's answers are about.
 
     The ledgers have to be up to date. Where two know an order, it is the first one's from which it was not assigned
     away. Raises LedgerError.
     """
-    answers = read_answers(orders, activities)
     wanted = orders_wanted(answers)
     view: dict[str, Known] = {}
     for team, ledger in ledgers.items():

@@ -140,7 +140,7 @@ class Reconciler:
         return Reconciled(
             dry_run=dry_run,
             requests=self._accounts.requests - requests,
-            orders=len({str(one.get("id")) for one in told.orders} | set(told.by_id)),
+            orders=len(told.answers.orders),
             elapsed_ms=int((time.monotonic() - started) * 1000),
             teams=teams,
             waiting=plan.waiting,
@@ -153,12 +153,10 @@ class Reconciler:
         """Plan, ask for what the plan lacks, and plan again until it lacks nothing."""
         away = self._books.away(ledgers)
         for _ in range(_ROUNDS_MAX):
-            orders = [*told.orders, *(one for one in told.by_id.values() if one is not None)]
             plan = plan_reconcile(
-                told.orders,
-                told.by_id,
-                told.activities,
-                read_view(ledgers, orders, told.activities, away),
+                told.answers,
+                told.missing,
+                read_view(ledgers, told.answers, away),
                 now,
                 self._quiet_seconds,
                 fills_asked=told.fills_asked,
@@ -172,9 +170,8 @@ class Reconciler:
                 return plan
             for order_id in dict.fromkeys(plan.to_ask):
                 self._accounts.ask_order(order_id, told, answering)
-            created = {str(one.get("id")): one.get("created_at") for one in orders}
             for order_id in dict.fromkeys(plan.to_ask_fills):
-                self._accounts.ask_fills(order_id, created.get(order_id), told, now)
+                self._accounts.ask_fills(order_id, told, now)
         raise BrokerError(
             f"after {_ROUNDS_MAX} rounds the broker's answers still raise new questions, the next about order "
             f"{(plan.to_ask + plan.to_ask_fills)[0]}; expected answers that agree. Nothing was appended; try later."
