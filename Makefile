@@ -22,7 +22,7 @@ LAY_SAMPLE = mkdir -p "$$(dirname '$(DATA)')" && cp -R fixtures/sample '$(DATA)'
   echo 'Laid the sample of fixtures/sample into $(DATA)/ (delete it whenever you like).'
 
 .DEFAULT_GOAL := help
-.PHONY: help compact sample test faults soak chaos demo check format bench bench-latency clean
+.PHONY: help compact sample test faults soak chaos demo check format bench bench-latency bench-live clean
 
 help:
 	@echo 'compactor: an append-only log of order events becomes open orders and trades, exactly once.'
@@ -40,6 +40,7 @@ help:
 	@echo '  make format             put formatting and imports in order'
 	@echo '  make bench              measure against DuckDB, Polars, jq and SQLite on this machine'
 	@echo '  make bench-latency      from the write of an event to the new pending orders, beside the floor of this machine'
+	@echo '  make bench-live         the link to the broker: messages a second, their latency, an hour of 10,000 fills caught up'
 	@echo '  make clean              remove .venv and caches; data/ is never touched'
 	@echo
 	@echo 'Begin with make compact, then look: .venv/bin/compactor show pending'
@@ -84,6 +85,9 @@ bench: $(BENCH)
 
 bench-latency: $(BASE)
 	@$(PY) -m compactor.bench.latency $(ARGS)
+
+bench-live: $(BASE)
+	@$(PY) -m compactor.bench.live $(ARGS)
 
 clean:
 	rm -rf '$(VENV)' dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -478,3 +478,12 @@ def test_a_log_that_was_moved_away_is_not_written_to(data: Path) -> None:
     writer.store([frame("o-2", client_order_id="alice:2")])
     assert b"o-2" not in (data / "moved/events.jsonl").read_bytes()
     assert b"o-2" in (data / "team/alice/events.jsonl").read_bytes()
+
+
+def test_more_logs_than_stay_open_are_all_written(data: Path, monkeypatch: Any) -> None:
+    """How many logs stay open bounds descriptors, and not how many ledgers a batch may have."""
+    monkeypatch.setattr("compactor.ledger.open_logs.OPEN_MAX", 3)
+    writer = StreamWriter(data)
+    for turn in range(2):
+        writer.store([frame(f"o-{turn}-{team}", client_order_id=f"team{team}:{turn}") for team in range(7)])
+    assert [2] * 7 == [len(derived(data, f"team{team}")[0]) for team in range(7)]
