@@ -163,8 +163,9 @@ def _search_logs(
     if not doubtful:
         return
     for team, ledger in ledgers.items():
-        for event in known_events(ledger.path / LOG):
-            if event.order_id in doubtful and event.order_id not in away[team] and event.event != "assigned":
+        here = {order_id for order_id in doubtful - away[team].keys() if ledger.may_know(order_id)}
+        for event in known_events(ledger.path / LOG) if here else ():
+            if event.order_id in here and event.event != "assigned":
                 view.setdefault(event.order_id, Known(team)).has_events = True
 
 
