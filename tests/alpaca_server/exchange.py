@@ -327,7 +327,7 @@ class Exchange:
             for order in list(self.orders.values()):
                 if order.is_open and order.time_in_force == "day" and order.parent is None:
                     self._end(order, "expired")
-                elif order.is_open and order.type != "market" and self.rng.random() < 0.3 and order.status == "new":
+                elif order.status == "new" and order.parent is None and self.rng.random() < 0.3:
                     self.set_status(order.id, "done_for_day")
             self.clock.advance((DAY - self.clock.now() % DAY) / SECOND + 13.5 * 3600)
 
