@@ -197,6 +197,20 @@ def test_a_broker_that_fails_is_told_and_asked_again(data: Path, start: Start, m
         assert running.row().reconcile_reason is None
 
 
+def test_what_cannot_be_remembered_ends_no_reconcile(data: Path, start: Start, monkeypatch: Any) -> None:
+    """Whatever goes wrong while reconciling is told and tried again; the thread goes on."""
+    monkeypatch.setattr(healing, "RETRY_SECONDS_MIN", 0.2)
+    (data / ".compactor" / "replay.json").mkdir(parents=True)
+    with AlpacaServer(10, plain=True) as server:
+        running = Running(data, [account_of(server)])
+        try:
+            until(lambda: running.row().reconcile_failures >= 2, "failures")
+            (data / ".compactor" / "replay.json").rmdir()
+            until(lambda: running.row().reconciles, "a reconcile")
+        finally:
+            running.end()
+
+
 def test_one_process_has_the_stream_of_an_account(data: Path, start: Start) -> None:
     """Never two connections: a second process is refused, and names the first."""
     with AlpacaServer(11) as server:
@@ -401,6 +415,26 @@ def test_run_ends_with_4_when_the_keys_are_refused(data: Path, program: Callable
     none = program("stream", str(data), environ={})
     assert 4 == none.process.wait(30)
     assert "the environment has no keys" in none.said.read_text()
+
+
+def test_a_broker_that_hangs_holds_up_no_end(data: Path, program: Callable[..., Program]) -> None:
+    """SIGTERM ends it within about a second, also while a request waits for its answer."""
+    with AlpacaServer(1) as server:
+        server.fail_next("GET /v2/account", "hang", 9)
+        one = program("run", str(data), environ=server.environment)
+        until(lambda: any("/v2/account" in asked for asked in server.requests), "asked", 30)
+        started = time.monotonic()
+        one.process.send_signal(signal.SIGTERM)
+        assert 0 == one.process.wait(10)
+        assert time.monotonic() - started < 2.5
+
+
+def test_two_accounts_need_two_keys(data: Path, program: Callable[..., Program]) -> None:
+    """Never two connections for one account, also where two names are given to it."""
+    (data / "compactor.toml").write_text("[accounts.one]\n[accounts.two]\n")
+    one = program("run", str(data), environ={"ALPACA_API_KEY": "PKSAME", "ALPACA_SECRET_KEY": "secret"})
+    assert 2 == one.process.wait(30)
+    assert "have the same key" in one.said.read_text()
 
 
 def test_stream_needs_no_watcher(data: Path, program: Callable[..., Program]) -> None:

@@ -442,6 +442,17 @@ def test_an_old_order_is_found_in_a_long_log(data: Path, write_log: Any, placed:
     assert owners.find("o-young", "2026-11-05T15:00:00Z") is None
 
 
+def test_orders_that_left_the_memory_are_found_in_the_logs(data: Path, monkeypatch: Any) -> None:
+    """The index is bounded: what it forgets, the logs still know."""
+    monkeypatch.setattr("compactor.jobs.owners.KNOWN_MAX", 10)
+    writer = StreamWriter(data)
+    for number in range(30):
+        writer.store([frame(f"o-{number}", client_order_id="alice:1")])
+    writer.store([frame("o-0", "canceled", status="canceled")])
+    assert 29 == len(derived(data, "alice")[0])
+    assert not (data / "team/unassigned").exists()
+
+
 def test_a_directory_that_is_a_ledger_gets_everything(data: Path) -> None:
     """Rule 1.2: a person with one account needs no teams."""
     (data / "events.jsonl").write_bytes(b"")

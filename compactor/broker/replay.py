@@ -31,7 +31,7 @@ ADDRESSES: Mapping[Kind, tuple[str, str]] = {
 }
 """In the order in which they are tried: the first one tells more."""
 TIMEOUT_SECONDS = (5.0, 20.0)
-SECONDS_MAX = 120.0
+SECONDS_MAX = 60.0
 _BEYOND_NS = 5_000_000_000
 """How far behind the end an event may lie: when it was told is a little later than when it happened."""
 _LINE_BYTES_MAX = 16 << 20

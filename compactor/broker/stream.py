@@ -177,7 +177,7 @@ class Stream:
             if not frames:
                 frames.append(await socket.recv())
             # All that has come meanwhile is one batch: one write and one sync for each ledger.
-            while socket.messages:
+            while getattr(socket, "messages", ()):
                 frames.append(await socket.recv())
             await loop.run_in_executor(writer, self._hand_on, frames)
             frames = []
@@ -210,9 +210,9 @@ class Stream:
             return
         with suppress(Exception):
             await asyncio.wait_for(client.close(), CLOSE_SECONDS)
-        if socket.transport is not None:
+        if getattr(socket, "transport", None) is not None:
             socket.transport.abort()
-        frames = list(socket.messages)
+        frames = list(getattr(socket, "messages", ()))
         if frames:
             await asyncio.get_running_loop().run_in_executor(writer, self._hand_on, frames)
 

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from compactor.broker.budget import Budget
 from compactor.broker.credentials import BadCredentials
+from compactor.broker.differences import Difference
 from compactor.broker.rest import BrokerError
 from compactor.daemon.health import Health
 from compactor.daemon.link import Link
@@ -69,6 +70,8 @@ class Healing:
         """The connection on which each account was reconciled last."""
         self._excused: dict[str, set[str]] = {}
         """Orders that were not quiet when a new connection was reconciled: they were not the stream's to tell."""
+        self._differences: list[Difference] = []
+        """What the last reconcile could not put right: each is told once, and not every five minutes."""
         self._settling = 0
         self._failures = 0
         self._thread = threading.Thread(target=self._run, name="reconcile", daemon=True)
@@ -101,12 +104,27 @@ class Healing:
             self._stopping.wait(max(0.0, not_before - time.monotonic()) if is_wanted else 0.0)
             if self._stopping.is_set():
                 return
-            for link in self._links.values():
-                link.retry()
+            self._step()
             if is_wanted or time.monotonic() >= due:
                 self._wanted.clear()
-                due = time.monotonic() + self._heal()
+                due = time.monotonic() + self._heal_whatever_comes()
                 not_before = time.monotonic() + APART_SECONDS
+
+    def _step(self) -> None:
+        for name, link in self._links.items():
+            self._health.update_account(name, requests_used=self._budgets[name].used)
+            try:
+                link.retry()
+            except Exception as error:
+                self._log.exception("append_failed", account=name, reason=str(error))
+
+    def _heal_whatever_comes(self) -> float:
+        """A bug, or a disk that takes no note of what was done, must not end the reconciles."""
+        try:
+            return self._heal()
+        except Exception as error:
+            self._log.exception("reconcile_failed", reason=str(error))
+            return self._fail(dict.fromkeys(self._links, error))
 
     def _heal(self) -> float:
         """Close the gaps there are, and reconcile; in how many seconds to do it again."""
@@ -123,12 +141,6 @@ class Healing:
             return BUSY_SECONDS
         except (BrokerError, BadCredentials) as error:
             return self._fail(dict.fromkeys(self._links, error))
-        except Exception as error:
-            self._log.exception("reconcile_failed", reason=str(error))
-            return self._fail(dict.fromkeys(self._links, error))
-        finally:
-            for name, budget in self._budgets.items():
-                self._health.update_account(name, requests_used=budget.used)
         self._tell(done)
         failed: dict[str, Exception] = {**done.errors}
         if done.failed:
@@ -138,9 +150,11 @@ class Healing:
         if failed:
             return self._fail(failed)
         self._failures = 0
-        self._settling = self._settling + 1 if done.waiting else 0
-        is_settling = 0 < self._settling <= SETTLING_TURNS_MAX
-        return float(self._quiet_seconds + 1 if is_settling else self._reconcile_seconds)
+        if done.waiting and self._settling < SETTLING_TURNS_MAX:
+            self._settling += 1
+            return float(min(self._quiet_seconds + 1, self._reconcile_seconds))
+        self._settling = 0
+        return float(self._reconcile_seconds)
 
     def _fail(self, failed: Mapping[str, Exception]) -> float:
         self._failures += 1
@@ -194,7 +208,9 @@ class Healing:
             differences=len(done.problems), requests=done.requests, elapsed_ms=done.elapsed_ms,
         )  # fmt: skip
         for one in done.problems:
-            self._log.warning("difference_found", order_id=one.order_id, kind=one.kind, detail=one.detail)
+            if one not in self._differences:
+                self._log.warning("difference_found", order_id=one.order_id, kind=one.kind, detail=one.detail)
+        self._differences = done.problems
 
 
 def _is_streamed(event: Mapping[str, Any]) -> bool:

@@ -123,7 +123,9 @@ class Link:
 
     def _note_written(self, done: Written) -> None:
         for team, reason in done.failed.items():
-            self._log.error("append_failed", team_id=team, reason=reason, waiting=done.waiting, lost=done.lost)
+            self._log.error(
+                "append_failed", team_id=team, reason=reason, waiting=done.waiting, lost=done.lost + done.refused
+            )
         if done.lost:
             self._on_gap()
         if done.failed:

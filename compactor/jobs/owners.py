@@ -27,6 +27,8 @@ DISCOVER_SECONDS = 1.0
 """How often it is looked for ledgers that are new, where nobody needs to know it now."""
 _READ_BYTES = 8 << 20
 _ABSENT_MAX = 100_000
+KNOWN_MAX = 1_000_000
+"""How many orders are kept in memory, some 150 MB of them; beyond that the older half is looked for in the logs."""
 
 
 class _Line(msgspec.Struct):
@@ -80,11 +82,18 @@ class Owners:
             if look_for_new or time.monotonic() - self._discovered_at > DISCOVER_SECONDS:
                 self._places = [place for place in discover(self._data) if place.problem is None]
                 self._discovered_at = time.monotonic()
+            self._forget_old()
             for place in self._places:
                 try:
                     self._follow(place)
                 except (LedgerError, OSError):
                     continue
+
+    def _forget_old(self) -> None:
+        if len(self._teams) <= KNOWN_MAX:
+            return
+        self._teams = dict(list(self._teams.items())[KNOWN_MAX // 2 :])
+        self._covered_since = time.time_ns()
 
     def find(self, order_id: str, created_at: object = None) -> str | None:
         """The team whose ledger has an order; the logs are searched where the index, once refreshed, cannot tell."""

@@ -32,8 +32,9 @@ BACKLOG_BYTES_MAX = 64 << 20
 
 
 class Written(msgspec.Struct):
-    """What became of some frames: how many events were appended, how many lines as they came, and for how many teams
-    nothing could be written, by their reasons. `waiting` lines are kept to be tried again; `lost` are not.
+    """What became of some frames: how many events were appended, how many lines as they came, and for which teams
+    nothing could be written, with the reasons. `waiting` lines are kept to be tried again; `lost` ones are not, because
+    there are too many, nor `refused` ones, because the team's directory is none that may be written.
     """
 
     events: int = 0
@@ -41,6 +42,7 @@ class Written(msgspec.Struct):
     failed: dict[str, str] = {}
     waiting: int = 0
     lost: int = 0
+    refused: int = 0
 
 
 class StreamWriter:
@@ -174,7 +176,7 @@ class StreamWriter:
             try:
                 path = self._path_of(team)
             except BadTeam as error:
-                done.failed[team], done.lost = str(error), done.lost + len(lines)
+                done.failed[team], done.refused = str(error), done.refused + len(lines)
                 continue
             events = [line for line in lines if isinstance(line, dict)]
             encoded = _encode(path, None if self._is_own else team, lines)

@@ -137,9 +137,15 @@ def _accounts(found: Configuration) -> list[Account]:
     from compactor.jobs.accounts import find_accounts
 
     try:
-        return find_accounts(found.settings.accounts, os.environ)
+        accounts = find_accounts(found.settings.accounts, os.environ)
     except BadCredentials as error:
         raise CredentialsRefused(str(error)) from None
+    if len({one.credentials.key for one in accounts}) < len(accounts):
+        names = ", ".join(one.name for one in accounts)
+        raise click.UsageError(
+            f"two of the accounts {names} have the same key; expected one each: Alpaca allows one stream an account"
+        )
+    return accounts
 
 
 class _no_tracebacks:
