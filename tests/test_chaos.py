@@ -86,6 +86,29 @@ def test_a_replayed_fill_of_an_unknown_leg_waits_for_the_reconcile(data: Path) -
         assert [] == list(differences(server.truth(), data, set()))
 
 
+def test_a_correction_is_of_the_execution_that_its_activity_names(server: AlpacaServer, data: Path) -> None:
+    """Of two executions of one size one is busted and one corrected, unheard: the id tells which, also once heard."""
+    side = Side(data, server)
+    order = server.place("AAPL", "buy", 10, team="alpha", type="limit", limit_price="191.50")
+    first = server.fill(order.id, 5, "191.50")
+    side.writer.store(frames_of(server))
+    second = server.fill(order.id, 5, "191.12")
+    settle(server, side)
+    assert first is not None and second is not None
+    side.writer.store(frames_of(server))
+    server.bust(first.id)
+    server.correct(second.id, 5, "191.13")
+    server.exchange.clock.advance(chaos.DAY_SECONDS)
+    assert 2 == settle(server, side)
+    assert [] == list(differences(server.truth(), data, set()))
+    side.writer.store(frames_of(server))
+    server.exchange.clock.advance(chaos.DAY_SECONDS)
+    settle(server, side)
+    assert [] == list(differences(server.truth(), data, set()))
+    server.exchange.clock.advance(chaos.DAY_SECONDS)
+    assert 0 == settle(server, side)
+
+
 def test_an_order_that_replaced_an_unknown_one_is_nobodys(server: AlpacaServer, data: Path) -> None:
     """Only the order before it names the team, and of that one nothing was heard: it is in `unassigned`."""
     side = Side(data, server)

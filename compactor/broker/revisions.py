@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable
 from decimal import Decimal
+from itertools import chain, count
 
 from compactor.broker.alpaca import Fields, digest
 from compactor.core.decimals import decimal_of, plain
@@ -30,11 +31,9 @@ def plan_revisions(order: Fields, fills: Iterable[Fields], standing: Standing, k
         return []
     events = []
     for fill in new:
-        numbers = _numbers(fill)
-        known_as = f"{fill['execution_id']}/{plain(numbers[0])}@{plain(numbers[1])}"
-        execution_id = fill["execution_id"] if fill["execution_id"] not in known_ids else known_as
+        execution_id = _new_name(fill, known_ids)
         if gone:
-            old = _most_like(gone, numbers)
+            old = _most_like(gone, fill)
             gone.remove(old)
             corrected = {"previous_execution_id": old[0], "execution_id": execution_id}
             numbers_told = {name: fill[name] for name in ("qty", "price")}
@@ -64,10 +63,26 @@ def _differing(
     return gone, [fill for group in there.values() for fill in group]
 
 
-def _most_like(
-    gone: list[tuple[str | None, Decimal, Decimal]], numbers: Numbers
-) -> tuple[str | None, Decimal, Decimal]:
-    return max(gone, key=lambda trade: (trade[1] == numbers[0], trade[2] == numbers[1]))
+def _most_like(gone: list[tuple[str | None, Decimal, Decimal]], fill: Fields) -> tuple[str | None, Decimal, Decimal]:
+    """The trade that an activity corrects: the one known under the activity's id, else the one most like it."""
+    qty, price = _numbers(fill)
+
+    def likeness(trade: tuple[str | None, Decimal, Decimal]) -> tuple[bool, bool, bool]:
+        return (trade[0] or "").partition("/")[0] == fill["execution_id"], trade[1] == qty, trade[2] == price
+
+    return max(gone, key=likeness)
+
+
+def _new_name(fill: Fields, known_ids: set[str]) -> str:
+    """How the ledger calls an execution: by its activity's id, with its numbers where an earlier version has that.
+
+    Numbers that come back after they were taken back are a version of their own.
+    """
+    qty, price = _numbers(fill)
+    name = str(fill["execution_id"])
+    version = f"{name}/{plain(qty)}@{plain(price)}"
+    names = chain((name, version), (f"{version}/{number}" for number in count(2)))
+    return next(one for one in names if one not in known_ids)
 
 
 def _numbers(fill: Fields) -> Numbers:
