@@ -165,6 +165,26 @@ def test_frames_that_are_none_stop_nothing(data: Path, start: Start) -> None:
         assert (2, 1) == (running.row().unreadable, running.row().connections)
 
 
+def test_an_error_while_writing_costs_a_reconcile_and_not_the_stream(
+    data: Path, start: Start, monkeypatch: Any
+) -> None:
+    """Neither does a handler error stop the stream; what was not written is found by a reconcile, at once."""
+    real, calls = StreamWriter.store, []
+
+    def fails_once(self: StreamWriter, frames: Any, *more: Any, **options: Any) -> Any:
+        calls.append(frames)
+        if len(calls) == 1:
+            raise RuntimeError("a bug")
+        return real(self, frames, *more, **options)
+
+    with AlpacaServer(13, plain=True) as server:
+        running = start(server, reconcile_seconds=60)
+        monkeypatch.setattr(StreamWriter, "store", fails_once)
+        order = server.place("AAPL", "buy", 1, client_order_id="alice:1", type="limit", limit_price="1")
+        until(lambda: order.id in ours(data)[0], "the order")
+        assert 1 == running.row().connections
+
+
 def test_several_accounts_have_a_stream_each(data: Path, start: Start) -> None:
     """Several accounts, each with its own credentials and stream."""
     keys = [("PKONE00000", "secret-one"), ("PKTWO00000", "secret-two")]

@@ -442,6 +442,17 @@ def test_an_old_order_is_found_in_a_long_log(data: Path, write_log: Any, placed:
     assert owners.find("o-young", "2026-11-05T15:00:00Z") is None
 
 
+def test_what_is_sealed_is_known(data: Path, write_log: Any, placed: Any, filled: Any) -> None:
+    """The last part of a log may have been given back to the file system; its segments have it."""
+    path = write_log("bob", *(event(f"o-{number}") for number in range(400) for event in (placed, filled)))
+    with Ledger(path) as ledger:
+        ledger.compact()
+        assert ledger.seal(now=True).punched_bytes > 0
+    owners = Owners(data)
+    owners.follow()
+    assert ["bob"] * 400 == [owners.known(f"o-{number}") for number in range(400)]
+
+
 def test_orders_that_left_the_memory_are_found_in_the_logs(data: Path, monkeypatch: Any) -> None:
     """The index is bounded: what it forgets, the logs still know."""
     monkeypatch.setattr("compactor.jobs.owners.KNOWN_MAX", 10)

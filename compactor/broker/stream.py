@@ -151,6 +151,8 @@ class Stream:
             if not self._was_authorized or self._refusals >= REFUSALS_MAX:
                 raise
             return "the broker refused the keys, which it took before"
+        except TimeoutError:
+            return f"the broker did not answer within {GREETING_SECONDS:.0f} s"
         except Exception as error:
             return self._credentials.hide(str(error) or type(error).__name__)[:300]
         finally:

@@ -83,6 +83,8 @@ class Live:
         for link in self._links.values():
             link.start()
         self._healing.start()
+        # The last part of every log is read now and not when the first message has come.
+        threading.Thread(target=self._owners.follow, name="owners", daemon=True).start()
         threading.Thread(target=self._wait, name="live-stop", daemon=True).start()
 
     def finish(self) -> None:
