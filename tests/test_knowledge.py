@@ -12,7 +12,7 @@ from compactor import Ledger
 from compactor.broker.ownership import claim_of, holder_of, owner_of
 from compactor.broker.reconcile import Answers
 from compactor.jobs import knowledge
-from compactor.jobs.knowledge import AwayReader
+from compactor.jobs.knowledge import AwayReader, Knowledge
 
 Write = Callable[..., Path]
 Event = Callable[..., dict[str, Any]]
@@ -116,10 +116,10 @@ def test_a_log_that_cannot_know_an_order_is_not_searched(
             return iter(())
 
         monkeypatch.setattr(knowledge, "known_events", known_events)
-        assert {"o1"} == knowledge.read_view({"alpha": ledger}, answers, {"alpha": {}}).keys()
+        assert {"o1"} == Knowledge({"alpha": ledger}, {"alpha": {}}).of(answers).keys()
         assert [] == searched
 
         write_log("alpha", placed("o3"))
         assert ledger.may_know("nobody")
-        knowledge.read_view({"alpha": ledger}, answers, {"alpha": {}})
+        Knowledge({"alpha": ledger}, {"alpha": {}}).of(answers)
         assert [path / "events.jsonl"] == searched

@@ -116,6 +116,22 @@ def test_what_replaces_an_order_is_its_team_s(data: Path, server: AlpacaServer) 
     assert [third.id] == [row["order_id"] for row in rows(data, "alpha")]
 
 
+def test_a_chain_of_replaced_orders_leads_to_the_ledger_that_knows_the_first(data: Path, server: AlpacaServer) -> None:
+    """Issue 4, 5: that one has ended without a trade, so that only a log has it, and its name claims another team."""
+    reconciler = healer(data, server)
+    first = server.place(team="alpha", type="limit", limit_price="10", time_in_force="gtc")
+    quiet_run(reconciler, server)
+    assign(data, first.id, "bravo")
+    second = server.replace(first.id, limit_price="11")
+    quiet_run(reconciler, server)
+    third = server.replace(server.replace(second.id, limit_price="12").id, limit_price="13")
+    reconciler.close()
+    quiet_run(healer(data, server), server, 3 * DAY)
+
+    assert [third.id] == [row["order_id"] for row in rows(data, "bravo")]
+    assert {"alpha", "bravo"} == {path.name for path in (data / "team").iterdir()}
+
+
 def test_an_assigned_order_stays_with_its_new_team(data: Path, server: AlpacaServer) -> None:
     """4.12: routing prefers the ledger from which the order was not assigned away, whatever the order is called."""
     reconciler = healer(data, server)

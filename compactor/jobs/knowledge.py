@@ -91,27 +91,63 @@ class _Trade(msgspec.Struct):
 _decode = msgspec.json.Decoder(_Trade).decode
 
 
-def read_view(ledgers: Mapping[str, Ledger], answers: Answers, away: Away) -> View:
-    """What the ledgers, by team, know: every open order, and of the others those that the broker's answers are about.
+class Knowledge:
+    """What the ledgers, by team, know of orders: every open order, and of the others those that were asked about.
 
-    The ledgers have to be up to date. Where two know an order, it is the first one's from which it was not assigned
-    away. Raises LedgerError.
+    The ledgers have to be up to date, and stay as they are. Where two know an order, it is the first one's from which
+    it was not assigned away.
     """
-    wanted = orders_wanted(answers)
-    view: dict[str, Known] = {}
-    for team, ledger in ledgers.items():
-        for row in ledger.pending_orders():
-            view.setdefault(row["order_id"], Known(team, row))
-    # What an order has ended with may be gone at the broker by now, so that it says that nothing is filled.
-    shown = wanted | view.keys() | answers.orders.keys()
-    for team, ledger in ledgers.items():
-        _add_trades(view, team, ledger, shown - away[team].keys())
-    _search_logs(view, ledgers, answers, wanted, away)
-    for team in ledgers:
-        # Where the ledger that an order went to has nothing of it yet, it is that team's all the same.
-        for order_id in away[team].keys() & shown:
-            view.setdefault(order_id, Known(holder_of(order_id, team, away), has_events=False))
-    return view
+
+    def __init__(self, ledgers: Mapping[str, Ledger], away: Away) -> None:
+        self._ledgers = ledgers
+        self._away = away
+        self._view: dict[str, Known] = {}
+        for team, ledger in ledgers.items():
+            for row in ledger.pending_orders():
+                self._view.setdefault(row["order_id"], Known(team, row))
+        self._looked_up: set[str] = set()
+        self._searched: set[str] = set()
+
+    def of(self, answers: Answers) -> View:
+        """What is known of the orders that the broker's answers are about; costs what was not asked about before.
+
+        Raises LedgerError.
+        """
+        view, away, wanted = self._view, self._away, orders_wanted(answers)
+        # What an order has ended with may be gone at the broker by now, so that it says that nothing is filled.
+        new = (wanted | view.keys() | answers.orders.keys()) - self._looked_up
+        self._looked_up |= new
+        for team, ledger in self._ledgers.items() if new else ():
+            _add_trades(view, team, ledger, new - away[team].keys())
+        self._search_logs(answers, wanted)
+        for team in self._ledgers:
+            # Where the ledger that an order went to has nothing of it yet, it is that team's all the same.
+            for order_id in away[team].keys() & new:
+                view.setdefault(order_id, Known(holder_of(order_id, team, away), has_events=False))
+        return view
+
+    def _search_logs(self, answers: Answers, wanted: set[str]) -> None:
+        """Look in the logs for orders that the broker has open and no ledger has, for those that nobody knows, and for
+        those that they came from; once for each."""
+        view = self._view
+
+        def is_doubtful(order_id: str) -> bool:
+            known = view.get(order_id)
+            if known is None:
+                return True
+            return known.row is None and order_id in answers.orders and is_open(answers.orders[order_id])
+
+        doubtful = {order_id for order_id in wanted if is_doubtful(order_id)}
+        doubtful |= _relations(doubtful - view.keys(), answers) - view.keys()
+        doubtful -= self._searched
+        self._searched |= doubtful
+        for order_id in doubtful & view.keys():
+            view[order_id].has_events = False
+        for team, ledger in self._ledgers.items():
+            here = {order_id for order_id in doubtful - self._away[team].keys() if ledger.may_know(order_id)}
+            for event in known_events(ledger.path / LOG) if here else ():
+                if event.order_id in here and event.event != "assigned":
+                    view.setdefault(event.order_id, Known(team)).has_events = True
 
 
 def _add_trades(view: dict[str, Known], team: str, ledger: Ledger, wanted: set[str]) -> None:
@@ -143,30 +179,6 @@ def _add(known: Known, trade: _Trade, inferred: set[str]) -> None:
             known.numbers[quantity, price] += 1
         if trade.execution_id is not None:
             known.executions.add(trade.execution_id)
-
-
-def _search_logs(
-    view: dict[str, Known], ledgers: Mapping[str, Ledger], answers: Answers, wanted: set[str], away: Away
-) -> None:
-    """Look in the logs for orders that the broker has open and no ledger has, and for those that nobody knows."""
-
-    def is_doubtful(order_id: str) -> bool:
-        known = view.get(order_id)
-        if known is None:
-            return True
-        return known.row is None and order_id in answers.orders and is_open(answers.orders[order_id])
-
-    doubtful = {order_id for order_id in wanted if is_doubtful(order_id)}
-    for order_id in doubtful & view.keys():
-        view[order_id].has_events = False
-    doubtful |= _relations(doubtful - view.keys(), answers) - view.keys()
-    if not doubtful:
-        return
-    for team, ledger in ledgers.items():
-        here = {order_id for order_id in doubtful - away[team].keys() if ledger.may_know(order_id)}
-        for event in known_events(ledger.path / LOG) if here else ():
-            if event.order_id in here and event.event != "assigned":
-                view.setdefault(event.order_id, Known(team)).has_events = True
 
 
 def _relations(unknown: set[str], answers: Answers) -> set[str]:

@@ -21,7 +21,7 @@ from compactor.broker.rest import BrokerError
 from compactor.core.instants import rfc3339
 from compactor.jobs.asking import DAY_SECONDS, HOUR_SECONDS, Accounts, Asked, Errors, Told, is_due
 from compactor.jobs.books import Books, TeamReconciled
-from compactor.jobs.knowledge import read_view
+from compactor.jobs.knowledge import Knowledge
 from compactor.jobs.reconciled import AccountReconciled, read_reconciled, remember
 from compactor.jobs.turns import turn
 from compactor.ledger import Ledger
@@ -151,12 +151,12 @@ class Reconciler:
 
     def _plan(self, told: Told, ledgers: dict[str, Ledger], now: str, answering: list[str], adopt: bool) -> Plan:
         """Plan, ask for what the plan lacks, and plan again until it lacks nothing."""
-        away = self._books.away(ledgers)
+        knowledge = Knowledge(ledgers, self._books.away(ledgers))
         for _ in range(_ROUNDS_MAX):
             plan = plan_reconcile(
                 told.answers,
                 told.missing,
-                read_view(ledgers, told.answers, away),
+                knowledge.of(told.answers),
                 now,
                 self._quiet_seconds,
                 fills_asked=told.fills_asked,
