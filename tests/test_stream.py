@@ -355,6 +355,40 @@ def test_an_update_with_a_bad_value_is_written_for_the_fold_to_name(data: Path) 
     assert "much" in findings[0]["line"]
 
 
+def test_no_message_is_so_odd_that_it_is_lost(data: Path) -> None:
+    """Whatever a value is replaced by, a message becomes an event or a finding, and the others are not touched."""
+    rng = random.Random(11)
+    odd: tuple[Any, ...] = (
+        None,
+        "",
+        [],
+        {},
+        -1,
+        1.5,
+        True,
+        "x" * 50,
+        [None],
+        {"id": None},
+        "2026-13-45T00:00:00Z",
+        "1e999",
+        "\x00",
+    )
+    frames = []
+    for number in range(300):
+        message = update(f"o-{number}", rng.choice(["new", "fill", "partial_fill", "canceled", "trade_bust"]))
+        message["data"] |= {"price": "5", "qty": "1", "execution_id": "x", "legs": [{"order_id": "leg", "qty": "1"}]}
+        where = rng.choice([message, message["data"], message["data"]["order"], message["data"]["legs"][0]])
+        where[rng.choice(sorted(where))] = rng.choice(odd)
+        frames += [json.dumps(message).encode(), frame(f"good-{number}", client_order_id="alice:1")]
+    done = StreamWriter(data, account_team="house").store(frames)
+    # What is said to be about another stream than trade updates is about the connection.
+    elsewhere = [one for one in frames if b'"trade_updates"' not in one]
+    assert done.events + done.unread >= 600 - len(elsewhere)
+    assert {} == done.failed
+    assert 300 == len(derived(data, "alice")[0])
+    derived(data, "house")
+
+
 def test_what_is_about_the_connection_is_not_written(data: Path) -> None:
     """`authorization` and `listening` tell of no order."""
     done = StreamWriter(data).store([b'{"stream":"listening","data":{"streams":["trade_updates"]}}'])

@@ -81,7 +81,7 @@ class StreamWriter:
             self._owners.follow()
             found: dict[str, list[Fields | bytes]] = {}
             for frame in frames:
-                for team, line in self._lines_of(frame, read, adopt):
+                for team, line in self._told_by(frame, read, adopt):
                     found.setdefault(team, []).append(line)
             return self._append(found)
 
@@ -102,8 +102,17 @@ class StreamWriter:
 
     # What a frame tells, and whom.
 
-    def _lines_of(self, frame: Frame, read: Reader, adopt: bool) -> Iterator[tuple[str, Fields | bytes]]:
-        text = frame.encode() if isinstance(frame, str) else frame
+    def _told_by(self, frame: Frame, read: Reader, adopt: bool) -> list[tuple[str, Fields | bytes]]:
+        text = frame.encode(errors="surrogateescape") if isinstance(frame, str) else frame
+        try:
+            return list(self._lines_of(text, read, adopt))
+        except OSError:
+            raise
+        except Exception:
+            # A bug in reading one message must not cost the others, nor this one.
+            return [(self._account_team or UNASSIGNED, _as_it_came(text))]
+
+    def _lines_of(self, text: bytes, read: Reader, adopt: bool) -> Iterator[tuple[str, Fields | bytes]]:
         message = parse(text)
         told = read(message)
         if told.problems:
