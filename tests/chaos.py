@@ -127,14 +127,15 @@ class Side:
         self._server = server
         self._credentials = Credentials(server.key, server.secret, ("KEY", "SECRET"), True, server.url)
         self._budget = Patient(10**9)
+        self.timeout_seconds = TIMEOUT_SECONDS
         self.start()
 
     def start(self) -> None:
         """Start as after a crash: nothing is remembered but what is on disk."""
         broker = Broker(
-            self._credentials, budget=self._budget, timeout_seconds=TIMEOUT_SECONDS, tries=2, sleep=lambda _: None
+            self._credentials, budget=self._budget, timeout_seconds=self.timeout_seconds, tries=2, sleep=lambda _: None
         )
-        replay = Replay(self._credentials, budget=self._budget, timeout_seconds=TIMEOUT_SECONDS)
+        replay = Replay(self._credentials, budget=self._budget, timeout_seconds=self.timeout_seconds)
         clock = self._server.clock
         self.writer = StreamWriter(self.data)
         self.gaps = Gaps(self.data, "paper", replay, self.writer, clock=clock)
@@ -217,6 +218,9 @@ def _connect(side: Side, done: Run) -> None:
 
 def _end(server: AlpacaServer, mouth: Mouth, side: Side, done: Run) -> None:
     server.calm()
+    # Nothing hangs any more: from now on a slow answer means a busy machine.
+    side.timeout_seconds = (5.0, 30.0)
+    side.start()
     if not mouth.is_connected:
         done.counts["messages replayed"] += side.gaps.close().messages
     server.exchange.clock.advance(QUIET_SECONDS + 1)
@@ -236,11 +240,9 @@ def _end(server: AlpacaServer, mouth: Mouth, side: Side, done: Run) -> None:
     nameless = _revised(server.truth()) & _nameless(side.data)
     # And nobody looks again at an order that was placed more than a week ago.
     week_ago = server.exchange.clock.now() - 7 * DAY_NS
-    old = {
-        one for one in _revised(server.truth()) & mouth.unheard if server.truth().orders[one].submitted_at < week_ago
-    }
+    old = {one for one in _revised(server.truth()) if server.truth().orders[one].submitted_at < week_ago}
     done.counts["orders with a revision of what has no id"] += len(nameless)
-    done.counts["old orders with a revision unheard"] += len(old)
+    done.counts["orders with a revision and older than a week"] += len(old)
     done.broken += [f"after a day: {one}" for one in differences(server.truth(), side.data, nameless | old)]
     _expect_nothing(side, done, "a reconcile after the deep one")
     done.counts["orders"] += len(server.truth().orders)

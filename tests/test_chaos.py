@@ -109,6 +109,24 @@ def test_a_correction_is_of_the_execution_that_its_activity_names(server: Alpaca
     assert 0 == settle(server, side)
 
 
+def test_what_was_inferred_gives_way_to_executions_however_old(server: AlpacaServer, data: Path) -> None:
+    """4.8: a spoiled frame makes one trade of four executions, the first of them older than any list goes back."""
+    side = Side(data, server)
+    order = server.place("AAPL", "buy", 10, team="alpha", type="limit", limit_price="191.50")
+    server.fill(order.id, 3, "191.50")
+    server.fill(order.id, 2, "191.45")
+    server.exchange.clock.advance(3600)
+    server.fill(order.id, 2, "191.40")
+    waits = side.reconcile()
+    assert waits is not None and [order.id] == waits.waiting
+    server.exchange.clock.advance(3600)
+    server.fill(order.id, 1, "191.30")
+    side.writer.store([frames_of(server)[-1].replace(b'"price":', b'"prise":')])
+    settle(server, side)
+    assert [] == list(differences(server.truth(), data, set()))
+    assert 0 == settle(server, side)
+
+
 def test_an_order_that_replaced_an_unknown_one_is_nobodys(server: AlpacaServer, data: Path) -> None:
     """Only the order before it names the team, and of that one nothing was heard: it is in `unassigned`."""
     side = Side(data, server)

@@ -127,7 +127,8 @@ class Comparison:
         told = self._ours - inferred + gain
         behind = theirs > self._ours
         revised = known is not None and not inferred and not behind and self._is_revised(known, theirs)
-        suspicious = (behind and told != theirs) or revised
+        # What was inferred gives way to its executions, and the oldest of them may be in no list that was asked for.
+        suspicious = ((behind or inferred > ZERO) and told != theirs) or revised
         if suspicious and not all_there:
             self.needs_fills = not is_agreed
             return
