@@ -171,6 +171,17 @@ def test_a_corrected_execution_gets_its_new_numbers() -> None:
     )
 
 
+def test_a_correction_is_found_beside_a_fill_that_is_new() -> None:
+    """Issue 4, 8: the order may have ended by now, and be in no list when the next run would see it."""
+    there = order(status="filled", filled_qty="10", filled_avg_price="10.6")
+    view = {"o1": known(("x-1", "4", "10"))}
+    assert ["fill"] == told(plan([there], view, [activity(2, "6", "11", "10", type="fill")]))
+    corrected = {**there, "filled_avg_price": "10.64"}
+    assert ["o1"] == plan([corrected], view, [activity(2, "6", "11", "10", type="fill")]).to_ask_fills
+    fills = [activity(1, "4", "10.1", "4"), activity(2, "6", "11", "10", type="fill")]
+    assert ["fill", "trade_correct"] == sorted(told(plan([corrected], view, fills, fills_asked={"o1"})))
+
+
 def test_an_average_that_the_activities_do_not_explain_is_asked_for_once() -> None:
     """The broker's own rounding must not cost a request every five minutes for every order."""
     there = order(status="filled", filled_qty="10", filled_avg_price="10.5")

@@ -55,8 +55,9 @@ class Difference(msgspec.Struct, frozen=True):
     order_id: str | None = None
 
 
-def new_fills(fills: Iterable[Fields], known: Known | None) -> tuple[list[Fields], Decimal]:
-    """The executions among `fills` that the ledger may not have yet, in their order, and how much they really add.
+def new_fills(fills: Iterable[Fields], known: Known | None) -> tuple[list[Fields], Decimal, Decimal]:
+    """The executions among `fills` that the ledger may not have yet, in their order, and how much they really add, in
+    quantity and in value.
 
     The ids of activities are not the stream's, so they are told apart by their numbers: of executions with the same
     quantity and price none is new unless there are more than the ledger has. Then all go, and the fold drops those it
@@ -67,13 +68,14 @@ def new_fills(fills: Iterable[Fields], known: Known | None) -> tuple[list[Fields
         groups.setdefault((decimal_of(fill["qty"]), decimal_of(fill["price"])), []).append(fill)
     counts, executions = (known.numbers, known.executions) if known is not None else (Counter(), set())
     new: list[Fields] = []
-    gain = ZERO
+    gain = value = ZERO
     for numbers, group in groups.items():
         found = [fill for fill in group if fill["execution_id"] not in executions]
         if found and len(group) > counts[numbers]:
             new += found
             gain += (len(group) - counts[numbers]) * numbers[0]
-    return sorted(new, key=_place), gain
+            value += (len(group) - counts[numbers]) * numbers[0] * numbers[1]
+    return sorted(new, key=_place), gain, value
 
 
 def _place(fill: Fields) -> tuple[Decimal, int, str]:
@@ -123,10 +125,15 @@ class Comparison:
         changed, whatever makes ours the broker's."""
         known = self._known
         inferred = known.inferred if known is not None else ZERO
-        new, gain = new_fills(fills, known)
+        new, gain, gained_value = new_fills(fills, known)
         told = self._ours - inferred + gain
         behind = theirs > self._ours
-        revised = known is not None and not inferred and not behind and self._is_revised(known, theirs)
+        ours, value, places = self._ours, known.value if known is not None else ZERO, 4
+        if behind:
+            # With what is new the average has to be the broker's too, or something was corrected besides. It may be
+            # rounded to cents, and after a gap that must not cost a request for every order.
+            ours, value, places = told, value + gained_value, 2
+        revised = known is not None and not inferred and self._is_revised(ours, value, theirs, places)
         # What was inferred gives way to its executions, and the oldest of them may be in no list that was asked for.
         suspicious = ((behind or inferred > ZERO) and told != theirs) or revised
         if suspicious and not all_there:
@@ -138,14 +145,14 @@ class Comparison:
         self._executions = new if behind or inferred > ZERO else []
         self._is_missing_fills = behind and told < theirs
 
-    def _is_revised(self, known: Known, theirs: Decimal) -> bool:
-        """Whether an execution was taken back or corrected, by the sums alone."""
+    def _is_revised(self, ours: Decimal, value: Decimal, theirs: Decimal, places: int) -> bool:
+        """Whether an execution was taken back or corrected, by the sums alone: quantity, and quantity times price."""
         price = _number(self._order, "filled_avg_price")
-        if theirs != known.filled or price is None or not theirs:
-            return theirs < known.filled
+        if theirs != ours or price is None or not theirs:
+            return theirs < ours
         exponent = price.as_tuple().exponent
         assert isinstance(exponent, int)
-        return abs(quotient(known.value, theirs) - price) > Decimal(1).scaleb(min(exponent, -4))
+        return abs(quotient(value, theirs) - price) > Decimal(1).scaleb(min(exponent, -places))
 
     def events(self) -> list[Fields]:
         """What to append for this order; nothing where it agrees."""
