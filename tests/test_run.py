@@ -185,6 +185,21 @@ def test_an_error_while_writing_costs_a_reconcile_and_not_the_stream(
         assert 1 == running.row().connections
 
 
+def test_lines_that_cannot_be_written_are_told_and_written_later(data: Path, start: Start) -> None:
+    """What a ledger refuses waits, `/readyz` says so, and it is written as soon as that can be."""
+    with AlpacaServer(14, plain=True) as server:
+        running = start(server, reconcile_seconds=60)
+        (data / "team").mkdir(exist_ok=True)
+        (data / "team" / "alice").write_text("a file where the ledger's directory should be")
+        order = server.place("AAPL", "buy", 1, client_order_id="alice:1", type="limit", limit_price="1")
+        until(lambda: running.row().waiting_lines, "waiting")
+        assert any("could not be written" in str(one.reason) for one in stale_accounts(running.health, time.time()))
+        (data / "team" / "alice").unlink()
+        until(lambda: not running.row().waiting_lines, "written")
+        assert {order.id} == ours(data)[0]
+        assert running.row().connected
+
+
 def test_several_accounts_have_a_stream_each(data: Path, start: Start) -> None:
     """Several accounts, each with its own credentials and stream."""
     keys = [("PKONE00000", "secret-one"), ("PKTWO00000", "secret-two")]

@@ -19,6 +19,7 @@ from compactor.jobs.gaps import Gaps
 from compactor.jobs.streaming import StreamWriter, Written
 
 RESTART_SECONDS = 5.0
+REMIND_SECONDS = 60.0
 
 
 class Link:
@@ -50,6 +51,7 @@ class Link:
         self._log = log.bind(account=name)
         self._on_gap = on_gap
         self._on_end = on_end
+        self._told_at: dict[str, float] = {}
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._hear, name=f"stream-{name}", daemon=True)
 
@@ -122,10 +124,13 @@ class Link:
             self._on_gap()
 
     def _note_written(self, done: Written) -> None:
+        now = time.monotonic()
         for team, reason in done.failed.items():
-            self._log.error(
-                "append_failed", team_id=team, reason=reason, waiting=done.waiting, lost=done.lost + done.refused
-            )
+            # It is tried every second, and told every minute.
+            if now - self._told_at.get(team, -REMIND_SECONDS) >= REMIND_SECONDS:
+                self._told_at[team] = now
+                lost = done.lost + done.refused
+                self._log.error("append_failed", team_id=team, reason=reason, waiting=done.waiting, lost=lost)
         if done.lost:
             self._on_gap()
         if done.failed:
@@ -134,6 +139,8 @@ class Link:
             )
         elif self._health.accounts[self.name].waiting_lines:
             self._health.update_account(self.name, waiting_lines=0, stream_reason=None)
+            self._log.info("append_recovered")
+            self._told_at.clear()
 
     def _hear(self) -> None:
         while not self._stopping.is_set():
