@@ -159,6 +159,19 @@ def test_cancel_wants_one_thing_or_all_of_a_team(data: Path, server: AlpacaServe
     assert [] == server.requests
 
 
+def test_config_names_the_accounts_and_the_variables_of_their_keys(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Issue 4, 7: `config` says where keys are looked for, and never what they are."""
+    monkeypatch.setenv("DESK_KEY", "PKNEVERSHOWN")
+    lines_of = ["[accounts.desk]", 'key_variable = "DESK_KEY"', 'secret_variable = "DESK_SECRET"', 'team = "house"']
+    (none,) = [line for line in call("config", data).stdout.splitlines() if line.startswith("accounts")]
+    assert ["accounts", "none", "default"] == none.split()
+    (data / "compactor.toml").write_text("\n".join([*lines_of, "[accounts.big]", 'live = "yes-real-money"']))
+    shown = call("config", data).stdout
+    assert "keys in DESK_KEY and DESK_SECRET, paper, team house" in shown
+    assert "keys of the environment, REAL MONEY" in shown
+    assert "PKNEVERSHOWN" not in shown + call("config", data, "--json").stdout
+
+
 def test_two_accounts_are_reconciled_as_the_file_says(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Issue 4, 5: several accounts, and a configured account → team mapping."""
     keys = (("PKONE", "s1"), ("PKTWO", "s2"))

@@ -17,7 +17,8 @@ from compactor.broker.credentials import LIVE_WORD, Credentials, Environment, fi
 from compactor.ledger.places import TEAM_EXPECTED, TEAM_PATTERN
 
 DEFAULT = "default"
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+# No key has an underscore: so a key that stands in the place of a variable's name is told from one, and never shown.
+_VARIABLE = re.compile(r"[A-Z][A-Z0-9]*_[A-Z0-9_]*")
 
 
 class AccountSettings(msgspec.Struct, frozen=True):
@@ -101,7 +102,7 @@ def _read(name: str, table: object, where: str, problems: list[str]) -> AccountS
 
 def _variable(found: object) -> str:
     if not isinstance(found, str) or not _VARIABLE.fullmatch(found):
-        raise ValueError("the name of an environment variable, which holds the key; never the key itself")
+        raise ValueError("the name of the environment variable that holds it, in capitals, as DESK_KEY; never the key")
     return found
 
 
@@ -130,7 +131,7 @@ def _patterns(found: object) -> tuple[str, ...]:
 
 
 def _text(found: object) -> str:
-    if not isinstance(found, str) or not found:
+    if not isinstance(found, str) or not re.fullmatch(r"https?://[^@\s]+", found):
         raise ValueError("an address such as http://127.0.0.1:8123")
     return found
 
