@@ -99,7 +99,7 @@ class OpenLogs:
 
     def _fail(self, path: Path, error: OSError) -> LedgerError:
         self._forget(path)
-        return from_os(path / LOG, error, "appending what the broker told", "what is not written is tried again")
+        return from_os(path / LOG, error, "appending what the broker told", "it is written then")
 
     def _forget(self, path: Path) -> None:
         log = self._logs.pop(path, None)
