@@ -214,6 +214,11 @@ def test_several_accounts_have_a_stream_each(data: Path, start: Start) -> None:
             assert first.id in (data / "team/house/events.jsonl").read_text()
             until(lambda: all(running.row(name).reconciles > 1 for name in ("one", "two")), "both reconciled")
             assert [0, 0] == [running.row(name).mute for name in ("one", "two")]
+            mute = next(one for one in server.stream.sessions if one.account is server.accounts["PKTWO00000"])
+            mute.mute = True
+            server.accounts["PKTWO00000"].exchange.place("AAPL", "buy", 1, type="limit", limit_price="2")
+            until(lambda: running.row("two").connections == 2, "connected anew")
+            assert [0, 1] == [running.row(name).mute for name in ("one", "two")]
         finally:
             running.end()
 
