@@ -28,8 +28,10 @@ from typing import Any
 
 import msgspec
 
+from compactor.broker.alpaca import Fields
 from compactor.broker.budget import Budget
 from compactor.broker.credentials import Credentials
+from compactor.broker.placing import Trader
 from compactor.broker.replay import Replay
 from compactor.broker.rest import Broker, BrokerError
 from compactor.jobs.asking import Asked
@@ -38,6 +40,7 @@ from compactor.jobs.reconciling import Reconciled, Reconciler
 from compactor.jobs.streaming import StreamWriter
 from tests.alpaca_server import AlpacaServer, Faults, Truth
 from tests.alpaca_server.exchange import UNASSIGNED, team_of
+from tests.alpaca_server.life import TEAMS
 from tests.alpaca_server.stream import told
 
 START = "2026-03-02T14:30:00Z"
@@ -119,6 +122,21 @@ class Patient(Budget):
         """Go on at once."""
 
 
+class Killed(Exception):
+    """An application was killed between the broker's yes and its own write."""
+
+
+class MortalTrader(Trader):
+    """An application that places orders, and is killed at the worst moment where `dies` says so."""
+
+    dies = False
+
+    def _write(self, path: Path, team: str, order: Fields) -> None:
+        if self.dies:
+            raise Killed
+        super()._write(path, team, order)
+
+
 class Side:
     """Our side: the writer of the stream, the replay and the reconciler, which can be killed and started again."""
 
@@ -135,6 +153,13 @@ class Side:
         broker = Broker(
             self._credentials, budget=self._budget, timeout_seconds=self.timeout_seconds, tries=2, sleep=lambda _: None
         )
+        self.trader = MortalTrader(
+            self.data,
+            self._credentials,
+            budget=self._budget,
+            timeout_seconds=self.timeout_seconds,
+            sleep=lambda _: None,
+        )
         replay = Replay(self._credentials, budget=self._budget, timeout_seconds=self.timeout_seconds)
         clock = self._server.clock
         self.writer = StreamWriter(self.data)
@@ -142,6 +167,16 @@ class Side:
         self.reconciler = Reconciler(
             self.data, [Asked("paper", broker)], quiet_seconds=QUIET_SECONDS, clock=clock, sleep=lambda _: None
         )
+
+    def restart(self) -> None:
+        """Be killed, and start again."""
+        self.close()
+        self.start()
+
+    def close(self) -> None:
+        """Give back what a process that has ended does not have open any more."""
+        self.writer.close()
+        self.reconciler.close()
 
     def reconcile(self) -> Reconciled | None:
         """Reconcile; None where the broker could not be asked."""
@@ -155,6 +190,11 @@ class Side:
         if not done.waiting and not done.failed:
             self.gaps.note_known(started)
         return done
+
+    def holds(self, team: str, order_id: str) -> bool:
+        """Whether a team's log names an order."""
+        log = self.data / "team" / team / "events.jsonl"
+        return log.exists() and order_id.encode() in log.read_bytes()
 
     def tear(self, rng: random.Random) -> None:
         """Leave a torn line at the end of a log, as a writer does that is killed."""
@@ -180,6 +220,7 @@ def run(seed: int, data: Path, steps: int = STEPS) -> Run:
             _let_us_live(rng, server, mouth, side, done)
         side.writer.store(mouth.take())
         _end(server, mouth, side, done)
+        side.close()
     return done
 
 
@@ -202,12 +243,50 @@ def _let_us_live(rng: random.Random, server: AlpacaServer, mouth: Mouth, side: S
     if rng.random() < 0.04:
         done.counts["reconciles under faults"] += 1
         done.counts["of which failed"] += side.reconcile() is None
+    if rng.random() < 0.06:
+        _place(rng, side, done)
+    if rng.random() < 0.03:
+        _cancel(rng, server, side, done)
     if rng.random() < 0.03:
         done.counts["kills"] += 1
         mouth.lose()
         side.tear(rng)
-        side.start()
+        side.restart()
         _connect(side, done)
+
+
+def _place(rng: random.Random, side: Side, done: Run) -> None:
+    """An application places an order, and does it again where nobody knows what became of it."""
+    team, name = rng.choice(TEAMS), f"app-{rng.getrandbits(64):x}"
+    terms = {
+        "symbol": "AAPL",
+        "side": "buy",
+        "qty": "3",
+        "type": "limit",
+        "limit_price": "181.5",
+        "time_in_force": "gtc",
+    }
+    side.trader.dies = rng.random() < 0.2
+    for _ in range(rng.randint(1, 2)):
+        try:
+            order = side.trader.submit(team, terms | {"client_order_id": name})
+        except (BrokerError, Killed) as error:
+            done.counts[f"placing: {type(error).__name__}"] += 1
+            continue
+        done.counts["placing: done"] += 1
+        if not side.holds(team, order["id"]):
+            done.broken.append(f"{order['id']} was placed, and stands in no log when submit returns")
+    side.trader.dies = False
+
+
+def _cancel(rng: random.Random, server: AlpacaServer, side: Side, done: Run) -> None:
+    """An application cancels an order that may have ended meanwhile."""
+    orders = sorted(server.truth().orders)
+    try:
+        if orders:
+            side.trader.cancel(rng.choice(orders))
+    except BrokerError as error:
+        done.counts[f"canceling: {type(error).__name__}"] += 1
 
 
 def _connect(side: Side, done: Run) -> None:
@@ -220,7 +299,7 @@ def _end(server: AlpacaServer, mouth: Mouth, side: Side, done: Run) -> None:
     server.calm()
     # Nothing hangs any more: from now on a slow answer means a busy machine.
     side.timeout_seconds = (5.0, 30.0)
-    side.start()
+    side.restart()
     if not mouth.is_connected:
         done.counts["messages replayed"] += side.gaps.close().messages
     server.exchange.clock.advance(QUIET_SECONDS + 1)

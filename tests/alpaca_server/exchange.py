@@ -501,6 +501,8 @@ class Exchange:
         order = self.orders[order_id]
         if not order.is_open:
             raise Refused(422, 42210000, f'order is already in "{order.status}" state, not {what}')
+        if order.parent is not None and order.order_class == "mleg":
+            raise Refused(422, 42210000, "the legs of a multi-leg order live and end with it")
         return order
 
     def _price(self, order: Order) -> Decimal:
