@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from compactor import Ledger
 from compactor.jobs import assigning
 from compactor.jobs.assigning import CannotAssign, assign
+from compactor.jobs.importing import import_alpaca
 from compactor.jobs.turns import ReconcileBusy, turn
 from compactor.ledger import BadTeam
 from compactor.ledger.places import place_of
@@ -219,6 +220,23 @@ def test_another_team_s_line_in_a_log_is_not_taken_along(data: Path, write_log: 
     write_log("alpha", placed(), placed(team_id="zulu", event="canceled"))
     assert 1 == assign(data, "o1", "bravo").events
     assert ["o1"] == [row["order_id"] for row in rows(data, "bravo")]
+
+
+@pytest.mark.parametrize("teams", [["bravo"], ["bravo", "zulu"], ["bravo", "alpha"], ["zulu", "aardvark"]])
+def test_an_import_goes_where_the_order_was_assigned_to(
+    data: Path, write_log: Write, placed: Event, tmp_path: Path, teams: list[str]
+) -> None:
+    """4.12: what a recording tells of an order goes to the ledger that has it now, whatever the order is called."""
+    write_log("alpha", placed(client_order_id="alpha:1"))
+    for team in teams:
+        assign(data, "o1", team)
+    order = {"id": "o1", "status": "canceled", "client_order_id": "alpha:1"}
+    update = {"event": "canceled", "timestamp": "2026-01-05T15:10:00Z", "order": order}
+    recording = tmp_path / "recording"
+    recording.write_text(json.dumps(update) + "\n")
+    import_alpaca(recording, data, team=None)
+    assert "canceled" == log_of(data, teams[-1])[-1]["event"]
+    assert [] == rows(data, teams[-1])
 
 
 def test_two_at_once_do_no_more_than_one(data: Path, half_filled: Path) -> None:
