@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from compactor.jobs.reconciled import read_reconciled
 from compactor.jobs.reconciling import Reconciled, Reconciler
 from compactor.jobs.turns import ReconcileBusy, turn
 from tests.alpaca_server import AlpacaServer
-from tests.chaos import differences
+from tests.chaos import differences, read_rows
 
 START = "2026-03-02T14:30:00Z"
 DAY = 86_400
@@ -78,6 +79,31 @@ def test_after_a_quiet_reconcile_everything_is_the_broker_s(data: Path, seed: in
 
         assert [] == list(differences(server.truth(), data, set())), f"seed {seed}"
         assert (0, [], before) == (again.events, again.waiting, tree(data)), f"seed {seed}"
+
+
+@pytest.mark.parametrize("seed", range(10, 14))
+def test_orders_may_be_assigned_between_reconciles(data: Path, seed: int) -> None:
+    """4.12, issue 4, 5: an order goes on in the ledger that it was assigned to, and so does what replaces it."""
+    rng = random.Random(seed)
+    with AlpacaServer(seed=seed, start=START, rate_limit=None) as server:
+        reconciler, assigned = healer(data, server), dict[str, str]()
+        for _ in range(8):
+            server.live(25)
+            quiet_run(reconciler, server)
+            roots = [rows[0] for rows in read_rows(data).values() if not rows[0].get("parent_order_id")]
+            for row in rng.sample(roots, min(2, len(roots))):
+                assigned[row["order_id"]] = rng.choice(["alpha", "bravo", "zulu"])
+                assign(data, row["order_id"], assigned[row["order_id"]])
+        quiet_run(reconciler, server, DAY + 1)
+        truth = server.truth()
+        for order in truth.orders.values():
+            ancestor = order
+            while ancestor.id not in assigned and (above := ancestor.parent or ancestor.replaces):
+                ancestor = truth.orders[above]
+            order.team = assigned.get(ancestor.id, order.team)
+
+        assert [] == list(differences(truth, data, set())), f"seed {seed}"
+        assert 0 == reconciler.run().events, f"seed {seed}"
 
 
 def test_orders_nobody_knew_are_adopted_by_the_team_in_their_name(data: Path, server: AlpacaServer) -> None:
