@@ -270,6 +270,17 @@ def test_keys_that_are_refused_end_everything(data: Path) -> None:
         assert isinstance(running.live.failure, BadCredentials)
 
 
+def test_keys_that_worked_are_tried_again_before_everything_ends(data: Path, start: Start, monkeypatch: Any) -> None:
+    """Keys that worked count as revoked once they were refused three times in a row, over REST as on the stream."""
+    monkeypatch.setattr(healing, "RETRY_SECONDS_MIN", 0.05)
+    with AlpacaServer(12) as server:
+        running = start(server)
+        server.account.secret = "changed"
+        assert running.stop.wait(10)
+        assert 3 == running.row().reconcile_failures
+        assert isinstance(running.live.failure, BadCredentials)
+
+
 # Replay.
 
 

@@ -17,6 +17,7 @@ from compactor.broker.budget import Budget
 from compactor.broker.credentials import BadCredentials
 from compactor.broker.differences import Difference
 from compactor.broker.rest import BrokerError
+from compactor.broker.stream import REFUSALS_MAX
 from compactor.daemon.health import Health
 from compactor.daemon.link import Link
 from compactor.daemon.notices import Log
@@ -72,6 +73,7 @@ class Healing:
         """Orders that were not quiet when a new connection was reconciled: they were not the stream's to tell."""
         self._differences: list[Difference] = []
         """What the last reconcile could not put right: each is told once, and not every five minutes."""
+        self._refusals: dict[str, int] = {}
         self._settling = 0
         self._failures = 0
         self._thread = threading.Thread(target=self._run, name="reconcile", daemon=True)
@@ -162,12 +164,18 @@ class Healing:
             self._health.update_account(name, reconcile_reason=str(error) or type(error).__name__)
             self._health.add_to_account(name, reconcile_failures=1)
             if isinstance(error, BadCredentials):
-                self._log.error("credentials_refused", account=name, reason=str(error))
-                self._on_end(error)
+                self._note_refusal(name, error)
         seconds = min(self._reconcile_seconds, RETRY_SECONDS_MIN * 2 ** min(self._failures - 1, 8))
         reasons = {name: str(error) for name, error in failed.items()}
         self._log.warning("reconcile_failed", reasons=reasons, again_in_seconds=round(seconds))
         return float(seconds * random.uniform(0.8, 1.0))
+
+    def _note_refusal(self, name: str, error: BadCredentials) -> None:
+        """Keys that never worked end it; those that did may be refused now and then while a broker is restarted."""
+        self._log.error("credentials_refused", account=name, reason=str(error))
+        self._refusals[name] = self._refusals.get(name, 0) + 1
+        if not self._health.accounts[name].reconciles or self._refusals[name] >= REFUSALS_MAX:
+            self._on_end(error)
 
     def _succeed(
         self, done: Reconciled, connections: Mapping[str, int], started: float, failed: Mapping[str, Exception]
@@ -179,6 +187,7 @@ class Healing:
                 name, last_reconcile_at=started, reconcile_reason=None, differences=len(done.problems)
             )
             self._health.add_to_account(name, reconciles=1)
+            self._refusals.pop(name, None)
             is_mute = False
             if self._healed.get(name) == connections[name]:
                 is_mute = self._find_mute(name, untold, connections[name])
