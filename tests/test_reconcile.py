@@ -64,7 +64,7 @@ def trades(data: Path, team: str) -> list[dict[str, Any]]:
     return list(Ledger(data / "team" / team).trades())
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(3))
 def test_after_a_quiet_reconcile_everything_is_the_broker_s(data: Path, seed: int) -> None:
     """Issue 4, 8: our open orders and trades are the broker's, exactly, and a second reconcile appends nothing."""
     with AlpacaServer(seed=seed, start=START, rate_limit=None) as server:
@@ -81,7 +81,7 @@ def test_after_a_quiet_reconcile_everything_is_the_broker_s(data: Path, seed: in
         assert (0, [], before) == (again.events, again.waiting, tree(data)), f"seed {seed}"
 
 
-@pytest.mark.parametrize("seed", range(10, 14))
+@pytest.mark.parametrize("seed", range(10, 12))
 def test_orders_may_be_assigned_between_reconciles(data: Path, seed: int) -> None:
     """4.12, issue 4, 5: an order goes on in the ledger that it was assigned to, and so does what replaces it."""
     rng = random.Random(seed)
@@ -252,8 +252,17 @@ def test_pages_overlap_so_that_orders_of_one_instant_are_not_lost(data: Path, se
     assert 1002 == sum(len(rows(data, f"team{burst}")) for burst in range(3))
 
 
-@pytest.mark.parametrize("fault", ["rate_limited", "server_error", "html_page", "null_body", "cut_body"])
-@pytest.mark.parametrize("request_", ["/v2/account", "/v2/orders", "/v2/account/activities"])
+@pytest.mark.parametrize(
+    ("fault", "request_"),
+    [
+        ("rate_limited", "/v2/account"),
+        ("server_error", "/v2/orders"),
+        ("html_page", "/v2/orders"),
+        ("null_body", "/v2/orders"),
+        ("cut_body", "/v2/account/activities"),
+        ("null_body", "/v2/account/activities"),
+    ],
+)
 def test_a_broker_that_fails_leaves_every_file_as_it_was(
     data: Path, server: AlpacaServer, fault: str, request_: str
 ) -> None:
