@@ -20,9 +20,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -38,10 +36,10 @@ from compactor.jobs.asking import Asked
 from compactor.jobs.gaps import Gaps
 from compactor.jobs.reconciling import Reconciled, Reconciler
 from compactor.jobs.streaming import StreamWriter
-from tests.alpaca_server import AlpacaServer, Faults, Truth
-from tests.alpaca_server.exchange import UNASSIGNED, team_of
+from tests.alpaca_server import AlpacaServer, Faults
 from tests.alpaca_server.life import TEAMS
 from tests.alpaca_server.stream import told
+from tests.chaos_law import differences, nameless_orders, orphaned_orders, revised_orders
 
 START = "2026-03-02T14:30:00Z"
 STEPS = 60
@@ -50,10 +48,6 @@ DAY_NS = 86_400 * 10**9
 DAY_SECONDS = 86_400 + 60
 TIMEOUT_SECONDS = (1.0, 0.04)
 REVISIONS = ("trade_bust", "trade_correct")
-_TERMS = {
-    "symbol": "symbol", "side": "side", "quantity": "qty", "notional": "notional", "order_type": "type",
-    "limit_price": "limit_price", "time_in_force": "time_in_force", "client_order_id": "client_order_id",
-}  # fmt: skip
 
 
 @dataclass
@@ -310,16 +304,16 @@ def _end(server: AlpacaServer, mouth: Mouth, side: Side, done: Run) -> None:
     done.counts["events by reconcile"] += first.events
     done.broken += [f"a ledger failed: {team.error}" for team in first.failed]
     done.broken += [f"{order_id} still waits after the quiet period" for order_id in first.waiting]
-    done.broken += differences(server.truth(), side.data, _revised(server.truth()))
+    done.broken += differences(server.truth(), side.data, revised_orders(server.truth()))
     _expect_nothing(side, done, "a second reconcile")
     server.exchange.clock.advance(DAY_SECONDS)
     deep = side.reconcile()
     done.counts["events by a deep reconcile"] += deep.events if deep is not None else 0
     # Where the frame of an execution was spoiled our trade has no id, and no bust can name it.
-    nameless = _revised(server.truth()) & _nameless(side.data)
+    nameless = revised_orders(server.truth()) & nameless_orders(side.data)
     # And nobody looks again at an order that was placed more than a week ago.
     week_ago = server.exchange.clock.now() - 7 * DAY_NS
-    old = {one for one in _revised(server.truth()) if server.truth().orders[one].submitted_at < week_ago}
+    old = {one for one in revised_orders(server.truth()) if server.truth().orders[one].submitted_at < week_ago}
     done.counts["orders with a revision of what has no id"] += len(nameless)
     done.counts["orders with a revision and older than a week"] += len(old)
     done.broken += [f"after a day: {one}" for one in differences(server.truth(), side.data, nameless | old)]
@@ -327,7 +321,7 @@ def _end(server: AlpacaServer, mouth: Mouth, side: Side, done: Run) -> None:
     done.counts["orders"] += len(server.truth().orders)
     done.counts["executions"] += sum(map(len, server.truth().fills.values()))
     done.counts["orders with a revision unheard"] += len(mouth.unheard)
-    done.counts["orders left unassigned"] += len(_orphans(server.truth(), side.data))
+    done.counts["orders left unassigned"] += len(orphaned_orders(server.truth(), side.data))
 
 
 def _expect_nothing(side: Side, done: Run, what: str) -> None:
@@ -336,104 +330,6 @@ def _expect_nothing(side: Side, done: Run, what: str) -> None:
     if again is None or again.events or before != side.bytes_of_logs():
         events = [] if again is None else [event for team in again.teams for event in team.events]
         done.broken.append(f"{what} appends {[(one['event'], one['order_id']) for one in events]}")
-
-
-def _revised(truth: Truth) -> set[str]:
-    """The orders of which an execution was busted or corrected."""
-    orders = truth.orders.items()
-    return {order_id for order_id, order in orders if any(one.busted or one.corrected for one in order.executions)}
-
-
-def _nameless(data: Path) -> set[str]:
-    """The orders of which a trade stands whose execution we do not know by an id."""
-    return {
-        trade["order_id"]
-        for path in data.glob("team/*/trades.jsonl")
-        for trade in _standing(path)
-        if "execution_id" not in trade
-    }
-
-
-def _orphans(truth: Truth, data: Path) -> set[str]:
-    """The orders of a team that ours left to nobody."""
-    of_rows = {order_id for order_id, rows in read_rows(data).items() if rows[0]["team_id"] == UNASSIGNED}
-    of_fills = {order_id for order_id, fills in read_fills(data).items() if any(one[0] == UNASSIGNED for one in fills)}
-    return {one for one in of_rows | of_fills if one in truth.orders and truth.team(one) != UNASSIGNED}
-
-
-def _teams(truth: Truth, order_id: str) -> list[str]:
-    """In whose ledger an order may be: its team's, or nobody's where only the order that it came from names a team."""
-    if order_id not in truth.orders:
-        return ["of no order of the broker"]
-    is_named = team_of(truth.orders[order_id].client_order_id) != UNASSIGNED
-    return [truth.team(order_id)] if is_named else [truth.team(order_id), UNASSIGNED]
-
-
-def differences(truth: Truth, data: Path, revised: set[str]) -> Iterator[str]:
-    """Where our files are not what is true at the broker; the fills of `revised` orders are left out."""
-    rows, fills = read_rows(data), read_fills(data)
-    for order_id in truth.open.keys() | rows.keys():
-        if order_id not in rows:
-            yield f"{order_id} is open at the broker ({truth.open[order_id].status}), and nowhere here"
-        elif order_id not in truth.open:
-            status = truth.orders[order_id].status if order_id in truth.orders else "unknown"
-            yield f"{order_id} is open here, and {status} at the broker"
-        else:
-            yield from _row_differences(truth, order_id, rows[order_id], order_id in revised)
-    for order_id in truth.fills.keys() | fills.keys():
-        theirs, found = truth.fills.get(order_id, Counter()), fills.get(order_id, Counter())
-        allowed = [Counter({(team, *fill): n for fill, n in theirs.items()}) for team in _teams(truth, order_id)]
-        if found not in allowed and order_id not in revised:
-            yield f"{order_id}: trades are {_shown(found)}, at the broker {_shown(allowed[0])}"
-
-
-def _row_differences(truth: Truth, order_id: str, rows: list[dict[str, Any]], revised: bool) -> Iterator[str]:
-    order, row = truth.open[order_id], rows[0]
-    if len(rows) != 1 or row["team_id"] not in _teams(truth, order_id):
-        yield f"{order.id} is open in the ledgers of {[one['team_id'] for one in rows]}, and is {order.team}'s"
-        return
-    expected: dict[str, Any] = {"status": order.status}
-    expected |= {ours: getattr(order, theirs) for ours, theirs in _TERMS.items() if getattr(order, theirs) is not None}
-    if not (order.is_multi_leg or revised):
-        expected["filled_qty"] = order.filled_qty
-    if order.is_multi_leg:
-        del expected["symbol"]
-    for name, value in expected.items():
-        found = row.get(name)
-        same = found is not None and Decimal(found) == value if isinstance(value, Decimal) else (found or "") == value
-        if not same:
-            yield f"{order.id}: {name} is {found!r}, at the broker {str(value)!r}"
-
-
-def read_rows(data: Path) -> dict[str, list[dict[str, Any]]]:
-    """Our open orders, by id."""
-    rows: dict[str, list[dict[str, Any]]] = {}
-    for path in data.glob("team/*/pending_orders.jsonl"):
-        for line in path.read_bytes().splitlines():
-            row = msgspec.json.decode(line)
-            rows.setdefault(row["order_id"], []).append(row)
-    return rows
-
-
-def read_fills(data: Path) -> dict[str, Counter[tuple[str, Decimal, Decimal]]]:
-    """Our trades that stand, by order: team, quantity and price of each, and how often."""
-    fills: dict[str, Counter[tuple[str, Decimal, Decimal]]] = {}
-    for path in data.glob("team/*/trades.jsonl"):
-        for trade in _standing(path):
-            numbers = Decimal(trade["quantity"]), Decimal(trade["execution_price"])
-            fills.setdefault(trade["order_id"], Counter())[(path.parent.name, *numbers)] += 1
-    return fills
-
-
-def _standing(path: Path) -> list[dict[str, Any]]:
-    """The trades of a ledger that no reversal takes back."""
-    trades: list[dict[str, Any]] = [msgspec.json.decode(line) for line in path.read_bytes().splitlines()]
-    gone = {trade["reverses"] for trade in trades if trade["kind"] == "reversal"}
-    return [trade for trade in trades if trade["kind"] != "reversal" and trade["trade_id"] not in gone]
-
-
-def _shown(fills: Counter[tuple[str, Decimal, Decimal]]) -> str:
-    return ", ".join(f"{n} x {quantity} at {price} ({team})" for (team, quantity, price), n in fills.items()) or "none"
 
 
 def main(arguments: list[str] | None = None) -> int:

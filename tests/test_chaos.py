@@ -12,7 +12,8 @@ import pytest
 
 from tests import chaos
 from tests.alpaca_server import AlpacaServer
-from tests.chaos import Side, differences, read_fills, read_rows
+from tests.chaos import Side
+from tests.chaos_law import differences, read_fills, read_rows
 
 LEGS = [
     {"symbol": "AAPL260320P00200000", "side": "buy", "ratio_qty": "1"},

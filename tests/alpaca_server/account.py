@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from tests.alpaca_server.exchange import Exchange, Happening
+from tests.alpaca_server.exchange import Exchange
+from tests.alpaca_server.orders import Happening
 from tests.alpaca_server.wire import Writer
 
 

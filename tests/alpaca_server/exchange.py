@@ -1,8 +1,8 @@
 """The truth: one account's orders and executions, and what may happen to them.
 
 Every method does one thing that a broker does and tells the listeners of it; how that is worded is for `wire`, and who
-hears it for `stream`. Numbers are exact decimals, instants nanoseconds. The rule that surprises: some things happen
-without a word, because Alpaca is silent about them too: legs of a bracket that start to work, or are canceled.
+hears it for `stream`. The rule that surprises: some things happen without a word, because Alpaca is silent about them
+too: legs of a bracket that start to work, or are canceled.
 """
 
 from __future__ import annotations
@@ -10,133 +10,27 @@ from __future__ import annotations
 import random
 import threading
 import uuid
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
 from tests.alpaca_server.clock import SECOND, Clock
+from tests.alpaca_server.orders import (
+    UNASSIGNED,
+    Execution,
+    Happening,
+    Order,
+    Refused,
+    copy_of,
+    team_of,
+    terms_of,
+)
 
-TERMINAL = frozenset({"filled", "canceled", "expired", "rejected", "replaced"})
-UNASSIGNED = "unassigned"
 _ENDS = {"canceled": "canceled_at", "expired": "expired_at", "rejected": "failed_at"}
 DAY = 86_400 * SECOND
 Number = Decimal | str | int
-
-
-class Refused(Exception):
-    """The broker will not do it: an HTTP status, Alpaca's own code, and a sentence."""
-
-    def __init__(self, status: int, code: int, message: str) -> None:
-        super().__init__(message)
-        self.status, self.code, self.message = status, code, message
-
-
-@dataclass
-class Execution:
-    """One execution as it stands: a correction changes its numbers and its id, a bust takes it back."""
-
-    id: str
-    order_id: str
-    activity_id: str
-    at: int
-    qty: Decimal
-    price: Decimal
-    cum_qty: Decimal
-    leaves_qty: Decimal | None
-    is_last: bool
-    busted: bool = False
-    corrected: bool = False
-
-
-@dataclass
-class Order:
-    """One order, with all that Alpaca says of one and, in `team` and `parent`, what it keeps for itself."""
-
-    id: str
-    client_order_id: str
-    team: str
-    created_at: int
-    submitted_at: int
-    updated_at: int
-    symbol: str
-    side: str
-    type: str = "market"
-    time_in_force: str = "day"
-    qty: Decimal | None = None
-    notional: Decimal | None = None
-    limit_price: Decimal | None = None
-    stop_price: Decimal | None = None
-    trail_price: Decimal | None = None
-    trail_percent: Decimal | None = None
-    order_class: str = ""
-    position_intent: str = ""
-    extended_hours: bool = False
-    status: str = "pending_new"
-    parent: str | None = None
-    legs: list[str] = field(default_factory=list)
-    ratio: int = 1
-    replaces: str | None = None
-    replaced_by: str | None = None
-    filled_at: int | None = None
-    canceled_at: int | None = None
-    expired_at: int | None = None
-    failed_at: int | None = None
-    replaced_at: int | None = None
-    executions: list[Execution] = field(default_factory=list)
-    net_qty: Decimal = Decimal(0)
-    net_price: Decimal | None = None
-    """`net_qty` and `net_price` are what the legs of a multi-leg order add up to."""
-    status_before: str = "new"
-    """Where a request to cancel or to replace returns to when it is rejected."""
-
-    @property
-    def is_open(self) -> bool:
-        return self.status not in TERMINAL
-
-    @property
-    def is_multi_leg(self) -> bool:
-        """Whether this is the parent of a multi-leg order, whose executions are its legs'."""
-        return self.order_class == "mleg" and self.parent is None
-
-    @property
-    def standing(self) -> list[Execution]:
-        """The executions that have not been taken back."""
-        return [one for one in self.executions if not one.busted]
-
-    @property
-    def filled_qty(self) -> Decimal:
-        return self.net_qty if self.is_multi_leg else sum((one.qty for one in self.standing), Decimal(0))
-
-    @property
-    def filled_avg_price(self) -> Decimal | None:
-        """As Alpaca writes it: rounded to nine decimals. What was busted whole keeps its price."""
-        if self.is_multi_leg:
-            return self.net_price
-        kept = self.standing or self.executions[-1:]
-        if not kept:
-            return None
-        total = sum((one.qty for one in kept), Decimal(0))
-        return (sum((one.qty * one.price for one in kept), Decimal(0)) / total).quantize(Decimal("1e-9")).normalize()
-
-    @property
-    def left(self) -> Decimal | None:
-        """What can still be filled; None for an order over an amount of money."""
-        return None if self.qty is None else self.qty - self.filled_qty
-
-
-@dataclass(frozen=True)
-class Happening:
-    """Something to tell: the event's name, the order as it was then, and the execution if it is one."""
-
-    event: str
-    at: int
-    order: Order
-    legs: tuple[Order, ...] = ()
-    execution: Execution | None = None
-    leg_executions: tuple[Execution, ...] = ()
-    previous: Mapping[str, str] = field(default_factory=dict)
-    """For a bust or a correction: the id before it, by the id of the order."""
 
 
 class Exchange:
@@ -282,7 +176,7 @@ class Exchange:
                 id=self._uuid(), client_order_id=client_order_id or self._uuid(), created_at=at, submitted_at=at,
                 updated_at=at, status="pending_new", replaces=old.id, replaced_by=None, executions=[], legs=[],
                 filled_at=None, replaced_at=None, net_qty=Decimal(0), net_price=None,
-                **_terms({name: value for name, value in terms.items() if value is not None}),
+                **terms_of({name: value for name, value in terms.items() if value is not None}),
             )  # fmt: skip
             if client_order_id and team_of(client_order_id) != UNASSIGNED:
                 new.team = team_of(client_order_id)
@@ -342,7 +236,7 @@ class Exchange:
             self._uuid(), client_order_id, team, now, now, now, symbol, side,
             qty=Decimal(str(qty)) if qty is not None and notional is None else None,
             notional=Decimal(str(notional)) if notional is not None else None,
-            **_terms(terms),
+            **terms_of(terms),
         )  # fmt: skip
         order.position_intent = order.position_intent or ("" if order.is_multi_leg else f"{side}_to_open")
         self._add(order)
@@ -377,7 +271,7 @@ class Exchange:
             self._uuid(), self._uuid(), parent.team, parent.created_at, parent.submitted_at, parent.updated_at,
             symbol, side, qty=(parent.qty or Decimal(1)) * ratio, parent=parent.id, status=status, ratio=ratio,
             order_class=parent.order_class,
-            **_terms({"time_in_force": parent.time_in_force, **terms}),
+            **terms_of({"time_in_force": parent.time_in_force, **terms}),
         )  # fmt: skip
         self._add(leg)
         return leg
@@ -481,9 +375,11 @@ class Exchange:
         self, event: str, order: Order, execution: Execution | None = None, legs: tuple[Execution, ...] = (),
         previous: Mapping[str, str] | None = None, at: int | None = None,
     ) -> None:  # fmt: skip
-        copies = tuple(_copy(leg) for leg in self._legs(order))
+        copies = tuple(copy_of(leg) for leg in self._legs(order))
         when = at or (execution.at if execution is not None else order.updated_at)
-        happening = Happening(event, when, _copy(order), copies, execution and replace(execution), legs, previous or {})
+        happening = Happening(
+            event, when, copy_of(order), copies, execution and replace(execution), legs, previous or {}
+        )
         for listener in self.listeners:
             listener(happening)
 
@@ -512,37 +408,8 @@ class Exchange:
         return max(base + step * self.rng.randrange(-40, 41), step)
 
     def _activity_id(self, at: int) -> str:
-        from datetime import datetime, timedelta
-
         moment = datetime(1970, 1, 1) + timedelta(milliseconds=at // 1_000_000)
         return f"{moment:%Y%m%d%H%M%S}{at // 1_000_000 % 1000:03d}::{self._uuid()}"
 
     def _uuid(self) -> str:
         return str(uuid.UUID(int=self.rng.getrandbits(128), version=4))
-
-
-def team_of(client_order_id: str) -> str:
-    """The team that a client_order_id of the form team:anything carries."""
-    team, colon, rest = client_order_id.partition(":")
-    return team if colon and rest and team else UNASSIGNED
-
-
-def open_orders(orders: Sequence[Order]) -> list[Order]:
-    return [order for order in orders if order.is_open]
-
-
-def _copy(order: Order) -> Order:
-    return replace(order, executions=[replace(one) for one in order.executions], legs=list(order.legs))
-
-
-_DECIMALS = ("qty", "limit_price", "stop_price", "trail_price", "trail_percent")
-_TEXTS = ("type", "time_in_force", "order_class", "position_intent")
-
-
-def _terms(terms: Mapping[str, Any]) -> dict[str, Any]:
-    """The terms of a request as those of an order; what is no term of an order is left out."""
-    found: dict[str, Any] = {name: str(terms[name]) for name in _TEXTS if terms.get(name) is not None}
-    found |= {name: Decimal(str(terms[name])) for name in _DECIMALS if terms.get(name) is not None}
-    if terms.get("extended_hours") is not None:
-        found["extended_hours"] = bool(terms["extended_hours"])
-    return found

@@ -12,7 +12,8 @@ from collections.abc import Callable, Sequence
 from decimal import Decimal
 from typing import Any
 
-from tests.alpaca_server.exchange import Exchange, Order, Refused
+from tests.alpaca_server.exchange import Exchange
+from tests.alpaca_server.orders import Order, Refused
 
 TEAMS = ("alpha", "bravo", "charlie")
 PRICES = {"AAPL": "181.50", "SPY": "529.98", "LTC/USD": "84.25", "BTC/USD": "85100.25", "F": "10"}

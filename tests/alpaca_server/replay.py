@@ -15,7 +15,7 @@ from aiohttp import web
 
 from compactor.core.instants import nanos
 from tests.alpaca_server.account import Account
-from tests.alpaca_server.exchange import Refused
+from tests.alpaca_server.orders import Refused
 
 _TRADES = ("fill", "partial_fill", "trade_bust", "trade_correct")
 

@@ -18,8 +18,8 @@ from aiohttp import web
 
 from compactor.core.instants import BadInstant, nanos
 from tests.alpaca_server.account import Account
-from tests.alpaca_server.exchange import Execution, Order, Refused
 from tests.alpaca_server.faults import Faults
+from tests.alpaca_server.orders import Execution, Order, Refused
 
 WINDOW_SECONDS = 60
 PAGE = "<html><head><title>502 Bad Gateway</title></head><body><h1>502 Bad Gateway</h1></body></html>"

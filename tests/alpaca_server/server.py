@@ -16,9 +16,10 @@ from aiohttp import web
 
 from tests.alpaca_server import rest
 from tests.alpaca_server.account import Account
-from tests.alpaca_server.exchange import Exchange, Execution, Number, Order
+from tests.alpaca_server.exchange import Exchange, Number
 from tests.alpaca_server.faults import SHARES, Faults
 from tests.alpaca_server.life import TEAMS, Life
+from tests.alpaca_server.orders import Execution, Order
 from tests.alpaca_server.replay import Replay
 from tests.alpaca_server.stream import Stream
 from tests.alpaca_server.truth import Truth, truth_of

@@ -6,7 +6,8 @@ from collections import Counter
 from dataclasses import dataclass
 from decimal import Decimal
 
-from tests.alpaca_server.exchange import Exchange, Order
+from tests.alpaca_server.exchange import Exchange
+from tests.alpaca_server.orders import Order
 
 Fill = tuple[Decimal, Decimal]
 

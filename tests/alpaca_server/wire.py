@@ -15,7 +15,8 @@ from typing import Any
 import msgspec
 
 from tests.alpaca_server.clock import written
-from tests.alpaca_server.exchange import Exchange, Execution, Happening, Order
+from tests.alpaca_server.exchange import Exchange
+from tests.alpaca_server.orders import Execution, Happening, Order
 
 Json = dict[str, Any]
 NOBODY = "00000000-0000-0000-0000-000000000000"
