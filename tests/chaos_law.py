@@ -19,7 +19,9 @@ from tests.alpaca_server.orders import UNASSIGNED, team_of
 
 _TERMS = {
     "symbol": "symbol", "side": "side", "quantity": "qty", "notional": "notional", "order_type": "type",
-    "limit_price": "limit_price", "time_in_force": "time_in_force", "client_order_id": "client_order_id",
+    "limit_price": "limit_price", "stop_price": "stop_price", "trail_price": "trail_price",
+    "trail_percent": "trail_percent", "replaces": "replaces", "time_in_force": "time_in_force",
+    "client_order_id": "client_order_id",
 }  # fmt: skip
 
 
