@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,11 +35,13 @@ from compactor.broker.replay import Replay
 from compactor.broker.rest import Broker, BrokerError
 from compactor.jobs.asking import Asked
 from compactor.jobs.gaps import Gaps
+from compactor.jobs.owners import Owners
 from compactor.jobs.reconciling import Reconciled, Reconciler
 from compactor.jobs.streaming import StreamWriter
 from tests.alpaca_server import AlpacaServer, Faults
 from tests.alpaca_server.life import TEAMS
 from tests.alpaca_server.stream import told
+from tests.alpaca_server.truth import joined
 from tests.chaos_law import differences, nameless_orders, orphaned_orders, revised_orders
 
 START = "2026-03-02T14:30:00Z"
@@ -132,34 +135,37 @@ class MortalTrader(Trader):
 
 
 class Side:
-    """Our side: the writer of the stream, the replay and the reconciler, which can be killed and started again."""
+    """Our side: for each account the writer of its stream and its replay, one reconciler, and an application that
+    trades on the first account. They can be killed and started again."""
 
-    def __init__(self, data: Path, server: AlpacaServer) -> None:
+    def __init__(self, data: Path, *servers: AlpacaServer) -> None:
         self.data = data
-        self._server = server
-        self._credentials = Credentials(server.key, server.secret, ("KEY", "SECRET"), True, server.url)
+        self._servers = servers
+        self._credentials = [Credentials(one.key, one.secret, ("KEY", "SECRET"), True, one.url) for one in servers]
         self._budget = Patient(10**9)
+        self._clock = servers[0].clock
         self.timeout_seconds = TIMEOUT_SECONDS
         self.start()
 
     def start(self) -> None:
         """Start as after a crash: nothing is remembered but what is on disk."""
-        broker = Broker(
-            self._credentials, budget=self._budget, timeout_seconds=self.timeout_seconds, tries=2, sleep=lambda _: None
+        timeout, budget, clock = self.timeout_seconds, self._budget, self._clock
+        owners, accounts = Owners(self.data), []
+        self.writers: list[StreamWriter] = []
+        self.all_gaps: list[Gaps] = []
+        for number, credentials in enumerate(self._credentials):
+            name = f"paper-{number}"
+            broker = Broker(credentials, budget=budget, timeout_seconds=timeout, tries=2, sleep=lambda _: None)
+            replay = Replay(credentials, budget=budget, timeout_seconds=timeout)
+            self.writers.append(StreamWriter(self.data, owners=owners))
+            self.all_gaps.append(Gaps(self.data, name, replay, self.writers[-1], clock=clock))
+            accounts.append(Asked(name, broker))
+        self.writer, self.gaps = self.writers[0], self.all_gaps[0]
+        self.reconciler = Reconciler(
+            self.data, accounts, quiet_seconds=QUIET_SECONDS, clock=clock, sleep=lambda _: None
         )
         self.trader = MortalTrader(
-            self.data,
-            self._credentials,
-            budget=self._budget,
-            timeout_seconds=self.timeout_seconds,
-            sleep=lambda _: None,
-        )
-        replay = Replay(self._credentials, budget=self._budget, timeout_seconds=self.timeout_seconds)
-        clock = self._server.clock
-        self.writer = StreamWriter(self.data)
-        self.gaps = Gaps(self.data, "paper", replay, self.writer, clock=clock)
-        self.reconciler = Reconciler(
-            self.data, [Asked("paper", broker)], quiet_seconds=QUIET_SECONDS, clock=clock, sleep=lambda _: None
+            self.data, self._credentials[0], budget=budget, timeout_seconds=timeout, sleep=lambda _: None
         )
 
     def restart(self) -> None:
@@ -169,12 +175,13 @@ class Side:
 
     def close(self) -> None:
         """Give back what a process that has ended does not have open any more."""
-        self.writer.close()
+        for writer in self.writers:
+            writer.close()
         self.reconciler.close()
 
     def reconcile(self) -> Reconciled | None:
         """Reconcile; None where the broker could not be asked."""
-        started = self._server.clock()
+        started = self._clock()
         try:
             done = self.reconciler.run()
         except BrokerError:
@@ -182,7 +189,8 @@ class Side:
         if done.errors:
             return None
         if not done.waiting and not done.failed:
-            self.gaps.note_known(started)
+            for gaps in self.all_gaps:
+                gaps.note_known(started)
         return done
 
     def holds(self, team: str, order_id: str) -> bool:
@@ -202,35 +210,45 @@ class Side:
 
 
 def run(seed: int, data: Path, steps: int = STEPS) -> Run:
-    """One run of chaos, and whether the law holds after it."""
+    """One run of chaos, and whether the law holds after it; some runs have two accounts."""
     rng = random.Random(f"chaos {seed}")
     done = Run(seed)
-    replay = rng.choice((False, "trades", "activities", True))
-    with AlpacaServer(seed, start=START, rate_limit=None, replay=replay) as server:
-        _plan_faults(server, seed, rng)
-        mouth, side = Mouth(server, rng), Side(data, server)
+    with ExitStack() as stack:
+        servers = [stack.enter_context(_broker(seed, rng)) for seed in _seeds(seed, rng)]
+        for server in servers:
+            server.exchange.clock = servers[0].exchange.clock
+        mouths, side = [Mouth(server, rng) for server in servers], Side(data, *servers)
+        stack.callback(side.close)
         for _ in range(steps):
-            server.live(1)
-            _let_us_live(rng, server, mouth, side, done)
-        side.writer.store(mouth.take())
-        _end(server, mouth, side, done)
-        side.close()
+            rng.choice(servers).live(1)
+            _let_us_live(rng, servers, mouths, side, done)
+        _hear(mouths, side)
+        _end(servers, mouths, side, done)
     return done
 
 
-def _plan_faults(server: AlpacaServer, seed: int, rng: random.Random) -> None:
+def _seeds(seed: int, rng: random.Random) -> list[int]:
+    return [seed, seed + 1_000_000] if rng.random() < 0.2 else [seed]
+
+
+def _broker(seed: int, rng: random.Random) -> AlpacaServer:
     wild = Faults.wild(seed, share=rng.choice((0.02, 0.1, 0.3)))
     wild.hang, wild.hang_seconds, wild.slow_seconds = min(wild.hang, 0.02), 0.1, 0.001
-    for name, value in vars(wild).items():
-        setattr(server.faults, name, value)
+    replay = rng.choice((False, "trades", "activities", True))
+    return AlpacaServer(seed, start=START, rate_limit=None, replay=replay, faults=wild)
 
 
-def _let_us_live(rng: random.Random, server: AlpacaServer, mouth: Mouth, side: Side, done: Run) -> None:
+def _hear(mouths: list[Mouth], side: Side) -> int:
+    """Write what the streams have told; how many events that was."""
+    return sum(writer.store(mouth.take()).events for mouth, writer in zip(mouths, side.writers, strict=True))
+
+
+def _let_us_live(rng: random.Random, servers: list[AlpacaServer], mouths: list[Mouth], side: Side, done: Run) -> None:
     """What happens on our side between two things that happen at the broker."""
     if rng.random() < 0.4:
-        written = side.writer.store(mouth.take())
-        done.counts["stream events"] += written.events
+        done.counts["stream events"] += _hear(mouths, side)
     if rng.random() < 0.04:
+        mouth = rng.choice(mouths)
         mouth.is_connected = not mouth.is_connected
         if mouth.is_connected:
             _connect(side, done)
@@ -240,10 +258,11 @@ def _let_us_live(rng: random.Random, server: AlpacaServer, mouth: Mouth, side: S
     if rng.random() < 0.06:
         _place(rng, side, done)
     if rng.random() < 0.03:
-        _cancel(rng, server, side, done)
+        _cancel(rng, servers[0], side, done)
     if rng.random() < 0.03:
         done.counts["kills"] += 1
-        mouth.lose()
+        for mouth in mouths:
+            mouth.lose()
         side.tear(rng)
         side.restart()
         _connect(side, done)
@@ -285,43 +304,52 @@ def _cancel(rng: random.Random, server: AlpacaServer, side: Side, done: Run) -> 
 
 def _connect(side: Side, done: Run) -> None:
     """Every new connection closes the gap behind it, and reconciles."""
-    done.counts["messages replayed"] += side.gaps.close().messages
+    _close_gaps(side, done)
     side.reconcile()
 
 
-def _end(server: AlpacaServer, mouth: Mouth, side: Side, done: Run) -> None:
-    server.calm()
+def _close_gaps(side: Side, done: Run) -> None:
+    for gaps in side.all_gaps:
+        done.counts["messages replayed"] += gaps.close().messages
+
+
+def _end(servers: list[AlpacaServer], mouths: list[Mouth], side: Side, done: Run) -> None:
+    for server in servers:
+        server.calm()
     # Nothing hangs any more: from now on a slow answer means a busy machine.
     side.timeout_seconds = (5.0, 30.0)
     side.restart()
-    if not mouth.is_connected:
-        done.counts["messages replayed"] += side.gaps.close().messages
-    server.exchange.clock.advance(QUIET_SECONDS + 1)
+    if not all(mouth.is_connected for mouth in mouths):
+        _close_gaps(side, done)
+    clock = servers[0].exchange.clock
+    clock.advance(QUIET_SECONDS + 1)
     first = side.reconcile()
     if first is None:
         done.broken.append("the reconcile failed although the broker was calm")
         return
+    truth = joined([server.truth() for server in servers])
     done.counts["events by reconcile"] += first.events
     done.broken += [f"a ledger failed: {team.error}" for team in first.failed]
     done.broken += [f"{order_id} still waits after the quiet period" for order_id in first.waiting]
-    done.broken += differences(server.truth(), side.data, revised_orders(server.truth()))
+    done.broken += differences(truth, side.data, revised_orders(truth))
     _expect_nothing(side, done, "a second reconcile")
-    server.exchange.clock.advance(DAY_SECONDS)
+    clock.advance(DAY_SECONDS)
     deep = side.reconcile()
-    done.counts["events by a deep reconcile"] += deep.events if deep is not None else 0
     # Where the frame of an execution was spoiled our trade has no id, and no bust can name it.
-    nameless = revised_orders(server.truth()) & nameless_orders(side.data)
+    nameless = revised_orders(truth) & nameless_orders(side.data)
     # And nobody looks again at an order that was placed more than a week ago.
-    week_ago = server.exchange.clock.now() - 7 * DAY_NS
-    old = {one for one in revised_orders(server.truth()) if server.truth().orders[one].submitted_at < week_ago}
+    week_ago = clock.now() - 7 * DAY_NS
+    old = {one for one in revised_orders(truth) if truth.orders[one].submitted_at < week_ago}
+    done.broken += [f"after a day: {one}" for one in differences(truth, side.data, nameless | old)]
+    _expect_nothing(side, done, "a reconcile after the deep one")
+    done.counts["events by a deep reconcile"] += deep.events if deep is not None else 0
     done.counts["orders with a revision of what has no id"] += len(nameless)
     done.counts["orders with a revision and older than a week"] += len(old)
-    done.broken += [f"after a day: {one}" for one in differences(server.truth(), side.data, nameless | old)]
-    _expect_nothing(side, done, "a reconcile after the deep one")
-    done.counts["orders"] += len(server.truth().orders)
-    done.counts["executions"] += sum(map(len, server.truth().fills.values()))
-    done.counts["orders with a revision unheard"] += len(mouth.unheard)
-    done.counts["orders left unassigned"] += len(orphaned_orders(server.truth(), side.data))
+    done.counts["orders with a revision unheard"] += sum(len(mouth.unheard) for mouth in mouths)
+    done.counts["orders left unassigned"] += len(orphaned_orders(truth, side.data))
+    done.counts["orders"] += len(truth.orders)
+    done.counts["executions"] += sum(map(len, truth.fills.values()))
+    done.counts["runs with two accounts"] += len(servers) - 1
 
 
 def _expect_nothing(side: Side, done: Run, what: str) -> None:

@@ -38,3 +38,15 @@ def truth_of(exchange: Exchange) -> Truth:
                 if order.standing
             },
         )
+
+
+def joined(truths: list[Truth]) -> Truth:
+    """What is true of several accounts together."""
+    orders: dict[str, Order] = {}
+    still_open: dict[str, Order] = {}
+    fills: dict[str, Counter[Fill]] = {}
+    for truth in truths:
+        orders |= truth.orders
+        still_open |= truth.open
+        fills |= truth.fills
+    return Truth(orders, still_open, fills)
