@@ -4,6 +4,9 @@
 DATA ?= data
 TESTS ?= tests
 MINUTES ?= 10
+RUNS ?= 2000
+SEED ?= 0
+SECONDS ?=
 PYTHON ?= python3
 VENV ?= .venv
 PY ?= $(VENV)/bin/python
@@ -19,7 +22,7 @@ LAY_SAMPLE = mkdir -p "$$(dirname '$(DATA)')" && cp -R fixtures/sample '$(DATA)'
   echo 'Laid the sample of fixtures/sample into $(DATA)/ (delete it whenever you like).'
 
 .DEFAULT_GOAL := help
-.PHONY: help compact sample test faults soak check format bench bench-latency clean
+.PHONY: help compact sample test faults soak chaos demo check format bench bench-latency bench-live clean
 
 help:
 	@echo 'compactor: an append-only log of order events becomes open orders and trades, exactly once.'
@@ -31,10 +34,13 @@ help:
 	@echo '  make test               run the tests (one file: make test TESTS=tests/test_cli.py)'
 	@echo '  make faults             kill and fail the program at every system call (minutes; needs strace)'
 	@echo '  make soak MINUTES=10    writers and daemon killed at random, disk full, files damaged; then every byte is checked'
+	@echo '  make chaos RUNS=2000    a broker that loses, doubles and spoils what it says, and fails; then we must agree with it'
+	@echo '  make demo               a local Alpaca, three teams trading at random, compactor run, and the open orders'
 	@echo '  make check              formatting, style, types, layers; changes nothing'
 	@echo '  make format             put formatting and imports in order'
 	@echo '  make bench              measure against DuckDB, Polars, jq and SQLite on this machine'
 	@echo '  make bench-latency      from the write of an event to the new pending orders, beside the floor of this machine'
+	@echo '  make bench-live         the link to the broker: messages a second, their latency, an hour of 10,000 fills caught up'
 	@echo '  make clean              remove .venv and caches; data/ is never touched'
 	@echo
 	@echo 'Begin with make compact, then look: .venv/bin/compactor show pending'
@@ -58,6 +64,12 @@ faults: $(TEST)
 soak: $(TEST)
 	@PYTHONDONTWRITEBYTECODE=1 $(PY) -m tests.soak --minutes $(MINUTES)
 
+chaos: $(TEST)
+	@PYTHONDONTWRITEBYTECODE=1 $(PY) -m tests.chaos --runs $(RUNS) --seed $(SEED)
+
+demo: $(TEST)
+	@$(PY) -m tests.alpaca_server.demo --seed $(SEED) $(if $(SECONDS),--seconds $(SECONDS))
+
 check: $(CHECK)
 	$(PY) -m ruff format --check .
 	$(PY) -m ruff check .
@@ -73,6 +85,9 @@ bench: $(BENCH)
 
 bench-latency: $(BASE)
 	@$(PY) -m compactor.bench.latency $(ARGS)
+
+bench-live: $(BASE)
+	@$(PY) -m compactor.bench.live $(ARGS)
 
 clean:
 	rm -rf '$(VENV)' dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

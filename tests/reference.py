@@ -24,7 +24,7 @@ Net = dict[tuple[str, str], tuple[Decimal, Decimal]]
 
 TERMINAL = {"filled", "canceled", "cancelled", "expired", "rejected", "replaced"}
 FILLS = {"fill", "partial_fill"}
-WITHOUT_STATUS = {"trade_bust", "trade_correct"}
+WITHOUT_STATUS = {"trade_bust", "trade_correct", "assigned"}
 
 
 def reference(events: Iterable[Event]) -> tuple[list[Row], Net]:
@@ -32,9 +32,16 @@ def reference(events: Iterable[Event]) -> tuple[list[Row], Net]:
     lives: dict[str, list[Event]] = {}
     for event in events:
         lives.setdefault(event["order_id"], []).append(event)
-    open_lives = {order_id: life for order_id, life in sorted(lives.items()) if not has_ended(life)}
+    lives = {order_id: life for order_id, life in sorted(lives.items()) if not is_away(life)}
+    open_lives = {order_id: life for order_id, life in lives.items() if not has_ended(life)}
     rows = [row(order_id, life) for order_id, life in open_lives.items()]
     return rows, {(order_id, x): stand for order_id, life in lives.items() for x, stand in standing(life).items()}
+
+
+def is_away(life: list[Event]) -> bool:
+    """4.12: the last assignment says whose the order is; one that is delivered again says nothing."""
+    moves = list(first_by("event_id", [event for event in life if event["event"] == "assigned"]).values())
+    return bool(moves) and "to_team" in max(moves, key=life.index)
 
 
 def has_ended(life: list[Event]) -> bool:

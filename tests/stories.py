@@ -137,6 +137,12 @@ def correct(life: Life) -> None:
         life.tell("trade_correct", previous_execution_id=previous, execution_id=life.next_execution(), **fields)
 
 
+def assign(life: Life) -> None:
+    """The order goes to another team's ledger, or comes back; a moved order may be moved on."""
+    number = sum(event["event"] == "assigned" for event in life.events)
+    life.tell("assigned", event_id=f"a-{number}", **life.pick([{"to_team": "bravo"}, {"from_team": "bravo"}]))
+
+
 def snapshot(life: Life) -> None:
     """The broker's answer: right, behind, or ahead of what the log tells."""
     known = life.filled + Decimal(life.pick(["0", "1", "0.5", "-1"]))
@@ -193,7 +199,7 @@ def crowded(life: Life) -> None:
 
 
 Beat = Callable[[Life], None]
-CLEAN: list[Beat] = [partial_fill, other_status, cancel, last_fill, end, replace, bust, correct]
+CLEAN: list[Beat] = [partial_fill, other_status, cancel, last_fill, end, replace, bust, correct, assign]
 WILD: list[Beat] = [
     *CLEAN,
     partial_fill,

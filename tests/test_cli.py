@@ -26,7 +26,7 @@ Run = Callable[..., Result]
 
 COMMANDS = [
     ["compact"], ["append"], ["show"], ["status"], ["import"], ["import", "legacy"], ["import", "alpaca"],
-    ["watch"], ["seal"], ["cat"], ["config"], ["doctor"], ["systemd"],
+    ["watch"], ["run"], ["stream"], ["seal"], ["cat"], ["config"], ["doctor"], ["systemd"],
 ]  # fmt: skip
 
 

@@ -40,11 +40,12 @@ def metrics_in(text: str) -> set[str]:
 
 
 def served() -> set[str]:
-    """The samples that a daemon serves, of a ledger for which all of them exist."""
+    """The samples that a daemon serves, of a ledger and an account for which all of them exist."""
     health = Health()
     health.ledgers["a"] = LedgerHealth(
         "a", "a", kinds={"new": 1}, last_pass_at=time.time(), last_event_at="2026-03-09T14:30:00+00:00"
     )
+    health.update_account("default", last_message_at=1.0, last_reconcile_at=1.0)
     text = generate_latest(Metrics(health).registry).decode()
     return metrics_in("\n".join(line for line in text.splitlines() if not line.startswith("#")))
 
@@ -97,7 +98,7 @@ def test_the_unit_is_one_that_systemd_takes(tmp_path: Path, directory: str) -> N
     data = tmp_path / directory
     data.mkdir()
     text = UNIT
-    for name, value in {"@USER@": "root", "@DATA@": str(data), "@PYTHON@": "/bin/true"}.items():
+    for name, value in {"@USER@": "root", "@DATA@": str(data), "@PYTHON@": "/bin/true", "@COMMAND@": "run"}.items():
         text = text.replace(name, value)
     assert "@" not in text.replace("@system-service", "")
     unit = tmp_path / "compactor.service"
@@ -110,7 +111,8 @@ def test_the_unit_is_one_that_systemd_takes(tmp_path: Path, directory: str) -> N
     "setting",
     ["Type=notify", "NotifyAccess=main", "WatchdogSec=60", "Restart=always", "ProtectSystem=strict",
      'ReadWritePaths="@DATA@"', "NoNewPrivileges=yes", "User=@USER@",
-     "RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6"],
+     "RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6", "RestartPreventExitStatus=4",
+     "EnvironmentFile=-/etc/compactor.env"],
 )  # fmt: skip
 def test_the_unit_is_confined_and_watched(setting: str) -> None:
     """`Type=notify`, a watchdog, its own user, and nothing to write but its data."""

@@ -16,7 +16,7 @@ OPEN_STATUSES = {
 TERMINAL_STATUSES = {"filled", "canceled", "expired", "rejected", "replaced"}
 OTHER_EVENTS = {
     "fill", "partial_fill", "restated", "order_cancel_rejected", "order_replace_rejected", "trade_bust",
-    "trade_correct", "snapshot",
+    "trade_correct", "snapshot", "assigned",
 }  # fmt: skip
 
 

@@ -47,6 +47,13 @@ class Budget:
         with self._lock:
             self._closed_until = max(self._closed_until, self._clock() + seconds)
 
+    @property
+    def used(self) -> int:
+        """How many requests were paid for in the last 60 seconds."""
+        with self._lock:
+            since = self._clock() - WINDOW_SECONDS
+            return sum(at > since for at in self._spent)
+
     def _try(self) -> float:
         """Pay if there is something left; else how many seconds to wait before trying again."""
         with self._lock:

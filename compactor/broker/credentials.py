@@ -6,7 +6,7 @@ alone never reach the live account, and neither does a URL that somebody set yea
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NoReturn
 from urllib.parse import urlsplit
@@ -18,11 +18,42 @@ URL = "APCA_API_BASE_URL"
 LIVE = "COMPACTOR_LIVE"
 LIVE_WORD = "yes-real-money"
 LIVE_HOST = "api.alpaca.markets"
+PAPER_HOST = "paper-api.alpaca.markets"
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 class BadCredentials(Exception):
     """There are no keys that can be used, or the broker refused them. The message never holds a key."""
+
+
+class Hidden(str):
+    """A text that is not shown where somebody prints what a variable holds, as a traceback with its locals does."""
+
+    def __repr__(self) -> str:
+        return "'…'"
+
+
+class Environment(Mapping[str, str]):
+    """The variables of a process, whose values are hidden and whose own text tells none of them."""
+
+    def __init__(self, variables: Mapping[str, str]) -> None:
+        self._get = variables.get
+        self._names = tuple(variables)
+
+    def __getitem__(self, name: str) -> str:
+        value = self._get(name)
+        if value is None:
+            raise KeyError(name)
+        return Hidden(value)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} variables>"
 
 
 @dataclass(frozen=True)
@@ -49,15 +80,18 @@ class Credentials:
 
 
 def find_credentials(
-    environ: Mapping[str, str], *, names: tuple[str, str] | None = None, live: bool = False
+    environ: Mapping[str, str], *, names: tuple[str, str] | None = None, live: bool = False, url: str | None = None
 ) -> Credentials:
     """The keys that the environment holds, from the variables `names` or else from the first complete pair of PAIRS.
 
-    They are for paper trading unless `live` is true or COMPACTOR_LIVE has the word for it. Raises BadCredentials where
+    They are for paper trading unless `live` is true or, for keys that are not named, COMPACTOR_LIVE has the word for
+    it. `url` wins over APCA_API_BASE_URL. Raises BadCredentials where
     no pair is complete, where two complete pairs differ, and for a URL that does not fit.
     """
+    # A traceback may show the variables of this function.
+    environ = Environment(environ)
     pairs = (names,) if names is not None else PAIRS
-    found = [(pair, (environ.get(pair[0], "").strip(), environ.get(pair[1], "").strip())) for pair in pairs]
+    found = [(pair, (_value(environ, pair[0]), _value(environ, pair[1]))) for pair in pairs]
     complete = [(pair, values) for pair, values in found if all(values)]
     if not complete:
         raise BadCredentials(f"{_what_is_there(found)}; expected both of {_both(pairs)}. Set them and start again.")
@@ -70,23 +104,27 @@ def find_credentials(
             raise BadCredentials(
                 f"{name} holds characters that no key has; expected it as Alpaca shows it. Set it anew."
             )
-    paper = not (live or _asked_for_live(environ))
-    return Credentials(key, secret, pair, paper, _url(environ, paper))
+    paper = not (live or (names is None and _asked_for_live(environ)))
+    return Credentials(key, secret, pair, paper, _url(url or environ.get(URL, ""), paper))
+
+
+def _value(environ: Mapping[str, str], name: str) -> str:
+    return Hidden(environ.get(name, "").strip())
 
 
 def _asked_for_live(environ: Mapping[str, str]) -> bool:
     word = environ.get(LIVE, "")
     if word not in ("", LIVE_WORD):
-        # The word is shown: it is no key, and a slip in it must not trade on the wrong account unnoticed.
+        # A slip in it must not trade on the wrong account unnoticed. It is not shown: it may be a key in a wrong place.
         raise BadCredentials(
-            f"{LIVE} is {word!r}; expected {LIVE_WORD!r} for real money, or nothing for paper trading."
+            f"{LIVE} holds another word; expected {LIVE_WORD!r} for real money, or nothing for paper trading."
         )
     return word == LIVE_WORD
 
 
-def _url(environ: Mapping[str, str], paper: bool) -> str | None:
+def _url(text: str, paper: bool) -> str | None:
     """The address that somebody set, without the version that alpaca-py adds by itself."""
-    text = environ.get(URL, "").strip().rstrip("/").removesuffix("/v2")
+    text = text.strip().rstrip("/").removesuffix("/v2")
     if not text:
         return None
     parts = urlsplit(text)
@@ -98,6 +136,8 @@ def _url(environ: Mapping[str, str], paper: bool) -> str | None:
     if host == LIVE_HOST and paper:
         detail = f"{URL} names {LIVE_HOST}, which is real money, but nobody asked for that"
         raise BadCredentials(f"{detail}. Unset it for paper trading, or set {LIVE}={LIVE_WORD}.")
+    if host == PAPER_HOST and not paper:
+        raise BadCredentials(f"real money was asked for, but {URL} names {PAPER_HOST}; expected one or the other.")
     return text
 
 

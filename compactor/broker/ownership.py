@@ -34,7 +34,7 @@ def owner_of(
     `orders` are snapshots by order id, `known` the team whose ledger has an order. A pattern names the team by its
     group `team`, and counts only where that is a team id.
     """
-    family = list(_family(order_id, orders))
+    family = list(family_of(order_id, orders))
     for member in family:
         if member in known:
             return known[member]
@@ -56,6 +56,18 @@ def claim_of(client_order_id: object, patterns: Sequence[re.Pattern[str]] = ()) 
     return None
 
 
+def holder_of(order_id: str, team: str, away: Mapping[str, Mapping[str, str]]) -> str:
+    """The team that has an order now, from any ledger that ever had it (format.md, rule 4.12).
+
+    `away` has, for each team, the orders that its ledger was told to have been assigned to another, and to which.
+    """
+    seen = {team}
+    while (other := away.get(team, {}).get(order_id)) is not None and other not in seen:
+        seen.add(other)
+        team = other
+    return team
+
+
 def relations_of(order: Mapping[str, Any]) -> Iterator[str]:
     """The orders that an order came from: the one that it replaces, then its parent."""
     for name in ("replaces", "parent_order_id"):
@@ -63,8 +75,8 @@ def relations_of(order: Mapping[str, Any]) -> Iterator[str]:
             yield str(order[name])
 
 
-def _family(order_id: str, orders: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
-    """The order and those it came from, nearest first; a circle, which no broker should make, ends it."""
+def family_of(order_id: str, orders: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """An order and those it came from, nearest first; a circle, which no broker should make, ends it."""
     waiting, seen = [order_id], {order_id}
     while waiting:
         member = waiting.pop(0)

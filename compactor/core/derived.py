@@ -90,6 +90,7 @@ FINDING_ORDER = {
             "missing_field",
             "snapshot_behind",
             "correct_after_bust",
+            "assigned_away",
             "future_timestamp",
         )
     )

@@ -60,18 +60,29 @@ class Entry:
         execution_id: str | None = None,
         reverses: str | None = None,
         corrects: str | None = None,
+        ts: str | None = None,
     ) -> str:
-        """Write a trade line, or hold it back while the order's symbol or side is not known (rule 4.5); returns its
-        id."""
+        """Write a trade line, or hold it back while the order's symbol or side is not known (rule 4.5), or not at all
+        while the order is another ledger's (4.12); returns its id. `ts` is when it happened, if not now."""
         trade_id = f"{self.stem}-{self.made}"
         self.made += 1
-        trade = Trade(trade_id, self.team_id, order.order_id, None, None, quantity, price, timestamp=self.ts, kind=kind)
+        if order.rare is not None and order.rare.away is not None:
+            self._find_away(order)
+            return trade_id
+        trade = Trade(trade_id, self.team_id, order.order_id, None, None, quantity, price, timestamp=ts or self.ts)
+        trade.kind = kind
         trade.execution_id, trade.reverses, trade.corrects, trade.offset = execution_id, reverses, corrects, self.offset
         if has_symbol_and_side(order):
             self._release(order, trade)
         else:
             rare_of(order).held.append(trade)
         return trade_id
+
+    def _find_away(self, order: Order) -> None:
+        assert order.rare is not None
+        if all(finding.kind != "assigned_away" for finding in self.findings):
+            detail = f"order {order.order_id} was assigned to team {order.rare.away}, whose ledger writes its trades"
+            self.find("assigned_away", f"{detail}; none is written here")
 
     def release_held(self, order: Order) -> None:
         """Write what was held back, now that the terms are there."""

@@ -25,7 +25,7 @@ LINE_BYTES_MAX = 1 << 20
 
 FILLS = ("fill", "partial_fill")
 REVISIONS = ("trade_bust", "trade_correct")
-OTHERS = ("restated", "order_cancel_rejected", "order_replace_rejected", "snapshot")
+OTHERS = ("restated", "order_cancel_rejected", "order_replace_rejected", "snapshot", "assigned")
 
 Aware = Annotated[datetime, Meta(tz=True)]
 
@@ -93,6 +93,9 @@ class Event(Struct, gc=False, tag_field="event", omit_defaults=True):
     qty: str | None = None
     filled_qty: str | None = None
     filled_avg_price: str | None = None
+    # The assignment: exactly one of them.
+    to_team: str | None = None
+    from_team: str | None = None
 
 
 TERMS = (
@@ -281,9 +284,13 @@ def _check_values(event: Event) -> None:
 
 
 def _check_fill(event: Event) -> Problem | None:
-    """Fills need their numbers, busts and corrections the execution that they are about (section 2)."""
+    """Fills need their numbers, busts and corrections the execution that they are about, assignments a team (section
+    2)."""
     name = event.event
     missing = partial(Problem, "missing_field")
+    if name == "assigned" and bool(event.to_team) == bool(event.from_team):
+        both = "found both" if event.to_team else "found neither"
+        return missing(f"`assigned` needs the other team, as `to_team` or as `from_team`; {both}")
     if name in REVISIONS and event.previous_execution_id is None and event.execution_id is None:
         return missing(f"`{name}` needs `previous_execution_id` or `execution_id`")
     if name in FILLS and event.legs is not None:

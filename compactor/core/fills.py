@@ -274,6 +274,44 @@ def _write_correction(order: Order, fill: Fill, revision: Revision, entry: Entry
     return key
 
 
+# Whose the order is.
+
+
+def take_assignment(order: Order, event: Event, entry: Entry) -> None:
+    """Take an `assigned` (4.12): the order's trades are taken back here, or written anew; nothing else about it
+    changes."""
+    rare = rare_of(order)
+    if event.to_team is not None:
+        if rare.away is None:
+            _take_back(order, entry)
+        rare.away = event.to_team
+    elif rare.away is not None:
+        rare.away = None
+        _write_anew(order, entry)
+
+
+def _take_back(order: Order, entry: Entry) -> None:
+    rare = rare_of(order)
+    if not has_symbol_and_side(order):
+        rare.held = []  # What was held back never was a line.
+        return
+    for fill in order.fills.values():
+        if fill.live:
+            quantity = plain(-DECIMAL[fill.qty])
+            entry.write(order, "reversal", quantity, fill.price, fill.execution_id, reverses=fill.trade_id)
+    for inferred in rare.inferred:
+        entry.write(order, "reversal", plain(-inferred.qty), inferred.price, reverses=inferred.trade_id)
+
+
+def _write_anew(order: Order, entry: Entry) -> None:
+    """What stands of the order as lines of their own, at the times at which it happened."""
+    for fill in order.fills.values():
+        if fill.live:
+            fill.trade_id = entry.write(order, "fill", fill.qty, fill.price, fill.execution_id, ts=fill.ts)
+    for inferred in rare_of(order).inferred:
+        inferred.trade_id = entry.write(order, "inferred", plain(inferred.qty), inferred.price, ts=inferred.ts)
+
+
 def _forget_above(order: Order, remaining: Decimal) -> None:
     """After a bust the same cumulative quantity can be reached again by another execution (4.3)."""
     for fill in order.fills.values():

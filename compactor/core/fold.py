@@ -172,12 +172,12 @@ class Fold:
         order = self.orders.get(order_id) or self._bring_back(order_id, entry.offset)
         if order is None:
             order = self.orders[order_id] = begin(order_id, event, entry.offset)
-        was_ended = order.ended
+        was_over = order.over
         if leg is None:
             apply(order, event, entry)
         else:
             apply_leg(order, event, leg, entry)
-        if (order.ended and not was_ended) or not order.status:
+        if (order.over and not was_over) or not order.status:
             self.leaving.append(order)
         if self.touched is not None:
             self.touched.add(order_id)

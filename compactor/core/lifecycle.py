@@ -20,6 +20,7 @@ class Effect(Enum):
     RETURNS = "goes back to the status before the request"
     REPORTS = "sets the status that the broker reports, if it reports one"
     KEEPS = "changes no status"
+    MOVES = "takes the order out of this ledger, or back into it"
 
 
 class Transition(NamedTuple):
@@ -66,6 +67,9 @@ TRANSITIONS = (
     Transition("snapshot", Effect.REPORTS, None, "The broker's answer to a question about this order."),
     Transition("trade_bust", Effect.KEEPS, None, "An execution was taken back; that never reopens an order."),
     Transition("trade_correct", Effect.KEEPS, None, "An execution got another price or quantity."),
+    Transition(
+        "assigned", Effect.MOVES, None, "Somebody said that the order is another team's; the broker knows no teams."
+    ),
 )
 
 LIFE = {row.event: row for row in TRANSITIONS}

@@ -76,6 +76,8 @@ class Rare(Struct, array_like=True, gc=False):
     inferred: list[Inferred] = []
     waiting: dict[str, list[Revision]] = {}
     held: list[Trade] = []
+    away: str | None = None
+    """The team whose ledger has the order now; its trades are written there (rule 4.12)."""
 
 
 class Order(Struct, array_like=True, gc=False):
@@ -111,7 +113,12 @@ class Order(Struct, array_like=True, gc=False):
     @property
     def open(self) -> bool:
         """Whether the order has a row in `pending_orders.jsonl`."""
-        return not self.ended and self.status != ""
+        return not self.ended and self.status != "" and (self.rare is None or self.rare.away is None)
+
+    @property
+    def over(self) -> bool:
+        """Whether the order may leave the state: it has ended, or is another ledger's."""
+        return self.ended or (self.rare is not None and self.rare.away is not None)
 
 
 def target_of(order: Order) -> Decimal | None:

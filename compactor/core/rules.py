@@ -11,7 +11,7 @@ from typing import Any
 from compactor.core.decimals import plain
 from compactor.core.entry import Entry, rare_of
 from compactor.core.events import EVENTS, FILLS, REVISIONS, TERMS, Event, Leg, UnknownEvent, legs_of
-from compactor.core.fills import take_fill, take_revision, take_snapshot
+from compactor.core.fills import take_assignment, take_fill, take_revision, take_snapshot
 from compactor.core.instants import is_older, moment
 from compactor.core.lifecycle import LIFE, OPEN, REQUESTS, TERMINAL, Effect
 from compactor.core.orders import DECIMAL, Order, quantity_of, target_of
@@ -30,6 +30,11 @@ def apply(order: Order, event: Event, entry: Entry) -> None:
     """Do to the order what the event says; `order.last` is moved to the event."""
     order.last = entry.offset
     if not note_delivery(order, event):
+        return
+    if event.event == "assigned":
+        take_assignment(order, event, entry)
+        order.target = None
+        entry.close()
         return
     stale = event.event == "snapshot" and order.status != "" and is_older(event.ts, order.updated_at)
     quantity_before, filled_before = quantity_of(order), order.filled

@@ -21,6 +21,7 @@ from prometheus_client import make_wsgi_app
 
 from compactor.daemon.health import Health, LedgerHealth, printable
 from compactor.daemon.metrics import Metrics
+from compactor.daemon.staleness import stale_accounts
 from compactor.jobs.configuration import split_address
 
 ALIVE_SECONDS = 30.0
@@ -62,11 +63,12 @@ def live(health: Health) -> Answer:
 
 
 def ready(health: Health) -> Answer:
-    """Whether every ledger is kept current."""
+    """Whether every ledger is kept current, with its log and, where there is a link to the broker, with that."""
     behind = [printable(one.team_id) for one in health.snapshot() if one.state == "catching_up"]
     reason = f"catching up: {', '.join(behind)}" if behind else None if health.caught_up else "catching up"
     checks = [*live(health).checks, Check("caught_up", reason is None, reason)]
     checks += [_check(one) for one in health.snapshot()]
+    checks += [Check(one.name, one.reason is None, one.reason) for one in stale_accounts(health, time.time())]
     return _answer(checks)
 
 

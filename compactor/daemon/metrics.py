@@ -15,6 +15,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from compactor import __version__
+from compactor.daemon.account_metrics import OfAccounts
 from compactor.daemon.health import Health, LedgerHealth, printable
 from compactor.ledger import Compaction
 
@@ -70,6 +71,7 @@ class Metrics:
         )
         Info("compactor_build", "The version that runs.", registry=self.registry).info({"version": __version__})
         self.registry.register(_OfHealth(health))
+        self.registry.register(OfAccounts(health))
 
     def observe_pass(self, _compaction: Compaction, seconds: float) -> None:
         """Count a pass that is done."""

@@ -18,7 +18,9 @@ Log = Any
 def logger(level: str = "info") -> Log:
     """The daemon's logger; `level` is debug, info, warning or error."""
     is_terminal = sys.stderr.isatty()
-    renderer: Any = structlog.dev.ConsoleRenderer() if is_terminal else structlog.processors.JSONRenderer()
+    # A traceback without the variables of its frames, which may hold a key.
+    console = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+    renderer: Any = console if is_terminal else structlog.processors.JSONRenderer()
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import msgspec
 
-from compactor.daemon.health import Health, State
+from compactor.daemon.health import AccountHealth, Health, State
+from compactor.daemon.staleness import reconcile_reason, stream_reason
 
 DIRECTORY = ".compactor"
 LOCK = "daemon.lock"
@@ -36,6 +37,19 @@ class LedgerReport(msgspec.Struct, frozen=True):
     since: float = 0.0
 
 
+class AccountReport(msgspec.Struct, frozen=True):
+    """What the daemon says of the link to an account; `stale` is why what we have from it may be old."""
+
+    account: str
+    connected: bool = False
+    stream_since: float = 0.0
+    last_message_at: float | None = None
+    last_reconcile_at: float | None = None
+    reconnects: int = 0
+    reconcile_failures: int = 0
+    stale: list[str] = []
+
+
 class DaemonReport(msgspec.Struct, frozen=True):
     """What a running daemon last said; times are Unix seconds. Of many ledgers, those that are degraded come first."""
 
@@ -44,6 +58,7 @@ class DaemonReport(msgspec.Struct, frozen=True):
     updated_at: float
     data: str
     ledgers: list[LedgerReport] = []
+    accounts: list[AccountReport] = []
 
 
 _decode = msgspec.json.Decoder(DaemonReport).decode
@@ -60,12 +75,23 @@ class Presence:
         """Say how the ledgers are, in place. Raises OSError."""
         rows = sorted(health.snapshot(), key=lambda one: one.state != "degraded")
         ledgers = [LedgerReport(one.team_id, one.state, one.kind, one.reason, one.since) for one in rows]
-        report = DaemonReport(health.pid, health.started_at, time.time(), str(self._data), ledgers)
+        now = time.time()
+        accounts = [_account(one, now) for one in health.accounts.values()]
+        report = DaemonReport(health.pid, health.started_at, now, str(self._data), ledgers, accounts)
         os.pwrite(self._descriptor, _padded(report), 0)
 
     def close(self) -> None:
         """Give the data directory back."""
         os.close(self._descriptor)
+
+
+def _account(row: AccountHealth, now: float) -> AccountReport:
+    reasons = (("stream", stream_reason(row, now)), ("reconcile", reconcile_reason(row, now)))
+    return AccountReport(
+        row.account, row.connected, row.stream_since, row.last_message_at, row.last_reconcile_at,
+        max(0, row.connections - 1), row.reconcile_failures,
+        [f"{name}: {reason[:500]}" for name, reason in reasons if reason is not None],
+    )  # fmt: skip
 
 
 def _padded(report: DaemonReport) -> bytes:

@@ -15,9 +15,11 @@ from typing import Any, Literal, NamedTuple
 
 import msgspec
 
+from compactor.jobs.accounts import AccountSettings, read_accounts
+
 FILE = "compactor.toml"
 PREFIX = "COMPACTOR_"
-NOT_SETTINGS = frozenset({"COMPACTOR_DATA", "COMPACTOR_DEBUG", "COMPACTOR_CONFIG"})
+NOT_SETTINGS = frozenset({"COMPACTOR_DATA", "COMPACTOR_DEBUG", "COMPACTOR_CONFIG", "COMPACTOR_LIVE"})
 DEFAULT = "default"
 COMMAND_LINE = "command line"
 DAYS_MAX = 36_500
@@ -46,8 +48,14 @@ class Settings(msgspec.Struct, frozen=True):
     """How often every log is looked at, whatever was hinted."""
     http: str | None = None
     """Where `/livez`, `/readyz` and `/metrics` are served: HOST:PORT."""
+    reconcile_seconds: int = 300
+    """How often the ledgers are compared with the broker."""
+    requests_per_minute: int = 150
+    """How many requests an account may be asked, of the 200 that Alpaca allows."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """The least that the daemon says."""
+    accounts: tuple[AccountSettings, ...] = ()
+    """The accounts at the broker; without any, one from the environment. Only a file can name them."""
 
 
 class Configuration(NamedTuple):
@@ -87,7 +95,9 @@ def load(
 
     path = _file(data, config, environ)
     for key, found in (_toml(path, problems) if path is not None else {}).items():
-        if key in _READERS:
+        if key == "accounts":
+            values[key], origins[key] = read_accounts(found, str(path), problems), str(path)
+        elif key in _READERS:
             take(key, found, str(path))
         else:
             problems.append(f"{path}: {_unknown(key, key)}")
@@ -202,5 +212,7 @@ _READERS: dict[str, Callable[[object], Any]] = {
     "reclaim": _one_of("punch", "never"),
     "poll_seconds": _whole(1, POLL_SECONDS_MAX),
     "http": _address,
+    "reconcile_seconds": _whole(10, 86_400),
+    "requests_per_minute": _whole(1, 10_000),
     "log_level": _one_of("debug", "info", "warning", "error"),
 }

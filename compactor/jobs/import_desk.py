@@ -69,6 +69,7 @@ class KnownEvent(msgspec.Struct):
     order_id: str
     event: str
     event_id: str | None = None
+    to_team: str | None = None
 
 
 _decode_known = msgspec.json.Decoder(KnownEvent).decode

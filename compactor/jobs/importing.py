@@ -7,17 +7,18 @@ twice, because the message that tells whose an order is may come after those tha
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from pathlib import Path
 
 from compactor.broker.alpaca import parse, translate
+from compactor.broker.ownership import UNASSIGNED, claim_of, holder_of, relations_of
 from compactor.core.events import Problem
 from compactor.jobs.import_desk import (
     Desk,
     Fields,
     ImportProblem,
     ImportResult,
+    KnownEvent,
     Meter,
     Progress,
     TeamImport,
@@ -31,19 +32,15 @@ from compactor.ledger.places import LOG, TEAM_PATTERN, check_team
 
 __all__ = ["UNASSIGNED", "ImportProblem", "ImportResult", "TeamImport", "import_alpaca", "import_legacy"]
 
-UNASSIGNED = "unassigned"
-"""The team of what nobody claims: orders without a team in their client order id, lines that cannot be read."""
-
-_CLAIM = re.compile(f"({TEAM_PATTERN.pattern}):.+", re.DOTALL)
-
 
 def import_alpaca(file: Path, data: Path, *, team: str | None, progress: Progress | None = None) -> ImportResult:
     """Import captured Alpaca messages, one JSON value a line, into the ledgers of `data`, and compact those.
 
-    An event goes to `team`; without it to the team of its order: the one that its client order id begins with
-    (`team:anything`), else the ledger that knows the order, else the team of its parent or of the order it replaces,
-    else `unassigned`. Where `data` is itself a ledger, all goes there unless `team` says otherwise. Lines that are no
-    messages come back as problems. Raises BadTeam for a `team` that is none, and OSError where `file` cannot be read.
+    An event goes to `team`; without it to the team of its order: the one that it was assigned to, else the one that its
+    client order id begins with (`team:anything`), else the ledger that knows the order, else the team of its parent or
+    of the order it replaces, else `unassigned`. Where `data` is itself a ledger, all goes there unless `team` says
+    otherwise. Lines that are no messages come back as problems. Raises BadTeam for a `team` that is none, and OSError
+    where `file` cannot be read.
     """
     desk = Desk(data)
     fixed = check_team(team, data) if team is not None else desk.own_team
@@ -58,7 +55,7 @@ def import_alpaca(file: Path, data: Path, *, team: str | None, progress: Progres
     for owner, log in logs.items():
         for known in known_events(log, meter):
             desk.recognize(known, wanted)
-            routes.note_known(known.order_id, owner)
+            routes.note_known(known, owner)
     for number, event in _messages(file, meter):
         target = (fixed or UNASSIGNED) if isinstance(event, Problem) else routes.team_of(event)
         desk.take(target, event, str(file), number)
@@ -154,17 +151,17 @@ class _Routes:
         self._fixed = fixed
         self._claimed: dict[str, str] = {}
         self._known: dict[str, str] = {}
+        self._away: dict[str, dict[str, str]] = {}
         self._related: dict[str, str] = {}
         self._orders: set[str] = set()
 
     def note(self, event: Fields) -> None:
         """Learn from an event whose order it is, and which orders go together."""
         order_id = str(event["order_id"])
-        claim = _CLAIM.fullmatch(str(event.get("client_order_id", "")))
+        claim = claim_of(event.get("client_order_id"))
         if claim:
-            self._claimed.setdefault(order_id, claim[1])
-        others = [event.get("parent_order_id"), event.get("replaces")]
-        relations = [(order_id, str(other)) for other in others if other]
+            self._claimed.setdefault(order_id, claim)
+        relations = [(order_id, other) for other in relations_of(event)]
         relations += [(str(leg.get("order_id")), order_id) for leg in event.get("legs", ())]
         if event.get("replaced_by"):
             relations.append((str(event["replaced_by"]), order_id))
@@ -173,10 +170,23 @@ class _Routes:
             self._orders |= {child, parent}
         self._orders.add(order_id)
 
-    def note_known(self, order_id: str, team: str) -> None:
-        """Learn that a ledger has an order."""
-        if order_id in self._orders:
-            self._known.setdefault(order_id, team)
+    def note_known(self, known: KnownEvent, team: str) -> None:
+        """Learn that a ledger has an order, or has had it (rule 4.12)."""
+        order_id = known.order_id
+        if order_id not in self._orders:
+            return
+        if known.event == "assigned" and known.to_team:
+            self._away.setdefault(team, {})[order_id] = known.to_team
+        elif known.event == "assigned":
+            self._away.get(team, {}).pop(order_id, None)
+        self._known.setdefault(order_id, team)
+
+    def _holder(self, order_id: str) -> str | None:
+        """The team that has an order by what its ledgers say, where it was ever assigned."""
+        for team, orders in self._away.items():
+            if order_id in orders:
+                return holder_of(order_id, team, self._away)
+        return None
 
     def team_of(self, event: Fields) -> str:
         if self._fixed is not None:
@@ -184,7 +194,7 @@ class _Routes:
         order_id, seen = str(event["order_id"]), set[str]()
         while order_id not in seen:
             seen.add(order_id)
-            team = self._claimed.get(order_id) or self._known.get(order_id)
+            team = self._holder(order_id) or self._claimed.get(order_id) or self._known.get(order_id)
             if team is not None:
                 return team
             order_id = self._related.get(order_id, order_id)

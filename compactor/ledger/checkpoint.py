@@ -21,7 +21,7 @@ from compactor.ledger.files import Files, Reader, replace
 
 FORMAT = 2
 """The layout of this file."""
-FOLD_VERSION = 1
+FOLD_VERSION = 2
 """What the fold means; a change of it makes every ledger fold its log again, checked against the trades already
 written."""
 

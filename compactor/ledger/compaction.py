@@ -86,6 +86,14 @@ class Compactor:
         """Checkpoints that were found damaged and set aside."""
         return self._slots.damaged
 
+    def may_know(self, order_id: str) -> bool:
+        """Whether the log may have an event of an order: False is certain, as of now. True where the log has grown
+        since the last pass of this object, or nothing is in memory."""
+        identity = self._files.identity(self.path / LOG)
+        if self._fold is None or identity is None or identity.size != self._offset or identity.inode != self._inode:
+            return True
+        return order_id in self._fold.orders or self._fold.may_know(order_id)
+
     def close(self) -> None:
         """Forget the state; the files stay as they are."""
         self._fold = None

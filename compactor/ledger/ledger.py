@@ -105,6 +105,10 @@ class Ledger:
         """How many segments there are, as of the last pass."""
         return len(self._compactor.segments.seals)
 
+    def may_know(self, order_id: str) -> bool:
+        """Whether the log may have an event of an order. False is certain; costs nothing right after `compact`."""
+        return self._compactor.may_know(order_id)
+
     @property
     def is_ahead_of_checkpoint(self) -> bool:
         """Whether `compact(checkpoint=True)` would spare the next process any work."""

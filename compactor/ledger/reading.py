@@ -147,6 +147,25 @@ def read_bytes(path: Path, start: int, end: int | None, files: Files) -> Iterato
         log.close()
 
 
+def read_naming(path: Path, order_id: str, files: Files) -> Iterator[tuple[int, bytes]]:
+    """The whole lines of a log that may name an order, with their offsets, in order, segments included; none where
+    there is no log. Raises LedgerError."""
+    try:
+        log = open_log(path, files, Segments(path, files))
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise from_os(path / LOG, error, "opening the log") from error
+    try:
+        end = log.end_of_whole_lines(log.identity().size)
+        if end:
+            yield from log.lines_naming(order_id, 0, end)
+    except OSError as error:
+        raise from_os(path / LOG, error, "reading it") from error
+    finally:
+        log.close()
+
+
 def team_in_checkpoint(path: Path, files: Files) -> str | None:
     """The team of a ledger that its events name, as far as the last checkpoint knows it."""
     slot, _state = _newest(path, files)

@@ -115,20 +115,21 @@ def append_lines(log: Path, lines: list[bytes], durability: Durability) -> Appen
         is_new = not log.exists()
         descriptor = os.open(log, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
         try:
-            offset = _write(descriptor, data, log)
+            offset = write_lines(descriptor, data, log)
             if durability == "sync":
                 os.fdatasync(descriptor)
         finally:
             os.close(descriptor)
         if is_new and durability == "sync":
-            _sync_names(log.parent)
+            sync_names(log.parent)
     except OSError as error:
         what = "one event, which is" if len(lines) == 1 else f"{len(lines)} events, which are"
         raise from_os(log, error, f"appending {what} not acknowledged", "append again") from error
     return Appended(offset, len(data), len(lines))
 
 
-def _write(descriptor: int, data: bytes, log: Path) -> int:
+def write_lines(descriptor: int, data: bytes, log: Path) -> int:
+    """Append lines by one write, on a line of their own; not yet durable. Returns the offset of the first."""
     size = os.fstat(descriptor).st_size
     torn = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
     if data:
@@ -138,7 +139,7 @@ def _write(descriptor: int, data: bytes, log: Path) -> int:
     return size
 
 
-def _sync_names(directory: Path) -> None:
+def sync_names(directory: Path) -> None:
     """Make a new log's name durable, and those of the directories that may have been made for it."""
     for one in (directory, directory.parent, directory.parent.parent):
         descriptor = os.open(one, os.O_RDONLY)

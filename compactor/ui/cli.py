@@ -16,6 +16,7 @@ from typing import Any
 import click
 
 from compactor import __version__
+from compactor.ui import brokering, live
 from compactor.ui.commands import append, compact, show, status
 from compactor.ui.importing import import_
 from compactor.ui.operating import config, doctor, systemd
@@ -117,7 +118,11 @@ def app() -> None:
     """
 
 
-for command in (compact, append, show, status, import_, watch, seal, cat, config, doctor, systemd):
+COMMANDS = (
+    compact, append, show, status, import_, watch, live.run, live.stream, brokering.reconcile, brokering.assign,
+    brokering.cancel, seal, cat, config, doctor, systemd,
+)  # fmt: skip
+for command in COMMANDS:
     app.add_command(command)
 
 

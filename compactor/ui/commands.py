@@ -7,7 +7,7 @@ inside the commands, so that `--help` does not wait for what it does not need.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,9 +17,10 @@ import click
 from compactor.ui.options import DAYS, data_argument, data_option, json_option, refuse_empty, team_option
 
 if TYPE_CHECKING:
-    from compactor.daemon.presence import DaemonReport
+    from compactor.daemon.presence import AccountReport, DaemonReport
     from compactor.jobs.appending import AppendResult
     from compactor.jobs.compacting import Outcome
+    from compactor.jobs.reconciled import AccountReconciled
 
 
 @click.command(short_help="Fold what is new in every log.")
@@ -179,7 +180,8 @@ def show(what: str, team: str | None, data: Path, as_json: bool) -> None:
 def status(data: Path, team: str | None, as_json: bool) -> None:
     """Say how every ledger stands: how much is folded, how many bytes wait for the next compact, how many are sealed.
 
-    Also says, on stderr, whether a daemon runs and what it cannot keep current. Changes nothing.
+    Also says, on stderr, whether a daemon runs and what it cannot keep current, and up to when each account was last
+    reconciled with the broker. Changes nothing.
     DIR is the data directory; default: $COMPACTOR_DATA, else data.
 
     \b
@@ -188,19 +190,21 @@ def status(data: Path, team: str | None, as_json: bool) -> None:
       compactor status data --json
     """
     from compactor.daemon.presence import read
+    from compactor.jobs.reconciled import read_reconciled
     from compactor.jobs.reporting import status_all
     from compactor.ui.output import Column, show_json, show_table
 
     reports = status_all(data, team=team)
     refuse_empty(_present(reports), data, team)
     flat = [_flat(report.team_id, report.path, report.status, report.error) for report in reports]
-    daemon = read(data)
+    daemon, reconciled = read(data), read_reconciled(data)
     if as_json:
         states = {one.team_id: one for one in daemon.ledgers} if daemon is not None else {}
         for row in flat:
             one = states.get(row["team_id"])
             row["daemon_pid"] = daemon.pid if daemon is not None else None
             row["state"], row["reason"] = (one.state, one.reason) if one is not None else (None, None)
+            row["reconciled"] = {name: account.through for name, account in reconciled.items()}
         show_json(flat)
     else:
         titles = {"team_id": "team", "events": "events", "open_orders": "open orders", "trades": "trades"}
@@ -211,6 +215,7 @@ def status(data: Path, team: str | None, as_json: bool) -> None:
         show_table(shown, (row for row in flat if "error" not in row))
         sys.stdout.flush()
         _say_of_daemon(daemon)
+        _say_of_reconciles(reconciled)
     failed = [(report.team_id, report.error) for report in reports if report.error]
     exit_named(failed, len(reports), "could not be read")
 
@@ -225,6 +230,28 @@ def _say_of_daemon(daemon: DaemonReport | None) -> None:
     click.echo(f"A daemon runs: process {daemon.pid}, since {since}; {len(degraded)} degraded.", err=True)
     for one in degraded:
         click.echo(f"{one.team_id}: degraded: {one.reason}", err=True)
+    for account in daemon.accounts:
+        click.echo(f"account {account.account}: {_of_account(account)}", err=True)
+
+
+def _say_of_reconciles(reconciled: Mapping[str, AccountReconciled]) -> None:
+    """Up to when the ledgers are known to agree with the broker, and why not longer."""
+    for name, account in sorted(reconciled.items()):
+        through = account.through or "never"
+        differences = f", {account.differences} differences that no event can put right" if account.differences else ""
+        stale = f"; STALE, {account.failures} tries failed: {account.error}" if account.error is not None else ""
+        click.echo(f"account {name}: reconciled through {through}{differences}{stale}", err=True)
+
+
+def _of_account(account: AccountReport) -> str:
+    """How the link to an account is, in a line."""
+
+    def at(seconds: float | None) -> str:
+        return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%SZ}" if seconds is not None else "never"
+
+    stream = f"stream {'connected' if account.connected else 'not connected'} since {at(account.stream_since)}"
+    told = f"last message {at(account.last_message_at)}, last reconcile {at(account.last_reconcile_at)}"
+    return f"{stream}, {told}" + "".join(f"; STALE: {reason}" for reason in account.stale)
 
 
 def _flat(team_id: str, path: str | None, result: Any, error: Any) -> dict[str, Any]:

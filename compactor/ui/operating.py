@@ -6,10 +6,14 @@ import getpass
 import sys
 from importlib.resources import files
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from compactor.ui.options import config_option, configuration, data_argument, json_option
+
+if TYPE_CHECKING:
+    from compactor.jobs.accounts import AccountSettings
 
 
 @click.command(short_help="Show the settings in force, and where each came from.")
@@ -36,13 +40,25 @@ def config(data: Path, config: Path | None, as_json: bool) -> None:
     if as_json:
         show_json(rows)
     else:
+        accounts = [
+            {"setting": f"accounts.{one.name}", "value": _shown_account(one), "origin": found.origins["accounts"]}
+            for one in found.settings.accounts
+        ]
+        rows = [row for row in rows if row["setting"] != "accounts" or not accounts] + accounts
         show_table(columns("setting", "value", "origin"), ({**row, "value": _shown(row["value"])} for row in rows))
+
+
+def _shown_account(one: AccountSettings) -> str:
+    """An account in a line: which variables hold its keys, and never what is in them."""
+    keys = f"keys in {one.key_variable} and {one.secret_variable}" if one.key_variable else "keys of the environment"
+    more = [f"team {one.team}" if one.team else "", f"at {one.url}" if one.url else "", *one.patterns]
+    return ", ".join([keys, "REAL MONEY" if one.live else "paper", *filter(None, more)])
 
 
 def _shown(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
-    return "none" if value is None else str(value)
+    return "none" if value is None or value == () else str(value)
 
 
 @click.command(short_help="Check whether this machine keeps what the ledger counts on.")
@@ -76,8 +92,11 @@ def doctor(data: Path, as_json: bool) -> None:
 @click.command(short_help="Print a systemd unit for the daemon.")
 @data_argument
 @click.option("--user", metavar="NAME", help="The user that it runs as; default: yours.")
-def systemd(data: Path, user: str | None) -> None:
+@click.option("--run", "with_broker", is_flag=True, help="Run `compactor run`, with the link to the broker.")
+def systemd(data: Path, user: str | None, with_broker: bool) -> None:
     """Print a systemd unit that runs `compactor watch` on DIR, confined to what it needs.
+
+    With --run it is `compactor run`, whose keys then stand in /etc/compactor.env, readable by root alone.
 
     The Grafana dashboard and the Prometheus alert rules lie beside the unit, in the package's folder `deploy`.
 
@@ -88,6 +107,7 @@ def systemd(data: Path, user: str | None) -> None:
     """
     unit = (files("compactor") / "deploy" / "compactor.service").read_text()
     filled = {"@USER@": user or getpass.getuser(), "@DATA@": str(data.absolute()), "@PYTHON@": sys.executable}
+    filled["@COMMAND@"] = "run" if with_broker else "watch"
     for name, value in filled.items():
         unit = unit.replace(name, value.replace("%", "%%"))
     click.echo(unit, nl=False)

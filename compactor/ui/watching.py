@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,9 @@ import click
 from compactor.ui.options import DAYS, config_option, configuration, data_argument
 
 if TYPE_CHECKING:
+    from compactor.daemon.health import Health
+    from compactor.daemon.live import Live
+    from compactor.daemon.notices import Log
     from compactor.jobs.configuration import Configuration
 
 
@@ -49,13 +53,19 @@ def watch(
       compactor systemd data          prints a unit to run it as a service
     """
     # Before anything that takes time: whoever stops a daemon that is just starting means a normal end too.
-    stop = _stop_on_signals()
+    stop = stop_on_signals()
     given = {"http": http, "retention_days": retention_days, "poll_seconds": poll_seconds, "log_level": log_level}
     found = configuration(data, config, given)
-    _watch(data, found, stop)
+    watch_until(data, found, stop)
 
 
-def _watch(data: Path, found: Configuration, stop: threading.Event) -> None:
+def watch_until(
+    data: Path,
+    found: Configuration,
+    stop: threading.Event,
+    link: Callable[[Health, Log], Live] | None = None,
+) -> None:
+    """Watch until `stop` is set; with `link` also what it makes, which is linked to the broker, for as long."""
     from compactor.daemon.health import Health
     from compactor.daemon.http import serve
     from compactor.daemon.metrics import Metrics
@@ -85,10 +95,18 @@ def _watch(data: Path, found: Configuration, stop: threading.Event) -> None:
         presence=presence, on_pass=[metrics.observe_pass] if metrics is not None else [],
         supervisor=Systemd(os.environ), config=found.file,
     )  # fmt: skip
-    watcher.run(stop)
+    live = link(health, log) if link is not None else None
+    try:
+        if live is not None:
+            live.start()
+        watcher.run(stop)
+    finally:
+        if live is not None:
+            stop.set()
+            live.finish()
 
 
-def _stop_on_signals() -> threading.Event:
+def stop_on_signals() -> threading.Event:
     """An event that SIGTERM or Ctrl-C sets; a second Ctrl-C interrupts at once."""
     stop = threading.Event()
 

@@ -1,0 +1,226 @@
+"""Places and cancels orders for applications, so that each is placed once and is in its team's log before they go on.
+
+The broker refuses a second order with the same `client_order_id`; so that id, which carries the team, is made before
+the first try, and whoever does not know what became of a try asks for it. The rule that surprises: an error that says
+that nobody knows is not a no. The next reconcile finds what became of it, and adopts the order.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from decimal import Decimal
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from compactor.broker.alpaca import Fields, translate
+from compactor.broker.budget import Budget
+from compactor.broker.credentials import Credentials, find_credentials
+from compactor.broker.ownership import claim_of
+from compactor.broker.rest import TIMEOUT_SECONDS, Broker, BrokerError, BrokerUnavailable, NotFound, Refused
+from compactor.core.lifecycle import TERMINAL
+from compactor.ledger import Ledger, LedgerError, discover
+from compactor.ledger.errors import BadTeam
+from compactor.ledger.places import LOG, place_of
+
+CLIENT_ID_LENGTH_MAX = 128
+TRIES = 4
+PAUSE_SECONDS = 1.0
+
+
+class PlacementUnknown(BrokerError):
+    """Nobody knows whether the broker has the order; it is placed under `client_order_id` or not at all."""
+
+    def __init__(self, message: str, client_order_id: str) -> None:
+        super().__init__(message)
+        self.client_order_id = client_order_id
+
+
+class NotWrittenDown(BrokerError):
+    """The broker has done it, and the log could not be written; `order` is what the broker says of it."""
+
+    def __init__(self, message: str, order: Fields) -> None:
+        super().__init__(message)
+        self.order = order
+
+
+class Trader:
+    """Places and cancels orders of one account, and writes them into the ledgers of a data directory.
+
+    All requests are paid for from `budget`. Methods raise BadCredentials and BrokerError. Safe for several threads as
+    far as `requests` sessions are; make one for each thread where that matters.
+    """
+
+    def __init__(
+        self,
+        data: str | os.PathLike[str],
+        credentials: Credentials,
+        *,
+        budget: Budget | None = None,
+        timeout_seconds: tuple[float, float] = TIMEOUT_SECONDS,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._data = Path(data)
+        self._broker = Broker(credentials, budget=budget, timeout_seconds=timeout_seconds, sleep=sleep)
+        self._sleep = sleep
+
+    def submit(self, team: str, request: Any) -> Fields:
+        """Place an order for a team; returns the order as the broker has it, once it is durable in the team's log.
+
+        `request` is one of alpaca-py's, or a mapping with the fields of POST /v2/orders. Its `client_order_id`, if it
+        has one, is the part after `team:`; submitting the same again returns the order that is there. Raises Refused
+        where the broker will not have it, PlacementUnknown where nobody knows, NotWrittenDown, and BadTeam.
+        """
+        path = self._ledger_of(team)
+        body = _body_of(request)
+        client_order_id = _client_order_id(team, body.get("client_order_id"))
+        order = self._place({**body, "client_order_id": client_order_id})
+        self._write(path, team, order)
+        return order
+
+    def cancel(self, order_id: str) -> None:
+        """Ask the broker to cancel an order, and write down how it then stands. The order is open until that is done.
+
+        Raises NotFound, and Refused where the order has ended or cannot be canceled.
+        """
+        for attempt in range(TRIES):
+            try:
+                self._broker.cancel(order_id)
+                break
+            except BrokerUnavailable:
+                # To ask twice does no harm.
+                if attempt == TRIES - 1:
+                    raise
+                self._sleep(PAUSE_SECONDS * 2**attempt)
+        order = self._broker.order(order_id)
+        team = self._team_of(order_id, order) if order is not None else None
+        if order is not None and team is not None:
+            self._write(self._ledger_of(team), team, order)
+
+    def _place(self, body: Fields) -> Fields:
+        client_order_id = body["client_order_id"]
+        for attempt in range(TRIES):
+            try:
+                return self._broker.place(body)  # type: ignore[no-any-return]
+            except Refused as refusal:
+                # The broker refuses an id that it has had: an earlier try, whose answer was lost, or the caller's.
+                found = self._look_for(client_order_id)
+                if found is None:
+                    raise refusal from None
+                return found
+            except BrokerUnavailable as failure:
+                error = failure
+            # It may have the order and the answer was lost, or it may still be at it.
+            self._sleep(PAUSE_SECONDS * 2**attempt)
+            found = self._look_for(client_order_id, error)
+            if found is not None:
+                return found
+        raise self._unknown(client_order_id, error)
+
+    def _look_for(self, client_order_id: str, because: BrokerError | None = None) -> Fields | None:
+        try:
+            return self._broker.order_by_client_id(client_order_id)
+        except BrokerError as error:
+            raise self._unknown(client_order_id, because or error) from None
+
+    @staticmethod
+    def _unknown(client_order_id: str, error: BrokerError) -> PlacementUnknown:
+        return PlacementUnknown(
+            f"nobody knows whether the broker has the order {client_order_id}: {error}. Submit it again under the same "
+            "client_order_id, which cannot place it twice, or let compactor reconcile find out.",
+            client_order_id,
+        )
+
+    # Writing down.
+
+    def _ledger_of(self, team: str) -> Path:
+        if (self._data / LOG).exists():
+            return self._data
+        place = place_of(self._data, team)
+        if place.problem is not None:
+            raise BadTeam(place.path, place.problem)
+        return place.path
+
+    def _write(self, path: Path, team: str, order: Fields) -> None:
+        named = {} if path == self._data else {"team_id": team}
+        events = [{**_placed(event), **named} for event in translate(order, source="app").events]
+        try:
+            Ledger(path).append(events)
+        except LedgerError as error:
+            raise NotWrittenDown(
+                f"the broker has order {order.get('id')}, and the log has not: {error}. Mend that; the next compactor "
+                "reconcile then takes the order in.",
+                order,
+            ) from None
+
+    def _team_of(self, order_id: str, order: Fields) -> str | None:
+        """The team whose ledger has the order open, else the one that its name carries; None where nobody knows."""
+        for place in discover(self._data):
+            if place.problem is None:
+                ledger = Ledger(place.path, team_id=place.team_id)
+                if any(row["order_id"] == order_id for row in ledger.pending_orders()):
+                    return ledger.team_id
+        return claim_of(order.get("client_order_id"))
+
+
+def _placed(event: Fields) -> Fields:
+    """The event without what was filled by then, unless it is over: the executions themselves tell that better."""
+    if event.get("order_status") in TERMINAL:
+        return event
+    return {name: value for name, value in event.items() if name not in ("filled_qty", "filled_avg_price")}
+
+
+def _client_order_id(team: str, wanted: object) -> str:
+    own = str(wanted) if wanted else str(uuid.uuid4())
+    whole = own if own.startswith(f"{team}:") else f"{team}:{own}"
+    if len(whole) > CLIENT_ID_LENGTH_MAX:
+        raise Refused(
+            f"client_order_id {whole[:60]!r}… has {len(whole)} characters, expected {CLIENT_ID_LENGTH_MAX} at most"
+        )
+    return whole
+
+
+def _body_of(request: Any) -> Fields:
+    fields = request.to_request_fields() if hasattr(request, "to_request_fields") else request
+    if not isinstance(fields, Mapping):
+        raise TypeError(f"expected one of alpaca-py's order requests or a mapping, found {type(request).__name__}")
+    return {str(name): _plain(value) for name, value in fields.items() if value is not None}
+
+
+def _plain(value: Any) -> Any:
+    """Numbers as text with the digits that the caller sees, because the broker takes both and a text is exact."""
+    if isinstance(value, Enum):
+        return value.value
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, int | float | Decimal):
+        return f"{Decimal(repr(value) if isinstance(value, float) else value):f}"
+    if isinstance(value, Mapping):
+        return {str(name): _plain(one) for name, one in value.items() if one is not None}
+    return [_plain(one) for one in value] if isinstance(value, list | tuple) else value
+
+
+_traders: dict[Path, Trader] = {}
+
+
+def _trader(data: str | os.PathLike[str] | None) -> Trader:
+    path = Path(data if data is not None else os.environ.get("COMPACTOR_DATA", "data")).absolute()
+    if path not in _traders:
+        _traders[path] = Trader(path, find_credentials(os.environ))
+    return _traders[path]
+
+
+def submit(team: str, request: Any, *, data: str | os.PathLike[str] | None = None) -> Fields:
+    """`Trader.submit` with the keys of the environment, for the ledgers of `data` (else $COMPACTOR_DATA)."""
+    return _trader(data).submit(team, request)
+
+
+def cancel(order_id: str, *, data: str | os.PathLike[str] | None = None) -> None:
+    """`Trader.cancel` with the keys of the environment, for the ledgers of `data`."""
+    _trader(data).cancel(order_id)
+
+
+__all__ = ["NotFound", "NotWrittenDown", "PlacementUnknown", "Refused", "Trader", "cancel", "submit"]

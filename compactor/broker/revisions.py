@@ -1,0 +1,107 @@
+"""Finds busts and corrections that nobody told of, from an order's activities: what stands there is what stands.
+
+Nothing here decides whether to look; that is for `differences`. The rule that surprises: a list of activities is
+believed only where its quantities add up to what the order itself says is filled, because an activity that is merely
+late would otherwise look like a bust.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from decimal import Decimal
+from itertools import chain, count
+
+from compactor.broker.alpaca import Fields, digest
+from compactor.core.decimals import decimal_of, plain
+
+Numbers = tuple[Decimal, Decimal]
+"""Quantity and price."""
+Standing = dict[str, tuple[str | None, Decimal, Decimal]]
+
+
+def plan_revisions(order: Fields, fills: Iterable[Fields], standing: Standing, known_ids: set[str]) -> list[Fields]:
+    """The events that make the executions that stand in the ledger those among the activities, all of which are given.
+
+    A trade that is not among them and an activity that is not among the trades are one execution that was corrected,
+    as far as there are both; else a bust, or a fill. Nothing where a trade without an id would have to be busted.
+    """
+    gone, new = _differing(fills, standing)
+    if any(execution_id is None for execution_id, _, _ in gone):
+        return []
+    events = []
+    for fill in new:
+        execution_id = _new_name(fill, known_ids)
+        if gone:
+            old = _most_like(gone, fill)
+            gone.remove(old)
+            corrected = {"previous_execution_id": old[0], "execution_id": execution_id}
+            numbers_told = {name: fill[name] for name in ("qty", "price")}
+            events.append(_revision("trade_correct", order, {**corrected, **numbers_told, "raw": fill.get("raw")}))
+        else:
+            events.append({**fill, "execution_id": execution_id})
+    busts = [_revision("trade_bust", order, {"previous_execution_id": execution_id}) for execution_id, _, _ in gone]
+    return busts + events
+
+
+def _differing(
+    fills: Iterable[Fields], standing: Standing
+) -> tuple[list[tuple[str | None, Decimal, Decimal]], list[Fields]]:
+    """The trades that no activity has the numbers of, and the activities that no trade has, latest ones of a kind."""
+    there: dict[Numbers, list[Fields]] = defaultdict(list)
+    for fill in fills:
+        there[_numbers(fill)].append(fill)
+    gone = []
+    for trade in standing.values():
+        same = there[trade[1:]]
+        # An activity under the very id of a trade is that trade.
+        match = next((one for one in same if one["execution_id"] == trade[0]), same[0] if same else None)
+        if match is None:
+            gone.append(trade)
+        else:
+            same.remove(match)
+    return gone, [fill for group in there.values() for fill in group]
+
+
+def _most_like(gone: list[tuple[str | None, Decimal, Decimal]], fill: Fields) -> tuple[str | None, Decimal, Decimal]:
+    """The trade that an activity corrects: the one known under the activity's id, else the one most like it."""
+    qty, price = _numbers(fill)
+
+    def likeness(trade: tuple[str | None, Decimal, Decimal]) -> tuple[bool, bool, bool]:
+        return (trade[0] or "").partition("/")[0] == fill["execution_id"], trade[1] == qty, trade[2] == price
+
+    return max(gone, key=likeness)
+
+
+def _new_name(fill: Fields, known_ids: set[str]) -> str:
+    """How the ledger calls an execution: by its activity's id, with its numbers where an earlier version has that.
+
+    Numbers that come back after they were taken back are a version of their own.
+    """
+    qty, price = _numbers(fill)
+    name = str(fill["execution_id"])
+    version = f"{name}/{plain(qty)}@{plain(price)}"
+    names = chain((name, version), (f"{version}/{number}" for number in count(2)))
+    return next(one for one in names if one not in known_ids)
+
+
+def _numbers(fill: Fields) -> Numbers:
+    return decimal_of(fill["qty"]), decimal_of(fill["price"])
+
+
+def _revision(name: str, order: Fields, fields: Fields) -> Fields:
+    event = {"event": name, "order_id": order["order_id"], "ts": order["ts"], **fields, "source": "rest"}
+    kept = {name: value for name, value in event.items() if value is not None}
+    return {
+        **kept,
+        "event_id": digest(
+            [
+                name,
+                order["order_id"],
+                fields.get("previous_execution_id"),
+                fields.get("qty"),
+                fields.get("price"),
+                fields.get("execution_id"),
+            ]
+        ),
+    }

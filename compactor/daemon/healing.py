@@ -1,0 +1,232 @@
+"""Reconciles all accounts, in a thread of its own: at the start, after every new connection, and every few minutes.
+
+What a reconcile does is for `jobs.reconciling`. The rule that surprises: no clock tells that a stream is mute. On one
+and the same connection a reconcile has nothing to append, since the stream has told it all; if it has something, the
+stream has not, and is connected anew.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+from compactor.broker.budget import Budget
+from compactor.broker.credentials import BadCredentials
+from compactor.broker.differences import Difference
+from compactor.broker.rest import BrokerError
+from compactor.broker.stream import REFUSALS_MAX
+from compactor.daemon.health import Health
+from compactor.daemon.link import Link
+from compactor.daemon.notices import Log
+from compactor.jobs.reconciling import QUIET_SECONDS, Reconciled
+from compactor.jobs.turns import ReconcileBusy
+
+START_SECONDS = 5.0
+"""How long the first reconcile waits for the streams, so that one is enough for both."""
+STEP_SECONDS = 1.0
+APART_SECONDS = 1.0
+BUSY_SECONDS = 2.0
+RETRY_SECONDS_MIN = 15.0
+SETTLING_TURNS_MAX = 3
+"""How often in a row a reconcile is followed by another one at once, for orders that were not quiet yet."""
+
+
+class Reconciles(Protocol):
+    """What reconciles; `jobs.reconciling.Reconciler` is one."""
+
+    def run(self) -> Reconciled: ...
+
+    def home_of(self, order_id: str) -> str | None: ...
+
+
+class Healing:
+    """The reconciles of all accounts. `on_end` is told of keys that the broker refuses."""
+
+    def __init__(
+        self,
+        links: Mapping[str, Link],
+        reconciler: Reconciles,
+        budgets: Mapping[str, Budget],
+        health: Health,
+        log: Log,
+        *,
+        on_end: Callable[[BadCredentials], None],
+        reconcile_seconds: int,
+        quiet_seconds: int = QUIET_SECONDS,
+    ) -> None:
+        self._links = links
+        self._reconciler = reconciler
+        self._budgets = budgets
+        self._health = health
+        self._log = log
+        self._on_end = on_end
+        self._reconcile_seconds = reconcile_seconds
+        self._quiet_seconds = quiet_seconds
+        self._stopping = threading.Event()
+        self._wanted = threading.Event()
+        self._healed: dict[str, int] = {}
+        """The connection on which each account was reconciled last."""
+        self._excused: dict[str, set[str]] = {}
+        """Orders that were not quiet when a new connection was reconciled: they were not the stream's to tell."""
+        self._differences: list[Difference] = []
+        """What the last reconcile could not put right: each is told once, and not every five minutes."""
+        self._refusals: dict[str, int] = {}
+        self._settling = 0
+        self._failures = 0
+        self._thread = threading.Thread(target=self._run, name="reconcile", daemon=True)
+
+    def start(self) -> None:
+        """Begin to reconcile."""
+        self._thread.start()
+
+    def want(self) -> None:
+        """Reconcile soon: something may be missing."""
+        self._wanted.set()
+
+    def stop(self) -> None:
+        """Begin to end; returns at once."""
+        self._stopping.set()
+        self._wanted.set()
+
+    def join(self, deadline: float) -> bool:
+        """Wait for the end until the monotonic `deadline`; whether it has come. One that still waits for the broker has
+        written nothing, and may be left behind."""
+        self._thread.join(max(0.0, deadline - time.monotonic()))
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        due = time.monotonic() + START_SECONDS
+        not_before = 0.0
+        while True:
+            is_wanted = self._wanted.wait(min(STEP_SECONDS, max(0.0, due - time.monotonic())))
+            # A connection that breaks again and again is no reason to ask the broker as often.
+            self._stopping.wait(max(0.0, not_before - time.monotonic()) if is_wanted else 0.0)
+            if self._stopping.is_set():
+                return
+            self._step()
+            if is_wanted or time.monotonic() >= due:
+                self._wanted.clear()
+                due = time.monotonic() + self._heal_whatever_comes()
+                not_before = time.monotonic() + APART_SECONDS
+
+    def _step(self) -> None:
+        for name, link in self._links.items():
+            self._health.update_account(name, requests_used=self._budgets[name].used)
+            try:
+                link.retry()
+            except Exception as error:
+                self._log.exception("append_failed", account=name, reason=str(error))
+
+    def _heal_whatever_comes(self) -> float:
+        """A bug, or a disk that takes no note of what was done, must not end the reconciles."""
+        try:
+            return self._heal()
+        except Exception as error:
+            self._log.exception("reconcile_failed", reason=str(error))
+            return self._fail(dict.fromkeys(self._links, error))
+
+    def _heal(self) -> float:
+        """Close the gaps there are, and reconcile; in how many seconds to do it again."""
+        connections = {name: link.connection for name, link in self._links.items()}
+        started = time.time()
+        try:
+            for name, link in self._links.items():
+                if connections[name] != self._healed.get(name):
+                    link.close_gap()
+            done = self._reconciler.run()
+        except ReconcileBusy as error:
+            for name in self._links:
+                self._health.update_account(name, reconcile_reason=str(error))
+            return BUSY_SECONDS
+        except (BrokerError, BadCredentials) as error:
+            return self._fail(dict.fromkeys(self._links, error))
+        self._tell(done)
+        failed: dict[str, Exception] = {**done.errors}
+        if done.failed:
+            reasons = [f"{one.team_id}: {one.error.message}" for one in done.failed if one.error is not None]
+            failed = dict.fromkeys(self._links, LedgersFailed("; ".join(reasons)[:1000])) | failed
+        self._succeed(done, connections, started, failed)
+        if failed:
+            return self._fail(failed)
+        self._failures = 0
+        if done.waiting and self._settling < SETTLING_TURNS_MAX:
+            self._settling += 1
+            return float(min(self._quiet_seconds + 1, self._reconcile_seconds))
+        self._settling = 0
+        return float(self._reconcile_seconds)
+
+    def _fail(self, failed: Mapping[str, Exception]) -> float:
+        self._failures += 1
+        for name, error in failed.items():
+            self._health.update_account(name, reconcile_reason=str(error) or type(error).__name__)
+            self._health.add_to_account(name, reconcile_failures=1)
+            if isinstance(error, BadCredentials):
+                self._note_refusal(name, error)
+        seconds = min(self._reconcile_seconds, RETRY_SECONDS_MIN * 2 ** min(self._failures - 1, 8))
+        reasons = {name: str(error) for name, error in failed.items()}
+        self._log.warning("reconcile_failed", reasons=reasons, again_in_seconds=round(seconds))
+        return float(seconds * random.uniform(0.8, 1.0))
+
+    def _note_refusal(self, name: str, error: BadCredentials) -> None:
+        """Keys that never worked end it; those that did may be refused now and then while a broker is restarted."""
+        self._log.error("credentials_refused", account=name, reason=str(error))
+        self._refusals[name] = self._refusals.get(name, 0) + 1
+        if not self._health.accounts[name].reconciles or self._refusals[name] >= REFUSALS_MAX:
+            self._on_end(error)
+
+    def _succeed(
+        self, done: Reconciled, connections: Mapping[str, int], started: float, failed: Mapping[str, Exception]
+    ) -> None:
+        events = [event for team in done.teams for event in team.events]
+        untold = {str(event["order_id"]) for event in events if _is_streamed(event)}
+        for name in self._links.keys() - failed.keys():
+            self._health.update_account(
+                name, last_reconcile_at=started, reconcile_reason=None, differences=len(done.problems)
+            )
+            self._health.add_to_account(name, reconciles=1)
+            self._refusals.pop(name, None)
+            is_mute = False
+            if self._healed.get(name) == connections[name]:
+                is_mute = self._find_mute(name, untold, connections[name])
+                self._excused[name].intersection_update(done.waiting)
+            else:
+                self._excused[name] = set(done.waiting)
+            self._healed[name] = connections[name]
+            if not done.waiting and not is_mute:
+                self._links[name].note_known(started)
+
+    def _find_mute(self, name: str, untold: set[str], connection: int) -> bool:
+        """Connect a stream anew that has not told what was to be told since it was reconciled last."""
+        link = self._links[name]
+        own = {one for one in untold if len(self._links) == 1 or self._reconciler.home_of(one) == name}
+        own -= self._excused[name]
+        self._health.add_to_account(name, untold_orders=len(own))
+        is_mute = bool(own) and connection == link.connection and connection > 0
+        if is_mute:
+            self._health.add_to_account(name, mute=1)
+            self._log.warning("stream_mute", account=name, orders=len(own), example=min(own))
+            link.reconnect("it did not tell what a reconcile has found")
+        return is_mute
+
+    def _tell(self, done: Reconciled) -> None:
+        self._log.info(
+            "reconcile_finished", orders=done.orders, events=done.events, waiting=len(done.waiting),
+            differences=len(done.problems), requests=done.requests, elapsed_ms=done.elapsed_ms,
+        )  # fmt: skip
+        for one in done.problems:
+            if one not in self._differences:
+                self._log.warning("difference_found", order_id=one.order_id, kind=one.kind, detail=one.detail)
+        self._differences = done.problems
+
+
+def _is_streamed(event: Mapping[str, Any]) -> bool:
+    """Whether a stream that works would have told this. The end of a bracket's leg that has no fill it may not."""
+    is_leg = event.get("parent_order_id") is not None
+    return not is_leg or str(event.get("filled_qty") or "0").strip("0.") != ""
+
+
+class LedgersFailed(Exception):
+    """Ledgers could not be read or written while reconciling."""

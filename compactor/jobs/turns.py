@@ -1,0 +1,58 @@
+"""Waits for its turn where several processes work on one data directory: reconciling, assigning, the daemon's passes.
+
+Whoever changes which ledger an order is in holds the data directory's turn, so that no two of them plan from a view
+that the other one is changing. The rule that surprises: appending needs no turn, so streams and applications never
+wait.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from compactor.ledger import Compaction, Ledger, LockHeld
+from compactor.ledger.files import Files
+
+DIRECTORY = ".compactor"
+LOCK = "reconcile.lock"
+_TRIES = 100
+_PAUSE_SECONDS = 0.05
+
+
+class ReconcileBusy(Exception):
+    """Another process reconciles this data directory, or assigns orders in it, at this moment."""
+
+
+@contextmanager
+def turn(data: Path, wait_seconds: float = 0.0) -> Iterator[None]:
+    """Hold the data directory's turn; waits for so long at most. Raises ReconcileBusy, which names the holder."""
+    files, path = Files(), data / DIRECTORY / LOCK
+    files.make_directory(path.parent)
+    until = time.monotonic() + wait_seconds
+    while (descriptor := files.lock(path)) is None:
+        if time.monotonic() >= until:
+            holder = (files.read(path) or b"").decode(errors="replace").strip() or "unknown"
+            raise ReconcileBusy(
+                f"{path}: process {holder} reconciles {data} or assigns orders in it; wait for it, or end it"
+            )
+        time.sleep(_PAUSE_SECONDS)
+    try:
+        yield
+    finally:
+        files.unlock(descriptor)
+
+
+def compact_in_turn(ledger: Ledger) -> Compaction | None:
+    """Compact, or wait until another process, most often the daemon, has done it; None then. Raises LedgerError."""
+    for attempt in range(_TRIES):
+        try:
+            return ledger.compact()
+        except LockHeld:
+            if attempt == _TRIES - 1:
+                raise
+            if ledger.status().lag_bytes == 0:
+                return None
+            time.sleep(_PAUSE_SECONDS)
+    raise AssertionError("the last attempt returns or raises")

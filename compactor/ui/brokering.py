@@ -1,0 +1,284 @@
+"""The commands that talk to the broker when asked to, reconcile and cancel; and assign, which says whose an order is.
+
+What they do is in `jobs.reconciling`, `broker.placing` and `jobs.assigning`. The rule that surprises: keys that are
+missing or refused are exit code 4, because a service manager must not answer that with a new start.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from compactor.ui.live import BAD_CREDENTIALS, CredentialsRefused
+from compactor.ui.options import config_option, configuration, data_argument, data_option, json_option, team_option
+
+if TYPE_CHECKING:
+    from compactor.broker.budget import Budget
+    from compactor.jobs.accounts import Account
+    from compactor.jobs.configuration import Configuration
+    from compactor.jobs.reconciling import Reconciled, Reconciler
+
+
+@contextmanager
+def broker_messages() -> Iterator[None]:
+    """Failures of the broker, and of whose turn it is, as messages."""
+    from compactor.broker.credentials import BadCredentials
+    from compactor.broker.rest import BrokerError
+    from compactor.jobs.turns import ReconcileBusy
+
+    try:
+        yield
+    except BadCredentials as error:
+        raise CredentialsRefused(str(error)) from None
+    except (BrokerError, ReconcileBusy) as error:
+        raise click.ClickException(str(error)) from None
+
+
+def accounts_of(found: Configuration, wanted: str | None = None) -> list[Account]:
+    """The accounts of the configuration with their keys, or the one that was asked for."""
+    from compactor.broker.credentials import BadCredentials
+    from compactor.jobs.accounts import DEFAULT, find_accounts
+
+    settings = found.settings.accounts
+    names = [one.name for one in settings] or [DEFAULT]
+    if wanted is not None and wanted not in names:
+        raise click.UsageError(f"no account {wanted!r}: expected one of {', '.join(names)}, as the settings name them")
+    try:
+        return find_accounts([one for one in settings if wanted in (None, one.name)], os.environ)
+    except BadCredentials as error:
+        raise CredentialsRefused(str(error)) from None
+
+
+@click.command(short_help="Heal the ledgers against the broker.")
+@data_argument
+@config_option
+@click.option("--once", is_flag=True, help="Once, and no more: for cron. Without it every 5 minutes, until Ctrl-C.")
+@click.option("--dry-run", is_flag=True, help="Once; append nothing, and show what would be.")
+@click.option("--reconcile-seconds", metavar="N", type=click.IntRange(10, 86_400), help="How often; default: 300.")
+@json_option
+def reconcile(
+    data: Path, config: Path | None, once: bool, dry_run: bool, reconcile_seconds: int | None, as_json: bool
+) -> None:
+    """Ask the broker how its orders stand, and append to the ledgers of DIR whatever they lack.
+
+    Orders that nobody knew are adopted; open orders that the broker does not list are asked for one by one. An order to
+    which something happened in the last 10 seconds is left for later; with --once it is waited for. Keys come from the
+    environment: ALPACA_API_KEY and ALPACA_SECRET_KEY, or APCA_API_KEY_ID and APCA_API_SECRET_KEY. Exit code 1 when the
+    broker could not be asked or a ledger not be written, 4 when there are no keys or the broker refuses them.
+
+    \b
+    Example:
+      compactor reconcile data --dry-run
+      compactor reconcile data --once --json
+    """
+    found = configuration(data, config, {"reconcile_seconds": reconcile_seconds})
+    reconciler = _reconciler(data, found)
+    if once or dry_run:
+        with broker_messages():
+            done = reconciler.run(dry_run=dry_run, settle=once and not dry_run)
+        _show(done, as_json)
+        _exit(done)
+        return
+    while True:
+        started = time.monotonic()
+        try:
+            with broker_messages():
+                done = reconciler.run()
+            _show(done, as_json)
+            _name_failures(done)
+        except CredentialsRefused:
+            raise
+        except click.ClickException as failure:
+            failure.show()
+        sys.stdout.flush()
+        time.sleep(max(1.0, found.settings.reconcile_seconds - (time.monotonic() - started)))
+
+
+def _reconciler(data: Path, found: Configuration) -> Reconciler:
+    from compactor.broker.rest import Broker
+    from compactor.jobs.asking import Asked
+    from compactor.jobs.reconciling import Reconciler
+
+    asked = [
+        Asked(one.name, Broker(one.credentials, budget=_budget(found)), one.team, tuple(one.patterns))
+        for one in accounts_of(found)
+    ]
+    return Reconciler(data, asked)
+
+
+def _budget(found: Configuration) -> Budget:
+    from compactor.broker.budget import Budget
+
+    return Budget(found.settings.requests_per_minute)
+
+
+_COLUMNS = ("team_id", "order_id", "event", "order_status", "symbol", "side", "qty", "price", "filled_qty", "ts")
+
+
+def _show(done: Reconciled, as_json: bool) -> None:
+    from compactor.ui.output import columns, name_lines, show_json, show_table
+
+    rows = [
+        {"team_id": team.team_id, **{name: value for name, value in event.items() if name != "raw"}}
+        for team in done.teams
+        if team.error is None
+        for event in team.events
+    ]
+    if as_json:
+        show_json(rows)
+        show_json({"difference": one.kind, "order_id": one.order_id, "detail": one.detail} for one in done.problems)
+        show_json({"waiting": order_id} for order_id in done.waiting)
+        summary = {name: getattr(done, name) for name in ("dry_run", "orders", "events", "requests", "elapsed_ms")}
+        show_json([{**summary, "differences": len(done.problems), "waiting": len(done.waiting)}])
+        return
+    show_table(columns(*_COLUMNS, numbers=("qty", "price", "filled_qty")), rows)
+    sys.stdout.flush()
+    would = "would be appended" if done.dry_run else "appended"
+    click.echo(f"{done.orders} orders compared, {done.events} events {would}, {done.requests} requests.", err=True)
+    if done.waiting:
+        click.echo(f"{len(done.waiting)} orders were not quiet yet; the next run sees to them.", err=True)
+    name_lines([f"{one.order_id or 'an answer'}: {one.kind}: {one.detail}" for one in done.problems])
+
+
+def _name_failures(done: Reconciled) -> None:
+    for name, error in done.errors.items():
+        click.echo(f"account {name}: {error}", err=True)
+    for team in done.failed:
+        assert team.error is not None
+        click.echo(f"{team.team_id}: {team.error.message}", err=True)
+
+
+def _exit(done: Reconciled) -> None:
+    from compactor.broker.credentials import BadCredentials
+
+    _name_failures(done)
+    if any(isinstance(error, BadCredentials) for error in done.errors.values()):
+        raise click.exceptions.Exit(BAD_CREDENTIALS)
+    if done.errors or done.failed:
+        raise click.exceptions.Exit(1)
+
+
+@click.command(short_help="Say whose an order is: it moves to that team's ledger.")
+@click.argument("order_id")
+@click.argument("team")
+@data_option
+@json_option
+def assign(order_id: str, team: str, data: Path, as_json: bool) -> None:
+    """Move an order, its trades and its legs to the ledger of TEAM.
+
+    Its events are copied there, and the old ledger is told that it has left: its trades are taken back there by lines
+    of their own. Whatever stops it, the same command completes it; and it can be moved back in the same way.
+
+    \b
+    Example:
+      compactor show pending --team unassigned
+      compactor assign 61e69015-8549-4bfd-b9c3-01e75843f47d alice
+    """
+    from compactor.jobs.assigning import CannotAssign
+    from compactor.jobs.assigning import assign as move
+    from compactor.ui.output import show_json
+
+    with broker_messages():
+        try:
+            done = move(data, order_id, team)
+        except CannotAssign as error:
+            raise click.ClickException(str(error)) from None
+    if as_json:
+        show_json([done])
+    elif not done.from_teams and not done.events:
+        click.echo(f"{order_id} is in the ledger of {team} already.", err=True)
+    else:
+        legs = f" with {len(done.orders) - 1} legs" if len(done.orders) > 1 else ""
+        came = f"from {', '.join(sorted(set(done.from_teams)))}" if done.from_teams else "which had it in part"
+        click.echo(f"{order_id}{legs}: {done.events} events copied to {team}, {came}.")
+
+
+@click.command(short_help="Ask the broker to cancel an order, or all of a team's.")
+@click.argument("order_id", required=False)
+@click.option("--all", "every", is_flag=True, help="Every open order of --team.")
+@team_option("The team whose open orders are canceled with --all.")
+@click.option("--account", metavar="NAME", help="The account that the orders are in; default: every one is tried.")
+@click.option("--yes", is_flag=True, help="Do not ask first.")
+@data_option
+@config_option
+@json_option
+def cancel(
+    order_id: str | None,
+    every: bool,
+    team: str | None,
+    account: str | None,
+    yes: bool,
+    data: Path,
+    config: Path | None,
+    as_json: bool,
+) -> None:
+    """Ask the broker to cancel an order, or every open order of a team, after asking you.
+
+    An order is open until the broker says that it is canceled; a fill can still win. What the broker says right after
+    the request is in the log when this returns. Exit code 1 when one could not be canceled; the others are.
+
+    \b
+    Example:
+      compactor cancel 61e69015-8549-4bfd-b9c3-01e75843f47d
+      compactor cancel --all --team alice
+    """
+    if (order_id is None) == (not every) or (every and team is None):
+        raise click.UsageError("expected an ORDER_ID, or --all with --team T; found neither or both")
+    orders = _open_orders(data, team) if every else [order_id or ""]
+    if not orders:
+        click.echo(f"{team} has no open orders as of the last compact.", err=True)
+        return
+    accounts = accounts_of(configuration(data, config, {}), account)
+    kinds = sorted({"paper" if one.credentials.paper else "REAL MONEY" for one in accounts})
+    if not yes:
+        what = f"{len(orders)} open orders of {team}" if every else f"order {orders[0]}"
+        click.confirm(f"Cancel {what} ({' and '.join(kinds)})?", abort=True, err=True)
+    results = list(_cancel_each(data, accounts, orders))
+    if as_json:
+        from compactor.ui.output import show_json
+
+        show_json(results)
+    for one in results:
+        if not as_json and one["error"] is None:
+            click.echo(f"{one['order_id']}: cancel requested")
+        elif one["error"] is not None:
+            click.echo(f"{one['order_id']}: {one['error']}", err=True)
+    if any(one["error"] is not None for one in results):
+        raise click.exceptions.Exit(1)
+
+
+def _open_orders(data: Path, team: str | None) -> list[str]:
+    """The open orders of a team, without those that are canceled with their parent."""
+    from compactor.jobs.reporting import rows_of
+
+    rows = list(rows_of(data, "pending", team=team))
+    ids = {row["order_id"] for row in rows}
+    return [row["order_id"] for row in rows if row.get("parent_order_id") not in ids]
+
+
+def _cancel_each(data: Path, accounts: Sequence[Account], orders: Sequence[str]) -> Iterator[dict[str, Any]]:
+    from compactor.broker.placing import Trader
+    from compactor.broker.rest import BrokerError, NotFound
+
+    traders = [Trader(data, one.credentials) for one in accounts]
+    for order_id in orders:
+        error: str | None = None
+        with broker_messages():
+            for trader in traders:
+                try:
+                    trader.cancel(order_id)
+                    error = None
+                    break
+                except NotFound as missing:
+                    error = str(missing)
+                except BrokerError as failure:
+                    error = str(failure)
+                    break
+        yield {"order_id": order_id, "error": error}

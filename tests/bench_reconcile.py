@@ -1,0 +1,66 @@
+"""Counts the REST requests of a reconcile, and times it: `python -m tests.bench_reconcile --teams 20 --orders 500`.
+
+The broker is the local one, over HTTP and through alpaca-py, so that the time is ours and its, and not the network's.
+The rule that surprises: the first run of an account costs more than the others, since it looks back a week and has all
+to write; it is told apart.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from compactor.broker.budget import Budget
+from compactor.broker.credentials import find_credentials
+from compactor.broker.rest import Broker
+from compactor.jobs.asking import Asked
+from compactor.jobs.reconciling import Reconciler
+from tests.alpaca_server import AlpacaServer
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Print a line for each run: the first one, one with nothing new, and one after some fills that nobody told."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bench_reconcile", description=__doc__)
+    parser.add_argument("--teams", type=int, default=20)
+    parser.add_argument("--orders", type=int, default=500, help="open orders of each team (default 500)")
+    parser.add_argument("--fills", type=int, default=1000, help="fills that no stream has told (default 1000)")
+    chosen = parser.parse_args(arguments)
+    with (
+        tempfile.TemporaryDirectory() as directory,
+        AlpacaServer(rate_limit=None, start="2026-03-02T14:30:00Z", plain=True) as server,
+    ):
+        orders = [
+            server.place(team=f"team{number:02}", type="limit", limit_price="10", time_in_force="gtc").id
+            for _ in range(chosen.orders)
+            for number in range(chosen.teams)
+        ]
+        broker = Broker(find_credentials(server.environment), budget=Budget(1_000_000))
+        reconciler = Reconciler(Path(directory), [Asked("default", broker)], clock=server.clock)
+        server.exchange.clock.advance(3 * 86_400)
+        _run("first run, all is new", reconciler)
+        server.exchange.clock.advance(300)
+        _run("nothing new", reconciler)
+        for order_id in orders[: chosen.fills]:
+            server.fill(order_id, 1)
+        server.exchange.clock.advance(300)
+        _run(f"{chosen.fills} fills that nobody told", reconciler)
+        server.exchange.clock.advance(300)
+        _run("nothing new", reconciler)
+    return 0
+
+
+def _run(what: str, reconciler: Reconciler) -> None:
+    started = time.perf_counter()
+    done = reconciler.run()
+    seconds = time.perf_counter() - started
+    print(
+        f"{what}: {done.requests} requests, {done.orders} orders, {done.events} events, {seconds:.1f} s, "
+        f"{len(done.waiting)} waiting, {len(done.problems)} differences"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,140 @@
+"""Chaos against the real thing: `python -m tests.chaos_live --seconds 60 --seed 0`.
+
+`compactor run` as a process of its own listens to the local Alpaca over its socket while frames get lost and spoiled,
+connections break, hang and fall silent, requests fail, and the process is killed again and again. Then the broker is
+calm, and after `compactor reconcile --once` the same law holds as in `chaos`, which runs thousands of such lives
+without sockets and processes. The rule that surprises: the clock is the real one, so a run takes as long as it says,
+and 15 s more.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from tests.alpaca_server import AlpacaServer, Faults
+from tests.alpaca_server.demo import COMPACTOR
+from tests.alpaca_server.life import Life
+from tests.chaos import QUIET_SECONDS, Run, fast_directory
+from tests.chaos_law import differences
+
+STEP_SECONDS = 0.03
+OPEN_MAX = 60
+
+
+class Follower:
+    """`compactor run`, which is killed and started again."""
+
+    def __init__(self, server: AlpacaServer, data: Path, log: Path) -> None:
+        self._environment = os.environ | server.environment
+        self._command = [*COMPACTOR, "run", str(data), "--reconcile-seconds", "10"]
+        self._log = log.open("ab")
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start the process, which may take its time."""
+        self._process = subprocess.Popen(self._command, env=self._environment, stdout=self._log, stderr=self._log)
+
+    @property
+    def ended(self) -> int | None:
+        """The exit code, if it ended by itself."""
+        assert self._process is not None
+        return self._process.poll()
+
+    def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
+        """End it, and wait until it has ended."""
+        assert self._process is not None
+        self._process.send_signal(number)
+        self._process.wait(30)
+
+
+def run(seed: int, seconds: float, data: Path) -> Run:
+    """One run, and whether the law holds after it."""
+    done, rng = Run(seed), random.Random(f"live chaos {seed}")
+    with AlpacaServer(seed, faults=_faults(seed), rate_limit=None, replay=rng.random() < 0.5, dead_seconds=3) as server:
+        follower = Follower(server, data, data.parent / "run.log")
+        follower.start()
+        # Revisions are for `chaos`: a reconcile that looks for them looks back over a day, which takes one here.
+        life = Life(server.exchange, seed, revisions=False, open_max=OPEN_MAX)
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            life.step()
+            time.sleep(STEP_SECONDS)
+            if follower.ended is not None:
+                done.broken.append(f"compactor run ended by itself with exit code {follower.ended}")
+                break
+            if rng.random() < STEP_SECONDS / 8:
+                follower.kill()
+                follower.start()
+                done.counts["kills"] += 1
+        done.counts["connections"] += server.stream.opened
+        _end(server, follower, data, done)
+    return done
+
+
+def _faults(seed: int) -> Faults:
+    faults = Faults.wild(seed, share=0.1)
+    faults.disconnect, faults.half_open, faults.mute = 0.02, 0.004, 0.01
+    faults.hang_seconds = 2.0
+    faults.rate_limited = 0.0  # It is answered by a pause of up to a minute.
+    return faults
+
+
+def _end(server: AlpacaServer, follower: Follower, data: Path, done: Run) -> None:
+    server.calm()
+    time.sleep(QUIET_SECONDS + 2)
+    if follower.ended is None:
+        follower.kill(signal.SIGTERM)
+    _reconcile(server, data, done)
+    done.broken += differences(server.truth(), data, set())
+    before = _sizes(data)
+    _reconcile(server, data, done)
+    if before != _sizes(data):
+        done.broken.append("a second reconcile appends")
+    done.counts["messages told"] += len(server.account.told)
+    done.counts["orders"] += len(server.truth().orders)
+    done.counts["executions"] += sum(map(len, server.truth().fills.values()))
+
+
+def _reconcile(server: AlpacaServer, data: Path, done: Run) -> None:
+    command = [*COMPACTOR, "reconcile", str(data), "--once", "--json"]
+    said = subprocess.run(
+        command, env=os.environ | server.environment, capture_output=True, text=True, timeout=120, check=False
+    )
+    if said.returncode != 0:
+        done.broken.append(f"compactor reconcile --once: exit code {said.returncode}: {said.stderr.strip()[:300]}")
+
+
+def _sizes(data: Path) -> dict[str, int]:
+    return {str(path): path.stat().st_size for path in data.glob("team/*/events.jsonl")}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one seed after the other; exit code 1 where one breaks the law."""
+    parser = argparse.ArgumentParser(prog="python -m tests.chaos_live", description=__doc__)
+    parser.add_argument("--seconds", type=float, default=60, help="how long each run trades (default 60)")
+    parser.add_argument("--seed", type=int, default=0, help="of the first run (default 0)")
+    parser.add_argument("--runs", type=int, default=1, help="how many (default 1)")
+    chosen = parser.parse_args(arguments)
+    bad = 0
+    for seed in range(chosen.seed, chosen.seed + chosen.runs):
+        with tempfile.TemporaryDirectory(prefix="chaos-live-", dir=fast_directory()) as directory:
+            data = Path(directory) / "data"
+            data.mkdir()
+            done = run(seed, chosen.seconds, data)
+            bad += bool(done.broken)
+            print(f"seed {seed}: {'bad' if done.broken else 'good'}, {dict(done.counts)}", *done.broken, sep="\n  ")
+            if done.broken:
+                print("  " + (data.parent / "run.log").read_text()[-3000:].replace("\n", "\n  "))
+    return 1 if bad else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

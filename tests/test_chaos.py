@@ -1,0 +1,187 @@
+"""The law of the live ledger on a sample of seeds, what chaos has found, and that the law can be broken at all."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from tests import chaos
+from tests.alpaca_server import AlpacaServer
+from tests.chaos import Side
+from tests.chaos_law import differences, read_fills, read_rows
+
+LEGS = [
+    {"symbol": "AAPL260320P00200000", "side": "buy", "ratio_qty": "1"},
+    {"symbol": "AAPL260320C00250000", "side": "sell", "ratio_qty": "2"},
+]
+
+
+@pytest.fixture
+def server() -> Iterator[AlpacaServer]:
+    with AlpacaServer(seed=7, start=chaos.START, rate_limit=None, plain=True) as server:
+        yield server
+
+
+@pytest.mark.parametrize("seed", range(24))
+def test_after_any_faults_one_quiet_reconcile_makes_ours_the_brokers(seed: int) -> None:
+    """The law: open orders and trades are the broker's, exactly, and a second reconcile appends nothing."""
+    with tempfile.TemporaryDirectory(dir=chaos.fast_directory()) as directory:
+        assert [] == chaos.run(seed, Path(directory)).broken
+
+
+def frames_of(server: AlpacaServer) -> list[bytes]:
+    """What the broker has told so far, as frames."""
+    encode = server.account.writer.encode
+    return [encode({"stream": "trade_updates", "data": update}) for _, update in server.account.told]
+
+
+def settle(server: AlpacaServer, side: Side) -> int:
+    """Let all be quiet, and reconcile; how many events that appended."""
+    server.exchange.clock.advance(chaos.QUIET_SECONDS + 1)
+    done = side.reconcile()
+    assert done is not None
+    return done.events
+
+
+def test_a_leg_whose_last_fills_nobody_told_is_not_opened(server: AlpacaServer, data: Path) -> None:
+    """4.10: of a leg only the parent's fills are known; a partial fill out of a reconcile must not leave it open."""
+    side = Side(data, server)
+    order = server.place("", qty=4, team="alpha", type="limit", limit_price="0.6", order_class="mleg", legs=LEGS)
+    for quantity in (1, 1, None):
+        server.fill(order.id, quantity)
+    first, _unheard, last = frames_of(server)[-3:]
+    side.writer.store([first, last])
+    settle(server, side)
+    assert {} == read_rows(data)
+    assert [] == list(differences(server.truth(), data, set()))
+    assert 0 == settle(server, side)
+
+
+def test_legs_belong_to_the_team_of_a_parent_that_cannot_be_read(server: AlpacaServer, data: Path) -> None:
+    """A parent's name says whose its legs are, also in a message that is no update of the parent."""
+    side = Side(data, server)
+    order = server.place("", qty=4, team="alpha", type="limit", limit_price="0.6", order_class="mleg", legs=LEGS)
+    spoiled = [frame.replace(b'"event":', b'"evnt":') for frame in frames_of(server)]
+    server.fill(order.id)
+    side.writer.store([*spoiled, frames_of(server)[-1]])
+    settle(server, side)
+    assert {"alpha"} == {team for fills in read_fills(data).values() for team, _, _ in fills}
+    assert [] == list(differences(server.truth(), data, set()))
+
+
+def test_a_replayed_fill_of_an_unknown_leg_waits_for_the_reconcile(data: Path) -> None:
+    """An activity does not say whose leg its order is: written at once it would stand in two ledgers."""
+    with AlpacaServer(seed=7, start=chaos.START, rate_limit=None, replay="activities") as server:
+        side = Side(data, server)
+        order = server.place("", qty=4, team="alpha", type="limit", limit_price="0.6", order_class="mleg", legs=LEGS)
+        server.fill(order.id)
+        assert 2 == side.gaps.close().messages
+        assert {} == read_fills(data)
+        side.writer.store(frames_of(server))
+        settle(server, side)
+        assert [] == list(differences(server.truth(), data, set()))
+
+
+def test_a_correction_is_of_the_execution_that_its_activity_names(server: AlpacaServer, data: Path) -> None:
+    """Of two executions of one size one is busted and one corrected, unheard: the id tells which, also once heard."""
+    side = Side(data, server)
+    order = server.place("AAPL", "buy", 10, team="alpha", type="limit", limit_price="191.50")
+    first = server.fill(order.id, 5, "191.50")
+    side.writer.store(frames_of(server))
+    second = server.fill(order.id, 5, "191.12")
+    settle(server, side)
+    assert first is not None and second is not None
+    side.writer.store(frames_of(server))
+    server.bust(first.id)
+    server.correct(second.id, 5, "191.13")
+    server.exchange.clock.advance(chaos.DAY_SECONDS)
+    assert 2 == settle(server, side)
+    assert [] == list(differences(server.truth(), data, set()))
+    side.writer.store(frames_of(server))
+    server.exchange.clock.advance(chaos.DAY_SECONDS)
+    settle(server, side)
+    assert [] == list(differences(server.truth(), data, set()))
+    server.exchange.clock.advance(chaos.DAY_SECONDS)
+    assert 0 == settle(server, side)
+
+
+def test_what_was_inferred_gives_way_to_executions_however_old(server: AlpacaServer, data: Path) -> None:
+    """4.8: a spoiled frame makes one trade of four executions, the first of them older than any list goes back."""
+    side = Side(data, server)
+    order = server.place("AAPL", "buy", 10, team="alpha", type="limit", limit_price="191.50")
+    server.fill(order.id, 3, "191.50")
+    server.fill(order.id, 2, "191.45")
+    server.exchange.clock.advance(3600)
+    server.fill(order.id, 2, "191.40")
+    waits = side.reconcile()
+    assert waits is not None and [order.id] == waits.waiting
+    server.exchange.clock.advance(3600)
+    server.fill(order.id, 1, "191.30")
+    side.writer.store([frames_of(server)[-1].replace(b'"price":', b'"prise":')])
+    settle(server, side)
+    assert [] == list(differences(server.truth(), data, set()))
+    assert 0 == settle(server, side)
+
+
+def test_an_order_that_replaced_an_unknown_one_is_nobodys(server: AlpacaServer, data: Path) -> None:
+    """Only the order before it names the team, and of that one nothing was heard: it is in `unassigned`."""
+    side = Side(data, server)
+    old = server.place(team="alpha", type="limit", limit_price="10")
+    server.replace(old.id, limit_price="11")
+    side.writer.store(frames_of(server)[-1:])
+    settle(server, side)
+    assert ["unassigned"] == [row["team_id"] for rows in read_rows(data).values() for row in rows]
+    assert [] == list(differences(server.truth(), data, set()))
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "found"),
+    [
+        ("pending_orders.jsonl", None, "is open at the broker (new), and nowhere here"),
+        ("pending_orders.jsonl", {"status": "accepted"}, "status is 'accepted', at the broker 'new'"),
+        ("pending_orders.jsonl", {"limit_price": "181.51"}, "limit_price is '181.51', at the broker '181.50'"),
+        ("pending_orders.jsonl", {"team_id": "bravo"}, "is open in the ledgers of ['bravo'], and is alpha's"),
+        ("trades.jsonl", None, "trades are none, at the broker 1 x 4 at 181.36 (alpha)"),
+        ("trades.jsonl", {"quantity": "4.000000001"}, "trades are 1 x 4.000000001 at 181.36 (alpha)"),
+        ("trades.jsonl", {"execution_price": "181.37"}, "trades are 1 x 4 at 181.37 (alpha)"),
+    ],
+)
+def test_the_law_can_be_broken(
+    server: AlpacaServer, data: Path, name: str, damage: dict[str, Any] | None, found: str
+) -> None:
+    """A row or a trade that is gone, or differs in its last digit, is told apart from the broker's."""
+    side = Side(data, server)
+    server.place(team="alpha", type="limit", limit_price="181.50")
+    filled = server.place(team="alpha", qty=4)
+    server.fill(filled.id, price="181.36")
+    settle(server, side)
+    assert [] == list(differences(server.truth(), data, set()))
+    path = data / "team" / "alpha" / name
+    [line] = path.read_bytes().splitlines()
+    path.write_bytes(b"" if damage is None else msgspec.json.encode(msgspec.json.decode(line) | damage) + b"\n")
+    [difference] = differences(server.truth(), data, set())
+    assert found in difference
+
+
+def test_an_order_that_is_open_here_alone_is_a_difference(server: AlpacaServer, data: Path) -> None:
+    """A ghost row is told, with what the broker says of the order."""
+    side = Side(data, server)
+    order = server.place(team="alpha")
+    settle(server, side)
+    server.cancel(order.id)
+    assert [f"{order.id} is open here, and canceled at the broker"] == list(differences(server.truth(), data, set()))
+
+
+def test_a_bad_run_prints_what_replays_it(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The seed, what is broken, and the command; exit code 1."""
+    monkeypatch.setattr(chaos, "run", lambda seed, *_: chaos.Run(seed, ["it is broken"] if seed == 41 else []))
+    assert 1 == chaos.main(["--runs", "2", "--seed", "40", "--steps", "5"])
+    said = capsys.readouterr().out
+    assert "seed 41 breaks the law:\n  it is broken" in said
+    assert "python -m tests.chaos --runs 1 --seed 41 --steps 5" in said
+    assert "2 runs from seed 40" in said and "1 bad" in said

@@ -1,0 +1,222 @@
+"""What a reconcile plans, from the broker's words and what a ledger knows: pure, so that each case is a line or two."""
+
+from __future__ import annotations
+
+from collections import Counter
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from compactor.broker.differences import Known
+from compactor.broker.reconcile import Answers, Plan, plan_reconcile
+
+NOW = "2026-03-02T16:00:00Z"
+PLACED = "2026-03-02T15:00:00Z"
+
+
+def order(order_id: str = "o1", **fields: Any) -> dict[str, Any]:
+    """An open order of 10 as REST returns it."""
+    told = {"id": order_id, "client_order_id": "alpha:1", "symbol": "SPY", "side": "buy", "qty": "10", "status": "new"}
+    times = {"created_at": PLACED, "submitted_at": PLACED, "updated_at": PLACED}
+    return {**told, "filled_qty": "0", "filled_avg_price": None, "time_in_force": "day", **times, **fields}
+
+
+def activity(number: int, qty: str, price: str, cum_qty: str | None = None, **fields: Any) -> dict[str, Any]:
+    told = {"activity_type": "FILL", "type": "partial_fill", "id": f"a-{number}", "order_id": "o1", "symbol": "SPY"}
+    at = {"transaction_time": f"2026-03-02T15:0{number}:00Z", "side": "buy", "qty": qty, "price": price}
+    return {**told, **at, "cum_qty": cum_qty, **fields}
+
+
+def known(*fills: tuple[str | None, str, str], row: dict[str, Any] | None = None, **fields: Any) -> Known:
+    """What team alpha's ledger knows of an order: its executions by id, quantity and price; open unless `row` is {}."""
+    found = Known("alpha", **fields)
+    for number, (execution_id, qty, price) in enumerate(fills):
+        numbers = Decimal(qty), Decimal(price)
+        found.filled += numbers[0]
+        found.value += numbers[0] * numbers[1]
+        found.standing[f"t-{number}"] = (execution_id, *numbers)
+        found.numbers += Counter([numbers])
+        found.executions |= {execution_id} if execution_id is not None else set()
+    status = "partially_filled" if fills else "new"
+    terms = {"symbol": "SPY", "side": "buy", "quantity": "10", "time_in_force": "day", "client_order_id": "alpha:1"}
+    found.row = {"order_id": "o1", "status": status, "updated_at": PLACED, **terms} if row is None else row or None
+    return found
+
+
+def plan(orders: list[Any], view: dict[str, Known], activities: Any = (), **more: Any) -> Plan:
+    answers = Answers()
+    answers.take(orders, activities)
+    return plan_reconcile(answers, more.pop("missing", ()), view, NOW, 10, **more)
+
+
+def told(found: Plan) -> list[str]:
+    return [event["event"] for events in found.events.values() for event in events]
+
+
+def problems(found: Plan) -> list[str]:
+    return [one.kind for one in found.problems]
+
+
+def test_where_all_agrees_nothing_is_planned() -> None:
+    """Issue 4, 4: it appends only what changes something."""
+    assert Plan() == plan([order()], {"o1": known()})
+
+
+def test_what_came_and_went_without_a_trade_is_not_adopted() -> None:
+    """An order that nobody here knew and that ended without a fill changes nothing."""
+    assert Plan() == plan([order(status="canceled")], {})
+
+
+def test_an_order_is_watched_until_it_is_quiet() -> None:
+    """Issue 4, 4: 10 seconds without an event, by the broker's clock; a leg is watched by its parent"""
+    legs = [order("leg", status="held", updated_at="2026-03-02T15:59:55Z")]
+    found = plan([order(legs=legs)], {"o1": known()})
+    assert ([], ["leg"], ["o1"]) == (told(found), found.waiting, found.to_watch)
+
+
+def test_an_event_of_ours_counts_as_unrest_too() -> None:
+    """Issue 4, 4: the stream may have told us something that the list does not have yet."""
+    row = {**(known().row or {}), "updated_at": "2026-03-02T15:59:51Z", "status": "accepted"}
+    assert ["o1"] == plan([order()], {"o1": known(row=row)}).waiting
+
+
+@pytest.mark.parametrize(
+    ("fields", "events"),
+    [
+        ({"status": "pending_cancel"}, ["snapshot"]),
+        ({"status": "expired"}, ["snapshot"]),
+        ({"qty": "12"}, ["restated"]),
+        ({"qty": "10.0"}, []),
+        ({"time_in_force": "gtc"}, ["restated"]),
+        ({"limit_price": "9"}, ["snapshot"]),
+        ({"order_class": "simple"}, []),
+        ({"order_class": "bracket"}, ["snapshot"]),
+        ({"status": "cancelled"}, ["snapshot"]),
+    ],
+)
+def test_status_and_terms_become_the_broker_s(fields: dict[str, Any], events: list[str]) -> None:
+    """Issue 4, 4: what differs is told as `restated`, what is missing as a `snapshot`; numbers are numbers."""
+    assert events == told(plan([order(**fields)], {"o1": known()}))
+
+
+def test_the_stop_of_a_trailing_order_is_no_term() -> None:
+    """It moves with the market, and telling it every five minutes would tell nothing."""
+    row = {**(known().row or {}), "order_type": "trailing_stop", "stop_price": "9.00"}
+    assert [] == told(plan([order(type="trailing_stop", stop_price="9.50")], {"o1": known(row=row)}))
+
+
+def test_fills_that_we_lack_come_from_the_activities() -> None:
+    """Issue 4, 4: FILL activities where the broker's filled quantity is above ours."""
+    there = order(status="partially_filled", filled_qty="7", filled_avg_price="10")
+    fills = [activity(1, "4", "10", "4"), activity(2, "3", "10", "7")]
+    assert ["o1"] == plan([there], {"o1": known(("x-1", "4", "10"))}).to_ask_fills
+    found = plan([there], {"o1": known(("x-1", "4", "10"))}, fills)
+    assert ["partial_fill", "snapshot"] == told(found)
+
+
+def test_what_no_activity_tells_is_inferred() -> None:
+    """4.7: a snapshot, once all activities of the order were asked for; without a price it is named instead."""
+    there = order(status="partially_filled", filled_qty="7", filled_avg_price="10")
+    found = plan([there], {"o1": known(("x-1", "4", "10"))}, [activity(1, "4", "10", "4")], fills_asked={"o1"})
+    assert ["snapshot"] == told(found)
+    ended = {"o1": known(("x-1", "4", "10"), row={})}
+    assert ["snapshot"] == told(plan([{**there, "status": "canceled"}], ended, fills_asked={"o1"}))
+    priceless = {**there, "status": "canceled", "filled_avg_price": None}
+    assert ["fills_missing"] == problems(plan([priceless], ended, fills_asked={"o1"}))
+
+
+def test_a_multi_leg_order_infers_nothing() -> None:
+    """4.10: the money of a multi-leg order is in its legs."""
+    parent = order(order_class="mleg", symbol=None, status="filled", filled_qty="4", filled_avg_price="0.60")
+    assert ([], []) == (told(plan([parent], {"o1": known(row={})})), plan([parent], {"o1": known(row={})}).to_ask_fills)
+
+
+def test_a_bust_is_believed_where_the_activities_add_up() -> None:
+    """Issue 4, 8: what is left at the broker is what its activities say; the one that is not among them was busted."""
+    there = order(status="partially_filled", filled_qty="4", filled_avg_price="10")
+    view = {"o1": known(("x-1", "4", "10"), ("x-2", "3", "11"))}
+    assert ["o1"] == plan([there], view).to_ask_fills
+    found = plan([there], view, [activity(1, "4", "10", "4")], fills_asked={"o1"})
+    assert [("trade_bust", "x-2")] == [
+        (event["event"], event["previous_execution_id"])
+        for event in found.events["alpha"]
+        if event["event"] != "snapshot"
+    ]
+
+
+def test_an_activity_that_is_late_is_no_bust() -> None:
+    """Where they do not add up, one may only be missing: nothing is taken back, and the difference is named."""
+    there = order(status="canceled", filled_qty="6", filled_avg_price="10")
+    view = {"o1": known(("x-1", "4", "10"), ("x-2", "3", "11"), row={})}
+    found = plan([there], view, [activity(1, "4", "10", "4")], fills_asked={"o1"})
+    assert ([], ["filled_below"]) == (told(found), problems(found))
+
+
+def test_a_trade_without_an_id_is_not_taken_back() -> None:
+    """4.9: a bust names an execution; where ours has no name, the difference is told instead."""
+    there = order(status="canceled", filled_qty="4", filled_avg_price="10")
+    view = {"o1": known(("x-1", "4", "10"), (None, "3", "11"), row={})}
+    found = plan([there], view, [activity(1, "4", "10", "4")], fills_asked={"o1"})
+    assert ([], ["filled_below"]) == (told(found), problems(found))
+
+
+def test_a_corrected_execution_gets_its_new_numbers() -> None:
+    """4.9: one that is gone and one that is new are one that was corrected."""
+    there = order(status="partially_filled", filled_qty="4", filled_avg_price="10.05")
+    found = plan([there], {"o1": known(("x-1", "4", "10"))}, [activity(1, "4", "10.05", "4")], fills_asked={"o1"})
+    (event,) = [event for event in found.events["alpha"] if event["event"] == "trade_correct"]
+    assert ("x-1", "a-1", "4", "10.05") == tuple(
+        event[name] for name in ("previous_execution_id", "execution_id", "qty", "price")
+    )
+
+
+def test_a_correction_is_found_beside_a_fill_that_is_new() -> None:
+    """Issue 4, 8: the order may have ended by now, and be in no list when the next run would see it."""
+    there = order(status="filled", filled_qty="10", filled_avg_price="10.6")
+    view = {"o1": known(("x-1", "4", "10"))}
+    assert ["fill"] == told(plan([there], view, [activity(2, "6", "11", "10", type="fill")]))
+    corrected = {**there, "filled_avg_price": "10.64"}
+    assert ["o1"] == plan([corrected], view, [activity(2, "6", "11", "10", type="fill")]).to_ask_fills
+    fills = [activity(1, "4", "10.1", "4"), activity(2, "6", "11", "10", type="fill")]
+    assert ["fill", "trade_correct"] == sorted(told(plan([corrected], view, fills, fills_asked={"o1"})))
+
+
+def test_an_average_that_the_activities_do_not_explain_is_asked_for_once() -> None:
+    """The broker's own rounding must not cost a request every five minutes for every order."""
+    there = order(status="filled", filled_qty="10", filled_avg_price="10.5")
+    view = {"o1": known(("x-1", "10", "10"), row={})}
+    fills = [activity(1, "10", "10", "10", type="fill")]
+    assert ["o1"] == plan([there], view).to_ask_fills
+    found = plan([there], view, fills, fills_asked={"o1"})
+    assert ([], ["price_differs"], 1) == (told(found), problems(found), len(found.agreed))
+    again = plan([there], view, agreed=found.agreed)
+    assert ([], ["price_differs"]) == (again.to_ask_fills, problems(again))
+    changed = plan([{**there, "filled_avg_price": "10.6"}], view, agreed=found.agreed)
+    assert ["o1"] == changed.to_ask_fills
+
+
+def test_what_has_ended_here_and_is_open_there_is_named() -> None:
+    """3.4: a terminal order never opens again, so that no event can put this right."""
+    assert ["ended_here"] == problems(plan([order()], {"o1": known(row={})}))
+
+
+def test_one_odd_answer_stops_no_other() -> None:
+    """Domain: one odd order must not fail a whole list."""
+    odd = [
+        None,
+        {"id": "x"},
+        order("o2", filled_qty="many"),
+        order("o3", updated_at=7, created_at=7, submitted_at=None),
+    ]
+    found = plan([*odd, order("o1", status="expired")], {"o1": known(), "o2": known()})
+    assert ["snapshot"] == told(found)
+    assert ["bad_value", "bad_value", "bad_value", "missing_field"] == sorted(problems(found))
+
+
+def test_absence_is_asked_about_and_is_no_end() -> None:
+    """Issue 4, 4: an order that is open here and nowhere listed is asked for; that there is none such ends nothing."""
+    assert ["o1"] == plan([], {"o1": known()}).to_ask
+    found = plan([], {"o1": known()}, missing={"o1"})
+    assert ([], [], ["order_not_found"]) == (found.to_ask, told(found), problems(found))
+    assert Plan() == plan([], {"o1": known()}, unasked={"o1"})

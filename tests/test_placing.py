@@ -1,0 +1,231 @@
+"""Placing and canceling through a local Alpaca: once, under the team's name, and in the log before anybody goes on."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from compactor import Ledger
+from compactor.broker import NotFound, NotWrittenDown, PlacementUnknown, Refused, Trader, cancel, placing, submit
+from compactor.broker.budget import Budget
+from compactor.broker.credentials import BadCredentials, find_credentials
+from compactor.broker.rest import Broker
+from compactor.jobs.asking import Asked
+from compactor.jobs.reconciling import Reconciler
+from compactor.ledger import BadTeam
+from tests.alpaca_server import AlpacaServer
+from tests.conftest import ROOT
+
+LIMIT = {"symbol": "SPY", "qty": "2", "side": "buy", "type": "limit", "limit_price": "529.98", "time_in_force": "day"}
+
+
+@pytest.fixture
+def server() -> Iterator[AlpacaServer]:
+    with AlpacaServer(seed=3, rate_limit=None) as one:
+        yield one
+
+
+@pytest.fixture
+def trader(data: Path, server: AlpacaServer) -> Trader:
+    return trader_of(data, server)
+
+
+def trader_of(data: Path, server: AlpacaServer) -> Trader:
+    impatient = Budget(100_000, sleep=lambda seconds: None, clock=iter(range(0, 10**9, 100)).__next__)
+    keys = find_credentials(server.environment)
+    return Trader(data, keys, budget=impatient, timeout_seconds=(0.5, 0.5), sleep=lambda seconds: None)
+
+
+def log_of(data: Path, team: str = "alpha") -> list[dict[str, Any]]:
+    path = data / "team" / team / "events.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def rows(data: Path, team: str = "alpha") -> list[dict[str, Any]]:
+    with Ledger(data / "team" / team) as ledger:
+        ledger.compact()
+        return ledger.pending_orders()
+
+
+def test_an_order_is_in_the_log_when_submit_returns(data: Path, trader: Trader, server: AlpacaServer) -> None:
+    """Issue 4, 6: placed once, under a client_order_id that carries the team."""
+    order = trader.submit("alpha", LIMIT)
+
+    assert list(server.truth().orders) == [order["id"]]
+    assert order["client_order_id"].startswith("alpha:")
+    assert [order["id"]] == [event["order_id"] for event in log_of(data)]
+    assert [("2", "529.98", "0")] == [(row["quantity"], row["limit_price"], row["filled_qty"]) for row in rows(data)]
+
+
+def test_alpaca_py_s_own_requests_are_taken(data: Path, trader: Trader, server: AlpacaServer) -> None:
+    """Issue 4, 6: a request object of alpaca-py; its floats become the digits that the caller wrote."""
+    from alpaca.trading.enums import OrderSide, TimeInForce
+    from alpaca.trading.requests import LimitOrderRequest, StopLossRequest, TakeProfitRequest
+
+    request = LimitOrderRequest(
+        symbol="AAPL", qty=3, side=OrderSide.BUY, time_in_force=TimeInForce.GTC, limit_price=181.5,
+        order_class="bracket", take_profit=TakeProfitRequest(limit_price=190.1),
+        stop_loss=StopLossRequest(stop_price=170.05),
+    )  # fmt: skip
+    order = trader.submit("alpha", request)
+    found = server.truth().orders[order["id"]]
+    legs = [server.truth().orders[leg] for leg in found.legs]
+
+    assert (Decimal(3), Decimal("181.5")) == (found.qty, found.limit_price)
+    assert {Decimal("190.1"), Decimal("170.05")} == {leg.limit_price or leg.stop_price for leg in legs}
+    assert {order["id"], *found.legs} == {event["order_id"] for event in log_of(data)}
+
+
+@pytest.mark.parametrize(
+    "fault", ["crash_after_accept", "server_error", "html_page", "null_body", "cut_body", "rate_limited"]
+)
+def test_nothing_is_placed_twice_on_a_retry(data: Path, trader: Trader, server: AlpacaServer, fault: str) -> None:
+    """Issue 4, 6: whatever became of the answer, the broker has the order once, and so has the log."""
+    server.fail_next("POST", fault, 2)
+    order = trader.submit("alpha", LIMIT)
+
+    assert [order["id"]] == list(server.truth().orders)
+    assert [order["id"]] == [row["order_id"] for row in rows(data)]
+
+
+def test_an_order_whose_answer_was_lost_is_asked_for(data: Path, trader: Trader, server: AlpacaServer) -> None:
+    """Issue 4, 6: it is looked for under its client_order_id before anything is sent again."""
+    server.fail_next("POST", "crash_after_accept")
+    trader.submit("alpha", LIMIT)
+    assert ["POST", "GET"] == [request.partition(" ")[0] for request in server.requests]
+    assert "/v2/orders:by_client_order_id?client_order_id=alpha%3A" in server.requests[1]
+
+
+def test_submitting_the_same_again_returns_the_order_that_is_there(data: Path, trader: Trader) -> None:
+    """Issue 4, 6: an application that crashed submits again under its own id."""
+    first = trader.submit("alpha", {**LIMIT, "client_order_id": "signal-7"})
+    second = trader.submit("alpha", {**LIMIT, "client_order_id": "alpha:signal-7"})
+    assert (first["id"], "alpha:signal-7") == (second["id"], second["client_order_id"])
+    assert 1 == len(rows(data))
+
+
+def test_when_nobody_knows_it_says_so(data: Path, trader: Trader, server: AlpacaServer) -> None:
+    """Issue 4, 6: an error that says that nobody knows is not a no, and names the id to ask for."""
+    server.fail_next("POST", "crash_after_accept")
+    server.fail_next("GET", "server_error", 100)
+    with pytest.raises(PlacementUnknown, match="which cannot place it twice") as caught:
+        trader.submit("alpha", LIMIT)
+    server.calm()
+
+    assert 1 == len(server.truth().orders)
+    order = trader.submit("alpha", {**LIMIT, "client_order_id": caught.value.client_order_id})
+    assert [order["id"]] == list(server.truth().orders)
+
+
+def test_a_refusal_is_passed_on_and_nothing_is_written(data: Path, trader: Trader, server: AlpacaServer) -> None:
+    """Issue 4, 6: what the broker will not have is neither tried again nor in the log."""
+    with pytest.raises(Refused, match="qty must be > 0"):
+        trader.submit("alpha", {**LIMIT, "qty": "0"})
+    with pytest.raises(Refused, match="expected 128 at most"):
+        trader.submit("alpha", {**LIMIT, "client_order_id": "x" * 128})
+    with pytest.raises(BadTeam):
+        trader.submit("../alpha", LIMIT)
+    assert (0, []) == (len(server.truth().orders), log_of(data))
+    assert 1 == sum(request.startswith("POST") for request in server.requests)
+
+
+def test_bad_keys_are_no_refusal_of_the_order(data: Path, server: AlpacaServer) -> None:
+    """Issue 4, 7: 403 is also what Alpaca says where the money does not suffice; its own code tells the two apart."""
+    server.account.secret = "changed"
+    with pytest.raises(BadCredentials):
+        trader_of(data, server).submit("alpha", LIMIT)
+
+
+def test_a_log_that_cannot_be_written_does_not_hide_the_order(data: Path, trader: Trader, server: AlpacaServer) -> None:
+    """Issue 4, 6: the broker has said yes; whoever placed it has to know, and the reconcile takes it in."""
+    (data / "team" / "alpha" / "events.jsonl").mkdir(parents=True)
+    with pytest.raises(NotWrittenDown, match=r"the broker has order .* the log has not") as caught:
+        trader.submit("alpha", LIMIT)
+    assert [caught.value.order["id"]] == list(server.truth().orders)
+
+
+KILLED = """
+import os, signal, sys
+from compactor import Ledger
+from compactor.broker import submit
+Ledger.append = lambda *a, **k: os.kill(os.getpid(), signal.SIGKILL)
+submit("alpha", dict(symbol="SPY", qty="2", side="buy", type="market", time_in_force="day"), data=sys.argv[1])
+"""
+
+
+def test_a_crash_between_the_broker_s_yes_and_our_write_is_healed(data: Path, server: AlpacaServer) -> None:
+    """Issue 4, 6: a real process is killed at that point, and the next reconcile adopts the order for its team."""
+    environ = {**os.environ, **server.environment}
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(data)], cwd=ROOT, env=environ, capture_output=True)
+    assert -9 == killed.returncode, killed.stderr
+    (order_id,) = server.truth().orders
+    assert [] == log_of(data)
+
+    server.exchange.clock.advance(30)
+    broker = Broker(find_credentials(server.environment))
+    Reconciler(data, [Asked("default", broker)], clock=server.clock).run()
+    assert [order_id] == [row["order_id"] for row in rows(data)]
+
+
+def test_a_cancel_is_written_down_as_a_request(
+    data: Path, trader: Trader, server: AlpacaServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Domain: a cancel is a request; the order stays open until the broker says that it is canceled."""
+    order = trader.submit("alpha", LIMIT)
+    real = server.exchange.cancel
+    monkeypatch.setattr(server.exchange, "cancel", lambda order_id: real(order_id, wait=True))
+    trader.cancel(order["id"])
+    assert ["pending_cancel"] == [row["status"] for row in rows(data)]
+
+    server.exchange.finish_cancel(order["id"])
+    with pytest.raises(Refused):
+        trader.cancel(order["id"])
+
+
+def test_a_cancel_that_is_done_ends_the_order(data: Path, trader: Trader, server: AlpacaServer) -> None:
+    """Issue 4, 6: how the order stands after the request is in the log, also where an answer was lost."""
+    order = trader.submit("alpha", LIMIT)
+    server.fill(order["id"], 1, "529.90")
+    server.fail_next("DELETE", "server_error", 2)
+    trader.cancel(order["id"])
+
+    assert [] == rows(data)
+    assert ["1"] == [trade["quantity"] for trade in Ledger(data / "team/alpha").trades()]
+    with pytest.raises(NotFound):
+        trader.cancel("00000000-0000-0000-0000-000000000000")
+
+
+def test_a_cancel_by_hand_goes_to_the_ledger_that_has_the_order(
+    data: Path, trader: Trader, server: AlpacaServer
+) -> None:
+    """Issue 4, 5: the ledger that has the order open comes before what the order is called."""
+    order = trader.submit("alpha", LIMIT)
+    rows(data)
+    from compactor.jobs.assigning import assign
+
+    assign(data, order["id"], "bravo")
+    trader.cancel(order["id"])
+    assert ([], []) == (rows(data), rows(data, "bravo"))
+    assert "canceled" == log_of(data, "bravo")[-1]["order_status"]
+    nobodys = server.place()
+    trader.cancel(nobodys.id)
+    assert {"alpha", "bravo"} == {path.name for path in (data / "team").iterdir()}
+
+
+def test_submit_and_cancel_need_no_object(data: Path, server: AlpacaServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Issue 4, 6: `compactor.broker` offers both, with the keys of the environment."""
+    monkeypatch.setattr(placing, "_traders", {})
+    for name, value in {**server.environment, "COMPACTOR_DATA": str(data)}.items():
+        monkeypatch.setenv(name, value)
+    order = submit("alpha", LIMIT)
+    assert [order["id"]] == [row["order_id"] for row in rows(data)]
+    cancel(order["id"])
+    assert [] == rows(data)

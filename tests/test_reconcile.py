@@ -1,0 +1,421 @@
+"""Reconciling with a local Alpaca over HTTP, through alpaca-py: what the ledgers lack is appended, and no more."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from compactor import Ledger
+from compactor.broker.budget import Budget
+from compactor.broker.credentials import BadCredentials, find_credentials
+from compactor.broker.rest import Broker, BrokerError, BrokerUnavailable
+from compactor.jobs.asking import Asked
+from compactor.jobs.assigning import assign
+from compactor.jobs.reconciled import read_reconciled
+from compactor.jobs.reconciling import Reconciled, Reconciler
+from compactor.jobs.turns import ReconcileBusy, turn
+from tests.alpaca_server import AlpacaServer
+from tests.chaos import differences, read_rows
+
+START = "2026-03-02T14:30:00Z"
+DAY = 86_400
+KEYS = (("PKFIRST", "first-secret"), ("PKSECOND", "second-secret"))
+
+
+@pytest.fixture
+def server() -> Iterator[AlpacaServer]:
+    with AlpacaServer(seed=1, start=START, rate_limit=None, plain=True) as one:
+        yield one
+
+
+def broker_of(server: AlpacaServer, **more: Any) -> Broker:
+    options: dict[str, Any] = {"budget": Budget(100_000), "sleep": lambda seconds: None, **more}
+    return Broker(find_credentials(server.environment), **options)
+
+
+def healer(data: Path, server: AlpacaServer, **more: Any) -> Reconciler:
+    """A reconciler on the server's clock, which does not really sleep."""
+    asked = Asked("default", more.pop("broker", None) or broker_of(server), **more)
+    return Reconciler(data, [asked], clock=server.clock, sleep=server.exchange.clock.advance)
+
+
+def quiet_run(reconciler: Reconciler, server: AlpacaServer, seconds: float = 30) -> Reconciled:
+    """A reconcile after a while in which nothing happened."""
+    server.exchange.clock.advance(seconds)
+    return reconciler.run()
+
+
+def tree(data: Path) -> dict[str, bytes]:
+    """The bytes of every file but those that are ours to say when we tried."""
+    kept = (path for path in data.rglob("*") if path.is_file() and path.parent.name not in (".compactor", ".state"))
+    return {str(path): path.read_bytes() for path in kept}
+
+
+def rows(data: Path, team: str) -> list[dict[str, Any]]:
+    return Ledger(data / "team" / team).pending_orders()
+
+
+def trades(data: Path, team: str) -> list[dict[str, Any]]:
+    return list(Ledger(data / "team" / team).trades())
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_after_a_quiet_reconcile_everything_is_the_broker_s(data: Path, seed: int) -> None:
+    """Issue 4, 8: our open orders and trades are the broker's, exactly, and a second reconcile appends nothing."""
+    with AlpacaServer(seed=seed, start=START, rate_limit=None) as server:
+        reconciler = healer(data, server)
+        for _ in range(3):
+            server.live(60)
+            reconciler.run()
+        # What is older than an hour is compared once an hour, and what is older than a day once a day.
+        quiet_run(reconciler, server, DAY + 1)
+        before = tree(data)
+        again = reconciler.run()
+
+        assert [] == list(differences(server.truth(), data, set())), f"seed {seed}"
+        assert (0, [], before) == (again.events, again.waiting, tree(data)), f"seed {seed}"
+
+
+@pytest.mark.parametrize("seed", range(10, 12))
+def test_orders_may_be_assigned_between_reconciles(data: Path, seed: int) -> None:
+    """4.12, issue 4, 5: an order goes on in the ledger that it was assigned to, and so does what replaces it."""
+    rng = random.Random(seed)
+    with AlpacaServer(seed=seed, start=START, rate_limit=None) as server:
+        reconciler, assigned = healer(data, server), dict[str, str]()
+        for _ in range(8):
+            server.live(25)
+            quiet_run(reconciler, server)
+            roots = [rows[0] for rows in read_rows(data).values() if not rows[0].get("parent_order_id")]
+            for row in rng.sample(roots, min(2, len(roots))):
+                assigned[row["order_id"]] = rng.choice(["alpha", "bravo", "zulu"])
+                assign(data, row["order_id"], assigned[row["order_id"]])
+        quiet_run(reconciler, server, DAY + 1)
+        truth = server.truth()
+        for order in truth.orders.values():
+            ancestor = order
+            while ancestor.id not in assigned and (above := ancestor.parent or ancestor.replaces):
+                ancestor = truth.orders[above]
+            order.team = assigned.get(ancestor.id, order.team)
+
+        assert [] == list(differences(truth, data, set())), f"seed {seed}"
+        assert 0 == reconciler.run().events, f"seed {seed}"
+
+
+def test_orders_nobody_knew_are_adopted_by_the_team_in_their_name(data: Path, server: AlpacaServer) -> None:
+    """Issue 4, 4 and 5: `team:anything` claims an order; what nobody claims is `unassigned`, visibly."""
+    named, nameless = server.place(team="alpha", type="limit", limit_price="10"), server.place()
+    done = quiet_run(healer(data, server), server)
+
+    assert ["alpha", "unassigned"] == [team.team_id for team in done.teams]
+    assert [named.id] == [row["order_id"] for row in rows(data, "alpha")]
+    assert [nameless.id] == [row["order_id"] for row in rows(data, "unassigned")]
+
+
+def test_patterns_and_the_account_s_team_come_before_nobody(data: Path, server: AlpacaServer) -> None:
+    """Issue 4, 5: the name first, then a configured pattern, then the account's team."""
+    import re
+
+    named, patterned = server.place(team="alpha"), server.place(client_order_id="desk-bravo-17")
+    other = server.place()
+    pattern = re.compile(r"desk-(?P<team>[a-z]+)-\d+")
+    quiet_run(healer(data, server, team="house", patterns=(pattern,)), server)
+
+    found = {team: rows(data, team)[0]["order_id"] for team in ("alpha", "bravo", "house")}
+    assert {"alpha": named.id, "bravo": patterned.id, "house": other.id} == found
+
+
+def test_what_replaces_an_order_is_its_team_s(data: Path, server: AlpacaServer) -> None:
+    """Issue 4, 5: the ledger that knows the order it replaces comes first; however many were replaced in between."""
+    reconciler = healer(data, server)
+    first = server.place(team="alpha", type="limit", limit_price="10", time_in_force="gtc")
+    quiet_run(reconciler, server)
+    second = server.replace(first.id, limit_price="11")
+    server.exchange.clock.advance(DAY)
+    third = server.replace(second.id, limit_price="12")
+    quiet_run(reconciler, server, 3 * DAY)
+
+    assert [third.id] == [row["order_id"] for row in rows(data, "alpha")]
+
+
+def test_a_chain_of_replaced_orders_leads_to_the_ledger_that_knows_the_first(data: Path, server: AlpacaServer) -> None:
+    """Issue 4, 5: that one has ended without a trade, so that only a log has it, and its name claims another team."""
+    reconciler = healer(data, server)
+    first = server.place(team="alpha", type="limit", limit_price="10", time_in_force="gtc")
+    quiet_run(reconciler, server)
+    assign(data, first.id, "bravo")
+    second = server.replace(first.id, limit_price="11")
+    quiet_run(reconciler, server)
+    third = server.replace(server.replace(second.id, limit_price="12").id, limit_price="13")
+    reconciler.close()
+    quiet_run(healer(data, server), server, 3 * DAY)
+
+    assert [third.id] == [row["order_id"] for row in rows(data, "bravo")]
+    assert {"alpha", "bravo"} == {path.name for path in (data / "team").iterdir()}
+
+
+def test_an_assigned_order_stays_with_its_new_team(data: Path, server: AlpacaServer) -> None:
+    """4.12: routing prefers the ledger from which the order was not assigned away, whatever the order is called."""
+    reconciler = healer(data, server)
+    order = server.place(team="alpha", type="limit", limit_price="10")
+    server.fill(order.id, 4)
+    quiet_run(reconciler, server)
+    assign(data, order.id, "bravo")
+    server.fill(order.id, 3)
+    quiet_run(reconciler, server)
+
+    assert ["7"] == [row["filled_qty"] for row in rows(data, "bravo")]
+    assert [] == rows(data, "alpha")
+    assert 0 == reconciler.run().events
+    assign(data, order.id, "alpha")
+    server.fill(order.id)
+    quiet_run(reconciler, server)
+    assert 0 == reconciler.run().events
+    assert ["4", "-4", "4", "3", "3"] == [trade["quantity"] for trade in trades(data, "alpha")]
+
+
+def test_absence_from_a_list_is_no_end(data: Path, server: AlpacaServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Issue 4, 4: an open order that is not listed is asked for by id, and stays where the broker has none such."""
+    reconciler = healer(data, server)
+    order = server.place(team="alpha", type="limit", limit_price="10", time_in_force="gtc")
+    quiet_run(reconciler, server)
+    del server.exchange.orders[order.id]
+    server.requests.clear()
+    done = quiet_run(reconciler, server)
+
+    assert [f"GET /v2/orders/{order.id}?nested=true"] == [one for one in server.requests if order.id in one]
+    assert [("order_not_found", order.id)] == [(one.kind, one.order_id) for one in done.problems]
+    assert ([order.id], 0) == ([row["order_id"] for row in rows(data, "alpha")], done.events)
+
+
+def test_an_end_that_nobody_told_is_found_by_asking(data: Path, server: AlpacaServer) -> None:
+    """Issue 4, 4: an order that has left the list of open ones is asked for, and its end is written."""
+    reconciler = healer(data, server)
+    order = server.place(team="alpha", type="limit", limit_price="10", time_in_force="gtc")
+    quiet_run(reconciler, server)
+    server.cancel(order.id)
+    done = quiet_run(reconciler, server, 2 * DAY)
+
+    assert ([], ["snapshot"]) == (rows(data, "alpha"), [one["event"] for one in done.teams[0].events])
+
+
+def test_a_fill_in_flight_is_not_inferred(data: Path, server: AlpacaServer) -> None:
+    """Issue 4, 4: an order to which something happened in the last 10 seconds is left for the next run."""
+    reconciler = healer(data, server)
+    order = server.place(team="alpha", type="limit", limit_price="10")
+    quiet_run(reconciler, server)
+    server.fill(order.id, 4)
+    hasty = reconciler.run()
+
+    assert (0, [order.id]) == (hasty.events, hasty.waiting)
+    assert 1 < quiet_run(reconciler, server).events
+    assert [("4", "fill")] == [(trade["quantity"], trade["kind"]) for trade in trades(data, "alpha")]
+
+
+def test_settling_waits_for_what_was_not_quiet(data: Path, server: AlpacaServer) -> None:
+    """Issue 4, 4: `--once` waits until it can tell."""
+    server.place(team="alpha")
+    done = healer(data, server).run(settle=True)
+    assert (1, []) == (done.events, done.waiting)
+
+
+def test_a_bust_and_a_correction_that_nobody_told_are_found(data: Path, server: AlpacaServer) -> None:
+    """Issue 4, 8: quantities, prices and executions are the broker's, also those that were taken back."""
+    reconciler = healer(data, server)
+    order = server.place(team="alpha", type="limit", limit_price="10")
+    busted, corrected = server.fill(order.id, 4, "10.00"), server.fill(order.id, 5, "10.10")
+    assert busted is not None and corrected is not None
+    quiet_run(reconciler, server)
+    server.bust(busted.id)
+    server.correct(corrected.id, 5, "10.05")
+    quiet_run(reconciler, server)
+
+    assert [] == list(differences(server.truth(), data, set()))
+    kinds = [trade["kind"] for trade in trades(data, "alpha")]
+    assert ["fill", "fill", "reversal", "reversal", "correction"] == kinds
+    assert 0 == reconciler.run().events
+
+
+def test_pages_overlap_so_that_orders_of_one_instant_are_not_lost(data: Path, server: AlpacaServer) -> None:
+    """Issue 4, 4: 500 a page; `after` excludes its bound, so that equal `submitted_at` at an edge would lose some."""
+    for burst in range(3):
+        at = server.exchange.clock.tick()
+        for _ in range(334):
+            server.place(team=f"team{burst}", at=at, type="limit", limit_price="10")
+    done = quiet_run(healer(data, server), server)
+
+    assert (1002, 1002) == (done.orders, done.events)
+    assert 1002 == sum(len(rows(data, f"team{burst}")) for burst in range(3))
+
+
+@pytest.mark.parametrize(
+    ("fault", "request_"),
+    [
+        ("rate_limited", "/v2/account"),
+        ("server_error", "/v2/orders"),
+        ("html_page", "/v2/orders"),
+        ("null_body", "/v2/orders"),
+        ("cut_body", "/v2/account/activities"),
+        ("null_body", "/v2/account/activities"),
+    ],
+)
+def test_a_broker_that_fails_leaves_every_file_as_it_was(
+    data: Path, server: AlpacaServer, fault: str, request_: str
+) -> None:
+    """Issue 4, 4: errors and nonsense change no file, and are remembered for status, /readyz and metrics."""
+    server.place(team="alpha")
+    quiet_run(healer(data, server), server)
+    before = tree(data)
+    server.place(team="alpha")
+    server.fail_next(f"GET {request_}", fault, 1000)
+    impatient = Budget(100_000, sleep=lambda seconds: None, clock=iter(range(0, 10**9, 100)).__next__)
+    reconciler = healer(data, server, broker=broker_of(server, budget=impatient))
+    server.exchange.clock.advance(30)
+    with pytest.raises(BrokerError) as caught:
+        reconciler.run()
+
+    assert before == tree(data)
+    known = read_reconciled(data)["default"]
+    assert (str(caught.value), 1) == (known.error, known.failures)
+    server.calm()
+    assert 1 == reconciler.run().events
+    known = read_reconciled(data)["default"]
+    assert (None, 0, 0.0) == (known.error, known.failures, known.age_seconds(server.clock()))
+
+
+def test_a_broker_that_hangs_is_given_up(data: Path, server: AlpacaServer) -> None:
+    """Issue 4, 4: every request has a timeout; alpaca-py's client has none."""
+    server.faults.hang_seconds = 0.5
+    server.fail_next("GET", "hang", 10)
+    broker = broker_of(server, timeout_seconds=(0.1, 0.1), tries=2)
+    with pytest.raises(BrokerUnavailable, match=r"/account: no answer within 0\.1 s"):
+        healer(data, server, broker=broker).run()
+    assert 2 == broker.requests
+
+
+def test_bad_keys_are_said_at_once(data: Path, server: AlpacaServer) -> None:
+    """Issue 4, 7: a refusal of the keys is not tried again."""
+    environ = {**server.environment, "APCA_API_SECRET_KEY": "wrong-secret"}
+    broker = Broker(find_credentials(environ), budget=Budget(100_000))
+    with pytest.raises(BadCredentials, match="APCA_API_KEY_ID and APCA_API_SECRET_KEY"):
+        healer(data, server, broker=broker).run()
+    assert 1 == broker.requests
+    assert "wrong-secret" not in (data / ".compactor" / "reconciled.json").read_text()
+
+
+def test_a_dry_run_appends_nothing_and_says_what_it_would(data: Path, server: AlpacaServer) -> None:
+    """Issue 4, 1: `--dry-run` shows exactly the events that the next run appends."""
+    server.place(team="alpha")
+    server.exchange.clock.advance(30)
+    reconciler = healer(data, server)
+    would = reconciler.run(dry_run=True)
+    assert {} == tree(data)
+
+    def told(done: Reconciled) -> list[tuple[str, ...]]:
+        # Alpaca writes one instant now so and now so, and an event id is made of what it writes.
+        names = ("event", "order_id", "order_status", "symbol", "quantity")
+        return [tuple(event[name] for name in names) for team in done.teams for event in team.events]
+
+    assert 1 == len(told(would))
+    assert told(would) == told(reconciler.run())
+
+
+def test_a_ledger_that_is_itself_the_directory_gets_all_of_it(data: Path, server: AlpacaServer) -> None:
+    """1.2: a person with one account needs no teams."""
+    (data / "events.jsonl").touch()
+    order = server.place(team="alpha")
+    quiet_run(healer(data, server), server)
+    assert [order.id] == [row["order_id"] for row in Ledger(data).pending_orders()]
+    assert not (data / "team").exists()
+
+
+def test_while_a_ledger_cannot_be_read_nothing_is_adopted(data: Path, server: AlpacaServer) -> None:
+    """Issue 4, 5: an unknown order may be that ledger's; the others are healed all the same."""
+    reconciler = healer(data, server)
+    known = server.place(team="alpha", type="limit", limit_price="10")
+    quiet_run(reconciler, server)
+    (data / "team/bravo/.state").mkdir(parents=True)
+    (data / "team/bravo/events.jsonl").mkdir()
+    server.fill(known.id)
+    server.place()
+    done = quiet_run(reconciler, server)
+
+    assert ["alpha"] == [team.team_id for team in done.teams]
+    assert (["bravo"], ["not_adopted"]) == ([one.team_id for one in done.failed], [one.kind for one in done.problems])
+    assert not (data / "team/unassigned").exists()
+
+
+def test_only_one_at_a_time(data: Path, server: AlpacaServer) -> None:
+    """Two that plan from the same view would append the same twice."""
+    with turn(data), pytest.raises(ReconcileBusy):
+        healer(data, server).run()
+
+
+class TestSeveralAccounts:
+    @pytest.fixture
+    def server(self) -> Iterator[AlpacaServer]:
+        with AlpacaServer(seed=1, start=START, rate_limit=None, plain=True, keys=KEYS) as one:
+            yield one
+
+    @pytest.fixture
+    def both(self, data: Path, server: AlpacaServer) -> Reconciler:
+        asked = []
+        for name, (key, secret) in zip(("first", "second"), KEYS, strict=True):
+            environ = {"APCA_API_KEY_ID": key, "APCA_API_SECRET_KEY": secret, "APCA_API_BASE_URL": server.url}
+            broker = Broker(find_credentials(environ), budget=Budget(100_000), sleep=lambda seconds: None)
+            asked.append(Asked(name, broker, f"{name}-team"))
+        return Reconciler(data, asked, clock=server.clock)
+
+    def place(self, server: AlpacaServer, key: str) -> str:
+        exchange = server.accounts[key].exchange
+        return exchange.place(type="limit", limit_price="10", time_in_force="gtc").id
+
+    def test_each_account_s_orders_go_to_its_team(self, data: Path, server: AlpacaServer, both: Reconciler) -> None:
+        """Issue 4, 5: a configured account → team mapping; nobody asks one account for the other's orders."""
+        ids = [self.place(server, key) for key, _ in KEYS]
+        quiet_run(both, server)
+        server.requests.clear()
+        assert 0 == both.run().events
+        assert ids == [rows(data, f"{name}-team")[0]["order_id"] for name in ("first", "second")]
+        assert not [one for one in server.requests if any(order_id in one for order_id in ids)]
+
+    def test_an_account_that_fails_stops_no_other(self, data: Path, server: AlpacaServer, both: Reconciler) -> None:
+        """Issue 4, 4 and 5: what only that account could know is not concluded."""
+        first, second = [self.place(server, key) for key, _ in KEYS]
+        quiet_run(both, server)
+        server.accounts[KEYS[0][0]].exchange.cancel(first)
+        server.accounts[KEYS[1][0]].secret = "changed"
+        done = quiet_run(both, server)
+
+        assert (["second"], []) == (list(done.errors), done.problems)
+        assert ([], [second]) == (rows(data, "first-team"), [row["order_id"] for row in rows(data, "second-team")])
+        assert (None, 1) == (read_reconciled(data)["first"].error, read_reconciled(data)["second"].failures)
+
+    def test_one_account_by_itself_does_not_ask_for_the_other_s_orders(
+        self, data: Path, server: AlpacaServer, both: Reconciler
+    ) -> None:
+        """Issue 4, 5: each account has a loop of its own in `run`."""
+        for key, _ in KEYS:
+            self.place(server, key)
+        quiet_run(both, server)
+        server.requests.clear()
+        done = both.run(only="first")
+        assert (0, []) == (done.events, done.problems)
+        assert 3 == len(server.requests)
+
+
+def test_the_memory_is_a_hint(data: Path, server: AlpacaServer) -> None:
+    """A file that is gone or damaged costs one longer look back, and nothing else."""
+    order = server.place(team="alpha", type="limit", limit_price="10")
+    quiet_run(healer(data, server), server)
+    memory = data / ".compactor" / "reconciled.json"
+    assert json.loads(memory.read_text())["default"]["through"]
+    for damage in (b"", b"{", b'{"default":{"through":"yesterday"}}', b"[]"):
+        memory.write_bytes(damage)
+        assert {} == read_reconciled(data)
+        assert 0 == healer(data, server).run().events
+    assert [order.id] == [row["order_id"] for row in rows(data, "alpha")]

@@ -1,0 +1,220 @@
+"""Asking Alpaca over REST: every request paid for, every answer exact or an error, and never more than it allows."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+from aiohttp import web
+
+from compactor.broker.budget import Budget
+from compactor.broker.credentials import find_credentials
+from compactor.broker.rest import Broker, BrokerError, BrokerUnavailable, NotFound, RateLimited, Refused
+from tests.alpaca_server import AlpacaServer
+
+
+class Clock:
+    """A clock that only sleeping moves."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.slept: list[float] = []
+
+    def __call__(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.now += seconds
+
+
+@pytest.fixture
+def server() -> Iterator[AlpacaServer]:
+    with AlpacaServer(seed=2, rate_limit=None, plain=True) as one:
+        yield one
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def budget(clock: Clock) -> Budget:
+    return Budget(10_000, clock=clock, sleep=clock.sleep)
+
+
+@pytest.fixture
+def broker(server: AlpacaServer, budget: Budget) -> Broker:
+    return Broker(find_credentials(server.environment), budget=budget, sleep=lambda seconds: None)
+
+
+def answer(server: AlpacaServer, make: Callable[[], web.Response]) -> None:
+    """Let every request be answered so from now on."""
+
+    async def strike(*arguments: object) -> web.Response:
+        return make()
+
+    server.gate._strike = strike  # type: ignore[method-assign, assignment]
+    server.fail_next("", "server_error", 1000)
+
+
+def test_a_minute_s_requests_are_shared_by_all_that_talk_to_the_account(clock: Clock) -> None:
+    """Issue 4, 4: 150 a minute by default, in any 60 seconds, for every thread that shares the budget."""
+    assert 150 == Budget().per_minute
+    budget = Budget(3, clock=clock, sleep=clock.sleep)
+    for _ in range(4):
+        budget.take()
+    assert [60] == clock.slept
+    budget.take()
+    assert [60] == clock.slept
+
+    real = Budget(50)
+
+    def spend() -> None:
+        for _ in range(10):
+            real.take()
+
+    threads = [threading.Thread(target=spend) for _ in range(5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(5)
+    assert real._try() > 50
+
+
+def test_a_pause_holds_for_everybody(clock: Clock) -> None:
+    """Issue 4, 4: after a 429 nobody who shares the budget sends anything until the broker's reset."""
+    budget = Budget(100, clock=clock, sleep=clock.sleep)
+    budget.pause(7)
+    budget.take()
+    assert [7] == clock.slept
+
+
+@pytest.mark.parametrize(
+    ("header", "value", "least", "most"),
+    [
+        ("X-Ratelimit-Reset", lambda: str(int(time.time()) + 30), 28, 31),
+        ("X-Ratelimit-Reset", lambda: str(int(time.time()) - 30), 1, 1),
+        ("X-Ratelimit-Reset", lambda: str(int(time.time()) + 9999), 90, 90),
+        ("X-Ratelimit-Reset", lambda: "soon", 5, 5),
+        ("Retry-After", lambda: "12", 12, 12),
+    ],
+)
+def test_the_reset_header_is_honoured(
+    server: AlpacaServer, broker: Broker, clock: Clock, header: str, value: Callable[[], str], least: int, most: int
+) -> None:
+    """Issue 4, 4: as long as the broker says, within reason."""
+    answer(server, lambda: web.Response(status=429, headers={header: value()}))
+    with pytest.raises(RateLimited) as caught:
+        broker.account()
+    assert least <= caught.value.pause_seconds <= most
+    assert 3 == len(clock.slept)
+    assert all(least - 1 <= pause <= most for pause in clock.slept)
+
+
+def test_after_a_429_it_goes_on_by_itself(server: AlpacaServer, broker: Broker) -> None:
+    """Issue 4, 4: a limit that was reached costs time, and no run."""
+    server.fail_next("GET", "rate_limited", 2)
+    assert server.exchange.account_id == broker.account()
+    assert 3 == broker.requests
+
+
+def test_numbers_never_are_floats(server: AlpacaServer, broker: Broker) -> None:
+    """Domain: decimals are mostly strings, sometimes numbers; they are read digit by digit."""
+    answer(server, lambda: web.Response(text='[{"id":"o","qty":0.1000000000000000055511151231257827}]'))
+    assert [{"id": "o", "qty": "0.1000000000000000055511151231257827"}] == broker.open_orders()
+
+
+@pytest.mark.parametrize(
+    "body", ["null", "{}", '{"orders":[]}', "[1]", '["x"]', '[{"id":"o"},null]', '"no"'],
+)  # fmt: skip
+def test_an_answer_of_the_wrong_shape_is_no_empty_list(server: AlpacaServer, broker: Broker, body: str) -> None:
+    """Issue 4, 4: nonsense is an error; an empty list would be read as the end of every open order."""
+    answer(server, lambda: web.Response(text=body))
+    for ask in (broker.open_orders, lambda: broker.fills("2026-03-02T00:00:00Z")):
+        with pytest.raises(BrokerError, match="expected a list of objects"):
+            ask()
+
+
+def test_an_order_that_is_another_one_is_an_error(server: AlpacaServer, broker: Broker) -> None:
+    """Issue 4, 4: the answer has to be about what was asked."""
+    answer(server, lambda: web.Response(text='{"id":"other","client_order_id":"other"}'))
+    with pytest.raises(BrokerError, match="expected that order"):
+        broker.order("mine")
+    with pytest.raises(BrokerError, match="expected that order"):
+        broker.order_by_client_id("mine")
+
+
+def test_what_the_broker_does_not_have_is_none(server: AlpacaServer, broker: Broker) -> None:
+    """404, and 422 for an id that is none of Alpaca's."""
+    assert (None, None) == (broker.order("no-such-order"), broker.order_by_client_id("no:such"))
+    answer(server, lambda: web.Response(status=422, text='{"code":40010001}'))
+    assert None is broker.order("not an id / at all")
+
+
+def test_more_orders_of_one_instant_than_a_page_has_are_an_error(server: AlpacaServer, broker: Broker) -> None:
+    """Issue 4, 4: rather no reconcile than one that lost some of them."""
+    at = server.exchange.clock.tick()
+    for _ in range(501):
+        server.place(at=at)
+    with pytest.raises(BrokerError, match="a page that leads to the next one"):
+        broker.open_orders()
+
+
+def test_pages_of_activities_follow_each_other(server: AlpacaServer, broker: Broker) -> None:
+    """100 a page, by page_token; the filter by order leaves out what an older server sends beside it."""
+    orders = [server.place(qty="150", type="limit", limit_price="10") for _ in range(2)]
+    for order in orders:
+        for _ in range(130):
+            server.fill(order.id, 1)
+    found = broker.fills("2020-01-01T00:00:00Z")
+    assert (260, 260) == (len(found), len({one["id"] for one in found}))
+    assert 130 == len(broker.fills("2020-01-01T00:00:00Z", orders[0].id))
+
+
+def test_a_server_that_is_not_there_is_told_from_one_that_refuses(server: AlpacaServer, budget: Budget) -> None:
+    """Issue 4, 4: what may pass is tried again, what will not is not."""
+    environ = {**server.environment, "APCA_API_BASE_URL": "http://127.0.0.1:9"}
+    nobody = Broker(find_credentials(environ), budget=budget, sleep=lambda seconds: None)
+    with pytest.raises(BrokerUnavailable, match="could not be reached"):
+        nobody.account()
+    assert 4 == nobody.requests
+
+    broker = Broker(find_credentials(server.environment), budget=budget)
+    answer(server, lambda: web.Response(status=400, text="no"))
+    with pytest.raises(BrokerError, match="HTTP 400: 'no'"):
+        broker.account()
+    assert 1 == broker.requests
+
+
+def test_placing_and_canceling_are_sent_once(server: AlpacaServer, broker: Broker) -> None:
+    """Issue 4, 6: only `placing` knows how they are tried again without harm."""
+    body = {"symbol": "SPY", "qty": "1", "side": "buy", "type": "market", "time_in_force": "day"}
+    for failing, fault in ((lambda: broker.place(body), "POST"), (lambda: broker.cancel("o"), "DELETE")):
+        sent = len(server.requests)
+        server.fail_next(fault, "server_error", 9)
+        with pytest.raises(BrokerUnavailable):
+            failing()
+        assert 1 == len(server.requests) - sent
+    server.calm()
+    with pytest.raises(NotFound):
+        broker.cancel("o")
+    with pytest.raises(Refused, match="must be > 0"):
+        broker.place({**body, "qty": "-1"})
+
+
+def test_money_that_does_not_suffice_is_a_refusal_of_the_order(server: AlpacaServer, broker: Broker) -> None:
+    """Domain: 403 is not only about keys; Alpaca's own code tells."""
+    answer(server, lambda: web.Response(status=403, text='{"code":40310000,"message":"insufficient buying power"}'))
+    with pytest.raises(Refused, match="insufficient buying power"):
+        broker.place({"client_order_id": "a:1"})
+
+
+def test_a_huge_answer_is_given_up(server: AlpacaServer, broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody fills our memory."""
+    monkeypatch.setattr("compactor.broker.rest._BODY_BYTES_MAX", 10)
+    with pytest.raises(BrokerError, match="expected an answer of at most"):
+        broker.account()

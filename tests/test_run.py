@@ -1,0 +1,501 @@
+"""`compactor run`: gaps closed, mute streams found, staleness told; mostly in this process, some as users run it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections import Counter
+from collections.abc import Callable, Iterator
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client import generate_latest
+
+from compactor import Ledger, discover
+from compactor.broker.budget import Budget
+from compactor.broker.credentials import BadCredentials, find_credentials
+from compactor.broker.replay import Replay, read_replayed
+from compactor.daemon import healing
+from compactor.daemon.health import Health
+from compactor.daemon.live import Live, StreamTaken
+from compactor.daemon.metrics import Metrics
+from compactor.daemon.notices import logger
+from compactor.daemon.staleness import stale_accounts
+from compactor.jobs.accounts import Account
+from compactor.jobs.gaps import GapClosed, Gaps
+from compactor.jobs.streaming import StreamWriter
+from compactor.jobs.turns import compact_in_turn
+from tests.alpaca_server import AlpacaServer
+from tests.test_stream import until
+
+ROUND_SECONDS = 1
+"""How often these tests reconcile; no order has to be quiet before."""
+
+
+class Running:
+    """The link to the broker in this process, without the watcher."""
+
+    def __init__(self, data: Path, accounts: list[Account], **options: Any) -> None:
+        self.health, self.stop = Health(), threading.Event()
+        chosen = {"reconcile_seconds": ROUND_SECONDS, "quiet_seconds": 0, **options}
+        self.live = Live(data, accounts, self.health, logger("error"), self.stop, **chosen)
+        self.live.start()
+
+    def row(self, account: str = "default") -> Any:
+        return self.health.accounts[account]
+
+    def end(self) -> None:
+        self.stop.set()
+        self.live.finish()
+
+
+Start = Callable[..., Running]
+
+
+@pytest.fixture
+def start(data: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
+    monkeypatch.setattr("compactor.broker.stream.BACKOFF_SECONDS", (0.05, 0.2))
+    monkeypatch.setattr(healing, "APART_SECONDS", 0.05)
+    running: list[Running] = []
+
+    def begin(server: AlpacaServer, **options: Any) -> Running:
+        running.append(Running(data, [account_of(server)], **options))
+        until(lambda: running[-1].row().connected and running[-1].row().reconciles, "connected and reconciled")
+        return running[-1]
+
+    yield begin
+    for one in running:
+        one.end()
+
+
+def account_of(server: AlpacaServer, number: int = 0, **options: Any) -> Account:
+    key = list(server.accounts)[number]
+    environ = {**server.environment, "APCA_API_KEY_ID": key, "APCA_API_SECRET_KEY": server.accounts[key].secret}
+    return Account(options.pop("name", "default"), find_credentials(environ), **options)
+
+
+def ours(data: Path) -> tuple[set[str], dict[str, Counter[tuple[Decimal, Decimal]]]]:
+    """The open orders and the executions of all teams, brought up to date."""
+    pending, fills = set(), dict[str, Counter[tuple[Decimal, Decimal]]]()
+    for place in discover(data):
+        with Ledger(place.path) as ledger:
+            compact_in_turn(ledger)  # The reconcile compacts, too.
+            pending |= {row["order_id"] for row in ledger.pending_orders()}
+            for trade in ledger.trades():
+                quantity = Decimal(trade["quantity"])
+                found = fills.setdefault(trade["order_id"], Counter())
+                found[abs(quantity), Decimal(trade["execution_price"])] += 1 if quantity > 0 else -1
+    return pending, {order_id: +counts for order_id, counts in fills.items() if +counts}
+
+
+def agrees(data: Path, server: AlpacaServer) -> bool:
+    truth = server.truth()
+    return ours(data) == (set(truth.open), truth.fills)
+
+
+def files(data: Path) -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in data.rglob("events.jsonl")}
+
+
+# Gaps.
+
+
+@pytest.mark.parametrize("replay", [False, "trades", "activities"])
+def test_a_gap_is_closed_after_every_reconnect(data: Path, start: Start, replay: bool | str) -> None:
+    """Every connect and reconnect closes the gap since the last event known, with and without replay."""
+    with AlpacaServer(5, replay=replay, plain=True) as server:
+        server.live(10)
+        running = start(server, reconcile_seconds=60)
+        until(lambda: agrees(data, server), "what was before the start")
+        server.faults.drop = 1.0  # Whatever happens now is not streamed.
+        order = server.place("AAPL", "buy", 10, client_order_id="alice:1", type="limit", limit_price="181.50")
+        server.fill(order.id, 4, "181.36")
+        server.live(10)
+        time.sleep(0.1)
+        server.faults.drop = 0.0
+        assert not agrees(data, server)
+        server.disconnect()
+        until(lambda: running.row().connections == 2 and agrees(data, server), "what was missed")
+        assert ("trades" if replay == "trades" else "activities" if replay else None) == running.row().replay
+
+
+def test_a_second_reconcile_appends_nothing(data: Path, start: Start) -> None:
+    """Where the stream tells everything a reconcile has nothing to append, and the stream counts as healthy."""
+    with AlpacaServer(6, plain=True) as server:
+        running = start(server, quiet_seconds=1)
+        server.live(40)
+        until(lambda: agrees(data, server), "what was streamed")
+        before, rounds = files(data), running.row().reconciles
+        until(lambda: running.row().reconciles >= rounds + 2, "two reconciles")
+        assert before == files(data)
+        assert (0, 1) == (running.row().mute, running.row().connections)
+
+
+def test_a_mute_stream_is_found_and_connected_anew(data: Path, start: Start) -> None:
+    """A stream that is connected and mute is found out by a reconcile that sees what the stream did not say."""
+    with AlpacaServer(7, plain=True) as server:
+        running = start(server)
+        server.go_mute()
+        server.place("AAPL", "buy", 10, client_order_id="alice:1", type="limit", limit_price="181.50")
+        until(lambda: running.row().mute == 1, "found to be mute")
+        until(lambda: running.row().connections == 2 and running.row().connected, "connected anew")
+        later = server.place("AAPL", "buy", 1, client_order_id="alice:2", type="limit", limit_price="1")
+        until(lambda: later.id in ours(data)[0], "streamed again")
+        assert agrees(data, server)
+        assert running.row().messages > 0
+
+
+def test_frames_that_are_none_stop_nothing(data: Path, start: Start) -> None:
+    """HTML in place of a frame, `data: null`: findings, and the stream goes on."""
+    with AlpacaServer(8, plain=True) as server:
+        running = start(server)
+        server.send_frame(b"<html>\n502\n</html>")
+        server.send_frame(b'{"stream":"trade_updates","data":null}')
+        order = server.place("AAPL", "buy", 1, client_order_id="alice:1", type="limit", limit_price="1")
+        until(lambda: order.id in ours(data)[0], "the order")
+        assert (2, 1) == (running.row().unreadable, running.row().connections)
+
+
+def test_an_error_while_writing_costs_a_reconcile_and_not_the_stream(
+    data: Path, start: Start, monkeypatch: Any
+) -> None:
+    """Neither does a handler error stop the stream; what was not written is found by a reconcile, at once."""
+    real, calls = StreamWriter.store, []
+
+    def fails_once(self: StreamWriter, frames: Any, *more: Any, **options: Any) -> Any:
+        calls.append(frames)
+        if len(calls) == 1:
+            raise RuntimeError("a bug")
+        return real(self, frames, *more, **options)
+
+    with AlpacaServer(13, plain=True) as server:
+        running = start(server, reconcile_seconds=60)
+        monkeypatch.setattr(StreamWriter, "store", fails_once)
+        order = server.place("AAPL", "buy", 1, client_order_id="alice:1", type="limit", limit_price="1")
+        until(lambda: order.id in ours(data)[0], "the order")
+        assert 1 == running.row().connections
+
+
+def test_lines_that_cannot_be_written_are_told_and_written_later(data: Path, start: Start) -> None:
+    """What a ledger refuses waits, `/readyz` says so, and it is written as soon as that can be."""
+    with AlpacaServer(14, plain=True) as server:
+        running = start(server, reconcile_seconds=60)
+        (data / "team").mkdir(exist_ok=True)
+        (data / "team" / "alice").write_text("a file where the ledger's directory should be")
+        order = server.place("AAPL", "buy", 1, client_order_id="alice:1", type="limit", limit_price="1")
+        until(lambda: running.row().waiting_lines, "waiting")
+        assert any("could not be written" in str(one.reason) for one in stale_accounts(running.health, time.time()))
+        (data / "team" / "alice").unlink()
+        until(lambda: not running.row().waiting_lines, "written")
+        assert {order.id} == ours(data)[0]
+        assert running.row().connected
+
+
+def test_several_accounts_have_a_stream_each(data: Path, start: Start) -> None:
+    """Several accounts, each with its own credentials and stream."""
+    keys = [("PKONE00000", "secret-one"), ("PKTWO00000", "secret-two")]
+    with AlpacaServer(9, keys=keys, plain=True) as server:
+        accounts = [account_of(server, 0, name="one", team="house"), account_of(server, 1, name="two")]
+        running = Running(data, accounts)
+        try:
+            until(lambda: server.listeners == 2, "both streams")
+            first = server.accounts["PKONE00000"].exchange.place("AAPL", "buy", 1, type="limit", limit_price="1")
+            second = server.accounts["PKTWO00000"].exchange.place("AAPL", "buy", 1, type="limit", limit_price="1")
+            until(lambda: ours(data)[0] == {first.id, second.id}, "both orders")
+            assert first.id in (data / "team/house/events.jsonl").read_text()
+            until(lambda: all(running.row(name).reconciles > 1 for name in ("one", "two")), "both reconciled")
+            assert [0, 0] == [running.row(name).mute for name in ("one", "two")]
+            mute = next(one for one in server.stream.sessions if one.account is server.accounts["PKTWO00000"])
+            mute.mute = True
+            server.accounts["PKTWO00000"].exchange.place("AAPL", "buy", 1, type="limit", limit_price="2")
+            until(lambda: running.row("two").connections == 2, "connected anew")
+            assert [0, 1] == [running.row(name).mute for name in ("one", "two")]
+        finally:
+            running.end()
+
+
+def test_a_broker_that_fails_is_told_and_asked_again(data: Path, start: Start, monkeypatch: Any) -> None:
+    """Broker errors leave every file unchanged and raise staleness."""
+    monkeypatch.setattr(healing, "RETRY_SECONDS_MIN", 0.2)
+    with AlpacaServer(10, plain=True) as server:
+        running = start(server, reconcile_seconds=10)
+        before = files(data)
+        server.fail_next("GET /v2/orders", "null_body")
+        server.disconnect()
+        until(lambda: running.row().reconcile_failures == 1, "a failure")
+        assert before == files(data)
+        until(lambda: running.row().reconciles >= 2, "asked again")
+        assert running.row().reconcile_reason is None
+
+
+def test_what_cannot_be_remembered_ends_no_reconcile(data: Path, start: Start, monkeypatch: Any) -> None:
+    """Whatever goes wrong while reconciling is told and tried again; the thread goes on."""
+    monkeypatch.setattr(healing, "RETRY_SECONDS_MIN", 0.2)
+    (data / ".compactor" / "replay.json").mkdir(parents=True)
+    with AlpacaServer(10, plain=True) as server:
+        running = Running(data, [account_of(server)])
+        try:
+            until(lambda: running.row().reconcile_failures >= 2, "failures")
+            (data / ".compactor" / "replay.json").rmdir()
+            until(lambda: running.row().reconciles, "a reconcile")
+        finally:
+            running.end()
+
+
+def test_one_process_has_the_stream_of_an_account(data: Path, start: Start) -> None:
+    """Never two connections: a second process is refused, and names the first."""
+    with AlpacaServer(11) as server:
+        start(server)
+        with pytest.raises(StreamTaken, match=str(os.getpid())):
+            Running(data, [account_of(server)])
+
+
+def test_keys_that_are_refused_end_everything(data: Path) -> None:
+    """Bad credentials end the program."""
+    with AlpacaServer(12) as server:
+        server.account.secret = "changed"
+        wrong = Account("default", find_credentials(server.environment))
+        running = Running(data, [wrong])
+        assert running.stop.wait(10)
+        running.live.finish()
+        assert isinstance(running.live.failure, BadCredentials)
+
+
+def test_keys_that_worked_are_tried_again_before_everything_ends(data: Path, start: Start, monkeypatch: Any) -> None:
+    """Keys that worked count as revoked once they were refused three times in a row, over REST as on the stream."""
+    monkeypatch.setattr(healing, "RETRY_SECONDS_MIN", 0.05)
+    with AlpacaServer(12) as server:
+        running = start(server)
+        server.account.secret = "changed"
+        assert running.stop.wait(10)
+        assert 3 == running.row().reconcile_failures
+        assert isinstance(running.live.failure, BadCredentials)
+
+
+# Replay.
+
+
+def gaps(data: Path, server: AlpacaServer) -> Gaps:
+    return Gaps(data, "default", Replay(account_of(server).credentials, budget=Budget(100)), StreamWriter(data))
+
+
+def test_that_an_account_has_no_replay_is_remembered(data: Path) -> None:
+    """Probe once, remember."""
+    with AlpacaServer(1) as server:
+        assert (None, False) == (gaps(data, server).close().kind, gaps(data, server).close().complete)
+        assert 2 == len([one for one in server.requests if "/events/" in one])
+
+
+@pytest.mark.parametrize("kind", ["trades", "activities"])
+def test_what_is_told_again_is_the_same(data: Path, kind: str) -> None:
+    """Fills and revisions come with the ids of the stream, so that what is told twice is one trade."""
+    with AlpacaServer(3, replay=kind, plain=True) as server:
+        order = server.place("AAPL", "buy", 10, client_order_id="alice:1", type="limit", limit_price="181.50")
+        first = server.fill(order.id, 4, "181.36")
+        second = server.fill(order.id, 6, "181.37")
+        assert first is not None
+        assert second is not None
+        server.correct(first.id, 3, "181.30")
+        server.bust(second.id)
+        assert gaps(data, server).close().complete
+        assert server.truth().fills == ours(data)[1]
+        before = ours(data)
+        again = gaps(data, server).close()
+        assert again.messages > 0, "a replay begins some minutes before what is known"
+        assert before == ours(data)
+
+
+def test_dropped_messages_make_a_replay_incomplete_and_it_is_tried_again(data: Path) -> None:
+    """A comment line "you are reading too slowly, dropped N messages" means a gap."""
+    with AlpacaServer(4, replay="trades", plain=True) as server:
+        for number in range(6):
+            server.place("AAPL", "buy", 1, client_order_id=f"alice:{number}", type="limit", limit_price="1")
+        server.replay.slow_comment = True
+        done = gaps(data, server).close()
+        assert done.complete
+        assert 2 == len([one for one in server.requests if "/events/trades" in one])
+        assert 6 == len(ours(data)[0])
+
+
+def test_a_replay_that_breaks_off_is_not_complete(data: Path) -> None:
+    """What could not be told again is left to the reconcile."""
+    with AlpacaServer(4, replay="trades") as server:
+        server.fail_next("/events/trades", "server_error", 2)
+        done: GapClosed = gaps(data, server).close()
+        assert ("trades", False) == (done.kind, done.complete)
+        assert "HTTP 5" in done.reason
+
+
+def test_a_fill_that_leaves_something_is_a_partial_one() -> None:
+    """Activities called every execution a `fill` before November 2026; the order goes on all the same."""
+    message = {
+        "activity_type": "FILL", "event_id": "e", "executed_at": "2026-11-02T15:00:00Z", "ref_id": "x", "price": "5",
+        "qty": "4", "details": {"order_id": "o", "symbol": "SPY", "side": "buy", "cum_qty": "4", "leaves_qty": "6",
+                                "order_status": "partially_filled", "execution_type": "fill"},
+    }  # fmt: skip
+    assert ["partial_fill"] == [event["event"] for event in read_replayed(message).events]
+    message["details"]["leaves_qty"] = "0"  # type: ignore[index]
+    assert ["fill"] == [event["event"] for event in read_replayed(message).events]
+    assert ([], []) == read_replayed({"activity_type": "DIV", "details": {}})
+    assert ["missing_field"] == [one.kind for one in read_replayed({"activity_type": "FILL"}).problems]
+
+
+# Staleness.
+
+
+def stale(**row: Any) -> list[str | None]:
+    health, now = Health(), 100_000.0
+    health.update_account("default", **{"started_at": now, "stream_since": now, **row})
+    return [one.reason for one in stale_accounts(health, now)]
+
+
+def test_a_link_is_stale_when_it_has_been_down_or_not_reconciled_for_long() -> None:
+    """Staleness in /readyz: a stream that is down for a minute, three reconciles overdue, lines that wait."""
+    assert [None, None] == stale()
+    assert [None, None] == stale(connected=True, stream_since=0.0, last_reconcile_at=99_200.0)
+    down, overdue = stale(stream_since=99_900.0, stream_reason="HTTP 429", last_reconcile_at=99_000.0)
+    assert "HTTP 429" in str(down)
+    assert "none has gone well since" in str(overdue)
+    assert "none has gone well yet" in str(stale(started_at=0.0)[1])
+    assert "3 lines" in str(stale(connected=True, waiting_lines=3)[0])
+
+
+def test_accounts_have_metrics_and_no_label_is_an_order() -> None:
+    """Stream connected, last message, reconnects, last success, failures, budget use."""
+    health = Health()
+    health.update_account("main", connected=True, connections=3, last_message_at=5.0, last_reconcile_at=6.0)
+    health.update_account("idle", requests_used=7, requests_per_minute=150)
+    text = generate_latest(Metrics(health).registry).decode()
+    for line in (
+        'compactor_stream_connected{account="main"} 1.0', 'compactor_stream_reconnects_total{account="main"} 2.0',
+        'compactor_stream_last_message_timestamp_seconds{account="main"} 5.0',
+        'compactor_reconcile_last_success_timestamp_seconds{account="main"} 6.0',
+        'compactor_requests_used{account="idle"} 7.0', 'compactor_reconcile_failures_total{account="idle"} 0.0',
+    ):  # fmt: skip
+        assert line in text
+    assert 'last_message_timestamp_seconds{account="idle"}' not in text
+
+
+# As users run it.
+
+
+def checks(url: str) -> set[str]:
+    """What `/readyz` finds well, once it is ready."""
+    try:
+        found = json.loads(urllib.request.urlopen(url).read())
+    except urllib.error.HTTPError:
+        return set()
+    return {check["name"] for check in found["checks"] if check["ok"]}
+
+
+class Program:
+    """`compactor run` or `stream` as a process."""
+
+    def __init__(self, data: Path, *arguments: str, environ: dict[str, str]) -> None:
+        self.said = data.parent / "said"
+        with self.said.open("wb") as said:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "compactor", *arguments], stderr=said, env={**clean(), **environ}
+            )
+
+    def lines(self, event: str) -> list[dict[str, Any]]:
+        whole = self.said.read_bytes().rpartition(b"\n")[0].splitlines()
+        return [row for text in whole if text.startswith(b"{") and (row := json.loads(text))["event"] == event]
+
+
+def clean() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if not name.startswith(("ALPACA_", "APCA_"))}
+
+
+@pytest.fixture
+def program(data: Path) -> Iterator[Callable[..., Program]]:
+    running: list[Program] = []
+
+    def begin(*arguments: str, environ: dict[str, str]) -> Program:
+        running.append(Program(data, *arguments, environ=environ))
+        return running[-1]
+
+    yield begin
+    for one in running:
+        one.process.kill()
+        one.process.wait()
+
+
+def test_run_streams_watches_and_ends_within_a_second(data: Path, program: Callable[..., Program]) -> None:
+    """One process with the watcher, the stream and reconciliation; SIGTERM ends it within about a second."""
+    with AlpacaServer(1) as server:
+        one = program("run", str(data), "--http", "127.0.0.1:0", environ=server.environment)
+        until(lambda: server.listeners and one.lines("reconcile_finished"), "running", 30)
+        order = server.place("AAPL", "buy", 10, client_order_id="alice:1", type="limit", limit_price="181.50")
+        server.fill(order.id, 10, "181.36")
+        trades = data / "team/alice/trades.jsonl"
+        until(lambda: trades.exists() and b"181.36" in trades.read_bytes(), "the trade")
+        address = one.lines("http_started")[0]["address"]
+        # While a new ledger catches up the daemon is not ready.
+        until(lambda: {"stream default", "reconcile default"} <= checks(f"{address}/readyz"), "ready")
+        status = subprocess.run(
+            [sys.executable, "-m", "compactor", "status", str(data)], capture_output=True, text=True, check=True
+        )
+        assert "account default: stream connected since" in status.stderr
+        started = time.monotonic()
+        one.process.send_signal(signal.SIGTERM)
+        assert 0 == one.process.wait(10)
+        assert time.monotonic() - started < 3.0
+        assert server.secret not in one.said.read_text()
+
+
+def test_run_ends_with_4_when_the_keys_are_refused(data: Path, program: Callable[..., Program]) -> None:
+    """Bad credentials end the program with a clear message, exit 4; so does having none."""
+    with AlpacaServer(1) as server:
+        environ = {**server.environment, "APCA_API_SECRET_KEY": "a-wrong-secret"}
+        one = program("run", str(data), environ=environ)
+        assert 4 == one.process.wait(30)
+        said = one.said.read_text()
+        assert "refused the keys in APCA_API_KEY_ID and APCA_API_SECRET_KEY" in said
+        assert "a-wrong-secret" not in said
+        assert "Traceback" not in said
+    none = program("stream", str(data), environ={})
+    assert 4 == none.process.wait(30)
+    assert "the environment has no keys" in none.said.read_text()
+
+
+def test_a_broker_that_hangs_holds_up_no_end(data: Path, program: Callable[..., Program]) -> None:
+    """SIGTERM ends it within about a second, also while a request waits for its answer."""
+    with AlpacaServer(1) as server:
+        server.fail_next("GET /v2/account", "hang", 9)
+        one = program("run", str(data), environ=server.environment)
+        until(lambda: any("/v2/account" in asked for asked in server.requests), "asked", 30)
+        started = time.monotonic()
+        one.process.send_signal(signal.SIGTERM)
+        assert 0 == one.process.wait(10)
+        assert time.monotonic() - started < 3.0
+
+
+def test_two_accounts_need_two_keys(data: Path, program: Callable[..., Program]) -> None:
+    """Never two connections for one account, also where two names are given to it."""
+    (data / "compactor.toml").write_text("[accounts.one]\n[accounts.two]\n")
+    one = program("run", str(data), environ={"ALPACA_API_KEY": "PKSAME", "ALPACA_SECRET_KEY": "secret"})
+    assert 2 == one.process.wait(30)
+    assert "have the same key" in one.said.read_text()
+
+
+def test_stream_needs_no_watcher(data: Path, program: Callable[..., Program]) -> None:
+    """`compactor stream` by itself writes what comes; the derived files are somebody else's business."""
+    with AlpacaServer(2) as server:
+        one = program("stream", str(data), environ=server.environment)
+        until(lambda: server.listeners and one.lines("reconcile_finished"), "running", 30)
+        order = server.place("AAPL", "buy", 1, client_order_id="alice:1", type="limit", limit_price="1")
+        log = data / "team/alice/events.jsonl"
+        until(lambda: log.exists() and order.id in log.read_text(), "the order in the log")
+        one.process.send_signal(signal.SIGTERM)
+        assert 0 == one.process.wait(10)
+        assert {order.id} == ours(data)[0]
