@@ -198,7 +198,9 @@ class Slots:
         self.damaged.append(str(damage))
         self._files.rename(damage.path, damage.path.with_name(damage.path.name + ".damaged"))
 
-    def write(self, parts: Iterable[bytes | bytearray]) -> None:
-        """Put a checkpoint into the slot that is not the newest; returns when it is durable."""
-        replace(self._files, self._state / SLOTS[self._next], parts)
+    def write(self, parts: Iterable[bytes | bytearray]) -> Path:
+        """Put a checkpoint into the slot that is not the newest; returns where, when it is durable."""
+        path = self._state / SLOTS[self._next]
+        replace(self._files, path, parts)
         self._next = 1 - self._next
+        return path

@@ -19,6 +19,7 @@ from compactor.ledger.errors import NoLedger, TooMuch, from_os
 from compactor.ledger.files import Files, replace
 from compactor.ledger.log import Log, open_log
 from compactor.ledger.places import FINDINGS, LOG, PENDING, STATE, TRADES
+from compactor.ledger.points import keep_point
 from compactor.ledger.segments import Segments
 from compactor.ledger.tail import Tail
 
@@ -27,6 +28,9 @@ CHECKPOINT_BYTES_MIN = 1 << 18
 costs more than the fold."""
 COMMIT_BYTES = 1 << 28
 """Bytes of log after which a long pass commits, so that being stopped costs only what came since."""
+COMMIT_BYTES_LAST = 1 << 24
+"""Near its end a long pass commits each time half of the rest is done, down to this, so that recent points are dense.
+"""
 PROGRESS_BYTES = 1 << 20
 
 Progress = Callable[[int, int], None]
@@ -234,7 +238,7 @@ class Compactor:
 
     def _advance(self, fold: Fold, log: Log, size: int, progress: Progress | None) -> None:
         """Fold the whole lines up to `size`, handing out what comes as it comes, so that memory stays bounded."""
-        committed = told = self._offset
+        started = committed = told = self._offset
         for block in log.blocks(self._offset, size):
             if block.too_long:
                 fold.feed_too_long(block.data, block.offset, block.length)
@@ -246,7 +250,8 @@ class Compactor:
             if progress is not None and self._offset - told >= PROGRESS_BYTES:
                 progress(self._offset, size)
                 told = self._offset
-            if self._offset - committed >= COMMIT_BYTES:
+            due = COMMIT_BYTES if committed == started else max(COMMIT_BYTES_LAST, size - self._offset)
+            if self._offset - committed >= min(due, COMMIT_BYTES):
                 self._commit(fold, log, final=False, checkpoint=True)
                 committed = self._offset
         if progress is not None:
@@ -300,5 +305,5 @@ class Compactor:
         self._generation += 1
         trades, findings = self._trades.written(), self._findings.written()
         parts = encode_slot(fold, self._generation, self._inode, self._log_written, trades, findings)
-        self._slots.write(parts)
+        keep_point(self._files, self._slots.write(parts), self._offset)
         self._checkpoint_at, self._checkpoint_bytes = self._offset, max(CHECKPOINT_BYTES_MIN, sum(map(len, parts)))

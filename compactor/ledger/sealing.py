@@ -15,9 +15,9 @@ from msgspec import Struct
 from compactor.ledger.compaction import Compactor
 from compactor.ledger.errors import SegmentDamaged, from_os
 from compactor.ledger.files import Files, replace
+from compactor.ledger.index import complete_indexes
 from compactor.ledger.log import Log, open_log
-from compactor.ledger.making import Maker, line_end, recorded_at
-from compactor.ledger.merkle import Growing
+from compactor.ledger.making import Maker, line_end, recorded_at, tree_over
 from compactor.ledger.segments import (
     HOLE_BYTES_MIN,
     KEPT_BYTES,
@@ -150,10 +150,11 @@ class _Run:
             self._seal(start, stop)
             self._give_back()
         self._remove_unsealed()
+        complete_indexes(self._files, self._segments, self._log)
 
     def _seal(self, start: int, stop: int) -> None:
         """Make one segment: write it, read it back, and only then say that it is sealed."""
-        maker = Maker(self._log, start, stop, self._frame_bytes, self._tree_so_far())
+        maker = Maker(self._log, start, stop, self._frame_bytes, tree_over(self._segments, self._segments.seals))
         directory = self._segments.path
         path = directory / maker.name
         try:
@@ -172,16 +173,6 @@ class _Run:
         self._done.segments += 1
         self._done.sealed_bytes += stop - start
         self._done.file_bytes += seal.file_bytes
-
-    def _tree_so_far(self) -> Growing:
-        """The tree over all that is sealed; of segments that an earlier version made without one, from their lines."""
-        seals = self._segments.seals
-        at = next((number for number in range(len(seals), 0, -1) if seals[number - 1].tree is not None), 0)
-        tree = Growing(seals[at - 1].tree if at else None)
-        for seal in seals[at:]:
-            for piece in self._segments.pieces(seal):
-                tree.feed(piece.data)
-        return tree
 
     def _read_back(self, seal: Seal) -> None:
         """Compare the file of a segment, through the decompressor, with the log. Raises SegmentDamaged."""
