@@ -20,6 +20,7 @@ from compactor.ui.commands import append, compact, show, status
 from compactor.ui.importing import import_
 from compactor.ui.operating import config, doctor, systemd
 from compactor.ui.sealing import cat, seal
+from compactor.ui.tables import export, sql
 from compactor.ui.watching import watch
 
 INTERRUPTED = 130
@@ -118,6 +119,8 @@ def app() -> None:
 
 
 for command in (compact, append, show, status, import_, watch, seal, cat, config, doctor, systemd):
+    app.add_command(command)
+for command in (export, sql):
     app.add_command(command)
 
 
