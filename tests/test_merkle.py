@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from hashlib import sha256
 from pathlib import Path
+from typing import ClassVar
 
 import msgspec
 import pytest
@@ -158,7 +159,7 @@ def test_sealing_again_reads_no_earlier_segment_for_the_tree(data: Path) -> None
     """8.6: a further segment costs its own lines; the peaks of the seal before it are all that is needed."""
 
     class Counting(Files):
-        opened: list[str] = []
+        opened: ClassVar[list[str]] = []
 
         def open(self, path: Path):  # type: ignore[no-untyped-def]
             self.opened.append(path.name)

@@ -43,7 +43,7 @@ class Ledger:
         files: Files | None = None,
     ) -> None:
         self.path = Path(path)
-        self._named = team_id if team_id is not None else _name_of(self.path)
+        self._named = team_id if team_id is not None else name_of_directory(self.path)
         if self._named is not None:
             check_team(self._named, self.path)
         self._durability: Durability = durability
@@ -206,7 +206,7 @@ class Ledger:
         self.close()
 
 
-def _name_of(path: Path) -> str | None:
+def name_of_directory(path: Path) -> str | None:
     """A ledger below `team/` is named by its directory (1.1); any other is named by its events (1.2)."""
     absolute = path.absolute()
     return absolute.name if absolute.parent.name == "team" and TEAM_PATTERN.fullmatch(absolute.name) else None

@@ -16,7 +16,7 @@ from compactor.core.instants import BadInstant, moment
 from compactor.ledger.frames import encode_frame
 from compactor.ledger.log import Log
 from compactor.ledger.merkle import Growing
-from compactor.ledger.segments import Seal
+from compactor.ledger.segments import Seal, Segments
 
 _SEARCH_BYTES = 1 << 16
 _LINES_TRIED = 1000
@@ -78,6 +78,16 @@ def first_ts(lines: list[bytes]) -> str | None:
         if line and (stamps := _stamps_of(line)) is not None:
             return stamps.ts
     return None
+
+
+def tree_over(segments: Segments, seals: list[Seal]) -> Growing:
+    """The tree over the first segments; of those that an earlier version sealed without one, from their lines."""
+    at = next((number for number in range(len(seals), 0, -1) if seals[number - 1].tree is not None), 0)
+    tree = Growing(seals[at - 1].tree if at else None)
+    for seal in seals[at:]:
+        for piece in segments.pieces(seal):
+            tree.feed(piece.data)
+    return tree
 
 
 def line_end(log: Log, start: int, stop: int, end: int) -> int:

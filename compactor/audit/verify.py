@@ -1,0 +1,233 @@
+"""Verifies ledgers: all that is on the disk is held against the bytes of the log, and the log against its seals.
+
+What is held against what is in `seals`, `refold`, `states` and `checkpoints`; this module goes through the ledgers of a
+data directory, several at once. The rule that surprises: nothing is ever repaired, set aside or locked, so that it may
+run beside a daemon, and again on what it found.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+
+import msgspec
+from msgspec import Struct
+
+from compactor.audit.checkpoints import examine_slot, open_slots
+from compactor.audit.heads import Witnessed, read_witness
+from compactor.audit.keys import VerifierKey
+from compactor.audit.refold import Refold
+from compactor.audit.seals import examine_alone, examine_chain, examine_heads, examine_witness
+from compactor.audit.verdict import Difference, Findings, Verdict
+from compactor.jobs.compacting import INLINE_BYTES_MAX, Board, Progress, collector_paused, plan_batches
+from compactor.jobs.failures import Failure, bad_place, failure_of, name_of
+from compactor.jobs.workers import Died, run_forked
+from compactor.ledger import LedgerPlace, NoLedger, SegmentDamaged, discover
+from compactor.ledger.checkpoint import Slot
+from compactor.ledger.files import Files
+from compactor.ledger.ledger import name_of_directory
+from compactor.ledger.log import Log, open_log
+from compactor.ledger.places import LOG, SEGMENTS
+from compactor.ledger.segments import Seal, Segments
+
+
+class Options(Struct, frozen=True):
+    """How to verify. `told` are the lines of the witness, numbered, of all teams."""
+
+    quick: bool = False
+    retention_days: int | None = 7
+    key: VerifierKey | None = None
+    witness: Path | None = None
+    told: list[tuple[int, Witnessed]] = []
+
+
+class Result(Struct, frozen=True):
+    """One verdict for each ledger, by team id, and what is wrong with the witness as a whole."""
+
+    verdicts: list[Verdict]
+    witness: list[Difference]
+
+
+def verify_all(
+    data: Path,
+    *,
+    team: str | None = None,
+    workers: int | None = None,
+    progress: Progress | None = None,
+    quick: bool = False,
+    retention_days: int | None = 7,
+    key: VerifierKey | None = None,
+    witness: Path | None = None,
+) -> Result:
+    """Verify the ledgers of `data` (or only `team`'s), `workers` processes at most (default: one per processor).
+
+    Changes nothing. Never raises for one ledger's sake. Raises OSError where the witness cannot be read.
+    """
+    places = discover(data, team)
+    told, unreadable = _told(witness, places, team)
+    options = Options(quick, retention_days, key, witness, told)
+    sizes = [0 if quick else _log_bytes(place) for place in places]
+    workers = workers or os.cpu_count() or 1
+    board = Board(sizes, progress)
+
+    def verify_one(index: int) -> Verdict:
+        return _verify_place(places[index], options, board.reporter(index))
+
+    if len(places) < 2 or workers == 1 or sum(sizes) < INLINE_BYTES_MAX:
+        with collector_paused():
+            return Result([verify_one(index) for index in range(len(places))], unreadable)
+    verdicts: dict[int, Verdict] = {}
+
+    def work(index: int) -> bytes:
+        return msgspec.msgpack.encode(verify_one(index))
+
+    for index, result in run_forked(
+        plan_batches(sizes), work, workers=workers, on_poll=board.show if progress else None
+    ):
+        verdicts[index] = _verdict(places[index], result)
+    return Result([verdicts[index] for index in range(len(places))], unreadable)
+
+
+def _told(
+    witness: Path | None, places: Sequence[LedgerPlace], team: str | None
+) -> tuple[list[tuple[int, Witnessed]], list[Difference]]:
+    """The heads that a witness holds of these ledgers, and what in it belongs to none."""
+    if witness is None:
+        return [], []
+    told: list[tuple[int, Witnessed]] = []
+    wrong: list[Difference] = []
+    teams = {name_of(place) for place in places}
+    if not witness.exists():
+        wrong.append(_of_witness(witness, "a file with heads", "none", "the witness is missing, or is not reachable"))
+    for number, one in read_witness(witness):
+        if isinstance(one, str):
+            wrong.append(_of_witness(witness, f"a head in line {number}", one, "this line was changed, or is torn"))
+        elif one.team_id in teams:
+            told.append((number, one))
+        elif team is None:
+            found = f"no ledger of team {one.team_id!r}"
+            meaning = "a ledger that was witnessed is gone, or this line was changed"
+            wrong.append(_of_witness(witness, f"the ledger of line {number}", found, meaning))
+    return told, wrong
+
+
+def _of_witness(witness: Path, expected: str, found: str, meaning: str) -> Difference:
+    return Difference("witness_damaged", str(witness), None, expected, found, meaning)
+
+
+def _log_bytes(place: LedgerPlace) -> int:
+    try:
+        return os.stat(place.path / LOG).st_size
+    except OSError:
+        return 0  # Verifying it will say what is wrong.
+
+
+def _verdict(place: LedgerPlace, result: bytes | Died) -> Verdict:
+    if not isinstance(result, Died):
+        return msgspec.msgpack.decode(result, type=Verdict)
+    message = f"{place.path}: {result.reason}. Nothing was changed. Run compactor verify again, with --workers 1"
+    return Verdict(name_of(place), str(place.path), error=Failure("process_died", message))
+
+
+def _verify_place(place: LedgerPlace, options: Options, progress: Progress | None) -> Verdict:
+    started = time.perf_counter()
+    verdict = Verdict(name_of(place), str(place.path), quick=options.quick)
+    if place.problem is not None:
+        verdict.error = bad_place(place)
+        return verdict
+    findings = Findings(place.path)
+    try:
+        _Pass(place, options, findings, verdict).run(progress)
+    except Exception as error:
+        verdict.error = failure_of(error, place.path)
+    verdict.differences = findings.all
+    verdict.elapsed_ms = round((time.perf_counter() - started) * 1000)
+    return verdict
+
+
+class _Pass:
+    """The verifying of one ledger."""
+
+    def __init__(self, place: LedgerPlace, options: Options, findings: Findings, verdict: Verdict) -> None:
+        self._path = place.path
+        self._team = name_of(place)
+        self._team_id = place.team_id or name_of_directory(place.path)
+        self._options = options
+        self._findings = findings
+        self._verdict = verdict
+        self._files = Files()
+
+    def run(self, progress: Progress | None) -> None:
+        """Verify it. Raises LedgerError and OSError where that cannot be done."""
+        if self._files.identity(self._path / LOG) is None:
+            raise NoLedger(self._path, f"there is no {LOG}; expected a log of events")
+        slots = open_slots(self._path, self._files, self._findings)
+        try:
+            self._run(slots, progress)
+        finally:
+            for slot in slots:
+                slot.close()
+
+    def _run(self, slots: list[Slot], progress: Progress | None) -> None:
+        chain = examine_chain(self._path, self._files, self._findings)
+        self._examine_published(chain.seals)
+        segments = Segments(self._path, self._files)
+        log = self._open(segments) if chain.is_whole else None
+        if log is None:
+            if not self._options.quick:
+                examine_alone(chain.seals, self._path / SEGMENTS, self._files, self._findings)
+            return
+        try:
+            self._read(log, segments, slots, progress)
+        finally:
+            log.close()
+
+    def _open(self, segments: Segments) -> Log | None:
+        """The log with its segments; None where it shows that more was sealed than there are seals for."""
+        reader = self._files.open(self._path / LOG)
+        try:
+            segments.refresh()
+            segments.check_log(self._path / LOG, reader, head=True)
+            return open_log(self._path, self._files, segments)
+        except SegmentDamaged as damage:
+            what = damage.message.split(". ", 1)[0]
+            meaning = "sealed history, or the log behind it, is gone; restore both from a backup"
+            self._findings.add(
+                "seals_missing", damage.path, expected="seals and log that fit", found=what, meaning=meaning
+            )
+            return None
+        finally:
+            reader.close()
+
+    def _read(self, log: Log, segments: Segments, slots: list[Slot], progress: Progress | None) -> None:
+        verdict = self._verdict
+        if self._options.quick:
+            for slot in slots:
+                examine_slot(slot, log, self._path, self._files, self._findings)
+        days = self._options.retention_days
+        retention = None if days is None else timedelta(days=days)
+        refold = Refold(self._path, self._team_id, retention, self._files, self._findings, slots)
+        try:
+            # Only now: whatever was opened so far is of an earlier moment.
+            end = log.end_of_whole_lines(log.identity().size)
+            verdict.log_bytes, verdict.sealed_bytes = end, segments.sealed_end
+            verdict.segments = len(segments.seals)
+            tree = segments.seals[-1].tree if segments.seals else None
+            verdict.lines, verdict.root = (tree.size, tree.root) if tree is not None else (0, None)
+            if not self._options.quick:
+                refold.run(log, segments, end, progress)
+                verdict.lag_bytes = refold.lag_bytes
+        finally:
+            refold.close()
+
+    def _examine_published(self, seals: Sequence[Seal]) -> None:
+        options, verdict = self._options, self._verdict
+        verdict.signed_bytes = examine_heads(
+            self._path, seals, self._team, options.key, self._files, self._findings
+        )  # fmt: skip
+        if options.witness is not None:
+            told = [one for one in options.told if one[1].team_id == self._team]
+            verdict.witnessed_bytes = examine_witness(options.witness, told, seals, options.key, self._findings)
