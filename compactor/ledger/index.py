@@ -24,11 +24,11 @@ from zlib import crc32
 import msgspec
 from msgspec import Struct
 
-from compactor.core.instants import BadInstant, nanos, rfc3339
+from compactor.core.instants import nanos
 from compactor.ledger.checkpoint import checksum
 from compactor.ledger.files import Files
 from compactor.ledger.log import Log
-from compactor.ledger.names import UNREADABLE, decode_named, names_in, names_of
+from compactor.ledger.names import UNREADABLE, Named, decode_named, ids_of, names_in, names_of, second_of
 from compactor.ledger.segments import Seal, Segments
 
 FORMAT = 1
@@ -56,11 +56,7 @@ class Bounds(Struct, array_like=True):
 
     def span_ns(self) -> tuple[int, int] | None:
         """From the first possible nanosecond since 1970 up to the last; None where no line tells."""
-        try:
-            # A leap second is the first instant of the next minute.
-            return (nanos(self.first + "Z"), nanos(self.last + "Z") + 2 * _SECOND_NS) if self.first else None
-        except BadInstant:
-            return (-sys.maxsize, sys.maxsize)
+        return (nanos(self.first + "Z"), nanos(self.last + "Z") + 999_999_999) if self.first else None
 
 
 class Header(Struct):
@@ -186,38 +182,32 @@ def _read_block(data: bytes, names: set[str], happened: Bounds, recorded: Bounds
     """Take in what the lines of a block name, and when they were; whether all of them tell that."""
     lines = data.split(b"\n")
     lines.pop()
-    seconds, known = set[str](), set[str]()
-    told = True
+    try:
+        batch, told = list(map(decode_named, lines)), True
+    except UNREADABLE:
+        batch, told = _read_odd(lines, names), False
+    found = set[str | None]()
+    for named in batch:
+        found.update(ids_of(named))
+        if named.legs is not None:
+            found |= names_of(named)
+    names.update(filter(None, found))
+    seconds = {second_of(named.ts) for named in batch}
+    known = {second_of(named.recorded_at or named.ts) for named in batch}
+    happened.add(set(filter(None, seconds)))
+    recorded.add(set(filter(None, known)))
+    return told and None not in seconds | known
+
+
+def _read_odd(lines: list[bytes], names: set[str]) -> list[Named]:
+    """The lines of a block that can be decoded; the names in the others are taken in."""
+    batch = []
     for line in lines:
         try:
-            named = decode_named(line)
+            batch.append(decode_named(line))
         except UNREADABLE:
             names |= names_in(line)
-            named, told = None, False
-        if named is None:
-            continue
-        names |= names_of(named)
-        told &= named.ts is not None
-        for texts, text in ((seconds, named.ts), (known, named.recorded_at or named.ts)):
-            if text is not None:
-                second = _second_of(text)
-                told &= second is not None
-                texts.add(second or "")
-    seconds.discard("")
-    known.discard("")
-    happened.add(seconds)
-    recorded.add(known)
-    return told
-
-
-def _second_of(text: str) -> str | None:
-    """The first 19 letters of an instant in UTC; None for a text that is none."""
-    if text[4:20:3] == "--T::." and text[-1] == "Z" and text[:4].isdigit():
-        return text[:19]
-    try:
-        return rfc3339(nanos(text))[:19]
-    except BadInstant:
-        return None
+    return batch
 
 
 def _encode(seal: Seal, places: list[int], told: bool, happened: Bounds, recorded: Bounds, codes: set[int]) -> bytes:

@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from compactor.core.derived import Finding
 from compactor.core.events import Event
-from compactor.core.instants import EPOCH, BadInstant, moment, nanos
+from compactor.core.instants import EPOCH, BadInstant, moment, nanos, rfc3339
 from compactor.core.lines import read_line
 
 
@@ -43,6 +43,10 @@ IDS = (
 ids_of: Any = attrgetter(*IDS)
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _LEG_IDS = ("order_id", "id", "client_order_id", "execution_id")
+# A leap second is the first instant of the next minute, and is left to `nanos`, as are days that may not exist.
+_COMMON = re.compile(
+    r"(?!0000)[0-9]{4}-(?:0[1-9]|1[0-2])-(?:0[1-9]|1[0-9]|2[0-8])T(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](?:\.[0-9]{1,9})?Z"
+)
 _QUOTED = re.compile(rb'"([^"\n]+)(?=")')
 
 
@@ -91,6 +95,18 @@ def instant_in(line: bytes, known: bool) -> int | None:
     except (*UNREADABLE, BadInstant):
         instants = [_instant_of(found.event, known) for found in read_line(line, 0) if not isinstance(found, Finding)]
         return max(instants, default=None)
+
+
+def second_of(text: str | None) -> str | None:
+    """The whole second of an instant as its first 19 letters in UTC, which can be compared; None for what is none."""
+    if text is None:
+        return None
+    if _COMMON.fullmatch(text) is not None:
+        return text[:19]
+    try:
+        return rfc3339(nanos(text))[:19]
+    except BadInstant:
+        return None
 
 
 def _instant_of(event: Event, known: bool) -> int:

@@ -71,6 +71,14 @@ def usable_points(path: Path, team_id: str | None, files: Files, log: Log, limit
             slot.close()
 
 
+def newest_point(path: Path, team_id: str | None, files: Files, log: Log, limit: int) -> int:
+    """The offset of the newest of them; 0 where there is none."""
+    for slot in usable_points(path, team_id, files, log, limit):
+        slot.close()
+        return slot.header.log.length
+    return 0
+
+
 def _opened(path: Path, files: Files) -> Slot | None:
     """A slot that was opened, or None where it is missing or its header is damaged."""
     try:
