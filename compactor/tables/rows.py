@@ -8,6 +8,7 @@ a row of the findings. Trades, open orders and findings are those of the last co
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import timedelta
 from operator import attrgetter
@@ -27,7 +28,6 @@ from compactor.ledger.places import FINDINGS as FINDINGS_FILE
 from compactor.ledger.places import LOG
 from compactor.ledger.places import PENDING as PENDING_FILE
 from compactor.ledger.places import TRADES as TRADES_FILE
-from compactor.ledger.reading import whole_lines
 from compactor.ledger.segments import Segments
 from compactor.tables.schema import EVENTS, FINDINGS, PENDING, TRADES, Row, Table, line_type
 from compactor.tables.windows import ALL_TIME, Window, event_time
@@ -36,7 +36,6 @@ FILES = {TRADES.name: TRADES_FILE, PENDING.name: PENDING_FILE, FINDINGS.name: FI
 """The file of a ledger that a table is read from."""
 DEFAULT_TEAM = "default"
 AGAIN = "run the command again"
-_REPORT_EVERY = 256
 
 Progress = Callable[[int, int], None]
 
@@ -98,32 +97,65 @@ def _rows(table: Table, place: LedgerPlace, window: Window) -> Iterator[tuple[Ro
     return _derived_rows(table, place, window)
 
 
-def derived_lines(table: Table, path: Path, offset: int = 0) -> Iterator[tuple[Any, int]]:
-    """The lines of a derived file with the fields of its table, each with the offset behind it."""
-    decode = msgspec.json.Decoder(line_type(table)).decode
-    file = path / FILES[table.name]
-    for line in whole_lines(file):
+def _derived_rows(table: Table, place: LedgerPlace, window: Window) -> Iterator[tuple[Row, int]]:
+    assert table.time is not None
+    when = table.place(table.time)
+    for row, read in _lines_of(table, place):
+        if window.holds(row[when]):
+            yield row, read
+
+
+def whole_blocks(file: Log, offset: int) -> Iterator[Block]:
+    """The blocks of a derived file: a finding that holds a long line is longer than an event may be."""
+    for block in file.blocks(offset, file.end_of_whole_lines(file.identity().size)):
+        yield block._replace(data=file.read(block.offset, block.length)) if block.too_long else block
+
+
+def _lines_of(table: Table, place: LedgerPlace) -> Iterator[tuple[Row, int]]:
+    """All rows of a derived file, the last of each block with the offset behind it."""
+    path = place.path / FILES[table.name]
+    reader = DerivedReader(place, table)
+    try:
+        with closing(Log(path, Files().open(path))) as file:
+            for block in whole_blocks(file, 0):
+                read = block.offset + block.length
+                for row in reader.rows(block):
+                    yield row, read
+                    read = 0
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise from_os(path, error, "reading it", AGAIN) from error
+
+
+class DerivedReader:
+    """Makes rows of blocks of a derived file."""
+
+    def __init__(self, place: LedgerPlace, table: Table) -> None:
+        self._path = place.path / FILES[table.name]
+        self._decode = msgspec.json.Decoder(line_type(table)).decode
+        self._take = _row_taker(table)
+        # A finding does not name its team, because it stands in its team's file.
+        self._team = Ledger(place.path, team_id=place.team_id).team_id if table is FINDINGS else None
+
+    def rows(self, block: Block) -> Iterator[Row]:
+        """The rows of a block of whole lines."""
+        offset = block.offset
+        for line in block.data.split(b"\n")[:-1]:
+            row = self._take(self._read(line, offset))
+            yield row if self._team is None else (self._team, *row[1:])
+            offset += len(line) + 1
+
+    def _read(self, line: bytes, offset: int) -> Any:
         try:
-            found = decode(line)
+            return self._decode(line)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             what = f"at offset {offset} expected a derived line, found {line[:60]!r} ({error})"
             hint = "somebody else wrote to this file. Move it away and compact again: it is rebuilt from the log"
-            raise DerivedConflict(file, f"{what}; {hint}") from None
-        offset += len(line)
-        yield found, offset
+            raise DerivedConflict(self._path, f"{what}; {hint}") from None
 
 
-def _derived_rows(table: Table, place: LedgerPlace, window: Window) -> Iterator[tuple[Row, int]]:
-    take = row_taker(table)
-    assert table.time is not None
-    when = table.place(table.time)
-    for number, (line, end) in enumerate(derived_lines(table, place.path)):
-        row = take(line)
-        if window.holds(row[when]):
-            yield row, 0 if number % _REPORT_EVERY else end
-
-
-def row_taker(table: Table) -> Callable[[Any], Row]:
+def _row_taker(table: Table) -> Callable[[Any], Row]:
     """Gives a function that makes a row of a line as `line_type` reads it."""
     take = attrgetter(*table.names)
     documents = [index for index, column in enumerate(table.columns) if column.kind == "json"]
@@ -147,18 +179,14 @@ def document(raw: msgspec.Raw) -> str | None:
 
 def _finding_rows(place: LedgerPlace, window: Window) -> Iterator[tuple[Row, int]]:
     """A finding has no time of its own: it has that of its event, or of the last event before a line that is none."""
-    team = place.team_id or Ledger(place.path).team_id
-    take = attrgetter(*FINDINGS.names[1:])
-    log = _open(place.path) if window.is_limited else None
-    try:
-        for number, (line, end) in enumerate(derived_lines(FINDINGS, place.path)):
-            if log is None or window.holds(event_time(log, line.offset, line.length)):
-                yield (team, *take(line)), 0 if number % _REPORT_EVERY else end
-    except OSError as error:
-        raise from_os(place.path / LOG, error, "reading the log", AGAIN) from error
-    finally:
-        if log is not None:
-            log.close()
+    if not window.is_limited:
+        yield from _lines_of(FINDINGS, place)
+        return
+    offset, length = FINDINGS.place("offset"), FINDINGS.place("length")
+    with closing(_open(place.path)) as log:
+        for row, read in _lines_of(FINDINGS, place):
+            if window.holds(event_time(log, row[offset], row[length])):
+                yield row, read
 
 
 def _open(path: Path) -> Log:
@@ -170,19 +198,17 @@ def _open(path: Path) -> Log:
 
 
 def _event_rows(place: LedgerPlace, window: Window) -> Iterator[tuple[Row, int]]:
-    log = _open(place.path)
     reader = EventReader(place.team_id)
     try:
-        for block in log.blocks(0, log.end_of_whole_lines(log.identity().size)):
-            read = block.offset + block.length
-            for row in reader.rows(block):
-                if window.holds(row[_TS]):
-                    yield row, read
-                    read = 0
+        with closing(_open(place.path)) as log:
+            for block in log.blocks(0, log.end_of_whole_lines(log.identity().size)):
+                read = block.offset + block.length
+                for row in reader.rows(block):
+                    if window.holds(row[_TS]):
+                        yield row, read
+                        read = 0
     except OSError as error:
         raise from_os(place.path / LOG, error, "reading it", AGAIN) from error
-    finally:
-        log.close()
 
 
 _TS = EVENTS.place("ts")

@@ -19,8 +19,10 @@ from compactor import __version__
 from compactor.ui.commands import append, compact, show, status
 from compactor.ui.importing import import_
 from compactor.ui.operating import config, doctor, systemd
+from compactor.ui.replaying import diff, replay
 from compactor.ui.sealing import cat, seal
 from compactor.ui.tables import export, sql
+from compactor.ui.tailing import tail
 from compactor.ui.watching import watch
 
 INTERRUPTED = 130
@@ -118,9 +120,9 @@ def app() -> None:
     """
 
 
-for command in (compact, append, show, status, import_, watch, seal, cat, config, doctor, systemd):
+for command in (compact, append, show, status, import_, watch, seal, cat, replay, diff, config, doctor, systemd):
     app.add_command(command)
-for command in (export, sql):
+for command in (export, sql, tail):
     app.add_command(command)
 
 
