@@ -39,9 +39,7 @@ Write = Callable[[Iterable["Told"]], None]
 @click.command(short_help="Show the last events, trades or findings, and follow them.")
 @click.option("-f", "--follow", is_flag=True, help="Go on with what comes, until Ctrl-C.")
 @team_option("Show this team's only.")
-@click.option(
-    "--from", "start", metavar="OFFSET|TIME|-N", default=f"-{LAST}", help=f"Where to begin; default: -{LAST}."
-)
+@click.option("--from", "start", metavar="OFFSET|TIME|-N", default="-10", help="Where to begin; default: -10.")
 @click.option("--events", "what", flag_value="events", default=True, help="Events; the default.")
 @click.option("--trades", "what", flag_value="trades", help="Trades, as the last compact derived them.")
 @click.option("--findings", "what", flag_value="findings", help="Findings, as the last compact derived them.")
