@@ -189,7 +189,7 @@ def _read_block(data: bytes, names: set[str], happened: Bounds, recorded: Bounds
     found = set[str | None]()
     for named in batch:
         found.update(ids_of(named))
-        if named.legs is not None:
+        if named.legs:
             found |= names_of(named)
     names.update(filter(None, found))
     seconds = {second_of(named.ts) for named in batch}

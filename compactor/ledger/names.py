@@ -32,7 +32,7 @@ class Named(Struct, gc=False):
     replaces: str | None = None
     replaced_by: str | None = None
     parent_order_id: str | None = None
-    legs: msgspec.Raw | None = None
+    legs: msgspec.Raw = msgspec.Raw()
 
 
 decode_named = msgspec.json.Decoder(Named).decode
@@ -61,7 +61,7 @@ def names_in(line: bytes) -> set[str]:
 def names_of(named: Named) -> set[str]:
     """The ids in what was decoded of a line."""
     names = set(filter(None, ids_of(named)))
-    if named.legs is not None:
+    if named.legs:
         names.update(_ids_in_legs(msgspec.json.decode(named.legs)))
     return names
 
