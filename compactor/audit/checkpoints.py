@@ -17,9 +17,10 @@ from compactor.core.fold import Fold, OpenOrder
 from compactor.core.memory import Forgotten, SpanRecord, fingerprint
 from compactor.core.orders import Order
 from compactor.ledger.checkpoint import FOLD_VERSION, FORMAT, SLOTS, TAIL_BYTES, Chunk, Damaged, Slot, checksum
-from compactor.ledger.files import Files, Reader
+from compactor.ledger.files import Files, Identity, Reader
 from compactor.ledger.log import Log
 from compactor.ledger.places import FINDINGS, STATE, TRADES
+from compactor.ledger.points import POINTS
 
 _STATE = "the state does not follow from the log; compactor rebuild makes it again"
 _MARK_BYTES = 16
@@ -58,12 +59,18 @@ class Marks(Forgotten):
 
 def open_slots(path: Path, files: Files, findings: Findings) -> list[Slot]:
     """The checkpoints of a ledger, and the older ones that are kept, that are whole; the others are differences."""
-    slots = []
+    slots: list[Slot] = []
+    seen = set[Identity]()
     for place in _places(path / STATE, files):
         try:
             reader = files.open(place)
         except FileNotFoundError:
             continue
+        # A point is one more name of a checkpoint, as long as that is one of the two newest.
+        if reader.identity() in seen:
+            reader.close()
+            continue
+        seen.add(reader.identity())
         try:
             slot = Slot(place, reader)
             _check_chunks(slot, reader)
@@ -78,11 +85,8 @@ def open_slots(path: Path, files: Files, findings: Findings) -> list[Slot]:
 
 
 def _places(state: Path, files: Files) -> list[Path]:
-    points = state / "points"
-    return [
-        *(state / name for name in SLOTS),
-        *(points / name for name in sorted(files.names(points)) if name.isdigit()),
-    ]
+    names = sorted(name for name in files.names(state / POINTS) if name.isdigit())
+    return [*(state / name for name in SLOTS), *(state / POINTS / name for name in names)]
 
 
 def is_ours(slot: Slot) -> bool:
@@ -102,8 +106,8 @@ def _check_chunks(slot: Slot, reader: Reader) -> None:
         raise Damaged(slot.path, f"it has {size} bytes, expected {expected}")
 
 
-def examine_slot(slot: Slot, log: Log, path: Path, files: Files, findings: Findings) -> None:
-    """Hold what a checkpoint says of the files against them: the log up to its offset, the lengths, the digests."""
+def examine_slot(slot: Slot, log: Log, findings: Findings) -> None:
+    """Hold what a checkpoint says of the log against it: which file it is, and its 4 KiB before the offset."""
     header = slot.header
     identity = log.identity()
     if identity.inode != header.inode:
@@ -121,14 +125,18 @@ def examine_slot(slot: Slot, log: Log, path: Path, files: Files, findings: Findi
             "log_rewritten", log.path, offset=start, expected="the 4 KiB that were folded", found="others",
             meaning=f"{meaning} ({slot.path.name})",
         )  # fmt: skip
+
+
+def examine_tails(slot: Slot, path: Path, files: Files, findings: Findings) -> None:
+    """Hold what a checkpoint says of trades and findings, their lengths and last 4 KiB, against the files."""
+    header = slot.header
     for name, written in ((TRADES, header.trades), (FINDINGS, header.findings)):
-        data = _read(files, path / name, max(0, written.length - TAIL_BYTES), written.length)
+        start = max(0, written.length - TAIL_BYTES)
+        data = _read(files, path / name, start, written.length)
         if checksum(data) != written.tail:
             expected = f"the bytes before {written.length} as {slot.path.name} has them"
-            findings.add(
-                "derived_differs", path / name, offset=max(0, written.length - TAIL_BYTES), expected=expected,
-                found=f"{len(data)} other bytes", meaning=EDITED,
-            )  # fmt: skip
+            found = f"{len(data)} other bytes" if len(data) == written.length - start else f"only {len(data)} of them"
+            findings.add("derived_differs", path / name, offset=start, expected=expected, found=found, meaning=EDITED)
 
 
 def _read(files: Files, path: Path, start: int, end: int) -> bytes:
@@ -194,19 +202,17 @@ def _unequal_spans(ours: Fold, slot: Slot) -> Iterator[Unequal]:
     """
     header, opened = slot.header, ours.store_open()
     marks = Marks(header.marked, lambda number: slot.read(header.marks[number]) if number < len(header.marks) else b"")
-    stored = {one.order_id: one for chunk in header.spans for one in _decode_spans(slot.read(chunk))}
-    ours.store_ended()
-    for order_id, (first, last, _seen) in ours.memory.recent.items():
-        if order_id in opened:
-            continue  # The leg of a multi-leg order that left the state without a status, and came back.
-        record = stored.get(order_id)
-        if record is None and not marks.has(fingerprint(order_id)):
-            yield f"ended order {order_id} at", (first, last), "none"
-        elif record is not None and (record.first, record.last) != (first, last):
-            yield f"ended order {order_id} at", (first, last), (record.first, record.last)
-    for order_id in sorted(stored.keys() - ours.memory.recent.keys() - opened.keys()):
+    stored = {one.order_id: (one.first, one.last) for chunk in header.spans for one in _decode_spans(slot.read(chunk))}
+    ended = {order_id: (first, last) for order_id, (first, last, _seen) in ours.memory.recent.items()}
+    ended |= {order.order_id: (order.first, order.last) for order in ours.orders.values() if not order.open}
+    # The leg of a multi-leg order may have left the state without a status, and have come back and opened.
+    wrong = [one for one, span in ended.items() if stored.get(one) != span and one not in opened]
+    for order_id in wrong:
+        if order_id in stored or not marks.has(fingerprint(order_id)):
+            yield f"ended order {order_id} at", ended[order_id], stored.get(order_id, "none")
+    for order_id in sorted(stored.keys() - ended.keys() - opened.keys()):
         if ours.memory.find(order_id) is None:
-            yield f"no ended order {order_id} at", "any place", (stored[order_id].first, stored[order_id].last)
+            yield f"no ended order {order_id} at", "any place", stored[order_id]
     if isinstance(ours.memory.forgotten, Marks) and not _covers(marks, ours.memory.forgotten):
         known = {fingerprint(order_id) for order_id in stored}
         lost = sum(mark not in known and not marks.has(mark) for mark in ours.memory.forgotten.noted_marks())

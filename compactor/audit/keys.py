@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import re
 from base64 import b64decode, b64encode
+from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
 
@@ -159,9 +160,10 @@ def _key_bytes(text: str) -> bytes | None:
     return data[1:] if data[:1] == _ED25519 and len(data) == 33 else None
 
 
-def checked_note(text: str, path: Path, key: VerifierKey | None) -> Note:
-    """The note in a text; with a key only if that signed it. Raises BadProof."""
+def checked_note(text: str, path: Path, keys: Sequence[VerifierKey]) -> Note:
+    """The note in a text; with keys only if one of them signed it. Raises BadProof."""
     note = decode_note(text, path)
-    if key is not None:
-        key.check(note, path)
+    if keys:
+        by = {(one.name, one.key_id) for one in note.signatures}
+        next((key for key in keys if (key.name, key.key_id) in by), keys[0]).check(note, path)
     return note

@@ -7,6 +7,7 @@ The rule that surprises: `offset` only says where to look. What is proven is the
 from __future__ import annotations
 
 from base64 import b64decode
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -95,17 +96,17 @@ def read_proof(path: Path) -> Inclusion | Consistency:
 
 
 def check_proof(
-    proof: Inclusion | Consistency, where: Path, *, key: VerifierKey | None, known: Head | None = None
+    proof: Inclusion | Consistency, where: Path, *, keys: Sequence[VerifierKey] = (), known: Head | None = None
 ) -> Checked:
-    """What a proof shows, by a key's signature or by a head that is known otherwise. Raises BadProof."""
-    assert key is not None or known is not None
+    """What a proof shows, by a signature of one of the keys or by a head that is known otherwise. Raises BadProof."""
+    assert keys or known is not None
     if isinstance(proof, Inclusion):
-        return _check_line(proof, where, key, known)
-    return _check_since(proof, where, key, known)
+        return _check_line(proof, where, keys, known)
+    return _check_since(proof, where, keys, known)
 
 
-def _check_line(proof: Inclusion, where: Path, key: VerifierKey | None, known: Head | None) -> Checked:
-    head = _trusted(proof.head, proof.team_id, where, key)
+def _check_line(proof: Inclusion, where: Path, keys: Sequence[VerifierKey], known: Head | None) -> Checked:
+    head = _trusted(proof.head, proof.team_id, where, keys)
     if known is not None and not _is(head, known):
         raise BadProof(where, f"expected the head of {_said(known)}, found one of {_said(head)}")
     leaf = leaf_hash(_line_of(proof, where))
@@ -115,13 +116,13 @@ def _check_line(proof: Inclusion, where: Path, key: VerifierKey | None, known: H
         what = f"expected root {head.root.hex()} to follow from the line and its path, found {found}"
         raise BadProof(where, f"{what}: the line, its number or the path was changed, or it is not in this log")
     return Checked(
-        "inclusion", proof.team_id, head.origin, head.size, head.root.hex(), key is not None, proof.index, proof.offset,
+        "inclusion", proof.team_id, head.origin, head.size, head.root.hex(), bool(keys), proof.index, proof.offset,
         _line_of(proof, where).decode(errors="replace"),
     )  # fmt: skip
 
 
-def _check_since(proof: Consistency, where: Path, key: VerifierKey | None, known: Head | None) -> Checked:
-    old, new = _trusted(proof.old, proof.team_id, where, key), _trusted(proof.new, proof.team_id, where, key)
+def _check_since(proof: Consistency, where: Path, keys: Sequence[VerifierKey], known: Head | None) -> Checked:
+    old, new = _trusted(proof.old, proof.team_id, where, keys), _trusted(proof.new, proof.team_id, where, keys)
     if known is not None and not (_is(old, known) or _is(new, known)):
         what = f"expected one of two heads to have {known.size} lines and root {known.root.hex()}"
         raise BadProof(where, f"{what}, found {_said(old)}, and {_said(new)}")
@@ -132,14 +133,14 @@ def _check_since(proof: Consistency, where: Path, key: VerifierKey | None, known
         what = f"expected roots {old.root.hex()} and {new.root.hex()} to follow from the path, found others"
         raise BadProof(where, f"{what}: the older head is no beginning of the newer one, or the proof was changed")
     return Checked(
-        "consistency", proof.team_id, new.origin, new.size, new.root.hex(), key is not None,
+        "consistency", proof.team_id, new.origin, new.size, new.root.hex(), bool(keys),
         old_size=old.size, old_root=old.root.hex(),
     )  # fmt: skip
 
 
-def _trusted(note: str, team: str, where: Path, key: VerifierKey | None) -> Head:
-    """The head of a note of this team's log, with a key only if that signed it. Raises BadProof."""
-    head = checked_note(note, where, key).head
+def _trusted(note: str, team: str, where: Path, keys: Sequence[VerifierKey]) -> Head:
+    """The head of a note of this team's log, with keys only if one of them signed it. Raises BadProof."""
+    head = checked_note(note, where, keys).head
     if not head.origin.endswith(f"/{team}"):
         raise BadProof(where, f"expected a head of team {team}, found one of {head.origin}")
     return head

@@ -20,10 +20,10 @@ from compactor.ledger.errors import from_os
 from compactor.ledger.files import Files
 from compactor.ledger.ledger import name_of_directory
 from compactor.ledger.places import FINDINGS, LOG, PENDING, STATE, TRADES
+from compactor.ledger.points import POINTS
 
 ASIDE = "aside"
 """The directory in `.state` below which the old files lie, by the time when they were put there."""
-POINTS = "points"
 
 
 class Rebuilt(Struct, frozen=True):

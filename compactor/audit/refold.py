@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from datetime import timedelta
 from pathlib import Path
 
-from compactor.audit.checkpoints import Marks, compare_state, examine_slot, is_ours
+from compactor.audit.checkpoints import Marks, compare_state, examine_slot, examine_tails, is_ours
 from compactor.audit.seals import SegmentCheck, examine_times, locate_damage
 from compactor.audit.states import Appended, OpenRows, sum_of, tell_pending
 from compactor.audit.verdict import Findings
@@ -33,13 +33,15 @@ class Refold:
 
     def __init__(
         self, path: Path, team_id: str | None, retention: timedelta | None, files: Files, findings: Findings,
-        slots: list[Slot],
+        slots: list[Slot], with_seals: bool = True,
     ) -> None:  # fmt: skip
         self._path = path
         self._files = files
         self._findings = findings
         self._retention = retention
         self._slots = slots
+        self._with_seals = with_seals
+        """Whether segments are held against their seals here, and not by somebody else at the same time."""
         # In the order in which a pass writes them: what is opened later is at least as new.
         self._pending = files.read(path / PENDING)
         self._trades = Appended(path / TRADES, files, findings)
@@ -59,7 +61,7 @@ class Refold:
         fold = self._fold = Fold(self._team_id, log.lines_naming, self._retention)
         fold.memory.forgotten = Marks()
         for slot in self._slots:
-            examine_slot(slot, log, self._path, self._files, self._findings)
+            examine_slot(slot, log, self._findings)
         slots: dict[int, list[Slot]] = {}
         for slot in self._slots:
             if is_ours(slot):
@@ -87,19 +89,21 @@ class Refold:
         try:
             for stop in [*sorted(stop for stop in slots if place < stop < seal.end), seal.end]:
                 for block in log.blocks(place, stop):
-                    for data in _data_of(block, log):
+                    for data in _data_of(block, log) if self._with_seals else ():
                         check.feed(data)
                     self._compare_file(block, log, segments.sealed_end)
                     self._feed(block)
                     self._tell(block, end, progress)
                 place = stop
                 self._compare(slots.get(place, ()))
-            check.finish(self._findings)
-            examine_times(seal, segments.path, self._files, self._findings)
+            if self._with_seals:
+                check.finish(self._findings)
+                examine_times(seal, segments.path, self._files, self._findings)
         except SegmentDamaged:
             # Nothing is folded past a gap; the other segments are still held against their seals.
             self._fold = None
-            locate_damage(seal, segments.path, self._files, self._findings)
+            if self._with_seals:
+                locate_damage(seal, segments.path, self._files, self._findings)
         return check.tree if seal.tree is None else Growing(seal.tree)
 
     def _compare_file(self, block: Block, log: Log, sealed_end: int) -> None:
@@ -168,6 +172,10 @@ class Refold:
             self.lag_bytes = end
         self._trades.finish(least[0])
         self._found.finish(least[1])
+        if not self._trades.is_bad and not self._found.is_bad:
+            # The files are right, so that a checkpoint that says otherwise is not.
+            for slot in self._slots:
+                examine_tails(slot, self._path, self._files, self._findings)
 
     def _is_all_there(self) -> bool:
         return self._trades.size >= self._trades.length and self._found.size >= self._found.length

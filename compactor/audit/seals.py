@@ -10,9 +10,6 @@ from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
 
-from compactor.audit.errors import BadProof
-from compactor.audit.heads import Witnessed, head_name
-from compactor.audit.keys import VerifierKey, checked_note
 from compactor.audit.verdict import Findings
 from compactor.ledger.errors import SegmentDamaged
 from compactor.ledger.files import Files
@@ -22,7 +19,7 @@ from compactor.ledger.places import SEGMENTS
 from compactor.ledger.segments import Seal, Segments, decode_seal, read_piece, seal_name
 
 _SEAL_SUFFIX = ".seal.json"
-_RESTORE = "sealed history was changed or lost; restore the segments directory from a backup"
+RESTORE = "sealed history was changed or lost; restore the segments directory from a backup"
 _FRAMES_TOLD = 20
 
 
@@ -44,7 +41,7 @@ def examine_chain(path: Path, files: Files, findings: Findings) -> Chain:
         try:
             seal = decode_seal(data, directory / name)
         except SegmentDamaged as damage:
-            what, meaning = damage.message.split(". ", 1)[0], f"this seal is not what was written; {_RESTORE}"
+            what, meaning = damage.message.split(". ", 1)[0], f"this seal is not what was written; {RESTORE}"
             findings.add("seal_damaged", directory / name, expected="a whole seal", found=what, meaning=meaning)
             digest = end = None
             continue
@@ -61,30 +58,30 @@ def _check_seal(
 ) -> None:
     path = directory / name
     if seal_name(seal.name) != name:
-        meaning = f"a seal was given the name of another; {_RESTORE}"
+        meaning = f"a seal was given the name of another; {RESTORE}"
         findings.add("seal_misplaced", path, expected="the range of its name", found=seal.name, meaning=meaning)
     if end is not None and seal.start != end:
         found = f"one from {seal.start}"
-        meaning = f"segments are missing, or cover a range twice; {_RESTORE}"
+        meaning = f"segments are missing, or cover a range twice; {RESTORE}"
         findings.add("segment_missing", path, expected=f"a seal from {end} on", found=found, meaning=meaning)
     elif digest is not None and seal.previous != digest:
-        expected, meaning = f"previous {digest}", f"the seal before this one was replaced; {_RESTORE}"
+        expected, meaning = f"previous {digest}", f"the seal before this one was replaced; {RESTORE}"
         findings.add("chain_broken", path, expected=expected, found=seal.previous, meaning=meaning)
     identity = files.identity(directory / seal.name)
     if identity is None:
         expected = f"a file of {seal.file_bytes} bytes"
-        findings.add("segment_missing", directory / seal.name, expected=expected, found="none", meaning=_RESTORE)
+        findings.add("segment_missing", directory / seal.name, expected=expected, found="none", meaning=RESTORE)
     elif identity.size != seal.file_bytes:
         found = f"{identity.size}"
         expected = f"{seal.file_bytes} bytes"
-        findings.add("segment_damaged", directory / seal.name, expected=expected, found=found, meaning=_RESTORE)
+        findings.add("segment_damaged", directory / seal.name, expected=expected, found=found, meaning=RESTORE)
 
 
 def _check_sizes(before: Seal, seal: Seal, path: Path, findings: Findings) -> None:
     size = before.tree.size + seal.lines if before.tree is not None else None
     found = seal.tree.size if seal.tree is not None else None
     if size is not None and size != found:
-        meaning = f"the tree of this seal is not that of the seal before it and its lines; {_RESTORE}"
+        meaning = f"the tree of this seal is not that of the seal before it and its lines; {RESTORE}"
         findings.add("tree_differs", path, expected=f"a tree over {size} lines", found=f"{found}", meaning=meaning)
 
 
@@ -113,15 +110,15 @@ class SegmentCheck:
             ("lines", tree.size - self._lines, seal.lines),
         ]
         if self._with_tree and seal.tree is not None:
-            pairs.append(("tree", _said(tree), _said(seal.tree)))
+            pairs.append(("tree", said(tree), said(seal.tree)))
         for field, computed, told in pairs:
             if computed != told:
-                meaning = f"`{field}` does not follow from the lines of the segment; {_RESTORE}"
+                meaning = f"`{field}` does not follow from the lines of the segment; {RESTORE}"
                 path = self._directory / seal_name(seal.name)
                 findings.add("seal_differs", path, expected=computed, found=told, meaning=meaning)
 
 
-def _said(tree: Tree) -> str:
+def said(tree: Tree) -> str:
     return f"{tree.size} lines with root {tree.root}"
 
 
@@ -156,7 +153,7 @@ def examine_times(seal: Seal, directory: Path, files: Files, findings: Findings)
         reader.close()
     if (first, last) != (seal.first_ts, seal.last_ts):
         expected, found = f"first_ts {first} and last_ts {last}", f"{seal.first_ts} and {seal.last_ts}"
-        meaning = f"the seal tells other times than its lines; {_RESTORE}"
+        meaning = f"the seal tells other times than its lines; {RESTORE}"
         findings.add("seal_differs", directory / seal_name(seal.name), expected=expected, found=found, meaning=meaning)
 
 
@@ -166,7 +163,7 @@ def locate_damage(seal: Seal, directory: Path, files: Files, findings: Findings)
     try:
         reader = files.open(path)
     except OSError as error:
-        findings.add("segment_missing", path, expected="a file", found=error.strerror or error, meaning=_RESTORE)
+        findings.add("segment_missing", path, expected="a file", found=error.strerror or error, meaning=RESTORE)
         return
     bad: list[tuple[int, str]] = []
     digest = sha256()
@@ -183,85 +180,10 @@ def locate_damage(seal: Seal, directory: Path, files: Files, findings: Findings)
     for number, what in bad[:_FRAMES_TOLD]:
         start, place = seal.frames[number]
         end = seal.frames[number + 1][0] if number + 1 < len(seal.frames) else seal.end - seal.start
-        meaning = f"the log from {seal.start + start} to {seal.start + end} cannot be read from here; {_RESTORE}"
+        meaning = f"the log from {seal.start + start} to {seal.start + end} cannot be read from here; {RESTORE}"
         expected = "a frame as it was written"
         findings.add("segment_damaged", path, offset=place, expected=expected, found=what, meaning=meaning)
     if not bad:
         expected, found = f"SHA-256 {seal.file_sha256}", digest.hexdigest()
-        meaning = f"the file was changed, though its frames can be read; {_RESTORE}"
+        meaning = f"the file was changed, though its frames can be read; {RESTORE}"
         findings.add("segment_damaged", path, expected=expected, found=found, meaning=meaning)
-
-
-def examine_heads(
-    path: Path, seals: Sequence[Seal], team: str, key: VerifierKey | None, files: Files, findings: Findings
-) -> int:
-    """Hold every signed head against its seal and the key; the end of the newest that is good."""
-    directory, good = path / SEGMENTS, 0
-    known = {head_name(seal): seal for seal in seals}
-    names = [name for name in sorted(files.names(directory)) if name.endswith(".head")]
-    for name in names:
-        seal = known.get(name)
-        if seal is None:
-            meaning = f"a head was signed for a segment that is gone; {_RESTORE}"
-            findings.add(
-                "segment_missing", directory / name, expected="the seal of this head", found="none", meaning=meaning
-            )
-            continue
-        text = (files.read(directory / name) or b"").decode(errors="replace")
-        if _is_head_of(seal, text, directory / name, team, key, findings):
-            good = seal.end
-    if key is not None and not names and any(seal.tree is not None for seal in seals):
-        meaning = "no head of this log was ever signed, or all were removed; compactor seal signs them"
-        findings.add("head_missing", directory, expected=f"a head signed by {key.name}", found="none", meaning=meaning)
-    return good if key is not None else 0
-
-
-def _is_head_of(seal: Seal, text: str, path: Path, team: str, key: VerifierKey | None, findings: Findings) -> bool:
-    meaning = f"what was signed is not what is sealed: the head was changed, or the history; {_RESTORE}"
-    try:
-        head = checked_note(text, path, key).head
-    except BadProof as bad:
-        findings.add("head_damaged", path, expected="a head that is whole", found=bad.message, meaning=meaning)
-        return False
-    tree = seal.tree
-    if tree is None or (head.size, head.root.hex()) != (tree.size, tree.root) or not head.origin.endswith(f"/{team}"):
-        expected = f"{_said(tree)} of {team}" if tree is not None else "no head, since its seal has no tree"
-        found = f"{head.size} lines with root {head.root.hex()} of {head.origin}"
-        findings.add("head_differs", path, expected=expected, found=found, meaning=meaning)
-        return False
-    return True
-
-
-def examine_witness(
-    witness: Path,
-    told: Sequence[tuple[int, Witnessed]],
-    seals: Sequence[Seal],
-    key: VerifierKey | None,
-    findings: Findings,
-) -> int:
-    """Hold every head that the witness has of this log against the seals; the end of the newest that is good."""
-    ends = {seal.end: seal for seal in seals}
-    good = 0
-    for number, one in told:
-        where = f"line {number}"
-        try:
-            note = checked_note(one.note, witness, None)
-            if key is not None and any(signature.name == key.name for signature in note.signatures):
-                key.check(note, witness)
-        except BadProof as bad:
-            meaning = "this line of the witness was changed after it was written"
-            findings.add("witness_damaged", witness, expected=f"a head in {where}", found=bad.message, meaning=meaning)
-            continue
-        head = note.head
-        seal = ends.get(one.end)
-        tree = seal.tree if seal is not None else None
-        expected = f"{head.size} lines with root {head.root.hex()} up to offset {one.end} ({where})"
-        if tree is None:
-            meaning = f"a seal that was witnessed is gone or was replaced; {_RESTORE}"
-            findings.add("witness_differs", witness, expected=expected, found="no such seal", meaning=meaning)
-        elif (head.size, head.root.hex()) != (tree.size, tree.root) or not head.origin.endswith(f"/{one.team_id}"):
-            meaning = f"the history before offset {one.end} was changed after it was witnessed; {_RESTORE}"
-            findings.add("witness_differs", witness, expected=expected, found=_said(tree), meaning=meaning)
-        else:
-            good = max(good, one.end)
-    return good

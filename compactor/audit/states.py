@@ -51,8 +51,8 @@ class Appended:
         event = _OFFSET.search(line)
         meaning = f"{EDITED}; the line follows from the event at {event[1].decode()}" if event else EDITED
         self._findings.add(
-            "derived_differs", self.path, offset=self.length + same, expected=shown(line),
-            found=shown(found[start:].partition(b"\n")[0]), meaning=meaning,
+            "derived_differs", self.path, offset=self.length + same, expected=shown(line, same - start),
+            found=shown(found[start:].partition(b"\n")[0], same - start), meaning=meaning,
         )  # fmt: skip
 
     def finish(self, least: int) -> None:
@@ -78,10 +78,11 @@ class Appended:
             self._reader.close()
 
 
-def shown(data: bytes) -> str:
-    """The beginning of a line, for people."""
-    text = data.decode(errors="backslashreplace")
-    return repr(text if len(text) <= _SHOWN else text[:_SHOWN] + "…")
+def shown(line: bytes, at: int = 0) -> str:
+    """A line for people; of a long one what is around a place in it."""
+    start = max(0, at - _SHOWN // 2) if at > _SHOWN // 2 else 0
+    text = line[start : start + _SHOWN].decode(errors="backslashreplace")
+    return repr(("…" if start else "") + text + ("…" if len(line) > start + _SHOWN else ""))
 
 
 class OpenRows:

@@ -16,11 +16,12 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
-from compactor.audit.checkpoints import examine_slot, open_slots
+from compactor.audit.checkpoints import examine_slot, examine_tails, open_slots
 from compactor.audit.heads import Witnessed, read_witness
 from compactor.audit.keys import VerifierKey
+from compactor.audit.published import examine_heads, examine_indexes, examine_witness, remake_indexes
 from compactor.audit.refold import Refold
-from compactor.audit.seals import examine_alone, examine_chain, examine_heads, examine_witness
+from compactor.audit.seals import examine_alone, examine_chain
 from compactor.audit.verdict import Difference, Findings, Verdict
 from compactor.jobs.compacting import INLINE_BYTES_MAX, Board, Progress, collector_paused, plan_batches
 from compactor.jobs.failures import Failure, bad_place, failure_of, name_of
@@ -33,13 +34,17 @@ from compactor.ledger.log import Log, open_log
 from compactor.ledger.places import LOG, SEGMENTS
 from compactor.ledger.segments import Seal, Segments
 
+ALL, FOLD, SEALS = "all", "fold", "seals"
+"""What one process does of a ledger: everything, or one of two halves that need nothing of each other."""
+
 
 class Options(Struct, frozen=True):
     """How to verify. `told` are the lines of the witness, numbered, of all teams."""
 
     quick: bool = False
+    deep: bool = False
     retention_days: int | None = 7
-    key: VerifierKey | None = None
+    keys: list[VerifierKey] = []
     witness: Path | None = None
     told: list[tuple[int, Witnessed]] = []
 
@@ -58,8 +63,9 @@ def verify_all(
     workers: int | None = None,
     progress: Progress | None = None,
     quick: bool = False,
+    deep: bool = False,
     retention_days: int | None = 7,
-    key: VerifierKey | None = None,
+    keys: Sequence[VerifierKey] = (),
     witness: Path | None = None,
 ) -> Result:
     """Verify the ledgers of `data` (or only `team`'s), `workers` processes at most (default: one per processor).
@@ -68,27 +74,48 @@ def verify_all(
     """
     places = discover(data, team)
     told, unreadable = _told(witness, places, team)
-    options = Options(quick, retention_days, key, witness, told)
+    options = Options(quick, deep, retention_days, list(keys), witness, told)
     sizes = [0 if quick else _log_bytes(place) for place in places]
     workers = workers or os.cpu_count() or 1
-    board = Board(sizes, progress)
-
-    def verify_one(index: int) -> Verdict:
-        return _verify_place(places[index], options, board.reporter(index))
-
-    if len(places) < 2 or workers == 1 or sum(sizes) < INLINE_BYTES_MAX:
+    if workers == 1 or sum(sizes) < INLINE_BYTES_MAX:
+        board = Board(sizes, progress)
         with collector_paused():
-            return Result([verify_one(index) for index in range(len(places))], unreadable)
-    verdicts: dict[int, Verdict] = {}
+            found = [_verify_place(place, options, ALL, board.reporter(at)) for at, place in enumerate(places)]
+        return Result(found, unreadable)
+    # One ledger cannot be folded by two processes, but its segments can be hashed by another one meanwhile.
+    parts = (FOLD, SEALS) if len(places) < workers else (ALL,)
+    verdicts = _verify_forked(places, parts, sizes, options, workers, progress)
+    return Result(verdicts, unreadable)
+
+
+def _verify_forked(
+    places: Sequence[LedgerPlace], parts: Sequence[str], sizes: Sequence[int], options: Options, workers: int,
+    progress: Progress | None,
+) -> list[Verdict]:  # fmt: skip
+    """Verify ledgers in processes of their own; the parts of each, first to last, make one verdict."""
+    items = [(place, part) for place in places for part in parts]
+    bytes_of = [size if part != SEALS else 0 for size in sizes for part in parts]
+    board = Board(bytes_of, progress)
+    found: dict[int, Verdict] = {}
 
     def work(index: int) -> bytes:
-        return msgspec.msgpack.encode(verify_one(index))
+        place, part = items[index]
+        return msgspec.msgpack.encode(_verify_place(place, options, part, board.reporter(index)))
 
-    for index, result in run_forked(
-        plan_batches(sizes), work, workers=workers, on_poll=board.show if progress else None
-    ):
-        verdicts[index] = _verdict(places[index], result)
-    return Result([verdicts[index] for index in range(len(places))], unreadable)
+    batches = plan_batches(bytes_of) if len(parts) == 1 else [[index] for index in range(len(items))]
+    for index, result in run_forked(batches, work, workers=workers, on_poll=board.show if progress else None):
+        found[index] = _verdict(items[index][0], result)
+    return [_merged([found[at * len(parts) + part] for part in range(len(parts))]) for at in range(len(places))]
+
+
+def _merged(parts: Sequence[Verdict]) -> Verdict:
+    """One verdict of those of the parts: the first one, the fold's, knows how long the log is."""
+    one = parts[0]
+    for other in parts[1:]:
+        one.differences = other.differences + [more for more in one.differences if more not in other.differences]
+        one.signed_bytes, one.witnessed_bytes = other.signed_bytes, other.witnessed_bytes
+        one.elapsed_ms, one.error = max(one.elapsed_ms, other.elapsed_ms), one.error or other.error
+    return one
 
 
 def _told(
@@ -132,7 +159,7 @@ def _verdict(place: LedgerPlace, result: bytes | Died) -> Verdict:
     return Verdict(name_of(place), str(place.path), error=Failure("process_died", message))
 
 
-def _verify_place(place: LedgerPlace, options: Options, progress: Progress | None) -> Verdict:
+def _verify_place(place: LedgerPlace, options: Options, part: str, progress: Progress | None) -> Verdict:
     started = time.perf_counter()
     verdict = Verdict(name_of(place), str(place.path), quick=options.quick)
     if place.problem is not None:
@@ -140,7 +167,7 @@ def _verify_place(place: LedgerPlace, options: Options, progress: Progress | Non
         return verdict
     findings = Findings(place.path)
     try:
-        _Pass(place, options, findings, verdict).run(progress)
+        _Pass(place, options, part, findings, verdict).run(progress)
     except Exception as error:
         verdict.error = failure_of(error, place.path)
     verdict.differences = findings.all
@@ -151,11 +178,14 @@ def _verify_place(place: LedgerPlace, options: Options, progress: Progress | Non
 class _Pass:
     """The verifying of one ledger."""
 
-    def __init__(self, place: LedgerPlace, options: Options, findings: Findings, verdict: Verdict) -> None:
+    def __init__(
+        self, place: LedgerPlace, options: Options, part: str, findings: Findings, verdict: Verdict
+    ) -> None:  # fmt: skip
         self._path = place.path
         self._team = name_of(place)
         self._team_id = place.team_id or name_of_directory(place.path)
         self._options = options
+        self._part = part
         self._findings = findings
         self._verdict = verdict
         self._files = Files()
@@ -164,6 +194,11 @@ class _Pass:
         """Verify it. Raises LedgerError and OSError where that cannot be done."""
         if self._files.identity(self._path / LOG) is None:
             raise NoLedger(self._path, f"there is no {LOG}; expected a log of events")
+        if self._part == SEALS:
+            chain = examine_chain(self._path, self._files, self._findings)
+            self._examine_published(chain.seals)
+            examine_alone(chain.seals, self._path / SEGMENTS, self._files, self._findings)
+            return
         slots = open_slots(self._path, self._files, self._findings)
         try:
             self._run(slots, progress)
@@ -172,12 +207,15 @@ class _Pass:
                 slot.close()
 
     def _run(self, slots: list[Slot], progress: Progress | None) -> None:
-        chain = examine_chain(self._path, self._files, self._findings)
-        self._examine_published(chain.seals)
+        # The other half tells what is wrong with the seals; here it only decides whether there is one sequence.
+        told = self._findings if self._part == ALL else Findings(self._path)
+        chain = examine_chain(self._path, self._files, told)
+        if self._part == ALL:
+            self._examine_published(chain.seals)
         segments = Segments(self._path, self._files)
         log = self._open(segments) if chain.is_whole else None
         if log is None:
-            if not self._options.quick:
+            if self._part == ALL and not self._options.quick:
                 examine_alone(chain.seals, self._path / SEGMENTS, self._files, self._findings)
             return
         try:
@@ -206,10 +244,12 @@ class _Pass:
         verdict = self._verdict
         if self._options.quick:
             for slot in slots:
-                examine_slot(slot, log, self._path, self._files, self._findings)
+                examine_slot(slot, log, self._findings)
+                examine_tails(slot, self._path, self._files, self._findings)
         days = self._options.retention_days
         retention = None if days is None else timedelta(days=days)
-        refold = Refold(self._path, self._team_id, retention, self._files, self._findings, slots)
+        with_seals = self._part == ALL
+        refold = Refold(self._path, self._team_id, retention, self._files, self._findings, slots, with_seals)
         try:
             # Only now: whatever was opened so far is of an earlier moment.
             end = log.end_of_whole_lines(log.identity().size)
@@ -219,15 +259,19 @@ class _Pass:
             verdict.lines, verdict.root = (tree.size, tree.root) if tree is not None else (0, None)
             if not self._options.quick:
                 refold.run(log, segments, end, progress)
+                if self._options.deep:
+                    remake_indexes(log, segments, self._files, self._findings)
                 verdict.lag_bytes = refold.lag_bytes
         finally:
             refold.close()
 
     def _examine_published(self, seals: Sequence[Seal]) -> None:
+        """Hold what was made of the seals against them: indexes, signed heads, and the heads that the witness has."""
         options, verdict = self._options, self._verdict
+        examine_indexes(seals, self._path / SEGMENTS, self._files, self._findings)
         verdict.signed_bytes = examine_heads(
-            self._path, seals, self._team, options.key, self._files, self._findings
+            self._path, seals, self._team, options.keys, self._files, self._findings
         )  # fmt: skip
         if options.witness is not None:
             told = [one for one in options.told if one[1].team_id == self._team]
-            verdict.witnessed_bytes = examine_witness(options.witness, told, seals, options.key, self._findings)
+            verdict.witnessed_bytes = examine_witness(options.witness, told, seals, options.keys, self._findings)

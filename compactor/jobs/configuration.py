@@ -48,6 +48,10 @@ class Settings(msgspec.Struct, frozen=True):
     """Where `/livez`, `/readyz` and `/metrics` are served: HOST:PORT."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """The least that the daemon says."""
+    signing_key: str | None = None
+    """The file of the key that signs the head of every seal; seen from the data directory."""
+    witness: str | None = None
+    """The file, best on another disk, to which the heads are appended; seen from the data directory."""
 
 
 class Configuration(NamedTuple):
@@ -194,6 +198,12 @@ def split_address(text: str) -> tuple[str, int]:
     return host, int(port)
 
 
+def _file_name(found: object) -> str:
+    if not isinstance(found, str) or not found or "\0" in found:
+        raise ValueError("the path of a file, as a text")
+    return found
+
+
 _READERS: dict[str, Callable[[object], Any]] = {
     "retention_days": _days,
     "seal": _switch,
@@ -203,4 +213,6 @@ _READERS: dict[str, Callable[[object], Any]] = {
     "poll_seconds": _whole(1, POLL_SECONDS_MAX),
     "http": _address,
     "log_level": _one_of("debug", "info", "warning", "error"),
+    "signing_key": _file_name,
+    "witness": _file_name,
 }

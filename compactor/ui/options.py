@@ -124,6 +124,11 @@ def configuration(data: Path, config: Path | None, given: Mapping[str, object]) 
         raise click.UsageError("\n".join(error.problems)) from None
 
 
+def from_here(file: str | None) -> str | None:
+    """A file named on the command line, which is seen from where the command runs, and not from the data directory."""
+    return os.path.abspath(file) if file else file
+
+
 def team_option(help_text: str) -> Callable[[Command], Command]:
     """`--team T`."""
     return click.option("--team", metavar="TEAM", help=help_text)
