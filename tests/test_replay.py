@@ -6,11 +6,10 @@ The laws run on `tests.disk.Disk` over generated order lives; the command on a r
 import json
 import os
 import shutil
-from datetime import timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
-import msgspec
 import pytest
 from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
@@ -18,13 +17,12 @@ from hypothesis import strategies as st
 
 from compactor import Ledger
 from compactor.audit.moments import END, BadMoment, Moment, at_offset, at_time, moment_of
-from compactor.audit.replay import BeyondLog, Lines, Replay, open_replay
+from compactor.audit.replay import BeyondLog, Lines, open_replay
 from compactor.core.fold import Counts
 from compactor.core.instants import rfc3339
-from compactor.core.lines import Placed, read_line
 from compactor.ledger.points import plan_thinning
 from compactor.ui.cli import app
-from tests.cases import read_derived
+from tests.cases import derive, read_derived
 from tests.disk import Disk
 from tests.faults import orders
 from tests.test_laws import DIRECTORY, LOG, derived_from, disk_with, logs
@@ -134,7 +132,7 @@ def fold_of_lines(selected: list[tuple[int, bytes]]) -> tuple[bytes, bytes, byte
 @laws
 @given(logs(), st.booleans(), st.data())
 def test_a_time_selects_the_lines_that_are_not_later(log: bytes, known: bool, data: st.DataObject) -> None:
-    """Replay by a time folds the lines recorded, or happened, by then, in log order, with the offsets that they have."""
+    """Replay by a time folds the lines recorded, or happened, by then, in log order, with their own offsets."""
     disk = data.draw(lived_in(log))
     from compactor.ledger.names import instant_in
 
@@ -150,3 +148,158 @@ def test_a_time_selects_the_lines_that_are_not_later(log: bytes, known: bool, da
     assert (whole.pending, whole.counts) == (recent.pending, recent.counts)
     assert whole.lines.trades.endswith(recent.last_trades + recent.lines.trades)
     assert whole.lines.findings.endswith(recent.lines.findings)
+
+
+class TestStart:
+    """What a replay starts from."""
+
+    def compacted(self, data: Path, cuts: tuple[int, ...] = (0, 100, 400, 490, 500)) -> Path:
+        """A ledger that was compacted with a checkpoint while its log grew."""
+        path = data / "team" / "alpha"
+        path.mkdir(parents=True)
+        for first, last in pairwise(cuts):
+            with (path / "events.jsonl").open("ab") as log:
+                log.write(orders(first, last))
+            Ledger(path).compact(checkpoint=True)
+        return path
+
+    def test_it_starts_from_the_newest_point_before_the_offset(self, data: Path) -> None:
+        """A recent point costs what lies between it and the checkpoint before it; all of it may be deleted."""
+        path = self.compacted(data)
+        offset = len(orders(0, 495))
+        started = []
+        for gone in (None, path / ".state" / "checkpoint.0", path / ".state" / "points"):
+            if gone is not None:
+                shutil.rmtree(gone) if gone.is_dir() else gone.unlink()
+            with open_replay(path, "alpha") as replay:
+                replay.begin(at_offset(offset))
+                started.append(replay.started_at)
+                assert b"".join(lines.trades for lines in replay.run()) in Path(path / "trades.jsonl").read_bytes()
+        assert [len(orders(0, 490)), len(orders(0, 490))] == started[:2]
+        assert started[2] in (0, len(orders(0, 490)))
+
+    def test_a_time_starts_from_a_point_too(self, data: Path) -> None:
+        """What was recorded before the point, all of it, need not be folded again."""
+        path = self.compacted(data)
+        Ledger(path).seal(now=True, segment_bytes=50_000)
+        with open_replay(path, "alpha") as replay:
+            replay.begin(at_time("2026-03-03T00:00:00Z", "happened"))
+            assert len(RAW) == replay.started_at
+
+    def test_a_point_of_another_log_is_not_used(self, data: Path) -> None:
+        """The log has to be the same file with the same bytes before the point."""
+        path = self.compacted(data)
+        shutil.copy(path / "events.jsonl", path / "new")
+        os.replace(path / "new", path / "events.jsonl")
+        with open_replay(path, "alpha") as replay:
+            replay.begin(END)
+            assert 0 == replay.started_at
+
+    def test_a_point_is_a_second_name_of_a_checkpoint(self, data: Path) -> None:
+        """Keeping one writes nothing."""
+        state = self.compacted(data) / ".state"
+        newest = state / "points" / f"{len(RAW):020d}"
+        assert os.stat(newest).st_ino in {os.stat(state / name).st_ino for name in ("checkpoint.0", "checkpoint.1")}
+
+    @given(st.lists(st.integers(1, 300), min_size=1, max_size=60))
+    def test_going_back_costs_at_most_the_way_back(self, steps: list[int]) -> None:
+        """Points grow sparse with age, as far as they are from the end; so there are few, however long the log."""
+        offsets: list[int] = []
+        for step in steps:
+            offsets.append((offsets[-1] if offsets else 0) + step)
+            for one in plan_thinning(offsets):
+                offsets.remove(one)
+        newest, longest = offsets[-1], max(steps)
+        for older, newer in pairwise(offsets):
+            assert newer - older <= max(longest, newest - newer)
+        assert len(offsets) <= 4 + 2 * (newest // min(steps)).bit_length()
+
+    def test_a_point_that_cannot_be_kept_hinders_no_pass(self) -> None:
+        """A file system without links has no points, and the same derived files."""
+
+        class NoLinks(Disk):
+            def link(self, source: Path, target: Path) -> None:
+                raise OSError(1, "not permitted", str(source))
+
+        disk = NoLinks()
+        disk.put(LOG, RAW)
+        with Ledger(DIRECTORY, files=disk) as ledger:
+            ledger.compact(checkpoint=True)
+        assert derived_from(RAW).trades == disk.take(DIRECTORY / "trades.jsonl")
+        assert [] == [path for path in disk.all_files() if path.parent.name == "points"]
+
+
+class TestMoments:
+    def test_texts_name_moments(self) -> None:
+        """Digits are an offset, a time is a time by one of two clocks, `end` is the end."""
+        assert (at_offset(17), END) == (moment_of("17", "recorded"), moment_of("end", "recorded"))
+        assert 10**18 == at_time("2001-09-09T01:46:40Z", "happened").until_ns
+        for wrong in ("soon", "", "2026-03-02", "2026-03-02T14:30:00", "-1"):
+            with pytest.raises(BadMoment, match="expected an offset"):
+                moment_of(wrong, "recorded")
+
+    def test_an_offset_beyond_the_log_is_refused(self, data: Path) -> None:
+        """The message says how long the log is."""
+        (data / "events.jsonl").write_bytes(RAW)
+        with open_replay(data, None) as replay, pytest.raises(BeyondLog, match=f"log of {len(RAW)} bytes, which ends"):
+            replay.begin(at_offset(len(RAW) + 1))
+
+
+class TestCommand:
+    @pytest.fixture
+    def alpha(self, data: Path) -> Path:
+        """A data directory with one compacted ledger."""
+        path = data / "team" / "alpha"
+        path.mkdir(parents=True)
+        (path / "events.jsonl").write_bytes(RAW)
+        Ledger(path).compact()
+        return path
+
+    def test_the_files_of_the_past_are_written_beside_the_live_ones(
+        self, data: Path, alpha: Path, tmp_path: Path
+    ) -> None:
+        """--out: the three derived files, byte for byte; the live ones are not touched."""
+        before = {path: path.read_bytes() for path in alpha.rglob("*") if path.is_file()}
+        offset = len(orders(0, 77)) + 5
+        result = CliRunner().invoke(app, ["replay", str(data), "--at", str(offset), "--out", str(tmp_path / "then")])
+        assert 0 == result.exit_code, result.stderr
+        cut = tmp_path / "team" / "alpha"
+        cut.mkdir(parents=True)
+        assert derive(RAW[:offset], cut) == read_derived(tmp_path / "then")
+        assert before == {path: path.read_bytes() for path in alpha.rglob("*") if path.is_file()}
+        again = CliRunner().invoke(app, ["replay", str(data), "--out", str(tmp_path / "then")])
+        assert (2, True) == (again.exit_code, "expected a new or empty directory" in again.stderr)
+
+    @pytest.mark.parametrize("what", ["pending", "trades", "findings"])
+    def test_show_gives_the_lines_of_a_file(self, what: str, data: Path, alpha: Path) -> None:
+        """--show with --json: the bytes of that derived file."""
+        result = CliRunner().invoke(app, ["replay", str(data), "--show", what, "--json"])
+        name = "pending_orders.jsonl" if what == "pending" else f"{what}.jsonl"
+        assert read_derived(alpha)[name].decode() == result.stdout
+
+    def test_the_summary_has_pending_orders_and_the_last_trades(self, data: Path, alpha: Path) -> None:
+        """Without --show: counts, open orders, the last ten trades; --json has them in one object a ledger."""
+        table = CliRunner().invoke(app, ["replay", str(data)]).stdout
+        told = json.loads(CliRunner().invoke(app, ["replay", str(data), "--json"]).stdout)
+        with Ledger(alpha) as ledger:
+            trades, pending, status = list(ledger.trades()), ledger.pending_orders(), ledger.status()
+        assert (pending, trades[-10:]) == (told["pending_orders"], told["last_trades"])
+        assert (status.events, status.trades, len(RAW)) == (told["events"], told["trades"], told["offset"])
+        assert f"alpha, end: {status.events} events, {len(pending)} open orders, {len(trades)} trades" in table
+        assert all(row["order_id"] in table for row in pending)
+
+    @pytest.mark.parametrize(
+        "wrong", [["--at", "1", "--as-of", "2026-03-02T14:30:00Z"], ["--known-at", "noon"], ["--at", "x"]]
+    )
+    def test_a_moment_that_is_none_is_wrong_usage(self, data: Path, alpha: Path, wrong: list[str]) -> None:
+        """Exit code 2."""
+        assert 2 == CliRunner().invoke(app, ["replay", str(data), *wrong]).exit_code
+
+    def test_an_offset_needs_one_ledger_and_a_time_goes_for_all(self, data: Path, alpha: Path) -> None:
+        """An offset is one of one log; a ledger that cannot be read stops no other."""
+        (data / "team" / "bravo" / "events.jsonl").mkdir(parents=True)
+        several = CliRunner().invoke(app, ["replay", str(data), "--at", "1"])
+        assert (2, True) == (several.exit_code, "name it with --team" in several.stderr)
+        time = CliRunner().invoke(app, ["replay", str(data), "--known-at", "2026-03-02T10:00:00Z", "--json"])
+        assert (1, ["alpha"]) == (time.exit_code, [json.loads(one)["team_id"] for one in time.stdout.splitlines()])
+        assert "bravo: " in time.stderr

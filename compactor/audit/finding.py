@@ -15,7 +15,7 @@ from compactor.core.lines import Placed, read_line
 from compactor.ledger.files import Files
 from compactor.ledger.index import Indexes
 from compactor.ledger.log import Block, Log
-from compactor.ledger.names import names_in
+from compactor.ledger.names import first_team, names_in
 from compactor.ledger.segments import Segments
 
 Line = tuple[int, bytes]
@@ -58,6 +58,18 @@ class Finder:
                 first = next(iter(read_line(line, offset)), None)
                 return first if isinstance(first, Placed) and first.offset == offset else None
             break
+        return None
+
+    def team(self) -> tuple[str, int] | None:
+        """The team that the first event with a `team_id` names, and where it stands."""
+        for seal in list(self._segments.seals):
+            found = self._indexes.header(seal).team
+            if found is not None:
+                return found
+        for block in self.log.blocks(self._segments.sealed_end, self.log.identity().size):
+            found = first_team(b"" if block.too_long else block.data, block.offset)
+            if found is not None:
+                return found
         return None
 
     def _scan(self, name: str, start: int, end: int) -> Iterator[Line]:

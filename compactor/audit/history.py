@@ -17,9 +17,8 @@ from msgspec import Struct
 from compactor.audit.finding import Finder
 from compactor.audit.past import checked
 from compactor.audit.story import Story, Team, tell
-from compactor.core.derived import Finding
 from compactor.core.events import Event
-from compactor.core.lines import Placed, read_line
+from compactor.core.lines import Placed
 from compactor.core.rules import legs_in
 from compactor.ledger import LedgerPlace
 from compactor.ledger.errors import from_os
@@ -118,7 +117,8 @@ class _Teller:
 
     def _story(self, order_id: str) -> Story:
         if self._team is None:
-            self._team = team_in(self._finder)
+            # Named by its events (rule 1.2).
+            self._team = Team(*(self._finder.team() or ("default", 0)))
         return tell(order_id, self._finder.pieces(order_id), self._team, self._raw)
 
     def _history(self, order_id: str, found_as: FoundAs) -> History:
@@ -192,18 +192,3 @@ def _orders_executing(event: Event, name: str) -> list[str]:
 
 def _once(names: list[str]) -> list[str]:
     return list(dict.fromkeys(names))
-
-
-def team_in(finder: Finder) -> Team:
-    """The team of a ledger that its events name: that of the first one that does (rule 1.2)."""
-    log = finder.log
-    for block in log.blocks(0, log.identity().size):
-        if block.too_long or (b"team_id" not in block.data and b"\\u" not in block.data):
-            continue
-        offset = block.offset
-        for line in block.data.split(b"\n")[:-1]:
-            for piece in read_line(line, offset):
-                if not isinstance(piece, Finding) and piece.event.team_id is not None:
-                    return Team(piece.event.team_id, piece.offset)
-            offset += len(line) + 1
-    return Team("default", 0)

@@ -28,7 +28,7 @@ from compactor.core.instants import nanos
 from compactor.ledger.checkpoint import checksum
 from compactor.ledger.files import Files
 from compactor.ledger.log import Log
-from compactor.ledger.names import UNREADABLE, Named, decode_named, ids_of, names_in, names_of, second_of
+from compactor.ledger.names import UNREADABLE, Named, decode_named, first_team, ids_of, names_in, names_of, second_of
 from compactor.ledger.segments import Seal, Segments
 
 FORMAT = 1
@@ -61,7 +61,7 @@ class Bounds(Struct, array_like=True):
 
 class Header(Struct):
     """What an index says before its pages. `places` are where the stretches begin, counted from `start`; with `told`
-    every line tells when it happened."""
+    every line tells when it happened; `team` is what the first event with a `team_id` says, and its offset."""
 
     format: int
     start: int
@@ -69,6 +69,7 @@ class Header(Struct):
     content_sha256: str
     places: list[int]
     told: bool
+    team: tuple[str, int] | None
     happened: Bounds
     recorded: Bounds
     counts: list[int]
@@ -157,6 +158,7 @@ def index_name(seal: Seal) -> str:
 def make_index(log: Log, seal: Seal) -> bytes:
     """The bytes of the index of a segment, a pure function of the segment. Raises SegmentDamaged."""
     happened, recorded, told = Bounds(), Bounds(), True
+    team: tuple[str, int] | None = None
     codes: set[int] = set()
     places: list[int] = []
     place = seal.start
@@ -164,11 +166,12 @@ def make_index(log: Log, seal: Seal) -> bytes:
         start, names = place, set[str]()
         for block in log.blocks(place, end):
             place = block.offset + block.length
+            team = team or first_team(b"" if block.too_long else block.data, block.offset)
             told &= not block.too_long and _read_block(block.data, names, happened, recorded)
         if place > start:
             codes.update(crc32(_bytes(name)) << 8 | len(places) for name in names)
             places.append(start - seal.start)
-    return _encode(seal, places, told, happened, recorded, codes)
+    return _encode(seal, places, told, team, happened, recorded, codes)
 
 
 def _ends(seal: Seal) -> list[int]:
@@ -210,7 +213,15 @@ def _read_odd(lines: list[bytes], names: set[str]) -> list[Named]:
     return batch
 
 
-def _encode(seal: Seal, places: list[int], told: bool, happened: Bounds, recorded: Bounds, codes: set[int]) -> bytes:
+def _encode(
+    seal: Seal,
+    places: list[int],
+    told: bool,
+    team: tuple[str, int] | None,
+    happened: Bounds,
+    recorded: Bounds,
+    codes: set[int],
+) -> bytes:
     wanted = max(1, len(codes) // _ENTRIES_A_PAGE)
     pages: list[list[int]] = [[] for _ in range(1 << (wanted - 1).bit_length())]
     for code in codes:
@@ -218,7 +229,7 @@ def _encode(seal: Seal, places: list[int], told: bool, happened: Bounds, recorde
         pages[number].append(tag << 8 | code & 0xFF)
     stored = [_stored(sorted(set(page))) for page in pages]
     header = Header(
-        FORMAT, seal.start, seal.end, seal.content_sha256, places, told, happened, recorded,
+        FORMAT, seal.start, seal.end, seal.content_sha256, places, told, team, happened, recorded,
         [len(page) // 4 for page in stored], b"".join(map(checksum, stored)),
     )  # fmt: skip
     body = msgspec.msgpack.encode(header)

@@ -82,6 +82,19 @@ def _names_by_hand(line: bytes) -> set[str]:
     return names
 
 
+def first_team(data: bytes, offset: int) -> tuple[str, int] | None:
+    """The team that the first event with a `team_id` names, and where that event stands, among whole lines at an
+    offset; None where none does (rule 1.2)."""
+    if b"team_id" not in data and b"\\u" not in data:
+        return None
+    for line in data.split(b"\n")[:-1]:
+        for piece in read_line(line, offset):
+            if not isinstance(piece, Finding) and piece.event.team_id is not None:
+                return piece.event.team_id, piece.offset
+        offset += len(line) + 1
+    return None
+
+
 def instant_in(line: bytes, known: bool) -> int | None:
     """When a line happened by its `ts`, or, with `known`, when it was recorded (its `ts` where it does not say), in
     nanoseconds since 1970; None for a line that does not tell.
