@@ -27,6 +27,7 @@ Run = Callable[..., Result]
 COMMANDS = [
     ["compact"], ["append"], ["show"], ["status"], ["import"], ["import", "legacy"], ["import", "alpaca"],
     ["watch"], ["seal"], ["cat"], ["config"], ["doctor"], ["systemd"],
+    ["replay"], ["diff"], ["history"],
     ["verify"], ["rebuild"], ["keygen"], ["prove"], ["check-proof"],
 ]  # fmt: skip
 
