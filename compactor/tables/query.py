@@ -12,7 +12,7 @@ import re
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,6 +26,7 @@ BATCH_ROWS = 8192
 _DESCRIBES = re.compile(r"\b(show|information_schema|duckdb_\w+|pragma|sqlite_master|pg_catalog)\b", re.IGNORECASE)
 _READS = ("SELECT", "EXPLAIN", "PRAGMA", "MULTI", "RELATION", "LOGICAL_PLAN")
 _STOP_SECONDS = 1.0
+_THREAD = "compactor-sql"
 _VERSION = 2
 _INSTALL = "Install it: pip install --upgrade 'compactor[tables]'"
 _SETTINGS = ("set TimeZone = 'UTC'", "set enable_external_access = false", "set lock_configuration = true")
@@ -70,10 +71,15 @@ def run_query(
             _load(duckdb, database, Source(table, places, progress=progress), text)
         if not database.exists():
             duckdb.connect(str(database)).close()
-        with duckdb.connect(str(database), read_only=True) as connection:
+        connection = duckdb.connect(str(database), read_only=True)
+        try:
             for setting in _SETTINGS:
                 connection.execute(setting)
             yield _run(duckdb, connection, query)
+        finally:
+            # One that was interrupted in the middle of a large step cannot be closed yet.
+            with suppress(duckdb.Error):
+                connection.close()
 
 
 def _duckdb() -> Any:
@@ -178,7 +184,7 @@ def _interruptible(connection: Any, work: Callable[[], Any]) -> Any:
         except BaseException as error:
             outcome.extend((None, error))
 
-    thread = threading.Thread(target=target, daemon=True)
+    thread = threading.Thread(target=target, name=_THREAD, daemon=True)
     thread.start()
     try:
         thread.join()
@@ -190,6 +196,11 @@ def _interruptible(connection: Any, work: Callable[[], Any]) -> Any:
     if error is not None:
         raise error
     return value
+
+
+def is_still_running() -> bool:
+    """Whether an interrupted query is still in a large step: Python would abort when it ends beside such a thread."""
+    return any(thread.name == _THREAD for thread in threading.enumerate())
 
 
 def _distinct(names: Sequence[str]) -> tuple[str, ...]:

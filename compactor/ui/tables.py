@@ -6,6 +6,7 @@ is whole or not made, so that a ledger that cannot be read stops it. Other comma
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -162,12 +163,32 @@ def sql(query: str, team: str | None, as_json: bool, format_: str | None, text: 
     kept = _columns(text, tuple(dict.fromkeys(name for table in TABLES.values() for name in table.names)))
     places = _places(data, team)
     try:
-        with progress_bar("Reading") as progress, run_query(query, places, kept, progress) as result:
+        with (
+            _ended_at_once(),
+            progress_bar("Reading") as progress,
+            run_query(query, places, kept, progress) as result,
+        ):
             _show(result, "jsonl" if as_json else format_ or "table")
     except BadQuery as error:
         raise click.UsageError(str(error)) from None
     except (MissingExtra, QueryFailed, Unfit) as error:
         raise click.ClickException(str(error)) from None
+
+
+@contextmanager
+def _ended_at_once() -> Iterator[None]:
+    """Let Ctrl-C end the program although DuckDB is in the middle of a step, which it does not leave before its end."""
+    from compactor.tables.query import is_still_running
+    from compactor.ui.cli import INTERRUPTED, STOPPED_MESSAGE
+
+    try:
+        yield
+    except KeyboardInterrupt:
+        if not is_still_running():
+            raise
+        click.echo(STOPPED_MESSAGE, err=True)
+        sys.stdout.flush()
+        os._exit(INTERRUPTED)
 
 
 def _show(result: Result, format_: str) -> None:
