@@ -8,17 +8,20 @@ file that anybody may have changed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
+
 from compactor.audit.moments import Moment
 from compactor.audit.selecting import Selection
 from compactor.core.derived import encode_lines
 from compactor.core.fold import Fold
-from compactor.ledger.checkpoint import TAIL_BYTES, Chunk, Damaged, Header, Slot, checksum
+from compactor.core.memory import Forgotten, Memory, SpanRecord
+from compactor.ledger.checkpoint import TAIL_BYTES, Damaged, Header, Slot, checksum
 from compactor.ledger.errors import LedgerError, NoLedger, from_os
 from compactor.ledger.files import Files
 from compactor.ledger.log import Log, open_log
@@ -28,6 +31,8 @@ from compactor.ledger.segments import Segments
 
 RETENTION = timedelta(days=7)
 """Bounds memory, and no output depends on it (6.2)."""
+
+_decode_spans = msgspec.msgpack.Decoder(list[SpanRecord]).decode
 
 Progress = Callable[[int, int], None]
 
@@ -52,7 +57,6 @@ class Replay:
         self._log = log
         self._files = files
         self._segments = segments
-        self._slot: Slot | None = None
         self._header: Header | None = None
         self._selection: Selection | None = None
         self._end = 0
@@ -65,7 +69,7 @@ class Replay:
     def begin(self, moment: Moment, *, from_first: bool = False, limit: int | None = None) -> None:
         """Choose where to start: with the log's first byte if `from_first`, else with the newest usable checkpoint or
         point (at or before the offset `limit`, if one is given). Raises BeyondLog, SegmentDamaged."""
-        self.close()
+        self._header = None
         size = self._log.identity().size
         if moment.offset is not None and moment.offset > size:
             found = f"found a log of {size} bytes, which ends before offset {moment.offset}"
@@ -82,14 +86,12 @@ class Replay:
         limit = selection.whole_up_to(newest_point(*known, limit))
         for slot in usable_points(*known, limit):
             try:
-                # A page that turned out to be damaged in the middle of the fold would come too late.
-                for chunk in _chunks(slot.header):
-                    slot.read(chunk)
-                self.fold = slot.restore(selection.recall, RETENTION)
+                self.fold = _restored(slot, selection)
             except Damaged:
-                slot.close()
                 continue
-            self._slot, self._header = slot, slot.header
+            finally:
+                slot.close()
+            self._header = slot.header
             return
 
     def run(self, progress: Progress | None = None) -> Iterator[Lines]:
@@ -126,15 +128,24 @@ class Replay:
             return b""
         return data[data.find(b"\n") + 1 :] if start else data
 
-    def close(self) -> None:
-        """Close the checkpoint that it started from."""
-        if self._slot is not None:
-            self._slot.close()
-        self._slot = self._header = None
 
+def _restored(slot: Slot, selection: Selection) -> Fold:
+    """The fold of a checkpoint, all of it read at once. Raises Damaged.
 
-def _chunks(header: Header) -> Iterable[Chunk]:
-    return (header.open_orders, *header.spans, *header.marks)
+    A page that turned out to be damaged in the middle of a fold would come too late, and looking up each new order in
+    its page costs more than reading them all.
+    """
+    header = slot.header
+    fold = slot.restore(selection.recall, RETENTION)
+    marks = [slot.read(chunk) for chunk in header.marks]
+    spans = [record for chunk in header.spans for record in _decode_spans(slot.read(chunk))]
+    fold.memory = Memory(
+        forgotten=Forgotten(header.marked, lambda number: marks[number] if number < len(marks) else b"")
+    )
+    # The oldest come first, as a fold that remembers them would have it.
+    for one in sorted(spans, key=lambda record: record.seen):
+        fold.memory.recent[one.order_id] = (one.first, one.last, one.seen)
+    return fold
 
 
 @contextmanager
@@ -154,5 +165,4 @@ def open_replay(path: Path, team_id: str | None, files: Files | None = None) -> 
     except OSError as error:
         raise from_os(path, error, "reading the ledger", "try again") from error
     finally:
-        replay.close()
         log.close()

@@ -28,9 +28,9 @@ CHECKPOINT_BYTES_MIN = 1 << 18
 costs more than the fold."""
 COMMIT_BYTES = 1 << 28
 """Bytes of log after which a long pass commits, so that being stopped costs only what came since."""
-COMMIT_BYTES_LAST = 1 << 24
-"""Near its end a long pass commits each time half of the rest is done, down to this, so that recent points are dense.
-"""
+COMMIT_BYTES_LAST = 1 << 23
+"""Near its end a long pass commits each time a third of the rest is done, down to this, so that recent points are
+dense."""
 PROGRESS_BYTES = 1 << 20
 
 Progress = Callable[[int, int], None]
@@ -250,7 +250,7 @@ class Compactor:
             if progress is not None and self._offset - told >= PROGRESS_BYTES:
                 progress(self._offset, size)
                 told = self._offset
-            due = COMMIT_BYTES if committed == started else max(COMMIT_BYTES_LAST, size - self._offset)
+            due = COMMIT_BYTES if committed == started else max(COMMIT_BYTES_LAST, (size - self._offset) // 2)
             if self._offset - committed >= min(due, COMMIT_BYTES):
                 self._commit(fold, log, final=False, checkpoint=True)
                 committed = self._offset

@@ -1,7 +1,7 @@
 """Points: checkpoints that are kept after newer ones took their place, so that a past state need not be folded from 0.
 
 A point is one more name of a checkpoint's file (a hard link), so keeping it writes nothing. `keep_point` also removes
-what has become too dense: going back some bytes from the newest point costs folding at most about as many. What
+what has become too dense: going back some bytes from the newest point costs folding at most about twice as many. What
 surprises: nothing depends on a point. All of them may be deleted, any byte of one may be wrong, and a file system
 without links has none; then there is only more to fold.
 """
@@ -19,6 +19,8 @@ from compactor.ledger.places import STATE
 
 POINTS = "points"
 """The directory of the points, in `.state`."""
+NEAR_BYTES = 1 << 25
+"""How far back from the newest point all points are kept."""
 
 
 def keep_point(files: Files, slot: Path, offset: int) -> None:
@@ -36,13 +38,16 @@ def keep_point(files: Files, slot: Path, offset: int) -> None:
         return
 
 
-def plan_thinning(offsets: Sequence[int]) -> list[int]:
-    """Which points to remove: those without which no gap is longer than its distance from the newest point."""
+def plan_thinning(offsets: Sequence[int], near: int = NEAR_BYTES) -> list[int]:
+    """Which points to remove: those without which no gap is longer than twice its distance from the newest point.
+
+    The last `near` bytes are not counted, so that all points stay there.
+    """
     newest_first = sorted(offsets, reverse=True)
     removed: list[int] = []
     kept = newest_first[:1]
     for offset, older in pairwise(newest_first[1:]):
-        if kept[-1] - older <= newest_first[0] - kept[-1]:
+        if kept[-1] - older <= 2 * (newest_first[0] - kept[-1] - near):
             removed.append(offset)
         else:
             kept.append(offset)
