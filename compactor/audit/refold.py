@@ -229,7 +229,10 @@ def _first_foreign(offset: int, data: bytes, found: bytes, given_back: int) -> i
         stop = min(offset + len(data), (place // _BLOCK_BYTES + 1) * _BLOCK_BYTES)
         here, there = data[place - offset : stop - offset], found[place - offset : stop - offset]
         if here != there and not (there == bytes(len(here)) and stop <= given_back):
-            pairs = enumerate(zip(here, there, strict=False))
-            return place - offset + next((at for at, (sealed, present) in pairs if sealed != present), len(there))
+            pairs = list(zip(here, there, strict=False))
+            unequal = [at for at, (sealed, present) in enumerate(pairs) if sealed != present]
+            # Of a block that was given back the NULs are right.
+            foreign = [at for at in unequal if there[at]] if stop <= given_back else unequal
+            return place - offset + next(iter(foreign or unequal), len(there))
         place = stop
     return None
