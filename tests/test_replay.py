@@ -20,6 +20,7 @@ from compactor.audit.moments import END, BadMoment, Moment, at_offset, at_time, 
 from compactor.audit.replay import BeyondLog, Lines, open_replay
 from compactor.core.fold import Counts
 from compactor.core.instants import rfc3339
+from compactor.ledger.compaction import plan_commit
 from compactor.ledger.points import plan_thinning
 from compactor.ui.cli import app
 from tests.cases import derive, read_derived
@@ -303,3 +304,23 @@ class TestCommand:
         time = CliRunner().invoke(app, ["replay", str(data), "--known-at", "2026-03-02T10:00:00Z", "--json"])
         assert (1, ["alpha"]) == (time.exit_code, [json.loads(one)["team_id"] for one in time.stdout.splitlines()])
         assert "bravo: " in time.stderr
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [
+        (40, []),
+        (63, [48, 56]),
+        (100, [84, 92]),
+        (300, [256, 271, 281, 289, 297]),
+        (600, [256, 512, 542, 562, 575, 584, 592]),
+    ],
+)
+def test_a_long_pass_leaves_points_near_its_end(size: int, expected: list[int]) -> None:
+    """Within its last 64 MiB, with each third of the rest; a short pass commits once, at its end."""
+    mib, last, found = 1 << 20, 0, []
+    for done in range(1, size + 1):
+        if plan_commit((done - last) * mib, (size - done) * mib, first=last == 0) and done < size:
+            found.append(done)
+            last = done
+    assert expected == found

@@ -28,9 +28,8 @@ CHECKPOINT_BYTES_MIN = 1 << 18
 costs more than the fold."""
 COMMIT_BYTES = 1 << 28
 """Bytes of log after which a long pass commits, so that being stopped costs only what came since."""
-COMMIT_BYTES_LAST = 1 << 23
-"""Near its end a long pass commits each time a third of the rest is done, down to this, so that recent points are
-dense."""
+RECENT_BYTES = 1 << 24
+"""Near its end a pass commits more often, so that points of the recent past are dense: `plan_commit`."""
 PROGRESS_BYTES = 1 << 20
 
 Progress = Callable[[int, int], None]
@@ -56,6 +55,19 @@ class Compaction(Struct):
     elapsed_ms: int
     kinds: dict[str, int] = {}
     """`events` by name."""
+
+
+def plan_commit(since: int, rest: int, *, first: bool) -> bool:
+    """Whether a pass commits, so many bytes of log after its last commit (or its start) and before its end.
+
+    A long one does so more often within its last 64 MiB, where a third of the rest is enough; one that has not committed
+    so far begins with that 16 MiB before its end.
+    """
+    if since >= COMMIT_BYTES:
+        return True
+    if first:
+        return rest <= RECENT_BYTES and since >= 3 * RECENT_BYTES
+    return rest <= 4 * RECENT_BYTES and since >= max(RECENT_BYTES // 2, rest // 2)
 
 
 class Compactor:
@@ -250,8 +262,7 @@ class Compactor:
             if progress is not None and self._offset - told >= PROGRESS_BYTES:
                 progress(self._offset, size)
                 told = self._offset
-            due = COMMIT_BYTES if committed == started else max(COMMIT_BYTES_LAST, (size - self._offset) // 2)
-            if self._offset - committed >= min(due, COMMIT_BYTES):
+            if plan_commit(self._offset - committed, size - self._offset, first=committed == started):
                 self._commit(fold, log, final=False, checkpoint=True)
                 committed = self._offset
         if progress is not None:
