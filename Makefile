@@ -19,7 +19,7 @@ LAY_SAMPLE = mkdir -p "$$(dirname '$(DATA)')" && cp -R fixtures/sample '$(DATA)'
   echo 'Laid the sample of fixtures/sample into $(DATA)/ (delete it whenever you like).'
 
 .DEFAULT_GOAL := help
-.PHONY: help compact sample test faults soak check format bench bench-latency clean
+.PHONY: help compact sample test faults flips soak check format bench bench-latency clean
 
 help:
 	@echo 'compactor: an append-only log of order events becomes open orders and trades, exactly once.'
@@ -30,6 +30,7 @@ help:
 	@echo '  make sample             lay the sample into data/ again, where there is no data/'
 	@echo '  make test               run the tests (one file: make test TESTS=tests/test_cli.py)'
 	@echo '  make faults             kill and fail the program at every system call (minutes; needs strace)'
+	@echo '  make flips              turn a bit of every byte of every file of a ledger; verify has to see each (minutes)'
 	@echo '  make soak MINUTES=10    writers and daemon killed at random, disk full, files damaged; then every byte is checked'
 	@echo '  make check              formatting, style, types, layers; changes nothing'
 	@echo '  make format             put formatting and imports in order'
@@ -54,6 +55,9 @@ test: $(TEST)
 
 faults: $(TEST)
 	@PYTHONDONTWRITEBYTECODE=1 $(PY) -m tests.faults
+
+flips: $(TEST)
+	@PYTHONDONTWRITEBYTECODE=1 $(PY) -m tests.flips
 
 soak: $(TEST)
 	@PYTHONDONTWRITEBYTECODE=1 $(PY) -m tests.soak --minutes $(MINUTES)

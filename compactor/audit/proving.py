@@ -40,7 +40,7 @@ def prove_line(path: Path, team: str, offset: int, files: Files) -> Inclusion:
             if piece.start <= offset < piece.start + len(piece.data):
                 index = base + len(leaves) + piece.data.count(b"\n", 0, offset - piece.start)
             leaves += growing.leaves(piece.data)
-    line_start, line = _line_at(segments, offset)
+    line_start, line = _line_at(segments, seals[number], offset)
     known = dict(zip(spans_of(base), peaks, strict=True))
     plan = plan_inclusion(index, base + len(leaves))
     hashes = [hash_of(span, base, known, lambda low, high: _over(leaves[low - base : high - base])) for span in plan]
@@ -118,17 +118,17 @@ def _head_at(segments: Segments, seal: Seal, team: str, files: Files) -> str:
     return text
 
 
-def _line_at(segments: Segments, offset: int) -> tuple[int, bytes]:
-    """The line around an offset, with its newline, and where it begins."""
+def _line_at(segments: Segments, seal: Seal, offset: int) -> tuple[int, bytes]:
+    """The line around an offset, with its newline, and where it begins; a line lies in one segment."""
     step, start, end = 1 << 16, offset, offset
-    while start > 0:
-        begin = max(0, start - step)
+    while start > seal.start:
+        begin = max(seal.start, start - step)
         found = segments.read(begin, start - begin).rfind(b"\n")
         start = begin + found + 1
         if found >= 0:
             break
     while True:
-        data = segments.read(end, min(step, segments.sealed_end - end))
+        data = segments.read(end, min(step, seal.end - end))
         found = data.find(b"\n")
         if found >= 0:
             return start, segments.read(start, end + found + 1 - start)
