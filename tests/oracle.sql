@@ -7,7 +7,8 @@ create table piece as
     from read_text(getvariable('logs'));
 create table log as
     select team, "offset", line::json as j, instant(j->>'ts') as moment, (j->>'order_id') as order_id,
-        case (j->>'event') when 'cancelled' then 'canceled' else (j->>'event') end as event, (j->>'order_status') as state
+        case (j->>'event') when 'cancelled' then 'canceled' else (j->>'event') end as event,
+        (j->>'order_status') as state
     from (
         select team, line, coalesce(sum(strlen(line) + 1) over (
             partition by team order by place rows between unbounded preceding and 1 preceding), 0)::bigint as "offset"
@@ -43,12 +44,12 @@ create table terms as
 -- 4.1, 4.2, 4.10: an execution is told by the first fill with its id; the legs of a fill are fills of their own orders.
 create table fill as
     with told as (
-        select team, order_id, "offset", null as leg, moment, j->>'ts' as ts, j->>'execution_id' as id, j->>'price' as price,
-            j->>'qty' as qty, j->>'filled_qty' as filled_qty, null as leg_symbol, null as leg_side
+        select team, order_id, "offset", null as leg, moment, j->>'ts' as ts, j->>'execution_id' as id,
+            j->>'price' as price, j->>'qty' as qty, j->>'filled_qty' as filled_qty, null as leg_symbol, null as leg_side
         from log where event in ('fill', 'partial_fill') and (j->'legs') is null
         union all
-        select team, leg->>'order_id', "offset", number - 1, moment, ts, leg->>'execution_id', leg->>'price', leg->>'qty',
-            null, leg->>'symbol', leg->>'side'
+        select team, leg->>'order_id', "offset", number - 1, moment, ts, leg->>'execution_id', leg->>'price',
+            leg->>'qty', null, leg->>'symbol', leg->>'side'
         from (
             select team, "offset", moment, j->>'ts' as ts, unnest((j->'legs')::json[]) as leg,
                 generate_subscripts((j->'legs')::json[], 1) as number
@@ -72,7 +73,7 @@ create table version as
         from chain join correction c
             on c.team = chain.team and c.order_id = chain.order_id and c.previous = chain.id
     ), busted as (
-        select team, order_id, root, arg_min(log."offset", log."offset") as bust, arg_min(j->>'ts', log."offset") as bust_ts
+        select team, order_id, root, min(log."offset") as bust, arg_min(j->>'ts', log."offset") as bust_ts
         from chain join log using (team, order_id)
         where event = 'trade_bust' and (j->>'previous_execution_id') = chain.id and chain."offset" < log."offset"
         group by all
@@ -87,7 +88,7 @@ create table version as
 
 -- Half even, on whole billionths.
 create macro average(value, qty) as (
-    with parts as (select abs(value) // qty as whole, abs(value) % qty as rest)
+    with parts as (select abs(value) // nullif(qty, 0) as whole, abs(value) % nullif(qty, 0) as rest)
     select sign(value) * (whole + (2 * rest > qty or (2 * rest = qty and whole % 2 = 1))::int) from parts);
 
 -- 4.7, 4.8: what a snapshot knows and the log does not is one trade, and gives way to the fills that come later.
@@ -116,8 +117,8 @@ create table line as
             nano(v.price) as price, id as execution_id, 'fill' as kind, null::bigint as of
         from version v left join explained e using (team, order_id, "offset") where depth = 0
         union all
-        select team, order_id, "offset", null, 0, ts, -nano(previous_qty), nano(previous_price), previous_id, 'reversal',
-            previous_offset from version where depth > 0
+        select team, order_id, "offset", null, 0, ts, -nano(previous_qty), nano(previous_price), previous_id,
+            'reversal', previous_offset from version where depth > 0
         union all
         select team, order_id, "offset", null, 1, ts, nano(qty), nano(price), id, 'correction', previous_offset
         from version where depth > 0
@@ -127,7 +128,8 @@ create table line as
         union all
         select team, order_id, "offset", null, n, ts, qty, average(value, qty), null, 'inferred', null from guess
         union all
-        select e.team, e.order_id, e."offset", null, 0, e.ts, -g.qty, average(g.value, g.qty), null, 'reversal', g."offset"
+        select e.team, e.order_id, e."offset", null, 0, e.ts, -g.qty, average(g.value, g.qty), null, 'reversal',
+            g."offset"
         from explained e join guess g
             on g.team = e.team and g.order_id = e.order_id and g."offset" = coalesce(e.before, e.snapshot)
     )
