@@ -29,6 +29,7 @@ COMMANDS = [
     ["watch"], ["seal"], ["cat"], ["config"], ["doctor"], ["systemd"],
     ["replay"], ["diff"], ["history"],
     ["verify"], ["rebuild"], ["keygen"], ["prove"], ["check-proof"],
+    ["export"], ["sql"], ["tail"],
 ]  # fmt: skip
 
 
