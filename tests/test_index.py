@@ -17,7 +17,8 @@ from compactor.core.instants import nanos
 from compactor.ledger import LedgerPlace
 from compactor.ledger.errors import SegmentDamaged
 from compactor.ledger.files import Files
-from compactor.ledger.index import BadIndex, Index, Indexes, complete_indexes, index_name, make_index
+from compactor.ledger.index import BadIndex, Index, index_name
+from compactor.ledger.indexing import Indexes, complete_indexes, make_index
 from compactor.ledger.log import open_log
 from compactor.ledger.names import instant_in, names_in, second_of
 from compactor.ledger.segments import Seal, Segments

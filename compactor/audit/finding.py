@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from compactor.core.derived import Finding
 from compactor.core.lines import Placed, read_line
 from compactor.ledger.files import Files
-from compactor.ledger.index import Indexes
+from compactor.ledger.indexing import Indexes
 from compactor.ledger.log import Block, Log
 from compactor.ledger.names import first_team, names_in
 from compactor.ledger.segments import Segments

@@ -14,7 +14,8 @@ from compactor.audit.seals import RESTORE, said
 from compactor.audit.verdict import Findings
 from compactor.ledger.checkpoint import checksum
 from compactor.ledger.files import Files
-from compactor.ledger.index import BadIndex, Index, Read, index_name, make_index
+from compactor.ledger.index import BadIndex, Index, Read, index_name
+from compactor.ledger.indexing import make_index
 from compactor.ledger.log import Log
 from compactor.ledger.places import SEGMENTS
 from compactor.ledger.segments import Seal, Segments

@@ -12,7 +12,7 @@ from typing import Literal
 
 from compactor.audit.moments import Moment
 from compactor.ledger.files import Files
-from compactor.ledger.index import Indexes
+from compactor.ledger.indexing import Indexes
 from compactor.ledger.log import Block, Log
 from compactor.ledger.names import UNREADABLE, decode_named, instant_in, second_of
 from compactor.ledger.segments import Segments

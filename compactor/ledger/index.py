@@ -4,21 +4,16 @@
 
 An index is a magic line, a header with its checksum, and pages of sorted numbers, each with its checksum in the header:
 24 bits of an id's CRC-32 and the number of a stretch of whole lines (about a frame). A look-up reads the header and one
-page. What surprises: nothing depends on an index. It is bound to the bytes of its segment by their digest, whatever is
-found through it is compared with the line itself, and one that is missing or damaged is made again from the segment,
-in memory where the directory may not be written.
+page. Making and keeping indexes is left to `indexing`. What surprises: nothing depends on an index. It is bound to the
+bytes of its segment by their digest, and whatever is found through it is compared with the line itself.
 """
 
-import os
 import struct
 import sys
 from array import array
 from bisect import bisect_left
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Callable
 from itertools import takewhile
-from pathlib import Path
-from typing import TypeVar
 from zlib import crc32
 
 import msgspec
@@ -26,20 +21,16 @@ from msgspec import Struct
 
 from compactor.core.instants import nanos
 from compactor.ledger.checkpoint import checksum
-from compactor.ledger.files import Files
-from compactor.ledger.log import Log
-from compactor.ledger.names import UNREADABLE, Named, decode_named, first_team, ids_of, names_in, names_of, second_of
-from compactor.ledger.segments import Seal, Segments
+from compactor.ledger.segments import Seal
 
 FORMAT = 1
 _MAGIC = b"compactor index\n"
 _HEAD = struct.Struct("<I16s")
 _CHECKSUM_BYTES = 16
-_PLACES_MAX = 256
+PLACES_MAX = 256
 _ENTRIES_A_PAGE = 1024
 _READ_BYTES = 1 << 14
 _TAG = 0xFFFFFF
-_SECOND_NS = 10**9
 
 
 class Bounds(Struct, array_like=True):
@@ -77,9 +68,6 @@ class Header(Struct):
 
 
 _decode_header = msgspec.msgpack.Decoder(Header).decode
-
-
-Result = TypeVar("Result")
 
 
 class BadIndex(Exception):
@@ -152,68 +140,15 @@ def index_name(seal: Seal) -> str:
     return f"{seal.start:020d}-{seal.end:020d}.index"
 
 
-# Making one.
-
-
-def make_index(log: Log, seal: Seal) -> bytes:
-    """The bytes of the index of a segment, a pure function of the segment. Raises SegmentDamaged."""
-    happened, recorded, told = Bounds(), Bounds(), True
-    team: tuple[str, int] | None = None
-    codes: set[int] = set()
-    places: list[int] = []
-    place = seal.start
-    for end in _ends(seal):
-        start, names = place, set[str]()
-        for block in log.blocks(place, end):
-            place = block.offset + block.length
-            team = team or first_team(b"" if block.too_long else block.data, block.offset)
-            told &= not block.too_long and _read_block(block.data, names, happened, recorded)
-        if place > start:
-            codes.update(crc32(_bytes(name)) << 8 | len(places) for name in names)
-            places.append(start - seal.start)
-    return _encode(seal, places, told, team, happened, recorded, codes)
-
-
-def _ends(seal: Seal) -> list[int]:
-    """Where stretches are to end: with every frame, or with every so many of them."""
-    ends = [seal.start + start for start, _ in seal.frames[1:]] + [seal.end]
-    step = -(-len(ends) // _PLACES_MAX)
-    return ends[::-1][::step][::-1]
-
-
-def _read_block(data: bytes, names: set[str], happened: Bounds, recorded: Bounds) -> bool:
-    """Take in what the lines of a block name, and when they were; whether all of them tell that."""
-    lines = data.split(b"\n")
-    lines.pop()
+def codes_of(names: set[str], number: int) -> list[int]:
+    """What an index keeps of the names in a stretch, in no order."""
     try:
-        batch, told = list(map(decode_named, lines)), True
-    except UNREADABLE:
-        batch, told = _read_odd(lines, names), False
-    found = set[str | None]()
-    for named in batch:
-        found.update(ids_of(named))
-        if named.legs:
-            found |= names_of(named)
-    names.update(filter(None, found))
-    seconds = {second_of(named.ts) for named in batch}
-    known = {second_of(named.recorded_at or named.ts) for named in batch}
-    happened.add(set(filter(None, seconds)))
-    recorded.add(set(filter(None, known)))
-    return told and None not in seconds | known
+        return [crc32(name.encode()) << 8 | number for name in names]
+    except UnicodeEncodeError:
+        return [crc32(_bytes(name)) << 8 | number for name in names]
 
 
-def _read_odd(lines: list[bytes], names: set[str]) -> list[Named]:
-    """The lines of a block that can be decoded; the names in the others are taken in."""
-    batch = []
-    for line in lines:
-        try:
-            batch.append(decode_named(line))
-        except UNREADABLE:
-            names |= names_in(line)
-    return batch
-
-
-def _encode(
+def encode_index(
     seal: Seal,
     places: list[int],
     told: bool,
@@ -222,12 +157,15 @@ def _encode(
     recorded: Bounds,
     codes: set[int],
 ) -> bytes:
+    """An index as the bytes of its file; `codes` are those of `codes_of`."""
     wanted = max(1, len(codes) // _ENTRIES_A_PAGE)
-    pages: list[list[int]] = [[] for _ in range(1 << (wanted - 1).bit_length())]
-    for code in codes:
-        number, tag = _place_of(code >> 8, len(pages))
-        pages[number].append(tag << 8 | code & 0xFF)
-    stored = [_stored(sorted(set(page))) for page in pages]
+    pages = 1 << (wanted - 1).bit_length()
+    # The page stands before the tag, so that sorting once puts every entry in its place.
+    entries = sorted(
+        {(code >> 8) % pages << 32 | (code >> 8) // pages % (_TAG + 1) << 8 | code % 256 for code in codes}
+    )
+    ends = [bisect_left(entries, number << 32) for number in range(1, pages + 1)]
+    stored = [_stored(entries[start:end]) for start, end in zip([0, *ends], ends, strict=False)]
     header = Header(
         FORMAT, seal.start, seal.end, seal.content_sha256, places, told, team, happened, recorded,
         [len(page) // 4 for page in stored], b"".join(map(checksum, stored)),
@@ -236,73 +174,9 @@ def _encode(
     return b"".join([_MAGIC, _HEAD.pack(len(body), checksum(body)), body, *stored])
 
 
-def _stored(numbers: list[int]) -> bytes:
-    stored = array("I", numbers)
+def _stored(entries: list[int]) -> bytes:
+    """A page of entries without its number."""
+    stored = array("I", [entry & 0xFFFFFFFF for entry in entries])
     if sys.byteorder == "big":
         stored.byteswap()
     return stored.tobytes()
-
-
-# All of a ledger's.
-
-
-class Indexes:
-    """The indexes of the sealed segments of an open log; what is missing or damaged is made again when it is needed."""
-
-    def __init__(self, log: Log, segments: Segments, files: Files) -> None:
-        self._log = log
-        self._segments = segments
-        self._files = files
-        self._known: dict[int, Header] = {}
-        self._made: dict[int, bytes] = {}
-        """Those that had to be made again, by where their segments begin."""
-
-    def stretches(self, name: str) -> Iterator[tuple[int, int]]:
-        """The ranges of whole lines among what is sealed in which a line may name an id, in order.
-
-        Raises SegmentDamaged where an index has to be made and its segment is not whole.
-        """
-        for seal in list(self._segments.seals):
-            yield from self._use(seal, lambda index, read: index.stretches(name, read))
-
-    def header(self, seal: Seal) -> Header:
-        """What the index of a segment says of the whole of it. Raises SegmentDamaged likewise."""
-        if seal.start not in self._known:
-            self._known[seal.start] = self._use(seal, lambda index, read: index.header)
-        return self._known[seal.start]
-
-    def _use(self, seal: Seal, use: Callable[[Index, Read], Result]) -> Result:
-        if seal.start not in self._made:
-            try:
-                reader = self._files.open(self._segments.path / index_name(seal))
-                try:
-                    return use(Index(reader.read, reader.identity().size, seal), reader.read)
-                finally:
-                    reader.close()
-            except (BadIndex, OSError):
-                self._made[seal.start] = self._make(seal)
-        data = self._made[seal.start]
-        read: Read = lambda offset, length: data[offset : offset + length]  # noqa: E731
-        return use(Index(read, len(data), seal), read)
-
-    def _make(self, seal: Seal) -> bytes:
-        data = make_index(self._log, seal)
-        # Whoever may not write here has it in memory.
-        with suppress(OSError):
-            _write(self._files, self._segments.path / index_name(seal), data)
-        return data
-
-
-def complete_indexes(files: Files, segments: Segments, log: Log) -> None:
-    """Make every index that is not there. Raises OSError and SegmentDamaged; what is sealed stays as it is."""
-    names = set(files.names(segments.path))
-    for seal in segments.seals:
-        if index_name(seal) not in names:
-            _write(files, segments.path / index_name(seal), make_index(log, seal))
-
-
-def _write(files: Files, path: Path, data: bytes) -> None:
-    """Put an index in place, whole or not at all. Not synced with its directory: one that is lost is made again."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    files.write_new(temporary, [data])
-    files.rename(temporary, path)

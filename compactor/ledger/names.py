@@ -33,6 +33,7 @@ class Named(Struct, gc=False):
     replaced_by: str | None = None
     parent_order_id: str | None = None
     legs: msgspec.Raw = msgspec.Raw()
+    team_id: str | None = None
 
 
 decode_named = msgspec.json.Decoder(Named).decode

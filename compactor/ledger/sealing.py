@@ -15,7 +15,7 @@ from msgspec import Struct
 from compactor.ledger.compaction import Compactor
 from compactor.ledger.errors import SegmentDamaged, from_os
 from compactor.ledger.files import Files, replace
-from compactor.ledger.index import complete_indexes
+from compactor.ledger.indexing import complete_indexes
 from compactor.ledger.log import Log, open_log
 from compactor.ledger.making import Maker, line_end, recorded_at, tree_over
 from compactor.ledger.segments import (
