@@ -8,9 +8,9 @@ as text instead. Arrow's own reading of a decimal is used for short texts only, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from decimal import Decimal
-from itertools import chain
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from compactor.core.decimals import BadDecimal, decimal_of
@@ -72,9 +72,10 @@ class Shape(NamedTuple):
 
     def schema(self) -> pa.Schema:
         """The schema of Arrow."""
-        return _pyarrow().schema(list(chain.from_iterable(map(self._columns, self.table.columns))))
+        return _pyarrow().schema(list(chain.from_iterable(map(self.fields, self.table.columns))))
 
-    def _columns(self, column: Column) -> Iterator[tuple[str, Any]]:
+    def fields(self, column: Column) -> Iterator[tuple[str, Any]]:
+        """The fields of Arrow for a column, with their types: a time has two."""
         arrow = _pyarrow()
         kind = self.kind(column)
         if kind == "decimal":
@@ -102,8 +103,7 @@ def batches(source: Source, shape: Shape) -> Iterator[pa.RecordBatch]:
     schema = shape.schema()
     for rows in _pieces(source, shape.table):
         arrays: list[Any] = []
-        for index, column in enumerate(shape.table.columns):
-            values = [row[index] for row in rows]
+        for column, values in zip(shape.table.columns, zip(*rows, strict=True), strict=True):
             try:
                 arrays += _arrays(shape, column, values)
             except _Odd as odd:
@@ -111,14 +111,19 @@ def batches(source: Source, shape: Shape) -> Iterator[pa.RecordBatch]:
         yield arrow.RecordBatch.from_arrays(arrays, schema=schema)
 
 
-def _pieces(rows: Iterable[Row], table: Table) -> Iterator[list[Row]]:
-    """So many rows that a batch of them stays small in memory."""
-    long = [index for index, column in enumerate(table.columns) if column.kind == "json" or column.name == "line"]
+def _pieces(rows: Iterable[Row], table: Table) -> Iterator[Sequence[Row]]:
+    """So many rows that a batch of them stays small in memory: by the length of their lines, where a row tells it."""
+    if "length" not in table.names:
+        rest = iter(rows)
+        while rows_at_once := list(islice(rest, BATCH_ROWS)):
+            yield rows_at_once
+        return
+    length = table.place("length")
     piece: list[Row] = []
     size = 0
     for row in rows:
         piece.append(row)
-        size += sum(len(row[index]) for index in long if row[index] is not None)
+        size += row[length]
         if len(piece) == BATCH_ROWS or size > BATCH_BYTES:
             yield piece
             piece, size = [], 0
@@ -133,9 +138,12 @@ class _Odd(Exception):
         self.index = index
 
 
-def _arrays(shape: Shape, column: Column, values: list[Any]) -> list[pa.Array]:
+def _arrays(shape: Shape, column: Column, values: tuple[Any, ...]) -> list[pa.Array]:
     arrow = _pyarrow()
     kind = shape.kind(column)
+    if values.count(None) == len(values):
+        # Most columns of most events.
+        return [arrow.nulls(len(values), type_) for _, type_ in shape.fields(column)]
     if kind == "decimal":
         return [_decimals(shape, column, values)]
     if kind == "time":
@@ -144,11 +152,11 @@ def _arrays(shape: Shape, column: Column, values: list[Any]) -> list[pa.Array]:
     return [arrow.array(values, {"int": arrow.int64(), "bool": arrow.bool_()}.get(kind, arrow.string()))]
 
 
-def _decimals(shape: Shape, column: Column, values: list[str | None]) -> pa.Array:
+def _decimals(shape: Shape, column: Column, values: tuple[str | None, ...]) -> pa.Array:
     import pyarrow.compute as compute
 
     arrow = _pyarrow()
-    type_ = shape.schema().field(column.name).type
+    type_ = next(type_ for _, type_ in shape.fields(column))
     texts = arrow.array(values, arrow.string())
     if compute.all(compute.match_substring_regex(texts, _SHORT)).as_py() is not False:
         return texts.cast(type_)
@@ -175,7 +183,7 @@ def _fits(value: Decimal, precision: int, scale: int) -> bool:
     return -exponent <= scale and last + exponent <= precision - scale
 
 
-def _instants(values: list[str | None]) -> pa.Array:
+def _instants(values: tuple[str | None, ...]) -> pa.Array:
     arrow = _pyarrow()
     type_ = arrow.timestamp("ns", "UTC")
     try:
