@@ -6,6 +6,8 @@ The laws run on `tests.disk.Disk` over generated order lives; the command on a r
 import json
 import os
 import shutil
+import subprocess
+import sys
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -24,6 +26,7 @@ from compactor.ledger.compaction import plan_commit
 from compactor.ledger.points import plan_thinning
 from compactor.ui.cli import app
 from tests.cases import derive, read_derived
+from tests.conftest import ROOT
 from tests.disk import Disk
 from tests.faults import orders
 from tests.test_laws import DIRECTORY, LOG, derived_from, disk_with, logs
@@ -324,3 +327,37 @@ def test_a_long_pass_leaves_points_near_its_end(size: int, expected: list[int]) 
             found.append(done)
             last = done
     assert expected == found
+
+
+BUSY = """
+import sys
+from compactor import Ledger
+from tests.faults import orders
+with Ledger(sys.argv[1], durability="none") as ledger:
+    for step in range(500, 1100, 50):
+        with open(sys.argv[1] + "/events.jsonl", "ab") as log:
+            log.write(orders(step, step + 50))
+        ledger.compact(checkpoint=True)
+        ledger.seal(now=True, segment_bytes=20_000)
+"""
+
+
+def test_a_replay_works_while_the_ledger_is_written_compacted_and_sealed(data: Path) -> None:
+    """Replay needs no lock: whatever is appended, punched out and checkpointed meanwhile, the answer is the same."""
+    (data / "events.jsonl").write_bytes(RAW)
+    Ledger(data).compact()
+    expected = read_derived(data)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    busy = subprocess.Popen([sys.executable, "-c", BUSY, str(data)], env=environment)
+    rounds = 0
+    while busy.poll() is None or rounds < 3:
+        rounds += 1
+        for from_first in (True, False):
+            with open_replay(data, None) as replay:
+                replay.begin(at_offset(len(RAW)), from_first=from_first)
+                trades = b"".join(lines.trades for lines in replay.run())
+                assert expected["pending_orders.jsonl"] == replay.fold.pending_lines()
+                assert expected["trades.jsonl"].endswith(trades)
+                assert not from_first or expected["trades.jsonl"] == trades
+    assert 0 == busy.returncode
+    assert Ledger(data).status().segments > 5

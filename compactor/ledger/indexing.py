@@ -154,5 +154,11 @@ def complete_indexes(files: Files, segments: Segments, log: Log) -> None:
 def _write(files: Files, path: Path, data: bytes) -> None:
     """Put an index in place, whole or not at all. Not synced with its directory: one that is lost is made again."""
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    files.write_new(temporary, [data])
-    files.rename(temporary, path)
+    try:
+        files.write_new(temporary, [data])
+        files.rename(temporary, path)
+    except OSError:
+        # What is half written must not keep a full disk full.
+        with suppress(OSError):
+            files.remove(temporary)
+        raise
