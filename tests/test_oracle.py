@@ -71,7 +71,7 @@ def test_generated_logs(tmp_path: Path) -> None:
     assert pending > 100
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(clean_lives())
 def test_clean_lives(events: list[Event]) -> None:
     """The same for lives that nobody thought of: corrections, busts, requests, events told twice or out of order."""

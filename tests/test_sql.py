@@ -161,8 +161,11 @@ class TestRefusals:
         assert (1, "") == (result.exit_code, result.stdout)
         assert f"{data}/team/bravo/trades.jsonl: at offset 0 expected a derived line" in result.stderr
 
-    def test_ctrl_c_ends_a_query_at_once(self, data: Path, write_log: WriteLog, tmp_path: Path) -> None:
-        """130, one message, and no temporary files, although the database is in the middle of a step."""
+    @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+    def test_a_signal_ends_a_query_at_once(
+        self, data: Path, write_log: WriteLog, tmp_path: Path, number: int, code: int
+    ) -> None:
+        """Its exit code, one message, and no temporary files, although the database is in the middle of a step."""
         write_log("alpha")
         scratch = tmp_path / "scratch"
         scratch.mkdir()
@@ -174,8 +177,8 @@ class TestRefusals:
         while not list(scratch.glob("*/tables.db")) and time.monotonic() < deadline:
             time.sleep(0.02)
         time.sleep(0.3)
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         _, stderr = process.communicate(timeout=10)
-        assert 130 == process.returncode
+        assert code == process.returncode
         assert stderr.startswith("\nStopped.")
         assert [] == list(scratch.iterdir())

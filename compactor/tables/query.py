@@ -111,7 +111,7 @@ def _load(duckdb: Any, database: Path, source: Source, text: frozenset[str]) -> 
     arrow = needed("pyarrow", "compactor sql")
 
     def attempt(shape: Shape) -> None:
-        failure: list[Exception] = []
+        failure: list[BaseException] = []
         stream = arrow.RecordBatchReader.from_batches(shape.schema(), _kept(batches(source, shape), failure))
         with duckdb.connect(str(database)) as connection:
             connection.register("stream", stream)
@@ -124,10 +124,11 @@ def _load(duckdb: Any, database: Path, source: Source, text: frozenset[str]) -> 
     with_fitting_types(Shape(source.table, text, NARROW), attempt)
 
 
-def _kept(stream: Iterator[Any], failure: list[Exception]) -> Iterator[Any]:
+def _kept(stream: Iterator[Any], failure: list[BaseException]) -> Iterator[Any]:
+    """The stream, and what stopped it: also a Ctrl-C, which DuckDB would take for a bad stream."""
     try:
         yield from stream
-    except Exception as error:
+    except BaseException as error:
         failure.append(error)
         raise
 

@@ -177,18 +177,19 @@ def sql(query: str, team: str | None, as_json: bool, format_: str | None, text: 
 
 @contextmanager
 def _ended_at_once() -> Iterator[None]:
-    """Let Ctrl-C end the program although DuckDB is in the middle of a step, which it does not leave before its end."""
+    """Let a signal end the program although DuckDB is in the middle of a step, which it does not leave before its
+    end."""
     from compactor.tables.query import is_still_running
-    from compactor.ui.cli import INTERRUPTED, STOPPED_MESSAGE
+    from compactor.ui.cli import INTERRUPTED, STOPPED_MESSAGE, TERMINATED, Terminated
 
     try:
         yield
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Terminated) as stop:
         if not is_still_running():
             raise
         click.echo(STOPPED_MESSAGE, err=True)
         sys.stdout.flush()
-        os._exit(INTERRUPTED)
+        os._exit(TERMINATED if isinstance(stop, Terminated) else INTERRUPTED)
 
 
 def _show(result: Result, format_: str) -> None:
