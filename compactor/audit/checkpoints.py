@@ -158,8 +158,9 @@ def compare_state(
         return
     try:
         stored = slot.restore(lambda order_id, first, end: (), retention)
-        unequal = list(_unequal(fold, stored, lengths, (header.trades.length, header.findings.length)))
-        unequal += _unequal_spans(fold, slot)
+        opened = fold.store_open()
+        unequal = list(_unequal(fold, opened, stored, lengths, (header.trades.length, header.findings.length)))
+        unequal += _unequal_spans(fold, opened, slot)
     except (Damaged, msgspec.DecodeError) as error:
         findings.add("state_differs", slot.path, expected="a state", found=error, meaning=_STATE)
         return
@@ -170,7 +171,9 @@ def compare_state(
         )  # fmt: skip
 
 
-def _unequal(ours: Fold, stored: Fold, lengths: tuple[int, int], told: tuple[int, int]) -> Iterator[Unequal]:
+def _unequal(
+    ours: Fold, opened: dict[str, OpenOrder], stored: Fold, lengths: tuple[int, int], told: tuple[int, int]
+) -> Iterator[Unequal]:
     pairs: list[Unequal] = [
         ("team", (ours.team_id, ours.names_team), (stored.team_id, stored.names_team)),
         ("clock", ours.clock, stored.clock),
@@ -178,9 +181,8 @@ def _unequal(ours: Fold, stored: Fold, lengths: tuple[int, int], told: tuple[int
         ("lengths of trades and findings", lengths, told),
     ]
     yield from (pair for pair in pairs if pair[1] != pair[2])
-    open_orders = ours.store_open()
-    for order_id in sorted(open_orders.keys() | stored.stored.keys()):
-        expected, found = open_orders.get(order_id), stored.stored.get(order_id)
+    for order_id in sorted(opened.keys() | stored.stored.keys()):
+        expected, found = opened.get(order_id), stored.stored.get(order_id)
         if expected is None or found is None or not _same(expected, found):
             yield f"open order {order_id}", _row(expected), _row(found)
 
@@ -195,19 +197,19 @@ def _row(order: OpenOrder | None) -> str:
     return shown(order.row.rstrip()) if order is not None else "none"
 
 
-def _unequal_spans(ours: Fold, slot: Slot) -> Iterator[Unequal]:
+def _unequal_spans(ours: Fold, opened: dict[str, OpenOrder], slot: Slot) -> Iterator[Unequal]:
     """Ended orders that the checkpoint would not find again, or would look for in the wrong place.
 
     When an order is forgotten depends on where passes ended, so a place on one side may be a mark on the other.
     """
-    header, opened = slot.header, ours.store_open()
+    header = slot.header
     marks = Marks(header.marked, lambda number: slot.read(header.marks[number]) if number < len(header.marks) else b"")
     stored = {one.order_id: (one.first, one.last) for chunk in header.spans for one in _decode_spans(slot.read(chunk))}
     ended = {order_id: (first, last) for order_id, (first, last, _seen) in ours.memory.recent.items()}
     ended |= {order.order_id: (order.first, order.last) for order in ours.orders.values() if not order.open}
     # The leg of a multi-leg order may have left the state without a status, and have come back and opened.
-    wrong = [one for one, span in ended.items() if stored.get(one) != span and one not in opened]
-    for order_id in wrong:
+    unlike = () if stored == ended else ended.items() - stored.items()
+    for order_id in sorted(one for one, _span in unlike if one not in opened):
         if order_id in stored or not marks.has(fingerprint(order_id)):
             yield f"ended order {order_id} at", ended[order_id], stored.get(order_id, "none")
     for order_id in sorted(stored.keys() - ended.keys() - opened.keys()):

@@ -75,7 +75,7 @@ class Refold:
                 self._feed(block)
                 self._tell(block, end, progress)
             place = stop
-            self._compare(slots.get(place, ()))
+            self._compare(slots.get(place, ()), is_end=place == end)
         if self._fold is not None:
             self._finish(log, end)
 
@@ -95,7 +95,7 @@ class Refold:
                     self._feed(block)
                     self._tell(block, end, progress)
                 place = stop
-                self._compare(slots.get(place, ()))
+                self._compare(slots.get(place, ()), is_end=place == end)
             if self._with_seals:
                 check.finish(self._findings)
                 examine_times(seal, segments.path, self._files, self._findings)
@@ -142,14 +142,16 @@ class Refold:
         if progress is not None and (place == end or place // PROGRESS_BYTES != block.offset // PROGRESS_BYTES):
             progress(place, end)
 
-    def _compare(self, slots: Iterable[Slot]) -> None:
+    def _compare(self, slots: Iterable[Slot], is_end: bool) -> None:
         """Hold the checkpoints of this offset against the state."""
         if self._fold is None:
             return
         for slot in slots:
             lengths = (self._trades.length, self._found.length)
             compare_state(slot, self._fold, lengths, self._retention, self._findings)
-            self._fold.drop_rows()
+            if not is_end:
+                # Keeping track of what changes until the next one would cost more than making all rows again.
+                self._fold.drop_rows()
 
     def _finish(self, log: Log, end: int) -> None:
         """All is folded: the derived files are those of the end, or of an offset from the last checkpoint on."""
