@@ -60,8 +60,8 @@ class Compaction(Struct):
 def plan_commit(since: int, rest: int, *, first: bool) -> bool:
     """Whether a pass commits, so many bytes of log after its last commit (or its start) and before its end.
 
-    A long one does so more often within its last 64 MiB, where a third of the rest is enough; one that has not committed
-    so far begins with that 16 MiB before its end.
+    A long one does so more often within its last 64 MiB, where a third of the rest is enough; one that has not
+    committed so far begins with that 16 MiB before its end.
     """
     if since >= COMMIT_BYTES:
         return True
