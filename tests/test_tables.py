@@ -8,7 +8,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -24,9 +24,9 @@ from compactor import Ledger
 from compactor.core.derived import Finding, PendingOrder, Trade
 from compactor.core.events import Event
 from compactor.core.fold import Fold
-from compactor.core.instants import nanos
+from compactor.core.instants import BadInstant, nanos
 from compactor.ledger.log import Block
-from compactor.tables.arrow import WIDE, Shape
+from compactor.tables.arrow import WIDE, Shape, Unfit, batches, with_fitting_types
 from compactor.tables.rows import EventReader
 from compactor.tables.schema import EVENTS, FINDINGS, PENDING, TRADES
 from compactor.ui.cli import app
@@ -273,6 +273,81 @@ class TestFormats:
         assert "" == run("export", "trades").stdout
         run("export", "trades", "--out", str(tmp_path / "t.parquet"))
         assert Shape(TRADES, widths=WIDE).schema() == parquet.read_schema(tmp_path / "t.parquet")
+
+
+digits = st.text("0123456789", min_size=1, max_size=40)
+decimals = st.builds(
+    lambda sign, whole, part: f"{sign}{whole}{'.' if part else ''}{part}"[:41],
+    st.sampled_from(["", "-"]), digits, st.one_of(st.just(""), digits),
+).filter(lambda text: text[-1] != "." and sum(map(str.isdigit, text)) <= 40)  # fmt: skip
+instants = st.builds(
+    lambda at, fraction, zone: f"{at:%Y-%m-%dT%H:%M:%S}".rjust(19, "0") + fraction + zone,
+    st.datetimes(),
+    st.one_of(st.just(""), st.from_regex(r"\.[0-9]{1,9}", fullmatch=True)),
+    st.sampled_from(["Z", "z", "-05:00", "+05:30", "+00:00"]),
+)
+
+
+class TestLaws:
+    """Whatever the format takes as a number or a time is that very number or time, or is refused."""
+
+    @settings(max_examples=150, deadline=None)
+    @given(st.lists(st.one_of(st.none(), decimals), min_size=1, max_size=5))
+    def test_a_decimal_is_exact_or_unfit(self, texts: list[str | None]) -> None:
+        """Section 2: up to 40 digits, wherever the point stands."""
+        rows = [tuple(text if name == "limit_price" else None for name in EVENTS.names) for text in texts]
+        needed = [_digits(text) for text in texts if text is not None]
+        try:
+            found = _column("limit_price", rows)
+        except Unfit:
+            assert any(whole > 38 or places > 38 for whole, places in needed)
+        else:
+            assert [None if text is None else Decimal(text) for text in texts] == found
+            assert all(whole <= 38 and places <= 38 for whole, places in needed)
+
+    @settings(max_examples=150, deadline=None)
+    @given(st.lists(st.one_of(st.none(), instants), min_size=1, max_size=5))
+    def test_a_time_is_exact_or_unfit(self, texts: list[str | None]) -> None:
+        """Section 2: 0 to 9 fractional digits, any offset, any year that 64 bits of nanoseconds reach."""
+        try:
+            expected = [None if text is None else nanos(text) for text in texts]
+        except BadInstant:
+            return  # Beyond the years 1 to 9999 in UTC: no event has it.
+        rows = [tuple(text if name == "ts" else None for name in EVENTS.names) for text in texts]
+        try:
+            assert expected == _column("ts", rows)
+        except Unfit:
+            assert any(ns is not None and abs(ns) >= 2**63 for ns in expected)
+
+
+def _digits(text: str) -> tuple[int, int]:
+    """How many digits a number needs before and behind the point."""
+    whole, _, places = text.lstrip("-").partition(".")
+    return len(whole.lstrip("0")), len(places.rstrip("0"))
+
+
+def _column(name: str, rows: list[Any]) -> list[Any]:
+    source: Any = _Rows(rows)
+    return with_fitting_types(
+        Shape(EVENTS),
+        lambda shape: [value for batch in batches(source, shape) for value in _values(batch.column(name))],
+    )
+
+
+class _Rows:
+    """A source of rows that were made up."""
+
+    table = EVENTS
+
+    def __init__(self, rows: list[Any]) -> None:
+        length = EVENTS.place("length")
+        self.rows = [(*row[:length], 1, *row[length + 1 :]) for row in rows]
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.rows)
+
+    def place_of(self, row: Any) -> str:
+        return str(row)
 
 
 def _as_csv(table: Any, row: dict[str, Any]) -> dict[str, str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -73,7 +73,9 @@ def export(
     if format_ == "parquet" and out is None and sys.stdout.isatty():
         raise click.UsageError("Parquet is not for a terminal: name a file with --out, or use a pipe")
     try:
-        with progress_bar("Exporting") as progress, _opened(out, format_) as stream:
+        # Rows and a bar on one terminal would write over each other.
+        shown = nullcontext() if out is None and sys.stdout.isatty() else progress_bar("Exporting")
+        with shown as progress, _opened(out, format_) as stream:
             write_table(Source(table, places, window, progress), format_, stream, kept)
     except BadTarget as error:
         raise click.UsageError(str(error)) from None
