@@ -148,7 +148,9 @@ def complete_indexes(files: Files, segments: Segments, log: Log) -> None:
     names = set(files.names(segments.path))
     for seal in segments.seals:
         if index_name(seal) not in names:
-            _write(files, segments.path / index_name(seal), make_index(log, seal))
+            # A run that begins meanwhile removes what looks left over: then the next one makes it.
+            with suppress(FileNotFoundError):
+                _write(files, segments.path / index_name(seal), make_index(log, seal))
 
 
 def _write(files: Files, path: Path, data: bytes) -> None:

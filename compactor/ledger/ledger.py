@@ -131,11 +131,14 @@ class Ledger:
         descriptor = self._lock()
         try:
             self._sealer = self._sealer or Sealer(self._compactor, self._files)
-            return self._sealer.run(
+            done = self._sealer.run(
                 segment_bytes=segment_bytes, segment_age=segment_age, reclaim=reclaim, now=now, at=at
             )  # fmt: skip
         finally:
             self._files.unlock(descriptor)
+        # This takes as long as sealing, and nobody has to wait for it.
+        self._sealer.complete_indexes()
+        return done
 
     def cat(self, start: int = 0, end: int | None = None) -> Iterator[bytes]:
         """The bytes of the log from an offset up to another, segments and file as one sequence, in pieces.
