@@ -133,6 +133,16 @@ class TestRows:
         assert '"raw":{"price": 1.10, "note":"\\u00e9"}' in text
         assert (0, len(line) + 1) == (row["offset"], row["length"])
 
+    def test_what_nobody_checks_is_shown_as_well_as_it_can_be(
+        self, run: Run, write_log: WriteLog, placed: Made
+    ) -> None:
+        """Section 2: `raw` is never interpreted, and `recorded_at` is understood in more notations than one."""
+        ledger = write_log("alpha")
+        head = json.dumps(placed(recorded_at="2026-03-02 14:33:02.5+0000"))[:-1].encode()
+        (ledger / "events.jsonl").write_bytes(head + b', "raw": {"a": "\xff"}}\n')
+        row = objects(run("export", "events").stdout)[0]
+        assert ("2026-03-02T14:33:02.500000000Z", {"a": "\ufffd"}) == (row["recorded_at"], row["raw"])
+
     def test_a_line_that_is_not_whole_is_not_there_yet(self, run: Run, write_log: WriteLog, placed: Made) -> None:
         """Section 2: a last line without its newline is not there yet."""
         ledger = write_log("alpha", placed())
@@ -256,6 +266,14 @@ class TestFormats:
         assert [] == list(tmp_path.glob("*.parquet*")) + list(tmp_path.glob(".*"))
         assert 0 == run("export", "events", "--out", str(out), "--text", field).exit_code
         assert value == parquet.read_table(out).column(field).to_pylist()[1]
+
+    def test_all_numbers_and_times_as_texts(self, books: Path, tmp_path: Path) -> None:
+        """--text all: what came in as text goes out as it came; offsets stay numbers."""
+        exported(books, "trades", "--out", str(tmp_path / "t.parquet"), "--text", "all")
+        found = parquet.read_table(tmp_path / "t.parquet")
+        expected = [tuple(row.get(name) for name in TRADES.names) for row in objects(exported(books, "trades"))]
+        assert list(TRADES.names) == found.column_names
+        assert expected == list(zip(*(column.to_pylist() for column in found.columns), strict=True))
 
     @pytest.mark.parametrize("ts", ["2026-03-02T14:30:60Z", "2026-03-02t14:30:00.000000001z", "2262-04-11T23:47:16Z"])
     def test_times_that_arrow_does_not_read_itself(
@@ -412,6 +430,7 @@ class TestFiles:
             (["--since", "yesterday"], "is not an RFC 3339 time"),
             (["--since", "2026-03-03", "--until", "2026-03-02"], "lies before --since"),
             (["--text", "nothing"], "no such column"),
+            (["--json", "--format", "csv"], "exclude each other"),
             (["--team", "nobody"], "no ledger of team 'nobody'"),
         ],
     )

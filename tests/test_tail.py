@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import select
 import signal
 import subprocess
 import sys
@@ -41,19 +42,33 @@ def objects(result: Result) -> list[dict[str, Any]]:
     return [json.loads(line) for line in result.stdout.splitlines()]
 
 
+def read(descriptor: int) -> bytes:
+    """What comes next, at the latest within a time that no machine needs."""
+    ready, _, _ = select.select([descriptor], [], [], 30)
+    assert ready, "expected a row, found none for 30 seconds"
+    data = os.read(descriptor, 65536)
+    assert data, "expected a row, found the end"
+    return data
+
+
 class Following:
     """A `compactor tail -f` in a process of its own, whose lines are read as they come."""
 
     def __init__(self, data: Path, *arguments: str, **options: Any) -> None:
         environment = {**os.environ, "COMPACTOR_DATA": str(data), "COLUMNS": "200"}
         command = [sys.executable, "-m", "compactor", "tail", "-f", *arguments]
+        self._read = b""
         self.process = subprocess.Popen(
             command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, **{"stdout": subprocess.PIPE, **options}
         )
 
     def orders(self, count: int) -> list[str]:
+        """The orders of the next rows; fails where they do not come."""
         assert self.process.stdout is not None
-        return [json.loads(self.process.stdout.readline())["order_id"] for _ in range(count)]
+        while self._read.count(b"\n") < count:
+            self._read += read(self.process.stdout.fileno())
+        *lines, self._read = self._read.split(b"\n", count)
+        return [json.loads(line)["order_id"] for line in lines]
 
     def stop(self, number: int = signal.SIGINT) -> tuple[int, bytes, bytes]:
         self.process.send_signal(number)
@@ -276,7 +291,7 @@ class TestFollowing:
         os.close(writing)
         text = b""
         while text.count(b"\n") < 3:
-            text += os.read(reading, 4096)
+            text += read(reading)
         lines = text.decode().splitlines()
         tail.stop()
         os.close(reading)

@@ -27,6 +27,8 @@ NARROW = ((38, 9), (38, 18))
 """Precision and scale of the decimals that every program reads, in the order in which they are tried. Nine places are
 the finest that Alpaca knows; a product of two such columns still fits into 38 digits."""
 WIDE = (*NARROW, (76, 38))
+ALL_COLUMNS = "all"
+"""The name that stands for every column in `Shape.text`."""
 BATCH_ROWS = 8192
 BATCH_BYTES = 1 << 24
 """About how much text a batch may hold, since a broker's raw message has up to a mebibyte."""
@@ -67,8 +69,9 @@ class Shape(NamedTuple):
         return dict(self.steps).get(column, 0) + 1 == len(self.widths)
 
     def kind(self, column: Column) -> str:
-        """The kind of a column, with those that are left as texts."""
-        return "text" if column.name in self.text else column.kind
+        """The kind of a column, with numbers and times that are left as texts."""
+        is_left = column.name in self.text or ALL_COLUMNS in self.text
+        return "text" if is_left and column.kind in ("decimal", "time") else column.kind
 
     def schema(self) -> pa.Schema:
         """The schema of Arrow."""

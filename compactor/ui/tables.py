@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
@@ -37,10 +37,12 @@ _text_option = click.option(
 @click.option("--until", metavar="TIME", help="Only what happened before this time.")
 @click.option("--out", metavar="FILE", type=click.Path(path_type=Path), help="Default: standard output.")
 @_text_option
+@json_option
 @data_option
 def export(
     what: str,
     format_: str | None,
+    as_json: bool,
     team: str | None,
     since: str | None,
     until: str | None,
@@ -66,7 +68,9 @@ def export(
     from compactor.tables.schema import TABLES
     from compactor.ui.progress import progress_bar
 
-    table, format_ = TABLES[_WHAT[what]], format_ or _format_of(out)
+    if as_json and format_ not in (None, "jsonl"):
+        raise click.UsageError(f"--json and --format {format_} exclude each other")
+    table, format_ = TABLES[_WHAT[what]], "jsonl" if as_json else format_ or _format_of(out)
     places = _places(data, team)
     kept = _columns(text, table.names)
     window = _window(since, until)
@@ -113,12 +117,13 @@ def _places(data: Path, team: str | None) -> list[LedgerPlace]:
     return places
 
 
-def _columns(text: tuple[str, ...], names: tuple[str, ...]) -> frozenset[str]:
-    if "all" in text:
-        return frozenset(names)
+def _columns(text: tuple[str, ...], names: Iterable[str]) -> frozenset[str]:
+    from compactor.tables.arrow import ALL_COLUMNS
+
+    known = sorted({*names})
     for name in text:
-        if name not in names:
-            raise click.UsageError(f"--text {name}: no such column, expected all or one of {', '.join(names)}")
+        if name not in known and name != ALL_COLUMNS:
+            raise click.UsageError(f"--text {name}: no such column, expected all or one of {', '.join(known)}")
     return frozenset(text)
 
 
@@ -162,7 +167,7 @@ def sql(query: str, team: str | None, as_json: bool, format_: str | None, text: 
 
     if as_json and format_ not in (None, "jsonl"):
         raise click.UsageError(f"--json and --format {format_} exclude each other")
-    kept = _columns(text, tuple(dict.fromkeys(name for table in TABLES.values() for name in table.names)))
+    kept = _columns(text, (name for table in TABLES.values() for name in table.names))
     places = _places(data, team)
     try:
         with (
