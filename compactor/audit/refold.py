@@ -91,7 +91,7 @@ class Refold:
                 for block in log.blocks(place, stop):
                     for data in _data_of(block, log) if self._with_seals else ():
                         check.feed(data)
-                    self._compare_file(block, log, segments.sealed_end)
+                    self._compare_file(block, log, segments)
                     self._feed(block)
                     self._tell(block, end, progress)
                 place = stop
@@ -106,15 +106,20 @@ class Refold:
                 locate_damage(seal, segments.path, self._files, self._findings)
         return check.tree if seal.tree is None else Growing(seal.tree)
 
-    def _compare_file(self, block: Block, log: Log, sealed_end: int) -> None:
+    def _compare_file(self, block: Block, log: Log, segments: Segments) -> None:
         """What the log's own file still holds of a sealed range has to be the same bytes, or given back."""
-        stop = block.offset + block.length
-        if stop <= self._raw.data_from(block.offset):
+        if block.offset + block.length <= self._raw.data_from(block.offset):
             return
         place = block.offset
         for data in _data_of(block, log):
             found = self._raw.read(place, len(data))
-            if found != data and (at := _first_foreign(place, data, found, sealed_end - KEPT_BYTES)) is not None:
+            at = None
+            if found != data:
+                at = _first_foreign(place, data, found, segments.sealed_end - KEPT_BYTES)
+            if at is not None and segments.refresh():
+                # Somebody has sealed more meanwhile, and given more back.
+                at = _first_foreign(place, data, found, segments.sealed_end - KEPT_BYTES)
+            if at is not None:
                 self._findings.add(
                     "log_differs", log.path, offset=place + at, expected=f"byte {data[at]:#04x} as sealed, or NULs",
                     found=f"{found[at]:#04x}" if at < len(found) else "the end of the file",
