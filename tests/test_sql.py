@@ -71,6 +71,15 @@ class TestAnswers:
         query = "select ts, ts_zone from events where ts > '2026-03-02T10:30:00-04:00'"
         assert [{"ts": "2026-03-02T14:30:00.000000001Z", "ts_zone": "-05:00"}] == rows(ask(query, "--json"))
 
+    def test_a_day_is_one_of_utc(
+        self, ask: Ask, write_log: WriteLog, placed: Made, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """No locale: what a query answers does not depend on where the machine stands."""
+        monkeypatch.setenv("TZ", "America/New_York")
+        write_log("alpha", placed("a", ts="2026-03-02T01:00:00Z"))
+        query = "select ts::date as day, ts >= '2026-03-02' as later, hour(ts) as hour from events"
+        assert [{"day": "2026-03-02", "later": True, "hour": 1}] == rows(ask(query, "--json"))
+
     def test_only_whole_lines_are_seen(self, ask: Ask, write_log: WriteLog, placed: Made) -> None:
         """A last line without its newline is not there yet."""
         ledger = write_log("alpha", placed())

@@ -151,6 +151,12 @@ class TestWhereItBegins:
             assert f"o{number}" == objects(show("--from", at))[0]["order_id"]
         assert [] == objects(show("--from", "2027-01-01"))
 
+    def test_lines_of_one_instant_are_all_shown(self, show: Show, write_log: WriteLog, placed: Made) -> None:
+        """From the first line that was recorded then: a burst of many blocks within one instant is shown whole."""
+        write_log("alpha", placed("before", ts="2026-03-02T09:00:00Z"))
+        write_log("alpha", *(placed(f"o{n}", ts="2026-03-02T10:00:00Z") for n in range(2000)))
+        assert 2000 == len(objects(show("--from", "2026-03-02T10:00:00Z")))
+
     def test_findings_of_all_teams(self, show: Show, data: Path) -> None:
         """--findings shows what was unreadable or suspicious, by the time of its event."""
         sample(data)
