@@ -24,7 +24,7 @@ from compactor.bench.progress import note
 from compactor.bench.report import machine, show
 from compactor.ledger import Ledger
 
-_COLUMNS = ("command", "runs", "median ms", "slowest ms", "peak MB")
+_COLUMNS = ("command", "runs", "median ms", "slowest ms", "median processor ms", "peak MB")
 _PLACES = 7
 """At so many places of the log, evenly spread, an order is looked for."""
 _SAMPLE_BYTES = 100_000
@@ -92,8 +92,9 @@ def _run(arguments: Sequence[str]) -> Measured:
 
 def _row(name: str, runs: Sequence[Measured]) -> tuple[str, ...]:
     walls = [run.wall_s * 1000 for run in runs]
+    processor = median(run.cpu_s for run in runs) * 1000
     peak = max(run.peak_bytes for run in runs) / 1e6
-    return name, str(len(runs)), f"{median(walls):,.0f}", f"{max(walls):,.0f}", f"{peak:,.0f}"
+    return name, str(len(runs)), f"{median(walls):,.0f}", f"{max(walls):,.0f}", f"{processor:,.0f}", f"{peak:,.0f}"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
