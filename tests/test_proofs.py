@@ -117,6 +117,7 @@ class TestLines:
         """Blank, not UTF-8, with NULs, longer than a mebibyte: a leaf is a line, whatever it says."""
         lines = [b"\n", b"\xff\xfe\n", b"a\0b\n", b"x" * (3 << 19) + b"\n", b"\r\n", b'{"event":"fil\n']
         scene = Scene(tmp_path, b"".join(lines), sealed=3)
+        assert [] == scene.verify(deep=True)
         offset = 0
         for number, line in enumerate(lines):
             proof = prove_line(scene.ledger, TEAM, offset + len(line) // 2, Files())
@@ -295,7 +296,7 @@ class TestCommands:
         head = tmp_path / "old.head"
         shutil.copy(shared.files()["heads"][0], head)
         out = tmp_path / "since.proof"
-        for since in (head, out):
+        for since in (head, out, shared.witness):
             result = self.run("prove", "--since", str(since), "--team", TEAM, "--data", str(shared.data))
             assert 0 == result.exit_code, result.output
             out.write_text(result.stdout)

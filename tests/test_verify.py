@@ -22,6 +22,8 @@ from click.testing import CliRunner
 
 from compactor import Ledger
 from compactor.audit.checkpoints import open_slots
+from compactor.audit.heads import publish
+from compactor.audit.keys import make_key
 from compactor.audit.published import examine_heads, examine_indexes
 from compactor.audit.seals import examine_chain
 from compactor.audit.verdict import Findings
@@ -94,6 +96,21 @@ class TestClean:
             target = scene.ledger / name
             shutil.rmtree(target) if target.is_dir() else target.unlink()
         assert ({"derived_differs", "derived_truncated"} if removed == DERIVED else set()) == kinds(scene.verify())
+
+    def test_a_ledger_that_its_events_name(self, tmp_path: Path) -> None:
+        """1.2: a directory that is itself a ledger is called `default` in heads, whatever its events say."""
+        named = orders(0, 40).replace(b'"order_id"', b'"team_id":"desk","order_id"')
+        key = make_key(tmp_path / "key", "example.org/desk")
+        data = tmp_path / "data"
+        data.mkdir()
+        for part in (orders(0, 3) + named[:3000], named[3000:]):
+            with (data / LOG).open("ab") as log:
+                log.write(part)
+            with Ledger(data) as ledger:
+                ledger.seal(now=True, segment_bytes=2000)
+            publish(data, "default", key=key, witness=tmp_path / "heads")
+        (verdict,) = verify_all(data, keys=[key.verifier], witness=tmp_path / "heads").verdicts
+        assert ([], verdict.log_bytes) == (verdict.differences, verdict.witnessed_bytes)
 
     def test_files_that_are_behind_the_log_are_no_difference(self, scene: Scene) -> None:
         """A log that grew since it was folded last is only ahead, by as much as `lag_bytes` says."""
@@ -190,23 +207,25 @@ class TestClean:
             os.close(held)
         assert before == snapshot(scene.data)
 
+    @pytest.mark.parametrize("spoiled", ["derived", "segments", "seals"])
     def test_the_halves_of_two_processes_find_what_one_process_finds(
-        self, scene: Scene, monkeypatch: pytest.MonkeyPatch
+        self, scene: Scene, monkeypatch: pytest.MonkeyPatch, spoiled: str
     ) -> None:
         """One ledger is folded by one process while another hashes its segments; the verdict is the same."""
-        spoil_every_file(scene)
+        files = scene.files()
+        spoil(files[spoiled][0], *files["heads"], files["checkpoints"][0])
         alone = verify_all(scene.data, workers=1, keys=[scene.key.verifier], witness=scene.witness)
         monkeypatch.setattr("compactor.audit.verify.INLINE_BYTES_MAX", 0)
         halves = verify_all(scene.data, workers=2, keys=[scene.key.verifier], witness=scene.witness)
         assert alone.verdicts[0].differences
         assert sorted(map(str, alone.verdicts[0].differences)) == sorted(map(str, halves.verdicts[0].differences))
-        scene2 = verify_all(ROOT / "fixtures" / "sample", workers=2)
-        assert [[]] * 3 == [one.differences for one in scene2.verdicts]
+        sample = verify_all(ROOT / "fixtures" / "sample", workers=2)
+        assert [[]] * 3 == [one.differences for one in sample.verdicts]
 
 
-def spoil_every_file(scene: Scene) -> None:
-    """A damaged trade, a damaged checkpoint, and a head that is not that of its seal."""
-    for path in (scene.ledger / "trades.jsonl", *scene.files()["heads"], scene.files()["checkpoints"][0]):
+def spoil(*paths: Path) -> None:
+    """Turn a bit in the middle of each file."""
+    for path in paths:
         data = bytearray(path.read_bytes())
         data[len(data) // 2] ^= 1
         path.write_bytes(data)
@@ -360,6 +379,14 @@ class TestEdits:
             path.write_bytes(data)
         (verdict,) = verify_all(scene.data, keys=[scene.key.verifier]).verdicts
         assert {"head_differs"} == kinds(verdict.differences)
+
+    def test_what_differs_everywhere_is_told_so_often_and_counted(self, scene: Scene) -> None:
+        """A replaced history would differ in every line; the first ones say enough."""
+        findings = Findings(scene.ledger)
+        for number in [*range(80), 3]:
+            findings.add("x", scene.ledger / "a", expected=number, found="", meaning="")
+        assert 51 == len(findings.all)
+        assert "30 more" == findings.all[-1].found
 
     def test_the_log_where_it_is_sealed(self, tmp_path: Path) -> None:
         """8.4: readers use the sealed bytes; that the file says otherwise is reported, with the offset."""
@@ -545,7 +572,7 @@ class TestCommand:
         """Exit 0, a row for each ledger, and what is not proven on standard error."""
         result = self.run(shared, "--key", shared.key.verifier.encode())
         assert (0, True) == (result.exit_code, TEAM in result.stdout)
-        assert "bytes of log are not sealed" in result.stderr
+        assert "no digest and no signature covers them" in result.stderr
         row = json.loads(self.run(shared, "--key", shared.key.verifier.encode(), "--json").stdout)
         assert ([], row["sealed_bytes"]) == (row["differences"], row["signed_bytes"])
 

@@ -102,8 +102,7 @@ class Refold:
         except SegmentDamaged:
             # Nothing is folded past a gap; the other segments are still held against their seals.
             self._fold = None
-            if self._with_seals:
-                locate_damage(seal, segments.path, self._files, self._findings)
+            locate_damage(seal, segments.path, self._files, self._findings)
         return check.tree if seal.tree is None else Growing(seal.tree)
 
     def _compare_file(self, block: Block, log: Log, segments: Segments) -> None:

@@ -1,10 +1,13 @@
 """What `verify` says of a ledger: its differences, and how far what was seen is sealed, signed and witnessed."""
 
+from collections import Counter
 from pathlib import Path
 
 from msgspec import Struct
 
 from compactor.jobs.failures import Failure
+
+TOLD_MAX = 50
 
 
 class Difference(Struct, frozen=True):
@@ -47,18 +50,40 @@ class Verdict(Struct):
 
 
 class Findings:
-    """Collects the differences of one ledger; files are named as they lie in its directory."""
+    """Collects the differences of one ledger; files are named as they lie in its directory.
+
+    What is told already is not told again, and of one kind in one file only the first `TOLD_MAX`: a history that was
+    replaced would differ in every line.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self.all: list[Difference] = []
+        self._told: dict[Difference, None] = {}
+        self._more: Counter[tuple[str, str]] = Counter()
+        self._by_kind: Counter[tuple[str, str]] = Counter()
 
     def add(
         self, kind: str, file: Path, *, expected: object, found: object, meaning: str, offset: int | None = None
     ) -> None:
         """Take in one difference."""
         name = str(file.relative_to(self._path)) if file.is_relative_to(self._path) else str(file)
-        self.all.append(Difference(kind, name, offset, str(expected), str(found), meaning))
+        difference = Difference(kind, name, offset, str(expected), str(found), meaning)
+        if difference in self._told:
+            return
+        if self._by_kind[kind, name] >= TOLD_MAX:
+            self._more[kind, name] += 1
+            return
+        self._by_kind[kind, name] += 1
+        self._told[difference] = None
+
+    @property
+    def all(self) -> list[Difference]:
+        """The differences in the order in which they were found, and how many more there are of a kind."""
+        more = (
+            Difference(kind, file, None, "none of these", f"{count} more", "they are like those above")
+            for (kind, file), count in self._more.items()
+        )
+        return [*self._told, *more]
 
     def __len__(self) -> int:
-        return len(self.all)
+        return len(self._told)

@@ -207,9 +207,8 @@ class _Pass:
                 slot.close()
 
     def _run(self, slots: list[Slot], progress: Progress | None) -> None:
-        # The other half tells what is wrong with the seals; here it only decides whether there is one sequence.
-        told = self._findings if self._part == ALL else Findings(self._path)
-        chain = examine_chain(self._path, self._files, told)
+        # Both halves tell what is wrong with the seals, since this one folds nothing then; one of them is left out.
+        chain = examine_chain(self._path, self._files, self._findings)
         if self._part == ALL:
             self._examine_published(chain.seals)
         segments = Segments(self._path, self._files)

@@ -53,7 +53,7 @@ def prove(offset: int | None, team: str | None, since: Path | None, out: Path | 
     """Write a small file that shows that the event at OFFSET is in the log, or that an older head begins today's log.
 
     Trades and findings name the OFFSET of their event. Only what is sealed can be proven: compactor seal --now seals
-    the rest. HEAD_FILE is a signed head (a .head file beside the segments, kept since), or an earlier proof.
+    the rest. HEAD_FILE is a head (a .head file beside the segments, kept since), an earlier proof, or a witness.
 
     \b
     Example:
@@ -73,7 +73,7 @@ def prove(offset: int | None, team: str | None, since: Path | None, out: Path | 
         proof: Any = prove_line(place.path, name, offset, Files())
     else:
         assert since is not None
-        proof = prove_since(place.path, name, _head_in(since), since, Files())
+        proof = prove_since(place.path, name, _head_in(since, name), since, Files())
     text = encode_proof(proof)
     if out is None:
         sys.stdout.buffer.write(text)
@@ -96,8 +96,10 @@ def _ledger(data: Path, team: str | None) -> Any:
     return places[0]
 
 
-def _head_in(file: Path) -> Any:
-    """The newest head in a file: a note, or a proof that holds one."""
+def _head_in(file: Path, team: str) -> Any:
+    """The newest head of a team in a file: a note, a proof that holds one, or a witness."""
+    from compactor.audit.errors import BadProof
+    from compactor.audit.heads import Witnessed, read_witness
     from compactor.audit.notes import decode_note
     from compactor.audit.proofs import Inclusion, decode_proof
 
@@ -105,6 +107,11 @@ def _head_in(file: Path) -> Any:
         data = file.read_bytes()
     except OSError as error:
         raise click.UsageError(f"{file}: {error.strerror}, expected a head or a proof") from None
+    if data.startswith(b'{"team_id"'):
+        told = [one for _line, one in read_witness(file) if isinstance(one, Witnessed) and one.team_id == team]
+        if not told:
+            raise BadProof(file, f"expected a witness with a head of team {team}, found none")
+        return decode_note(told[-1].note, file).head
     if data.startswith(b"{"):
         proof = decode_proof(data, file)
         return decode_note(proof.head if isinstance(proof, Inclusion) else proof.new, file).head
@@ -135,7 +142,7 @@ def check_proof(file: Path, key: str | None, head: Path | None, as_json: bool) -
         proof = read_proof(file)
     except OSError as error:
         raise click.UsageError(f"{file}: {error.strerror}, expected a proof as compactor prove writes it") from None
-    known = _head_in(head) if head is not None else None
+    known = _head_in(head, proof.team_id) if head is not None else None
     done = check_proof(proof, file, keys=[verifier_key(key)] if key is not None else [], known=known)
     if as_json:
         show_json([{name: getattr(done, name) for name in done.__struct_fields__ if getattr(done, name) is not None}])

@@ -118,7 +118,7 @@ def _show(verdicts: Sequence[Verdict], witness: Sequence[Difference]) -> None:
             click.echo(f"{one.team_id}: could not be verified: {printable(one.error.message)}", err=True)
     tail = sum(one.log_bytes - one.sealed_bytes for one in verdicts)
     if tail > 0:
-        said = f"{tail} bytes of log are not sealed, and nothing shows whether they were edited."
+        said = f"{tail} bytes of log are not sealed: no digest and no signature covers them."
         click.echo(f"{said} compactor seal --now seals them.", err=True)
 
 
