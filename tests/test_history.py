@@ -21,6 +21,7 @@ from compactor.core.lines import read_line
 from compactor.core.rules import legs_in
 from compactor.ledger import LedgerPlace
 from compactor.ui.cli import app
+from tests.conftest import ROOT
 from tests.disk import Disk
 from tests.test_laws import DIRECTORY, LOG, derived_from, disk_with, logs
 from tests.test_replay import lived_in, spoiled
@@ -265,3 +266,30 @@ class TestCommand:
         """Control characters in a log are written out."""
         write_log("a", placed(symbol="\x1b[2J", source="\x1b[1m"))
         assert "\x1b" not in run("o1", "--raw").stdout
+
+    def test_the_example_in_the_documentation_is_what_the_program_prints(
+        self, run: Callable[..., Result], write_log: WriteLog
+    ) -> None:
+        """docs/audit.md shows a story as it is told, to the letter."""
+        day = "2026-01-05T15:0"
+        terms = {"symbol": "SPY", "side": "buy", "quantity": "10", "order_type": "limit", "limit_price": "530.00"}
+        first = {"execution_id": "x-1", "price": "529.98", "qty": "4", "filled_qty": "4"}
+        late = {"execution_id": "x-2", "price": "529.97", "qty": "6", "filled_qty": "10"}
+        told = [
+            ("new", "0:00Z", "0:00.101000001Z", "stream", terms),
+            ("partial_fill", "0:01Z", "0:01.090000007Z", "stream", first),
+            ("canceled", "0:02Z", "0:02.110000003Z", "stream", {}),
+            ("fill", "0:01.5Z", "4:07.730000009Z", "rest", late),
+        ]
+        for name, ts, recorded_at, source, fields in told:
+            event = {
+                "event": name,
+                "order_id": "o1",
+                "ts": day + ts,
+                "recorded_at": day + recorded_at,
+                "source": source,
+            }
+            write_log("alice", json.dumps({**event, **fields}, separators=(",", ":")))
+        shown = (ROOT / "compactor/docs/audit.md").read_text()
+        printed = "".join(f"    {line}\n" for line in run("o1", "--team", "alice").stdout.splitlines())
+        assert "    $ compactor history o1 --team alice\n" + printed in shown
