@@ -205,6 +205,7 @@ class TestStart:
         newest = state / "points" / f"{len(RAW):020d}"
         assert os.stat(newest).st_ino in {os.stat(state / name).st_ino for name in ("checkpoint.0", "checkpoint.1")}
 
+    @settings(deadline=None)
     @given(st.lists(st.integers(1, 300), min_size=1, max_size=60))
     def test_going_back_costs_at_most_twice_the_way_back(self, steps: list[int]) -> None:
         """Points grow sparse with age, as far as they are from the end; so there are few, however long the log."""
