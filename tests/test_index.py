@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,8 @@ from compactor import Ledger
 from compactor.audit.finding import Finder
 from compactor.audit.history import history_of
 from compactor.core.instants import nanos
+from compactor.core.lines import Placed, read_line
+from compactor.core.rules import legs_in
 from compactor.ledger import LedgerPlace
 from compactor.ledger.errors import SegmentDamaged
 from compactor.ledger.files import Files
@@ -227,6 +229,35 @@ def test_what_is_found_is_what_names_it(log: bytes, data: st.DataObject) -> None
             expected.append((place, line[:-1]))
         place += len(line)
     assert expected == finder.lines(name)
+
+
+@laws
+@given(logs(), st.data())
+def test_a_fold_gets_its_old_lines_through_the_indexes(log: bytes, data: st.DataObject) -> None:
+    """6.2: what is read back of an order through the indexes has the events that reading all of the range has."""
+    disk = disk_with(log)
+    with Ledger(DIRECTORY, files=disk) as ledger:
+        ledger.seal(now=True, segment_bytes=data.draw(st.sampled_from([100, 300, 1000])))
+    disk.put(LOG, log + data.draw(st.sampled_from([b"", log])))
+    disk.restart()
+    segments = Segments(DIRECTORY, disk)
+    opened_log = open_log(DIRECTORY, disk, segments)
+    finder = Finder(opened_log, segments, disk)
+    name = data.draw(st.sampled_from(["o-1", "o-2", "o-3", "o-1l"]))
+
+    def events(lines: Iterable[tuple[int, bytes]], first: int, end: int) -> list[int]:
+        pieces = [piece for offset, line in lines for piece in read_line(line, offset)]
+        placed = [piece for piece in pieces if isinstance(piece, Placed) and first <= piece.offset < end]
+        return [
+            one.offset for one in placed if name in {one.event.order_id, *(leg.order_id for leg in legs_in(one.event))}
+        ]
+
+    starts = events(finder.lines(name), 0, 1 << 40)
+    first = data.draw(st.sampled_from([0, *starts]))
+    end = data.draw(st.sampled_from([1, *(one + 1 for one in starts)]))
+    if first < end:
+        expected = events(opened_log.lines_naming(name, first, end), first, end)
+        assert expected == events(finder.recall(name, first, end), first, end)
 
 
 def test_indexes_are_read_as_they_are_needed() -> None:

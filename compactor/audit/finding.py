@@ -30,7 +30,7 @@ class Finder:
     def __init__(self, log: Log, segments: Segments, files: Files) -> None:
         self.log = log
         self._segments = segments
-        self._indexes = Indexes(log, segments, files)
+        self.indexes = Indexes(log, segments, files)
 
     def lines(self, name: str) -> list[Line]:
         """The lines that name an id, in log order. Raises SegmentDamaged."""
@@ -38,10 +38,22 @@ class Finder:
         found: list[Line] = []
         if not name:
             return found
-        for start, stop in self._indexes.stretches(name):
+        for start, stop in self.indexes.stretches(name):
             found += self._scan(name, start, stop)
         found += self._scan(name, self._segments.sealed_end, end)
         return found
+
+    def recall(self, order_id: str, first: int, end: int) -> Iterator[Line]:
+        """Like `Log.lines_naming`, through the indexes: a fold that asks for old lines need not read all of them."""
+        sealed = self._segments.sealed_end
+        for start, stop in self.indexes.stretches(order_id) if first < sealed else ():
+            if start < end and stop > first:
+                for offset, line in self._scan(order_id, start, stop):
+                    # An event may begin inside of its line, behind a torn fragment.
+                    if first < offset + len(line) and offset < end:
+                        yield offset, line
+        if end > sealed:
+            yield from self.log.lines_naming(order_id, max(first, sealed), end)
 
     def pieces(self, name: str) -> Iterator[tuple[Placed | Finding, bytes]]:
         """What stands in the lines that name an id: events, and what could not be read, each with its bytes."""
@@ -63,7 +75,7 @@ class Finder:
     def team(self) -> tuple[str, int] | None:
         """The team that the first event with a `team_id` names, and where it stands."""
         for seal in list(self._segments.seals):
-            found = self._indexes.header(seal).team
+            found = self.indexes.header(seal).team
             if found is not None:
                 return found
         for block in self.log.blocks(self._segments.sealed_end, self.log.identity().size):

@@ -10,9 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Literal
 
+from compactor.audit.finding import Finder
 from compactor.audit.moments import Moment
 from compactor.ledger.files import Files
-from compactor.ledger.indexing import Indexes
 from compactor.ledger.log import Block, Log
 from compactor.ledger.names import UNREADABLE, decode_named, instant_in, second_of
 from compactor.ledger.segments import Segments
@@ -27,7 +27,7 @@ class Selection:
         self._moment = moment
         self._log = log
         self._segments = segments
-        self._indexes = Indexes(log, segments, files)
+        self._finder = Finder(log, segments, files)
         self._second = moment.until_second if moment.until_ns is not None else ""
         self._was_in = True
         """Whether the last line that told its time is selected."""
@@ -64,7 +64,7 @@ class Selection:
 
     def recall(self, order_id: str, first: int, end: int) -> Iterable[tuple[int, bytes]]:
         """Like `Log.lines_naming`, of what is selected."""
-        found = self._log.lines_naming(order_id, first, end)
+        found = self._finder.recall(order_id, first, end)
         return found if self._moment.until_ns is None else (one for one in found if self._admits(one[1]))
 
     def _admits(self, line: bytes) -> bool:
@@ -77,7 +77,7 @@ class Selection:
         for seal in self._segments.seals_from(offset) if offset < self._segments.sealed_end else ():
             if seal.start >= end:
                 break
-            header = self._indexes.header(seal)
+            header = self._finder.indexes.header(seal)
             span = (header.recorded if self._moment.known else header.happened).span_ns()
             selected: Selected = "some"
             if header.told and span is not None:
