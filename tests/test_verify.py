@@ -29,6 +29,7 @@ from compactor.audit.seals import examine_chain
 from compactor.audit.verdict import Findings
 from compactor.audit.verify import verify_all
 from compactor.core.fold import OpenOrder
+from compactor.ledger import index
 from compactor.ledger.checkpoint import Header
 from compactor.ledger.files import Files
 from compactor.ledger.merkle import Growing
@@ -416,6 +417,15 @@ class TestEdits:
         """A segment or seal that is missing is reported, also by --quick."""
         scene.files()[kind][place].unlink()
         assert kinds(scene.verify(quick=True)) and kinds(scene.verify())
+
+    def test_an_index_that_hides_orders_is_seen_by_making_it_again(self, scene: Scene) -> None:
+        """An index whose checksums were made to fit is not believed by --deep; without it only they are looked at."""
+        path, seal_path = scene.files()["indexes"][0], scene.files()["seals"][0]
+        seal = decode_seal(seal_path.read_bytes(), seal_path)
+        path.write_bytes(index._encode(seal, [0], True, index.Bounds(), index.Bounds(), set()))
+        assert [] == scene.verify()
+        (difference,) = scene.verify(deep=True)
+        assert ("index_differs", path.name) == (difference.kind, Path(difference.file).name)
 
     def test_a_seal_that_tells_other_times(self, scene: Scene) -> None:
         """Every field of a seal is held against the lines of its segment, also one whose checksum was made to fit."""
