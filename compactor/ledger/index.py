@@ -149,34 +149,32 @@ def codes_of(names: set[str], number: int) -> list[int]:
 
 
 def encode_index(
-    seal: Seal,
-    places: list[int],
-    told: bool,
-    team: tuple[str, int] | None,
-    happened: Bounds,
-    recorded: Bounds,
-    codes: set[int],
-) -> bytes:
+    seal: Seal, places: list[int], told: bool, team: tuple[str, int] | None, happened: Bounds, recorded: Bounds,
+    codes: list[int],
+) -> bytes:  # fmt: skip
     """An index as the bytes of its file; `codes` are those of `codes_of`."""
     wanted = max(1, len(codes) // _ENTRIES_A_PAGE)
     pages = 1 << (wanted - 1).bit_length()
+    bits, page = pages.bit_length() - 1, pages - 1
     # The page stands before the tag, so that sorting once puts every entry in its place.
-    entries = sorted(
-        {(code >> 8) % pages << 32 | (code >> 8) // pages % (_TAG + 1) << 8 | code % 256 for code in codes}
-    )
+    entries = sorted({(code >> 8 & page) << 32 | (code >> 8 + bits & _TAG) << 8 | code & 0xFF for code in codes})
     ends = [bisect_left(entries, number << 32) for number in range(1, pages + 1)]
-    stored = [_stored(entries[start:end]) for start, end in zip([0, *ends], ends, strict=False)]
+    data = _stored(entries)
+    stored = [data[4 * start : 4 * end] for start, end in zip([0, *ends], ends, strict=False)]
     header = Header(
         FORMAT, seal.start, seal.end, seal.content_sha256, places, told, team, happened, recorded,
-        [len(page) // 4 for page in stored], b"".join(map(checksum, stored)),
+        [len(one) // 4 for one in stored], b"".join(map(checksum, stored)),
     )  # fmt: skip
     body = msgspec.msgpack.encode(header)
-    return b"".join([_MAGIC, _HEAD.pack(len(body), checksum(body)), body, *stored])
+    return b"".join([_MAGIC, _HEAD.pack(len(body), checksum(body)), body, data])
 
 
 def _stored(entries: list[int]) -> bytes:
-    """A page of entries without its number."""
-    stored = array("I", [entry & 0xFFFFFFFF for entry in entries])
+    """The entries without their pages: the lower halves of 64-bit numbers."""
+    halves = array("I", array("Q", entries).tobytes())
+    assert halves.itemsize == 4
     if sys.byteorder == "big":
-        stored.byteswap()
-    return stored.tobytes()
+        lower = halves[1::2]
+        lower.byteswap()
+        return lower.tobytes()
+    return halves[::2].tobytes()

@@ -35,7 +35,7 @@ def make_index(log: Log, seal: Seal) -> bytes:
     """The bytes of the index of a segment, a pure function of the segment. Raises SegmentDamaged."""
     happened, recorded, told = Bounds(), Bounds(), True
     team: tuple[str, int] | None = None
-    codes: set[int] = set()
+    codes: list[int] = []
     places: list[int] = []
     place = seal.start
     for end in _ends(seal):
@@ -51,7 +51,7 @@ def make_index(log: Log, seal: Seal) -> bytes:
             if team is None and (odd or set(map(_team_of, batch)) != {None}):
                 team = first_team(block.data, block.offset)
         if place > start:
-            codes.update(codes_of(names, len(places)))
+            codes += codes_of(names, len(places))
             places.append(start - seal.start)
     return encode_index(seal, places, told, team, happened, recorded, codes)
 
