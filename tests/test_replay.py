@@ -5,6 +5,7 @@ The laws run on `tests.disk.Disk` over generated order lives; the command on a r
 
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -274,6 +275,16 @@ class TestCommand:
         assert before == {path: path.read_bytes() for path in alpha.rglob("*") if path.is_file()}
         again = CliRunner().invoke(app, ["replay", str(data), "--out", str(tmp_path / "then")])
         assert (2, True) == (again.exit_code, "expected a new or empty directory" in again.stderr)
+
+    def test_a_full_disk_leaves_nothing_that_looks_like_a_result(self, data: Path, alpha: Path, tmp_path: Path) -> None:
+        """--out: the files get their names when all are written; the message says what was being done."""
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before := resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+        try:
+            result = CliRunner().invoke(app, ["replay", str(data), "--out", str(tmp_path / "then")])
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (before, before))
+        assert (1, []) == (result.exit_code, list((tmp_path / "then").iterdir()))
+        assert "while writing what was replayed" in result.stderr
 
     @pytest.mark.parametrize("what", ["pending", "trades", "findings"])
     def test_show_gives_the_lines_of_a_file(self, what: str, data: Path, alpha: Path) -> None:

@@ -8,6 +8,7 @@ that a replay that was stopped leaves nothing that looks like a result.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, Literal
 
@@ -17,7 +18,7 @@ from compactor.audit.moments import Moment
 from compactor.audit.replay import Progress, Replay, open_replay
 from compactor.jobs.compacting import collector_paused
 from compactor.ledger import LedgerPlace
-from compactor.ledger.errors import BadTeam, from_os
+from compactor.ledger.errors import BadTeam, LedgerError, from_os
 from compactor.ledger.places import FINDINGS, PENDING, TRADES
 
 What = Literal["pending", "trades", "findings"]
@@ -72,14 +73,11 @@ def write_past(place: LedgerPlace, moment: Moment, directory: Path, progress: Pr
 
     Raises LedgerError.
     """
+    paths = {name: directory / (name + ".tmp") for name in (PENDING, TRADES, FINDINGS)}
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        paths = {name: directory / (name + ".tmp") for name in (PENDING, TRADES, FINDINGS)}
-        with collector_paused(), open_replay(checked(place), place.team_id) as replay:
-            replay.begin(moment, from_first=True)
-            with paths[TRADES].open("wb") as trades, paths[FINDINGS].open("wb") as findings:
-                _write(replay, trades, findings, progress)
-            past = _past(replay, moment, [])
+        with paths[TRADES].open("wb") as trades, paths[FINDINGS].open("wb") as findings:
+            past = _write(place, moment, directory, trades, findings, progress)
         paths[PENDING].write_bytes(past.pending)
         for name, path in paths.items():
             if path.stat().st_size:
@@ -88,13 +86,29 @@ def write_past(place: LedgerPlace, moment: Moment, directory: Path, progress: Pr
                 path.unlink()
         return past
     except OSError as error:
-        raise from_os(directory, error, "writing what was replayed", "replay again") from error
+        raise _unwritten(directory, error) from error
+    finally:
+        with suppress(OSError):
+            for path in paths.values():
+                path.unlink(missing_ok=True)
 
 
-def _write(replay: Replay, trades: BinaryIO, findings: BinaryIO, progress: Progress | None) -> None:
-    for lines in replay.run(progress):
-        trades.write(lines.trades)
-        findings.write(lines.findings)
+def _write(
+    place: LedgerPlace, moment: Moment, directory: Path, trades: BinaryIO, findings: BinaryIO, progress: Progress | None
+) -> Past:
+    with collector_paused(), open_replay(checked(place), place.team_id) as replay:
+        replay.begin(moment, from_first=True)
+        for lines in replay.run(progress):
+            try:
+                trades.write(lines.trades)
+                findings.write(lines.findings)
+            except OSError as error:
+                raise _unwritten(directory, error) from error
+        return _past(replay, moment, [])
+
+
+def _unwritten(directory: Path, error: OSError) -> LedgerError:
+    return from_os(directory, error, "writing what was replayed", "replay again into another directory")
 
 
 def _past(replay: Replay, moment: Moment, last_trades: list[bytes]) -> Past:
