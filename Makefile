@@ -22,7 +22,7 @@ LAY_SAMPLE = mkdir -p "$$(dirname '$(DATA)')" && cp -R fixtures/sample '$(DATA)'
   echo 'Laid the sample of fixtures/sample into $(DATA)/ (delete it whenever you like).'
 
 .DEFAULT_GOAL := help
-.PHONY: help compact sample test faults soak chaos demo check format bench bench-latency bench-live clean
+.PHONY: help compact sample test faults flips soak chaos demo check format bench bench-latency bench-live clean
 
 help:
 	@echo 'compactor: an append-only log of order events becomes open orders and trades, exactly once.'
@@ -33,6 +33,7 @@ help:
 	@echo '  make sample             lay the sample into data/ again, where there is no data/'
 	@echo '  make test               run the tests (one file: make test TESTS=tests/test_cli.py)'
 	@echo '  make faults             kill and fail the program at every system call (minutes; needs strace)'
+	@echo '  make flips              turn a bit of every byte of every file of a ledger; verify has to see each (minutes)'
 	@echo '  make soak MINUTES=10    writers and daemon killed at random, disk full, files damaged; then every byte is checked'
 	@echo '  make chaos RUNS=2000    a broker that loses, doubles and spoils what it says, and fails; then we must agree with it'
 	@echo '  make demo               a local Alpaca, three teams trading at random, compactor run, and the open orders'
@@ -60,6 +61,9 @@ test: $(TEST)
 
 faults: $(TEST)
 	@PYTHONDONTWRITEBYTECODE=1 $(PY) -m tests.faults
+
+flips: $(TEST)
+	@PYTHONDONTWRITEBYTECODE=1 $(PY) -m tests.flips
 
 soak: $(TEST)
 	@PYTHONDONTWRITEBYTECODE=1 $(PY) -m tests.soak --minutes $(MINUTES)

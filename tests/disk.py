@@ -169,6 +169,11 @@ class Disk(Files):
         self._names[target] = self._names.pop(source)
         self._touch(target.parent)
 
+    def link(self, source: Path, target: Path) -> None:
+        self.call(source)
+        self._names[target] = self._names[source]
+        self._touch(target.parent)
+
     def remove(self, path: Path) -> None:
         self.call(path)
         self._names.pop(path, None)

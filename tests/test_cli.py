@@ -27,6 +27,9 @@ Run = Callable[..., Result]
 COMMANDS = [
     ["compact"], ["append"], ["show"], ["status"], ["import"], ["import", "legacy"], ["import", "alpaca"],
     ["watch"], ["run"], ["stream"], ["seal"], ["cat"], ["config"], ["doctor"], ["systemd"],
+    ["replay"], ["diff"], ["history"],
+    ["verify"], ["rebuild"], ["keygen"], ["prove"], ["check-proof"],
+    ["export"], ["sql"], ["tail"],
 ]  # fmt: skip
 
 

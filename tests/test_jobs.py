@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -162,9 +163,7 @@ class TestCompacting:
 
 def _remove(path: Path) -> None:
     if path.is_dir():
-        for child in path.iterdir():
-            child.unlink()
-        path.rmdir()
+        shutil.rmtree(path)
     else:
         path.unlink()
 

@@ -502,4 +502,6 @@ def test_segments_without_their_seal_are_replaced(data: Path) -> None:
     (data / "segments" / "notes.txt").write_bytes(b"mine")
     sealed_ledger(data, segment_bytes=1 << 20)
     name = f"{0:020d}-{len(RAW):020d}"
-    assert [f"{name}.jsonl.zst", f"{name}.seal.json", "notes.txt"] == sorted(os.listdir(data / "segments"))
+    assert [f"{name}.index", f"{name}.jsonl.zst", f"{name}.seal.json", "notes.txt"] == sorted(
+        os.listdir(data / "segments")
+    )

@@ -1,4 +1,4 @@
-"""All benchmarks, or one of them: `python -m compactor.bench [cold|incremental|memory|all] [--quick]`.
+"""All benchmarks, or one of them: `python -m compactor.bench [cold|incremental|memory|audit|verify|all] [--quick]`.
 
 `make bench` runs them all.
 
@@ -15,11 +15,12 @@ from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 
-from compactor.bench import cold, incremental, memory
+from compactor.bench import audit, cold, incremental, memory, verify
 from compactor.bench.logs import DEFAULT_WORK
 from compactor.bench.process import ProgramFailed
 from compactor.bench.progress import note
 
+WHAT = ("cold", "incremental", "memory", "audit", "verify", "all")
 _COLD_EVENTS = 2_000_000
 _LONG_EVENTS = 10_000_000
 _SHORT_EVENTS = 10_000
@@ -39,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m compactor.bench", description="Measure ours and its peers.")
-    parser.add_argument("what", nargs="?", choices=("cold", "incremental", "memory", "all"), default="all")
+    parser.add_argument("what", nargs="?", choices=WHAT, default="all")
     parser.add_argument("--quick", action="store_true", help="one event in twenty, to see that it runs")
     parser.add_argument(
         "--work", type=Path, default=DEFAULT_WORK, help="where the logs are kept (default: %(default)s)"
@@ -60,6 +61,10 @@ def _run(what: str, work: Path, scale: Fraction) -> None:
         incremental.main(["--events-large", str(long), "--events-small", str(_SHORT_EVENTS), "--work", str(work)])
     if what in ("memory", "all"):
         memory.main(["--events", str(long), "--work", str(work)])
+    if what in ("verify", "all"):
+        verify.main(["--events", str(max(_SHORT_EVENTS, int(_COLD_EVENTS * scale))), "--work", str(work)])
+    if what in ("audit", "all"):
+        audit.main(["--events", str(long), "--work", str(work)])
 
 
 if __name__ == "__main__":

@@ -60,9 +60,9 @@ def compact_all(
     places = discover(data, team)
     sizes = [_log_bytes(place) for place in places]
     workers = workers or os.cpu_count() or 1
-    board = _Board(sizes, progress)
+    board = Board(sizes, progress)
     if len(places) < 2 or workers == 1 or sum(sizes) < INLINE_BYTES_MAX:
-        with _collector_paused():
+        with collector_paused():
             return [compact_one(index) for index in range(len(places))]
     outcomes: dict[int, Outcome] = {}
 
@@ -120,7 +120,7 @@ def _log_bytes(place: LedgerPlace) -> int:
 
 
 @contextmanager
-def _collector_paused() -> Iterator[None]:
+def collector_paused() -> Iterator[None]:
     """A fold makes no cycles, so looking for them only costs time."""
     was_enabled = gc.isenabled()
     gc.disable()
@@ -131,7 +131,7 @@ def _collector_paused() -> Iterator[None]:
             gc.enable()
 
 
-class _Board:
+class Board:
     """Two numbers per ledger, bytes done and bytes in all, in memory that forked processes share.
 
     Each number has one writer, and an aligned word is written whole, so nobody needs a lock; a reader that is a moment

@@ -56,6 +56,10 @@ class Settings(msgspec.Struct, frozen=True):
     """The least that the daemon says."""
     accounts: tuple[AccountSettings, ...] = ()
     """The accounts at the broker; without any, one from the environment. Only a file can name them."""
+    signing_key: str | None = None
+    """The file of the key that signs the head of every seal; seen from the data directory."""
+    witness: str | None = None
+    """The file, best on another disk, to which the heads are appended; seen from the data directory."""
 
 
 class Configuration(NamedTuple):
@@ -204,6 +208,12 @@ def split_address(text: str) -> tuple[str, int]:
     return host, int(port)
 
 
+def _file_name(found: object) -> str:
+    if not isinstance(found, str) or not found or "\0" in found:
+        raise ValueError("the path of a file, as a text")
+    return found
+
+
 _READERS: dict[str, Callable[[object], Any]] = {
     "retention_days": _days,
     "seal": _switch,
@@ -215,4 +225,6 @@ _READERS: dict[str, Callable[[object], Any]] = {
     "reconcile_seconds": _whole(10, 86_400),
     "requests_per_minute": _whole(1, 10_000),
     "log_level": _one_of("debug", "info", "warning", "error"),
+    "signing_key": _file_name,
+    "witness": _file_name,
 }

@@ -95,8 +95,9 @@ class Slot:
         if len(head) < length or not head.startswith(_MAGIC):
             raise Damaged(path, "it does not begin as a checkpoint does")
         size, expected = _HEAD.unpack_from(head, len(_MAGIC))
-        self._base = length + size
-        body = head[length : self._base] if len(head) >= self._base else reader.read(length, size)
+        self.base = length + size
+        """Where its chunks begin."""
+        body = head[length : self.base] if len(head) >= self.base else reader.read(length, size)
         if checksum(body) != expected:
             raise Damaged(path, "its header does not match its checksum")
         try:
@@ -106,7 +107,7 @@ class Slot:
 
     def read(self, chunk: Chunk) -> bytes:
         """The bytes of a chunk. Raises Damaged."""
-        data = self._reader.read(self._base + chunk.start, chunk.length) if chunk.length else b""
+        data = self._reader.read(self.base + chunk.start, chunk.length) if chunk.length else b""
         if checksum(data) != chunk.checksum:
             raise Damaged(self.path, f"bytes {chunk.start} to {chunk.start + chunk.length} do not match their checksum")
         return data
@@ -198,7 +199,9 @@ class Slots:
         self.damaged.append(str(damage))
         self._files.rename(damage.path, damage.path.with_name(damage.path.name + ".damaged"))
 
-    def write(self, parts: Iterable[bytes | bytearray]) -> None:
-        """Put a checkpoint into the slot that is not the newest; returns when it is durable."""
-        replace(self._files, self._state / SLOTS[self._next], parts)
+    def write(self, parts: Iterable[bytes | bytearray]) -> Path:
+        """Put a checkpoint into the slot that is not the newest; returns where, when it is durable."""
+        path = self._state / SLOTS[self._next]
+        replace(self._files, path, parts)
         self._next = 1 - self._next
+        return path

@@ -19,6 +19,7 @@ from compactor.ledger.errors import NoLedger, TooMuch, from_os
 from compactor.ledger.files import Files, replace
 from compactor.ledger.log import Log, open_log
 from compactor.ledger.places import FINDINGS, LOG, PENDING, STATE, TRADES
+from compactor.ledger.points import keep_point
 from compactor.ledger.segments import Segments
 from compactor.ledger.tail import Tail
 
@@ -30,6 +31,8 @@ CHECKPOINT_BYTES_MAX = 1 << 20
 few milliseconds."""
 COMMIT_BYTES = 1 << 28
 """Bytes of log after which a long pass commits, so that being stopped costs only what came since."""
+RECENT_BYTES = 1 << 24
+"""Near its end a pass commits more often, so that points of the recent past are dense: `plan_commit`."""
 PROGRESS_BYTES = 1 << 20
 
 Progress = Callable[[int, int], None]
@@ -55,6 +58,19 @@ class Compaction(Struct):
     elapsed_ms: int
     kinds: dict[str, int] = {}
     """`events` by name."""
+
+
+def plan_commit(since: int, rest: int, *, first: bool) -> bool:
+    """Whether a pass commits, so many bytes of log after its last commit (or its start) and before its end.
+
+    A long one does so more often within its last 64 MiB, where a third of the rest is enough; one that has not
+    committed so far begins with that 16 MiB before its end.
+    """
+    if since >= COMMIT_BYTES:
+        return True
+    if first:
+        return rest <= RECENT_BYTES and since >= 3 * RECENT_BYTES
+    return rest <= 4 * RECENT_BYTES and since >= max(RECENT_BYTES // 2, rest // 2)
 
 
 class Compactor:
@@ -245,7 +261,7 @@ class Compactor:
 
     def _advance(self, fold: Fold, log: Log, size: int, progress: Progress | None) -> None:
         """Fold the whole lines up to `size`, handing out what comes as it comes, so that memory stays bounded."""
-        committed = told = self._offset
+        started = committed = told = self._offset
         for block in log.blocks(self._offset, size):
             if block.too_long:
                 fold.feed_too_long(block.data, block.offset, block.length)
@@ -257,7 +273,7 @@ class Compactor:
             if progress is not None and self._offset - told >= PROGRESS_BYTES:
                 progress(self._offset, size)
                 told = self._offset
-            if self._offset - committed >= COMMIT_BYTES:
+            if plan_commit(self._offset - committed, size - self._offset, first=committed == started):
                 self._commit(fold, log, final=False, checkpoint=True)
                 committed = self._offset
         if progress is not None:
@@ -311,6 +327,6 @@ class Compactor:
         self._generation += 1
         trades, findings = self._trades.written(), self._findings.written()
         parts = encode_slot(fold, self._generation, self._inode, self._log_written, trades, findings)
-        self._slots.write(parts)
+        keep_point(self._files, self._slots.write(parts), self._offset)
         wanted = max(CHECKPOINT_BYTES_MIN, sum(map(len, parts)))
         self._checkpoint_at, self._checkpoint_bytes = self._offset, min(wanted, CHECKPOINT_BYTES_MAX)

@@ -99,6 +99,10 @@ class Files:
         """Give a file another name, in the place of what had it."""
         os.rename(source, target)
 
+    def link(self, source: Path, target: Path) -> None:
+        """Give a file one more name, which must be free."""
+        os.link(source, target)
+
     def remove(self, path: Path) -> None:
         """Remove a file if it is there."""
         path.unlink(missing_ok=True)

@@ -43,7 +43,7 @@ class Ledger:
         files: Files | None = None,
     ) -> None:
         self.path = Path(path)
-        self._named = team_id if team_id is not None else _name_of(self.path)
+        self._named = team_id if team_id is not None else name_of_directory(self.path)
         if self._named is not None:
             check_team(self._named, self.path)
         self._durability: Durability = durability
@@ -135,11 +135,14 @@ class Ledger:
         descriptor = self._lock()
         try:
             self._sealer = self._sealer or Sealer(self._compactor, self._files)
-            return self._sealer.run(
+            done = self._sealer.run(
                 segment_bytes=segment_bytes, segment_age=segment_age, reclaim=reclaim, now=now, at=at
             )  # fmt: skip
         finally:
             self._files.unlock(descriptor)
+        # This takes as long as sealing, and nobody has to wait for it.
+        self._sealer.complete_indexes()
+        return done
 
     def cat(self, start: int = 0, end: int | None = None) -> Iterator[bytes]:
         """The bytes of the log from an offset up to another, segments and file as one sequence, in pieces.
@@ -210,7 +213,7 @@ class Ledger:
         self.close()
 
 
-def _name_of(path: Path) -> str | None:
+def name_of_directory(path: Path) -> str | None:
     """A ledger below `team/` is named by its directory (1.1); any other is named by its events (1.2)."""
     absolute = path.absolute()
     return absolute.name if absolute.parent.name == "team" and TEAM_PATTERN.fullmatch(absolute.name) else None

@@ -15,7 +15,8 @@ from msgspec import Struct
 from compactor.core.instants import BadInstant, moment
 from compactor.ledger.frames import encode_frame
 from compactor.ledger.log import Log
-from compactor.ledger.segments import Seal
+from compactor.ledger.merkle import Growing
+from compactor.ledger.segments import Seal, Segments
 
 _SEARCH_BYTES = 1 << 16
 _LINES_TRIED = 1000
@@ -23,10 +24,14 @@ _BLOCKS_TRIED = 16
 
 
 class Maker:
-    """Makes a segment of a range of the log, a frame at a time, and gathers what its seal says."""
+    """Makes a segment of a range of the log, a frame at a time, and gathers what its seal says.
 
-    def __init__(self, log: Log, start: int, end: int, frame_bytes: int) -> None:
+    `tree` is the one over all lines before it, and grows by those of the segment.
+    """
+
+    def __init__(self, log: Log, start: int, end: int, frame_bytes: int, tree: Growing) -> None:
         self._log = log
+        self._tree = tree
         self._frame_bytes = frame_bytes
         self._content, self._file = sha256(), sha256()
         self._seal = Seal(
@@ -50,14 +55,16 @@ class Maker:
             table.append((place - empty.start, file_bytes))
             self._content.update(piece)
             self._file.update(frame)
+            self._tree.feed(piece)
             all_lines = piece.split(b"\n")
-            first = first if first is not None else _first_ts(all_lines)
-            last = _first_ts(all_lines[::-1]) or last
+            first = first if first is not None else first_ts(all_lines)
+            last = first_ts(all_lines[::-1]) or last
             place, file_bytes, lines = place + len(piece), file_bytes + len(frame), lines + len(all_lines) - 1
             yield frame
         self._seal = msgspec.structs.replace(
             empty, lines=lines, first_ts=first, last_ts=last, file_bytes=file_bytes, frames=table,
             content_sha256=self._content.hexdigest(), file_sha256=self._file.hexdigest(),
+            tree=self._tree.tree(),
         )  # fmt: skip
 
     def seal(self, previous: str) -> Seal:
@@ -65,11 +72,22 @@ class Maker:
         return msgspec.structs.replace(self._seal, previous=previous)
 
 
-def _first_ts(lines: list[bytes]) -> str | None:
+def first_ts(lines: list[bytes]) -> str | None:
+    """The `ts` of the first line that can be read; None where none of the first ones can."""
     for line in lines[:_LINES_TRIED]:
         if line and (stamps := _stamps_of(line)) is not None:
             return stamps.ts
     return None
+
+
+def tree_over(segments: Segments, seals: list[Seal]) -> Growing:
+    """The tree over the first segments; of those that an earlier version sealed without one, from their lines."""
+    at = next((number for number in range(len(seals), 0, -1) if seals[number - 1].tree is not None), 0)
+    tree = Growing(seals[at - 1].tree if at else None)
+    for seal in seals[at:]:
+        for piece in segments.pieces(seal):
+            tree.feed(piece.data)
+    return tree
 
 
 def line_end(log: Log, start: int, stop: int, end: int) -> int:

@@ -15,8 +15,9 @@ from msgspec import Struct
 from compactor.ledger.compaction import Compactor
 from compactor.ledger.errors import SegmentDamaged, from_os
 from compactor.ledger.files import Files, replace
+from compactor.ledger.indexing import complete_indexes
 from compactor.ledger.log import Log, open_log
-from compactor.ledger.making import Maker, line_end, recorded_at
+from compactor.ledger.making import Maker, line_end, recorded_at, tree_over
 from compactor.ledger.segments import (
     HOLE_BYTES_MIN,
     KEPT_BYTES,
@@ -73,6 +74,7 @@ class Sealer:
         self._compactor = compactor
         self._files = files
         self._has_completed = False
+        self._lacks_indexes = False
 
     def run(
         self,
@@ -95,6 +97,7 @@ class Sealer:
             end = self._compactor.run(checkpoint=True).offset if due else segments.sealed_end
             done = Sealed(reclaim=reclaim)
             if due or (not self._has_completed and segments.seals):
+                self._lacks_indexes = True
                 log = open_log(path, self._files, segments)
                 try:
                     run = _Run(self._files, segments, log, frame_bytes, done)
@@ -106,6 +109,21 @@ class Sealer:
         self._has_completed = True
         done.total_segments, done.total_bytes = len(segments.seals), segments.sealed_end
         return done
+
+    def complete_indexes(self) -> None:
+        """After a run, make the indexes that are not there; needs no lock. Raises LedgerError."""
+        if not self._lacks_indexes:
+            return
+        path, segments = self._compactor.path, self._compactor.segments
+        try:
+            log = open_log(path, self._files, segments)
+            try:
+                complete_indexes(self._files, segments, log)
+            finally:
+                log.close()
+        except OSError as error:
+            raise from_os(path, error, "making the index of a segment", "seal again") from error
+        self._lacks_indexes = False
 
     def _due(self, segment_bytes: int, segment_age: timedelta, now: bool, at: datetime) -> Due | None:
         log = open_log(self._compactor.path, self._files, self._compactor.segments)
@@ -152,7 +170,7 @@ class _Run:
 
     def _seal(self, start: int, stop: int) -> None:
         """Make one segment: write it, read it back, and only then say that it is sealed."""
-        maker = Maker(self._log, start, stop, self._frame_bytes)
+        maker = Maker(self._log, start, stop, self._frame_bytes, tree_over(self._segments, self._segments.seals))
         directory = self._segments.path
         path = directory / maker.name
         try:

@@ -19,6 +19,7 @@ from msgspec import Struct
 
 from compactor.ledger.errors import SegmentDamaged
 from compactor.ledger.files import Files, Identity, Reader
+from compactor.ledger.merkle import Tree, is_whole
 from compactor.ledger.places import SEGMENTS
 
 FORMAT = 1
@@ -55,6 +56,8 @@ class Seal(Struct, frozen=True, kw_only=True):
     previous: str
     frames: list[tuple[int, int]]
     """For each frame where its bytes begin: in the content, counted from `start`, and in the file."""
+    tree: Tree | None = None
+    """The tree over all lines of the log up to `end`; None in the seals of versions that made none."""
 
     @property
     def name(self) -> str:
@@ -107,6 +110,8 @@ def decode_seal(data: bytes, path: Path) -> Seal:
     if seal.format != FORMAT:
         what = f"expected a seal of format {FORMAT}, found format {seal.format}"
         raise SegmentDamaged(path, f"{what}: a newer version wrote it. Use that version")
+    if seal.tree is not None and not is_whole(seal.tree):
+        raise SegmentDamaged(path, f"expected a tree whose root follows from its peaks, found another. {_RESTORE}")
     return seal
 
 

@@ -18,9 +18,15 @@ import click
 from compactor import __version__
 from compactor.ui import brokering, live
 from compactor.ui.commands import append, compact, show, status
+from compactor.ui.history import history
 from compactor.ui.importing import import_
 from compactor.ui.operating import config, doctor, systemd
+from compactor.ui.proving import check_proof, keygen, prove
+from compactor.ui.replaying import diff, replay
 from compactor.ui.sealing import cat, seal
+from compactor.ui.tables import export, sql
+from compactor.ui.tailing import tail
+from compactor.ui.verifying import rebuild, verify
 from compactor.ui.watching import watch
 
 INTERRUPTED = 130
@@ -123,6 +129,12 @@ COMMANDS = (
     brokering.cancel, seal, cat, config, doctor, systemd,
 )  # fmt: skip
 for command in COMMANDS:
+    app.add_command(command)
+for command in (replay, diff, history):
+    app.add_command(command)
+for command in (export, sql, tail):
+    app.add_command(command)
+for command in (verify, rebuild, keygen, prove, check_proof):
     app.add_command(command)
 
 

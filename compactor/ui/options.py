@@ -20,7 +20,8 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 VARIABLE = "COMPACTOR_DATA"
 
 
-def _data_directory(_ctx: click.Context, _param: click.Parameter, value: str) -> Path:
+def data_directory(_ctx: click.Context, _param: click.Parameter | None, value: str) -> Path:
+    """A data directory, there and readable."""
     path = _present(
         value,
         "a data directory with team/<team_id>/events.jsonl in it",
@@ -88,7 +89,7 @@ DAYS_MAX = 36_500
 
 def data_argument(command: Command) -> Command:
     """The data directory as `[DIR]`."""
-    return click.argument("data", metavar="[DIR]", envvar=VARIABLE, default="data", callback=_data_directory)(command)
+    return click.argument("data", metavar="[DIR]", envvar=VARIABLE, default="data", callback=data_directory)(command)
 
 
 def data_option(command: Command) -> Command:
@@ -98,7 +99,7 @@ def data_option(command: Command) -> Command:
         metavar="DIR",
         envvar=VARIABLE,
         default="data",
-        callback=_data_directory,
+        callback=data_directory,
         help=f"The data directory; default: ${VARIABLE}, else data.",
     )(command)
 
@@ -121,6 +122,11 @@ def configuration(data: Path, config: Path | None, given: Mapping[str, object]) 
         return load(data, config=config, environ=os.environ, given=given)
     except BadConfiguration as error:
         raise click.UsageError("\n".join(error.problems)) from None
+
+
+def from_here(file: str | None) -> str | None:
+    """A file named on the command line, which is seen from where the command runs, and not from the data directory."""
+    return os.path.abspath(file) if file else file
 
 
 def team_option(help_text: str) -> Callable[[Command], Command]:

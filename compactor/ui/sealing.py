@@ -14,7 +14,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from compactor.ui.commands import exit_named
-from compactor.ui.options import config_option, configuration, data_argument, json_option, refuse_empty, team_option
+from compactor.ui.options import (
+    config_option,
+    configuration,
+    data_argument,
+    from_here,
+    json_option,
+    refuse_empty,
+    team_option,
+)
 
 if TYPE_CHECKING:
     from compactor.jobs.configuration import Settings
@@ -28,15 +36,16 @@ _OFFSET = click.IntRange(min=0)
 @data_argument
 @team_option("Seal this team's ledger only.")
 @click.option("--now", is_flag=True, help="Seal all that is folded, due or not.")
+@click.option("--witness", metavar="FILE", help="Append the head of each log to this file, best on another disk.")
 @config_option
 @json_option
-def seal(data: Path, team: str | None, now: bool, config: Path | None, as_json: bool) -> None:
+def seal(data: Path, team: str | None, now: bool, witness: str | None, config: Path | None, as_json: bool) -> None:
     """Move what is finished of every log into compressed segments, and give its space on the disk back.
 
     A log is due when it has grown by `segment_bytes` (64 MiB) since it was sealed last, or its oldest event that is
     not sealed is `segment_age_hours` (24) old; compactor.toml may say otherwise. It is compacted first. Offsets, size
     and inode of the log stay, so writers need not stop; `compactor cat` reads the whole history. May be stopped and
-    repeated at any time.
+    repeated at any time. With a signing key in compactor.toml the head of every seal is signed; see `compactor prove`.
 
     \b
     Example:
@@ -46,8 +55,8 @@ def seal(data: Path, team: str | None, now: bool, config: Path | None, as_json: 
     from compactor.ledger import discover
     from compactor.ui.output import Column, show_json, show_table
 
-    settings = configuration(data, config, {}).settings
-    outcomes = [_outcome(place, now, settings) for place in discover(data, team)]
+    settings = configuration(data, config, {"witness": from_here(witness)}).settings
+    outcomes = [_outcome(data, place, now, settings) for place in discover(data, team)]
     refuse_empty(sum(failure is None or failure.kind != "no_ledger" for _, failure in outcomes), data, team)
     if as_json:
         show_json(row for row, _ in outcomes)
@@ -60,7 +69,7 @@ def seal(data: Path, team: str | None, now: bool, config: Path | None, as_json: 
     exit_named(failed, len(outcomes), "could not be sealed")
 
 
-def _outcome(place: LedgerPlace, now: bool, settings: Settings) -> tuple[dict[str, Any], Failure | None]:
+def _outcome(data: Path, place: LedgerPlace, now: bool, settings: Settings) -> tuple[dict[str, Any], Failure | None]:
     """Seal one ledger: its row, with what was done or what failed. No failure stops the others."""
     from compactor.jobs.failures import bad_place, failure_of, name_of
     from compactor.ledger import Ledger
@@ -76,10 +85,25 @@ def _outcome(place: LedgerPlace, now: bool, settings: Settings) -> tuple[dict[st
                     reclaim=settings.reclaim,
                     now=now,
                 )
-            return {**row, **{field: getattr(done, field) for field in done.__struct_fields__}}, None
+            row |= {field: getattr(done, field) for field in done.__struct_fields__}
+            return {**row, **_published(data, place, settings)}, None
         except Exception as error:
             failure = failure_of(error, place.path)
     return {**row, "error": {"kind": failure.kind, "message": failure.message}}, failure
+
+
+def _published(data: Path, place: LedgerPlace, settings: Settings) -> dict[str, Any]:
+    """Sign the heads of what is sealed and tell the witness, as far as that is set."""
+    if settings.signing_key is None and settings.witness is None:
+        return {}
+    from compactor.audit.heads import publish
+    from compactor.audit.keys import read_key
+    from compactor.jobs.failures import name_of
+
+    key = read_key(data / settings.signing_key) if settings.signing_key is not None else None
+    witness = data / settings.witness if settings.witness is not None else None
+    done = publish(place.path, name_of(place), key=key, witness=witness)
+    return {"signed": done.signed, "witnessed": done.witnessed}
 
 
 @click.command(short_help="Write a log to standard output, sealed or not.")

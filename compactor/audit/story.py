@@ -1,0 +1,156 @@
+"""An order's story: its events in log order, and what each of them changed.
+
+An order is what its own events made of it and nothing else, so its story is a fold over the lines that name it, by the
+same rules (`core.rules`) as everywhere. What surprises: `future_timestamp` is not among its findings, since whether a
+`ts` lies far ahead is decided by the clock of the whole log.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
+
+import msgspec
+from msgspec import Struct
+
+from compactor.core.decimals import exactly
+from compactor.core.derived import Finding, Trade
+from compactor.core.entry import Derived, Entry
+from compactor.core.events import Event, Leg
+from compactor.core.instants import EPOCH, rfc3339
+from compactor.core.lines import Placed
+from compactor.core.orders import Order, pending_row
+from compactor.core.rules import apply, apply_leg, begin, legs_in
+from compactor.ledger.names import UNREADABLE, decode_named
+
+
+class Team(NamedTuple):
+    """The team of a ledger, and from which offset on it has that name (rule 1.2)."""
+
+    team_id: str
+    named_at: int
+
+    def at(self, offset: int) -> str:
+        """What lines derived at an offset say."""
+        return self.team_id if offset >= self.named_at else "default"
+
+
+class Told(Struct, omit_defaults=True):
+    """One event of a story. `leg` is its place among the legs of a parent's fill; `repeated` says that it was delivered
+    before and changed nothing; `changes` has the old and new value of each field of the order's row."""
+
+    offset: int
+    length: int
+    event: str
+    ts: str
+    recorded_at: str | None = None
+    source: str | None = None
+    leg: int | None = None
+    repeated: bool = False
+    status_before: str | None = None
+    status_after: str | None = None
+    changes: dict[str, tuple[Any, Any]] = {}
+    trades: list[Trade] = []
+    findings: list[Finding] = []
+    raw: msgspec.Raw | None = None
+    line: str | None = None
+
+
+class Story(Struct, omit_defaults=True):
+    """What a log tells of one order. `order` is its row as of the end, as `pending_orders.jsonl` would have it;
+    `unread` are the lines that name it and were not applied."""
+
+    order_id: str
+    open: bool = False
+    order: dict[str, Any] = {}
+    events: list[Told] = []
+    unread: list[Finding] = []
+
+
+class _Kept(Struct):
+    raw: msgspec.Raw = msgspec.Raw()
+
+
+_decode_kept = msgspec.json.Decoder(_Kept).decode
+_NOT_CHANGES = ("order_id", "team_id", "status", "updated_at")
+
+
+def tell(order_id: str, pieces: Iterable[tuple[Placed | Finding, bytes]], team: Team, raw: bool) -> Story:
+    """The story of an order from the pieces of the lines that name it, in log order; `raw` keeps their bytes."""
+    story = Story(order_id)
+    order: Order | None = None
+    with exactly():
+        for piece, data in pieces:
+            if isinstance(piece, Finding):
+                last = story.events[-1] if story.events else None
+                of_event = piece.applied and last is not None and last.offset == piece.offset
+                (last.findings if last is not None and of_event else story.unread).append(piece)
+                continue
+            if piece.event.team_id not in (None, team.at(piece.offset)):
+                detail = f"expected team_id {team.at(piece.offset)!r}, found {piece.event.team_id!r}"
+                story.unread.append(Finding(piece.offset, piece.length, "wrong_team", False, detail))
+                continue
+            for place, leg in _parts(piece.event, order_id):
+                order = order or begin(order_id, piece.event, piece.offset)
+                told = _take(order, piece, leg, place, team)
+                _add_text(told, data, raw)
+                story.events.append(told)
+        if order is not None:
+            story.order, story.open = _row(order, team.team_id), order.open
+    return story
+
+
+def _parts(event: Event, order_id: str) -> Iterator[tuple[int | None, Leg | None]]:
+    """What of an event is about an order: the event itself, or legs of it with their places."""
+    if event.order_id == order_id:
+        yield None, None
+    yield from ((place, leg) for place, leg in enumerate(legs_in(event)) if leg.order_id == order_id)
+
+
+def _take(order: Order, placed: Placed, leg: Leg | None, place: int | None, team: Team) -> Told:
+    """Apply an event to the order, and note what it changed."""
+    offset, length, event = placed
+    team_id = team.at(offset)
+    before, derived = _row(order, team_id), Derived()
+    delivery = (event.event_id or "") + event.event + ("" if place is None else str(place))
+    told = Told(offset, length, event.event, event.ts, _recorded_at(event), event.source, place)
+    told.repeated = event.event_id is not None and delivery in (order.delivered or ())
+    entry = Entry(offset, length, event.ts, team_id, derived, leg=place)
+    if leg is None:
+        apply(order, event, entry)
+    else:
+        apply_leg(order, event, leg, entry)
+    after = _row(order, team_id)
+    told.status_before, told.status_after = before["status"] or None, after["status"] or None
+    told.changes = {
+        name: (before.get(name), after.get(name))
+        for name in {**after, **before}
+        if name not in _NOT_CHANGES
+        and before.get(name) != after.get(name)
+        and (before["status"] or name != "created_at")
+    }
+    told.trades, told.findings = derived.trades, derived.findings
+    return told
+
+
+def _row(order: Order, team_id: str) -> dict[str, Any]:
+    row: dict[str, Any] = msgspec.to_builtins(pending_row(order, team_id))
+    return row
+
+
+def _recorded_at(event: Event) -> str | None:
+    if event.recorded_at is None:
+        return None
+    return rfc3339(int((event.recorded_at - EPOCH).total_seconds()) * 10**9 + event.recorded_at.microsecond * 1000)
+
+
+def _add_text(told: Told, data: bytes, raw: bool) -> None:
+    """Take from the bytes of an event what decoding it does not keep: `recorded_at` to the letter, and the message."""
+    try:
+        told.recorded_at = decode_named(data).recorded_at or told.recorded_at
+        if raw:
+            told.raw = _decode_kept(data).raw or None
+    except UNREADABLE:
+        pass
+    if raw:
+        told.line = data.decode(errors="replace").rstrip("\n")

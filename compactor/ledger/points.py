@@ -1,0 +1,119 @@
+"""Points: checkpoints that are kept after newer ones took their place, so that a past state need not be folded from 0.
+
+A point is one more name of a checkpoint's file (a hard link), so keeping it writes nothing. `keep_point` also removes
+what has become too dense: going back some bytes from the newest point costs folding at most about twice as many. What
+surprises: nothing depends on a point. All of them may be deleted, any byte of one may be wrong, and a file system
+without links has none; then there is only more to fold.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from itertools import pairwise
+from pathlib import Path
+
+from compactor.ledger.checkpoint import FOLD_VERSION, FORMAT, SLOTS, Damaged, Slot
+from compactor.ledger.errors import LogRewritten
+from compactor.ledger.files import Files
+from compactor.ledger.log import Log
+from compactor.ledger.places import STATE
+
+POINTS = "points"
+"""The directory of the points, in `.state`."""
+NEAR_BYTES = 1 << 25
+"""How far back from the newest point all points are kept."""
+
+
+def keep_point(files: Files, slot: Path, offset: int) -> None:
+    """Keep the checkpoint that a slot holds, as of this offset. Not durable, and never a failure."""
+    directory = slot.parent / POINTS
+    try:
+        files.make_directory(directory)
+        path = directory / _name(offset)
+        files.remove(path)
+        files.link(slot, path)
+        for one in plan_thinning(_offsets(files, directory)):
+            files.remove(directory / _name(one))
+    except OSError:
+        # Full, read-only, without links: the next replay only has more to fold.
+        return
+
+
+def plan_thinning(offsets: Sequence[int], near: int = NEAR_BYTES) -> list[int]:
+    """Which points to remove: those without which no gap is longer than twice its distance from the newest point.
+
+    The last `near` bytes are not counted, so that all points stay there.
+    """
+    newest_first = sorted(offsets, reverse=True)
+    removed: list[int] = []
+    kept = newest_first[:1]
+    for offset, older in pairwise(newest_first[1:]):
+        if kept[-1] - older <= 2 * (newest_first[0] - kept[-1] - near):
+            removed.append(offset)
+        else:
+            kept.append(offset)
+    return removed
+
+
+def usable_points(path: Path, team_id: str | None, files: Files, log: Log, limit: int) -> Iterator[Slot]:
+    """The checkpoints and points of a ledger at or before an offset that this log still bears out, newest first.
+
+    Whoever takes one closes it. Its pages are checked as they are read (`Damaged`).
+    """
+    state = path / STATE
+    points = [state / POINTS / _name(one) for one in _offsets(files, state / POINTS) if one <= limit]
+    opened = (_opened(one, files) for one in (*(state / name for name in SLOTS), *points))
+    slots = [slot for slot in opened if slot is not None]
+    slots.sort(key=lambda slot: slot.header.log.length)
+    try:
+        while slots:
+            slot = slots.pop()
+            if slot.header.log.length <= limit and _is_of(slot, team_id, log):
+                yield slot
+            else:
+                slot.close()
+    finally:
+        for slot in slots:
+            slot.close()
+
+
+def newest_point(path: Path, team_id: str | None, files: Files, log: Log, limit: int) -> int:
+    """The offset of the newest of them; 0 where there is none."""
+    for slot in usable_points(path, team_id, files, log, limit):
+        slot.close()
+        return slot.header.log.length
+    return 0
+
+
+def _opened(path: Path, files: Files) -> Slot | None:
+    """A slot that was opened, or None where it is missing or its header is damaged."""
+    try:
+        reader = files.open(path)
+    except OSError:
+        return None
+    try:
+        return Slot(path, reader)
+    except (Damaged, OSError):
+        reader.close()
+        return None
+
+
+def _is_of(slot: Slot, team_id: str | None, log: Log) -> bool:
+    """Whether a slot is of this log, and of this program's fold."""
+    header = slot.header
+    if (header.format, header.fold_version) != (FORMAT, FOLD_VERSION) or team_id not in (None, header.team_id):
+        return False
+    try:
+        log.check(header.inode, header.log)
+    except LogRewritten:
+        return False
+    return True
+
+
+def _name(offset: int) -> str:
+    return f"{offset:020d}"
+
+
+def _offsets(files: Files, directory: Path) -> list[int]:
+    with suppress(OSError):
+        return [int(name) for name in files.names(directory) if name.isascii() and name.isdigit() and len(name) == 20]
+    return []

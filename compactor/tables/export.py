@@ -1,0 +1,143 @@
+"""Writes a table as lines of JSON, CSV or Parquet: streamed, and a file that is whole or not there.
+
+Lines of JSON and CSV have every number and time as it came, and need the standard library only. The rule that
+surprises: a file of a ledger is never a target, since `--out data/team/alice/events.jsonl` would put a table in the
+place of the truth.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+import msgspec
+
+from compactor.ledger.places import FINDINGS, LOG, PENDING, SEGMENTS, STATE, TRADES
+from compactor.tables.rows import Source
+from compactor.tables.schema import Row
+
+FORMATS = ("jsonl", "csv", "parquet")
+_OF_A_LEDGER = (LOG, PENDING, TRADES, FINDINGS, SEGMENTS, STATE)
+_LINES_AT_ONCE = 512
+
+
+class BadTarget(Exception):
+    """Nothing may be written there."""
+
+
+def write_table(source: Source, format_: str, out: BinaryIO, text: frozenset[str] = frozenset()) -> None:
+    """Write all rows in a format; `text` names columns that Parquet is to have as texts. Raises LedgerError, Unfit."""
+    if format_ == "parquet":
+        _write_parquet(source, out, text)
+        return
+    make = json_lines if format_ == "jsonl" else _csv_lines
+    lines: list[bytes] = []
+    for line in make(source):
+        lines.append(line)
+        if len(lines) == _LINES_AT_ONCE:
+            out.write(b"".join(lines))
+            lines.clear()
+    out.write(b"".join(lines))
+
+
+def as_object(names: tuple[str, ...], documents: frozenset[str]) -> Callable[[Row], dict[str, object]]:
+    """Gives a function that makes a JSON object of a row: what is not known is left out, documents stand as such."""
+
+    def make(row: Row) -> dict[str, object]:
+        return {
+            name: msgspec.Raw(value.encode()) if name in documents else value
+            for name, value in zip(names, row, strict=True)
+            if value is not None
+        }
+
+    return make
+
+
+def json_lines(source: Source) -> Iterator[bytes]:
+    """Each row as a line of JSON."""
+    table = source.table
+    make = as_object(table.names, frozenset(column.name for column in table.columns if column.kind == "json"))
+    encode = msgspec.json.Encoder().encode
+    return (encode(make(row)) + b"\n" for row in source)
+
+
+def _csv_lines(source: Source) -> Iterator[bytes]:
+    """A head with the names, and each row as it came; what is not known is empty, a truth is `true` or `false`."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    truths = {True: "true", False: "false"}
+    is_truth = [index for index, column in enumerate(source.table.columns) if column.kind == "bool"]
+    writer.writerow(source.table.names)
+    for row in source:
+        yield buffer.getvalue().encode()
+        buffer.seek(0)
+        buffer.truncate()
+        values = list(row)
+        for index in is_truth:
+            values[index] = truths.get(values[index])
+        writer.writerow(values)
+    yield buffer.getvalue().encode()
+
+
+def _write_parquet(source: Source, out: BinaryIO, text: frozenset[str]) -> None:
+    """Whether the types fit is known when the last row has been read: a file is begun again, a pipe has to wait."""
+    from compactor.tables.arrow import Shape, with_fitting_types
+
+    is_file = os.path.isabs(str(getattr(out, "name", "")))
+    with nullcontext(out) if is_file else tempfile.TemporaryFile() as file:
+
+        def attempt(shape: Shape) -> None:
+            import pyarrow.parquet as parquet
+
+            from compactor.tables.arrow import batches
+
+            file.seek(0)
+            file.truncate()
+            with parquet.ParquetWriter(file, shape.schema(), compression="zstd") as writer:
+                for batch in batches(source, shape):
+                    writer.write_batch(batch)
+
+        with_fitting_types(Shape(source.table, text), attempt)
+        file.seek(0)
+        if file is not out:
+            shutil.copyfileobj(file, out)
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[BinaryIO]:
+    """A file to write to that takes its name when all is written and durable, in the place of what had it.
+
+    Raises BadTarget. Whatever stops the writing leaves what was there before.
+    """
+    path = path.resolve()
+    check_target(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink()
+        raise
+
+
+def check_target(path: Path) -> None:
+    """Refuse what is no regular file, and every file that belongs to a ledger. Raises BadTarget."""
+    if path.exists() and not path.is_file():
+        raise BadTarget(f"{path}: expected a file that may be written, found something else; name another file")
+    if not path.parent.is_dir():
+        raise BadTarget(f"{path.parent}: no such directory, expected one that the file can be made in")
+    for directory in path.parents:
+        name = path.relative_to(directory).parts[0]
+        if name in _OF_A_LEDGER and ((directory / LOG).exists() or directory.parent.name == "team"):
+            raise BadTarget(f"{path} belongs to the ledger in {directory}, and is never written by an export")

@@ -1,0 +1,155 @@
+"""The last rows of a table and those that are appended to it, of one ledger or several: what `compactor tail` shows.
+
+A `Tail` is a place in a log or in a derived file, and survives what happens to these: sealing, since it reads through
+segments and log; a daemon that is stopped and a rebuild, since a derived file comes back with the same bytes. The rule
+that surprises: a row is told once, when the newline of its line is there, and never before.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Iterator
+from contextlib import closing
+from typing import NamedTuple
+
+from compactor.core.instants import nanos
+from compactor.ledger import Ledger, LedgerPlace, LogRewritten
+from compactor.ledger.errors import from_os
+from compactor.ledger.files import Files
+from compactor.ledger.log import BLOCK_BYTES, Block, Log, open_log
+from compactor.ledger.segments import Segments
+from compactor.tables.rows import AGAIN, DEFAULT_TEAM, FILES, DerivedReader, EventReader, whole_blocks
+from compactor.tables.schema import EVENTS, FINDINGS, Row, Table
+from compactor.tables.search import line_start, recorded_at
+from compactor.tables.windows import event_time
+
+
+class Told(NamedTuple):
+    """A row, and the instant by which rows of several ledgers are put in order; in one ledger it never falls."""
+
+    at: int
+    row: Row
+
+
+class Start(NamedTuple):
+    """Where to begin: at the last so many rows, at an offset of the log, or at an instant. One of them is there."""
+
+    last: int | None = None
+    offset: int | None = None
+    at: int | None = None
+
+
+class Tail:
+    """One ledger's table from a place on. Not for several threads at once."""
+
+    def __init__(self, place: LedgerPlace, table: Table) -> None:
+        self.place = place
+        self.position = 0
+        """How far its file was read: always the end of a line."""
+        self._table = table
+        self._path = place.path / FILES[table.name]
+        self._at = 0
+        self._files = Files()
+        self._segments = Segments(place.path, self._files)
+        self._reader: EventReader | DerivedReader | None = None
+
+    def rows(self) -> Iterator[Told]:
+        """The rows of the whole lines behind `position`, which moves on with them. Raises LedgerError."""
+        try:
+            identity = self._files.identity(self._path)
+            if identity is None or identity.size == self.position:
+                return
+            if identity.size < self.position:
+                self._check_shorter(identity.size)
+                return
+            with closing(self._open()) as log:
+                for block in self._blocks(log):
+                    yield from self._told(block)
+                    self.position = block.offset + block.length
+        except OSError as error:
+            raise from_os(self._path, error, "reading it", AGAIN) from error
+
+    def _check_shorter(self, size: int) -> None:
+        """A derived file may be made again, with the same bytes; a log never gets shorter."""
+        if self._table is EVENTS:
+            found = f"expected at least {self.position} bytes, which were read before, found {size}"
+            raise LogRewritten(self._path, f"the log was truncated or replaced: {found}. Look at it, then start again")
+
+    def _open(self) -> Log:
+        """What is read: the log with its segments, or a derived file, which is a file of lines as well."""
+        if self._table is EVENTS:
+            return open_log(self.place.path, self._files, self._segments)
+        return Log(self._path, self._files.open(self._path))
+
+    def _blocks(self, log: Log) -> Iterator[Block]:
+        if self._table is not EVENTS:
+            return whole_blocks(log, self.position)
+        return log.blocks(self.position, log.end_of_whole_lines(log.identity().size))
+
+    def _told(self, block: Block) -> Iterator[Told]:
+        if self._reader is None:
+            is_log = self._table is EVENTS
+            self._reader = EventReader(_team_of(self.place)) if is_log else DerivedReader(self.place, self._table)
+        for row in self._reader.rows(block):
+            at = self._time(row)
+            self._at = max(self._at, nanos(at) if at is not None else 0)
+            yield Told(self._at, row)
+
+    def _time(self, row: Row) -> str | None:
+        """When a row was recorded, else when it happened; a finding has the time of its event."""
+        time: str | None
+        if self._table is EVENTS:
+            time = row[_RECORDED] or row[_TS]
+        elif self._table is FINDINGS:
+            with closing(open_log(self.place.path, self._files, self._segments)) as log:
+                time = event_time(log, row[1], row[2])
+        else:
+            assert self._table.time is not None
+            time = row[self._table.place(self._table.time)]
+        return time
+
+    def begin(self, start: Start) -> Iterator[Told]:
+        """The rows from a start on, as far as they are there; `rows` goes on behind them. Raises LedgerError."""
+        if self._files.identity(self._path) is None:
+            return
+        if start.last is not None:
+            yield from self._last(start.last)
+        elif self._table is EVENTS:
+            with closing(self._open()) as log:
+                at, offset = start.at, start.offset
+                self.position = recorded_at(log, at) if at is not None else line_start(log, offset or 0)
+            yield from self.rows()
+        else:
+            yield from (told for told in self.rows() if self._is_behind(start, told.row))
+
+    def _is_behind(self, start: Start, row: Row) -> bool:
+        if start.at is None:
+            return bool(row[self._table.place("offset")] >= (start.offset or 0))
+        at = self._time(row)
+        return at is None or nanos(at) >= start.at
+
+    def _last(self, count: int) -> list[Told]:
+        """The last so many rows, looked for from the end on in pieces that grow."""
+        identity = self._files.identity(self._path)
+        size, back = identity.size if identity is not None else 0, BLOCK_BYTES
+        while True:
+            with closing(self._open()) as log:
+                self.position, self._at = line_start(log, max(0, size - back)), 0
+            found = list(self.rows())
+            if len(found) >= count or back >= size:
+                return found[max(0, len(found) - count) :]
+            back *= 4
+
+
+_TS, _RECORDED = EVENTS.place("ts"), EVENTS.place("recorded_at")
+
+
+def in_order(streams: Iterable[Iterable[Told]]) -> Iterator[Told]:
+    """The rows of several ledgers by their instants; in each ledger they keep their order."""
+    return heapq.merge(*streams, key=lambda told: told.at)
+
+
+def _team_of(place: LedgerPlace) -> str | None:
+    """The team of a ledger that its events name, as far as it is known (1.2)."""
+    team = place.team_id or Ledger(place.path).team_id
+    return None if place.team_id is None and team == DEFAULT_TEAM else team

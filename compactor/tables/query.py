@@ -1,0 +1,256 @@
+"""SQL over the tables of all teams, by DuckDB: exact decimals, whole lines only, and nothing can be changed by it.
+
+The tables that a query names are written to a database in a temporary directory, which is then opened to read only,
+without access to other files: memory stays bounded, and a query that reads a table twice reads the same twice. The rule
+that surprises: only the tables whose names stand in the query are there, since reading the events of years takes its
+time.
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from compactor.core.instants import rfc3339
+from compactor.ledger import LedgerPlace
+from compactor.tables.extra import MissingExtra, needed
+from compactor.tables.rows import Progress, Source
+from compactor.tables.schema import TABLES, Table
+
+BATCH_ROWS = 8192
+_DESCRIBES = re.compile(r"\b(show|information_schema|duckdb_\w+|pragma|sqlite_master|pg_catalog)\b", re.IGNORECASE)
+_READS = ("SELECT", "EXPLAIN", "PRAGMA", "MULTI", "RELATION", "LOGICAL_PLAN")
+_STOP_SECONDS = 1.0
+_THREAD = "compactor-sql"
+_VERSION = 2
+_INSTALL = "Install it: pip install --upgrade 'compactor[tables]'"
+_SETTINGS = ("set TimeZone = 'UTC'", "set enable_external_access = false", "set lock_configuration = true")
+
+
+class BadQuery(Exception):
+    """The query is wrong, or would change something; the message is for people."""
+
+
+class QueryFailed(Exception):
+    """The query is right and could not be run to its end: no memory, no space."""
+
+
+class Result(NamedTuple):
+    """The names of a result's columns, which of them are numbers, and its rows with values as JSON has them."""
+
+    names: tuple[str, ...]
+    numbers: frozenset[str]
+    rows: Iterator[tuple[Any, ...]]
+
+
+def named_tables(query: str) -> list[Table]:
+    """The tables that a query may read: those whose names stand in it, as whole words."""
+    if _DESCRIBES.search(query):
+        return list(TABLES.values())
+    return [table for name, table in TABLES.items() if re.search(rf"\b{name}\b", query, re.IGNORECASE)]
+
+
+@contextmanager
+def run_query(
+    query: str, places: Sequence[LedgerPlace], text: frozenset[str] = frozenset(), progress: Progress | None = None
+) -> Iterator[Result]:
+    """Run one statement that reads, over the tables of these ledgers; `text` names columns that are left as texts.
+
+    Raises BadQuery, QueryFailed, Unfit, LedgerError, MissingExtra.
+    """
+    duckdb = _duckdb()
+    with tempfile.TemporaryDirectory(prefix="compactor-sql-") as directory:
+        database = Path(directory) / "tables.db"
+        _check(duckdb, query)
+        for table in named_tables(query):
+            _load(duckdb, database, Source(table, places, progress=progress), text)
+        if not database.exists():
+            duckdb.connect(str(database)).close()
+        connection = duckdb.connect(str(database), read_only=True)
+        try:
+            for setting in _SETTINGS:
+                connection.execute(setting)
+            yield _run(duckdb, connection, query)
+        finally:
+            # One that was interrupted in the middle of a large step cannot be closed yet.
+            with suppress(duckdb.Error):
+                connection.close()
+
+
+def _duckdb() -> Any:
+    needed("pyarrow", "compactor sql")
+    duckdb = needed("duckdb", "compactor sql")
+    if int(duckdb.__version__.partition(".")[0]) < _VERSION:
+        found = f"found {duckdb.__version__}, which cuts times to microseconds"
+        raise MissingExtra(f"compactor sql needs duckdb {_VERSION}.0 or later, {found}. {_INSTALL}")
+    return duckdb
+
+
+def _check(duckdb: Any, query: str) -> None:
+    """Refuse what is no single statement that reads, before anything is read for it."""
+    with duckdb.connect() as connection:
+        try:
+            statements = connection.extract_statements(query)
+        except duckdb.Error as error:
+            raise BadQuery(_message(error)) from None
+    if len(statements) != 1:
+        raise BadQuery(f"found {len(statements)} statements, expected one")
+    kind = str(statements[0].type).rpartition(".")[2]
+    if kind not in _READS:
+        raise BadQuery(f"found a statement of the kind {kind}, expected one that only reads, such as select")
+
+
+def _load(duckdb: Any, database: Path, source: Source, text: frozenset[str]) -> None:
+    from compactor.tables.arrow import NARROW, Shape, batches, with_fitting_types
+
+    arrow = needed("pyarrow", "compactor sql")
+
+    def attempt(shape: Shape) -> None:
+        failure: list[BaseException] = []
+        stream = arrow.RecordBatchReader.from_batches(shape.schema(), _kept(batches(source, shape), failure))
+        with duckdb.connect(str(database)) as connection:
+            connection.register("stream", stream)
+            try:
+                connection.execute(f"create or replace table {source.table.name} as from stream")
+            except duckdb.Error as error:
+                # DuckDB knows of a failure on our side only that there was one.
+                raise failure[0] if failure else QueryFailed(_message(error)) from None
+
+    with_fitting_types(Shape(source.table, text, NARROW), attempt)
+
+
+def _kept(stream: Iterator[Any], failure: list[BaseException]) -> Iterator[Any]:
+    """The stream, and what stopped it: also a Ctrl-C, which DuckDB would take for a bad stream."""
+    try:
+        yield from stream
+    except BaseException as error:
+        failure.append(error)
+        raise
+
+
+def _run(duckdb: Any, connection: Any, query: str) -> Result:
+    reader = _interruptible(connection, lambda: _executed(duckdb, connection, query))
+    schema = reader.schema
+    names = _distinct(schema.names)
+    numbers = frozenset(name for name, field in zip(names, schema, strict=True) if _is_number(field.type))
+
+    def rows() -> Iterator[tuple[Any, ...]]:
+        while (batch := _interruptible(connection, lambda: _next(duckdb, reader))) is not None:
+            yield from zip(*(_values(column) for column in batch.columns), strict=True)
+
+    return Result(names, numbers, rows())
+
+
+def _executed(duckdb: Any, connection: Any, query: str) -> Any:
+    try:
+        result = connection.sql(query)
+        if result is None:
+            raise BadQuery("the statement gives no rows, expected one that reads, such as select")
+        # Older versions of DuckDB have it by the second name.
+        return (getattr(result, "to_arrow_reader", None) or result.fetch_arrow_reader)(BATCH_ROWS)
+    except duckdb.Error as error:
+        raise _failure(duckdb, error) from None
+
+
+def _next(duckdb: Any, reader: Any) -> Any:
+    try:
+        return reader.read_next_batch()
+    except StopIteration:
+        return None
+    except (duckdb.Error, OSError, ValueError) as error:
+        raise _failure(duckdb, error) from None
+
+
+def _failure(duckdb: Any, error: Exception) -> Exception:
+    ours = (duckdb.IOException, duckdb.OutOfMemoryException, duckdb.InternalException, duckdb.FatalException)
+    return (QueryFailed if isinstance(error, ours) else BadQuery)(_message(error))
+
+
+def _message(error: Exception) -> str:
+    return str(error).partition("Detail: Python exception")[0].strip()
+
+
+def _interruptible(connection: Any, work: Callable[[], Any]) -> Any:
+    """Do the work in a thread of its own, because DuckDB looks for a Ctrl-C only between large steps."""
+    outcome: list[Any] = []
+
+    def target() -> None:
+        try:
+            outcome.extend((work(), None))
+        except BaseException as error:
+            outcome.extend((None, error))
+
+    thread = threading.Thread(target=target, name=_THREAD, daemon=True)
+    thread.start()
+    try:
+        thread.join()
+    except BaseException:
+        connection.interrupt()
+        thread.join(_STOP_SECONDS)
+        raise
+    value, error = outcome
+    if error is not None:
+        raise error
+    return value
+
+
+def is_still_running() -> bool:
+    """Whether an interrupted query is still in a large step: Python would abort when it ends beside such a thread."""
+    return any(thread.name == _THREAD for thread in threading.enumerate())
+
+
+def _distinct(names: Sequence[str]) -> tuple[str, ...]:
+    """The names, the second of two that are the same with a number behind it."""
+    found: list[str] = []
+    for name in names:
+        candidate, number = name, 1
+        while candidate in found:
+            number += 1
+            candidate = f"{name}_{number}"
+        found.append(candidate)
+    return tuple(found)
+
+
+def _is_number(type_: Any) -> bool:
+    from pyarrow import types
+
+    return bool(types.is_integer(type_) or types.is_floating(type_) or types.is_decimal(type_))
+
+
+def _values(column: Any) -> list[Any]:
+    """The values of a column as JSON has them: decimals and times as texts, neither rounded nor cut."""
+    import pyarrow as arrow
+    from pyarrow import types
+
+    if types.is_decimal(column.type):
+        whole = column.type.scale == 0
+        values = column.to_pylist()
+        return [value if value is None else int(value) if whole else plain_all(value) for value in values]
+    if types.is_timestamp(column.type) and column.type.unit == "ns":
+        zone = "Z" if column.type.tz else ""
+        return [ns if ns is None else rfc3339(ns)[:-1] + zone for ns in column.cast(arrow.int64()).to_pylist()]
+    return [_value(value) for value in column.to_pylist()]
+
+
+def plain_all(value: Any) -> str:
+    """A decimal in plain notation with all its digits, without zeros at the end."""
+    text = f"{value:f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def _value(value: Any) -> Any:
+    """A value that JSON has no type for as the text that Python makes of it."""
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, list | tuple):
+        return [_value(one) for one in value] if isinstance(value, list) else str(value)
+    if isinstance(value, dict):
+        return {str(name): _value(one) for name, one in value.items()}
+    if isinstance(value, bytes):
+        return value.decode(errors="backslashreplace")
+    return value.isoformat() if hasattr(value, "isoformat") else str(value)

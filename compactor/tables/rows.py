@@ -1,0 +1,257 @@
+"""The rows of one table over several ledgers, read as they are asked for: segments and log as one, whole lines only.
+
+A `Source` can be read again from the start, since a format may find out late that it needs wider types. The rule that
+surprises: the events are what the fold reads as events, damage mended and duplicates included; a line that is none is
+a row of the findings. Trades, open orders and findings are those of the last compact.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import timedelta
+from operator import attrgetter
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from compactor.core.events import Event
+from compactor.core.instants import EPOCH, BadInstant, is_common, nanos, rfc3339
+from compactor.core.lines import Placed, read_line
+from compactor.ledger import DerivedConflict, Ledger, LedgerPlace, LedgerUnreadable
+from compactor.ledger.errors import from_os
+from compactor.ledger.files import Files
+from compactor.ledger.log import Block, Log, open_log
+from compactor.ledger.places import FINDINGS as FINDINGS_FILE
+from compactor.ledger.places import LOG
+from compactor.ledger.places import PENDING as PENDING_FILE
+from compactor.ledger.places import TRADES as TRADES_FILE
+from compactor.ledger.segments import Segments
+from compactor.tables.schema import EVENTS, FINDINGS, PENDING, TRADES, Row, Table, line_type
+from compactor.tables.windows import ALL_TIME, Window, event_time
+
+FILES = {TRADES.name: TRADES_FILE, PENDING.name: PENDING_FILE, FINDINGS.name: FINDINGS_FILE, EVENTS.name: LOG}
+"""The file of a ledger that a table is read from."""
+DEFAULT_TEAM = "default"
+AGAIN = "run the command again"
+
+Progress = Callable[[int, int], None]
+
+
+class _Beside(msgspec.Struct, gc=False):
+    """What an `Event` does not keep as it came: the nanoseconds of `recorded_at`, and what is never interpreted."""
+
+    recorded_at: str | None = None
+    legs: msgspec.Raw = msgspec.Raw()
+    raw: msgspec.Raw = msgspec.Raw()
+
+
+_decode_beside = msgspec.json.Decoder(_Beside).decode
+_after_recorded = attrgetter(*EVENTS.names[EVENTS.place("event_id") : EVENTS.place("legs")])
+_after_legs = attrgetter(*EVENTS.names[EVENTS.place("legs") + 1 : EVENTS.place("raw")])
+
+
+@dataclass(frozen=True)
+class Source:
+    """The rows of a table over these ledgers, one ledger after the other, those of a window of time only.
+
+    `progress` is called with bytes read and bytes in all. Iterating raises LedgerError.
+    """
+
+    table: Table
+    places: Sequence[LedgerPlace]
+    window: Window = ALL_TIME
+    progress: Progress | None = None
+
+    def __iter__(self) -> Iterator[Row]:
+        done, total = 0, sum(self._size(place) for place in self.places) if self.progress else 0
+        for place in self.places:
+            if place.problem is not None:
+                raise LedgerUnreadable(place.path, place.problem)
+            for row, read in _rows(self.table, place, self.window):
+                if self.progress is not None and read:
+                    self.progress(done + read, total)
+                yield row
+            done += self._size(place) if self.progress else 0
+
+    def _size(self, place: LedgerPlace) -> int:
+        identity = Files().identity(place.path / FILES[self.table.name])
+        return identity.size if identity is not None else 0
+
+    def place_of(self, row: Row) -> str:
+        """Where a row stands, for a message: team, file, and what names the row in it."""
+        values = dict(zip(self.table.names, row, strict=True))
+        named = f"offset {values['offset']}" if self.table is EVENTS else f"order {values.get('order_id')}"
+        named = f"trade {values['trade_id']}" if self.table is TRADES else named
+        return f"{values['team_id']}: {FILES[self.table.name]}, {named}"
+
+
+def _rows(table: Table, place: LedgerPlace, window: Window) -> Iterator[tuple[Row, int]]:
+    """The rows of one ledger, now and then with the bytes that were read until then (else 0)."""
+    if table is EVENTS:
+        return _event_rows(place, window)
+    if table is FINDINGS:
+        return _finding_rows(place, window)
+    return _derived_rows(table, place, window)
+
+
+def _derived_rows(table: Table, place: LedgerPlace, window: Window) -> Iterator[tuple[Row, int]]:
+    assert table.time is not None
+    when = table.place(table.time)
+    for row, read in _lines_of(table, place):
+        if window.holds(row[when]):
+            yield row, read
+
+
+def whole_blocks(file: Log, offset: int) -> Iterator[Block]:
+    """The blocks of a derived file: a finding that holds a long line is longer than an event may be."""
+    for block in file.blocks(offset, file.end_of_whole_lines(file.identity().size)):
+        yield block._replace(data=file.read(block.offset, block.length)) if block.too_long else block
+
+
+def _lines_of(table: Table, place: LedgerPlace) -> Iterator[tuple[Row, int]]:
+    """All rows of a derived file, the last of each block with the offset behind it."""
+    path = place.path / FILES[table.name]
+    reader = DerivedReader(place, table)
+    try:
+        with closing(Log(path, Files().open(path))) as file:
+            for block in whole_blocks(file, 0):
+                read = block.offset + block.length
+                for row in reader.rows(block):
+                    yield row, read
+                    read = 0
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise from_os(path, error, "reading it", AGAIN) from error
+
+
+class DerivedReader:
+    """Makes rows of blocks of a derived file."""
+
+    def __init__(self, place: LedgerPlace, table: Table) -> None:
+        self._path = place.path / FILES[table.name]
+        self._decode = msgspec.json.Decoder(line_type(table)).decode
+        self._take = _row_taker(table)
+        # A finding does not name its team, because it stands in its team's file.
+        self._team = Ledger(place.path, team_id=place.team_id).team_id if table is FINDINGS else None
+
+    def rows(self, block: Block) -> Iterator[Row]:
+        """The rows of a block of whole lines."""
+        offset = block.offset
+        for line in block.data.split(b"\n")[:-1]:
+            row = self._take(self._read(line, offset))
+            yield row if self._team is None else (self._team, *row[1:])
+            offset += len(line) + 1
+
+    def _read(self, line: bytes, offset: int) -> Any:
+        try:
+            return self._decode(line)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            what = f"at offset {offset} expected a derived line, found {line[:60]!r} ({error})"
+            hint = "somebody else wrote to this file. Move it away and compact again: it is rebuilt from the log"
+            raise DerivedConflict(self._path, f"{what}; {hint}") from None
+
+
+def _row_taker(table: Table) -> Callable[[Any], Row]:
+    """Gives a function that makes a row of a line as `line_type` reads it."""
+    take = attrgetter(*table.names)
+    documents = [index for index, column in enumerate(table.columns) if column.kind == "json"]
+    if not documents:
+        return take
+
+    def take_with_documents(line: Any) -> Row:
+        values = list(take(line))
+        for index in documents:
+            values[index] = document(values[index])
+        return tuple(values)
+
+    return take_with_documents
+
+
+def document(raw: msgspec.Raw) -> str | None:
+    """The text of a JSON value; None where there is none. What is not UTF-8 in it is replaced, as nobody checks it."""
+    text = bytes(raw)
+    return text.decode(errors="replace") if text and text != b"null" else None
+
+
+def _finding_rows(place: LedgerPlace, window: Window) -> Iterator[tuple[Row, int]]:
+    """A finding has no time of its own: it has that of its event, or of the last event before a line that is none."""
+    if not window.is_limited:
+        yield from _lines_of(FINDINGS, place)
+        return
+    offset, length = FINDINGS.place("offset"), FINDINGS.place("length")
+    with closing(_open(place.path)) as log:
+        for row, read in _lines_of(FINDINGS, place):
+            if window.holds(event_time(log, row[offset], row[length])):
+                yield row, read
+
+
+def _open(path: Path) -> Log:
+    files = Files()
+    try:
+        return open_log(path, files, Segments(path, files))
+    except OSError as error:
+        raise from_os(path / LOG, error, "opening the log", AGAIN) from error
+
+
+def _event_rows(place: LedgerPlace, window: Window) -> Iterator[tuple[Row, int]]:
+    reader = EventReader(place.team_id)
+    try:
+        with closing(_open(place.path)) as log:
+            for block in log.blocks(0, log.end_of_whole_lines(log.identity().size)):
+                read = block.offset + block.length
+                for row in reader.rows(block):
+                    if window.holds(row[_TS]):
+                        yield row, read
+                        read = 0
+    except OSError as error:
+        raise from_os(place.path / LOG, error, "reading it", AGAIN) from error
+
+
+_TS = EVENTS.place("ts")
+
+
+class EventReader:
+    """Makes rows of blocks of a log, in their order. `team_id` None stands for a ledger that its events name (1.2)."""
+
+    def __init__(self, team_id: str | None) -> None:
+        self.team_id = team_id
+
+    def rows(self, block: Block) -> Iterator[Row]:
+        """The events of a block of whole lines."""
+        if block.too_long:
+            return
+        offset = block.offset
+        for line in block.data.split(b"\n")[:-1]:
+            for found in read_line(line, offset):
+                if isinstance(found, Placed) and self._is_of_team(found.event):
+                    start = found.offset - offset
+                    yield self._row(found, line[start : start + found.length])
+            offset += len(line) + 1
+
+    def _is_of_team(self, event: Event) -> bool:
+        self.team_id = self.team_id or event.team_id
+        return event.team_id is None or event.team_id == self.team_id
+
+    def _row(self, placed: Placed, line: bytes) -> Row:
+        event = placed.event
+        beside = _decode_beside(line)
+        return (
+            self.team_id or DEFAULT_TEAM, placed.offset, placed.length, event.event, event.order_id, event.ts,
+            _recorded(beside.recorded_at, event), *_after_recorded(event), document(beside.legs),
+            *_after_legs(event), document(beside.raw),
+        )  # fmt: skip
+
+
+def _recorded(text: str | None, event: Event) -> str | None:
+    """`recorded_at` as it came; in the notation of the format where it came in another one that was understood."""
+    if text is None or is_common(text) or event.recorded_at is None:
+        return text
+    try:
+        nanos(text)
+    except BadInstant:
+        return rfc3339((event.recorded_at - EPOCH) // timedelta(microseconds=1) * 1000)
+    return text
