@@ -335,17 +335,21 @@ def _end(servers: list[AlpacaServer], mouths: list[Mouth], side: Side, done: Run
     _expect_nothing(side, done, "a second reconcile")
     clock.advance(DAY_SECONDS)
     deep = side.reconcile()
-    # Where the frame of an execution was spoiled our trade has no id, and no bust can name it.
+    # Where the frame of an execution was spoiled our trade has no id, and no bust can name it; where that of a revision
+    # was, the next one cannot be told from it. The reconcile says so.
     nameless = revised_orders(truth) & nameless_orders(side.data)
+    unheard = {one for mouth in mouths for one in mouth.unheard}
+    named = {problem.order_id for problem in deep.problems if problem.order_id} if deep is not None else set()
+    nameless |= revised_orders(truth) & unheard & named
     # And nobody looks again at an order that was placed more than a week ago.
     week_ago = clock.now() - 7 * DAY_NS
     old = {one for one in revised_orders(truth) if truth.orders[one].submitted_at < week_ago}
     done.broken += [f"after a day: {one}" for one in differences(truth, side.data, nameless | old)]
     _expect_nothing(side, done, "a reconcile after the deep one")
     done.counts["events by a deep reconcile"] += deep.events if deep is not None else 0
-    done.counts["orders with a revision of what has no id"] += len(nameless)
+    done.counts["orders with a revision that nobody can name"] += len(nameless)
     done.counts["orders with a revision and older than a week"] += len(old)
-    done.counts["orders with a revision unheard"] += sum(len(mouth.unheard) for mouth in mouths)
+    done.counts["orders with a revision unheard"] += len(unheard)
     done.counts["orders left unassigned"] += len(orphaned_orders(truth, side.data))
     done.counts["orders"] += len(truth.orders)
     done.counts["executions"] += sum(map(len, truth.fills.values()))

@@ -110,6 +110,23 @@ def test_a_correction_is_of_the_execution_that_its_activity_names(server: Alpaca
     assert 0 == settle(server, side)
 
 
+def test_what_an_event_did_not_put_right_is_named_the_next_time(server: AlpacaServer, data: Path) -> None:
+    """A correction whose own id was lost hides the next one (4.9): that is told, and not appended for ever."""
+    side = Side(data, server)
+    order = server.place("AAPL", "buy", 10, team="alpha", type="limit", limit_price="191.50")
+    execution = server.fill(order.id, 10, "191.50")
+    assert execution is not None
+    new_id = server.correct(execution.id, 10, "191.40")
+    side.writer.store([frame.replace(b'"execution_id":"' + new_id.encode(), b'"it":"') for frame in frames_of(server)])
+    server.correct(new_id, 10, "191.30")
+    server.exchange.clock.advance(chaos.DAY_SECONDS)
+    settle(server, side)
+    server.exchange.clock.advance(chaos.DAY_SECONDS)
+    again = side.reconcile()
+    assert again is not None and 0 == again.events
+    assert [("price_differs", order.id)] == [(problem.kind, problem.order_id) for problem in again.problems]
+
+
 def test_what_was_inferred_gives_way_to_executions_however_old(server: AlpacaServer, data: Path) -> None:
     """4.8: a spoiled frame makes one trade of four executions, the first of them older than any list goes back."""
     side = Side(data, server)

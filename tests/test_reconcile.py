@@ -20,7 +20,7 @@ from compactor.jobs.reconciled import read_reconciled
 from compactor.jobs.reconciling import Reconciled, Reconciler
 from compactor.jobs.turns import ReconcileBusy, turn
 from tests.alpaca_server import AlpacaServer
-from tests.chaos import differences, read_rows
+from tests.chaos_law import differences, read_rows
 
 START = "2026-03-02T14:30:00Z"
 DAY = 86_400

@@ -35,7 +35,7 @@ from compactor.jobs.gaps import GapClosed, Gaps
 from compactor.jobs.streaming import StreamWriter
 from compactor.jobs.turns import compact_in_turn
 from tests.alpaca_server import AlpacaServer
-from tests.test_stream import until
+from tests.test_stream import end_first, until
 
 ROUND_SECONDS = 1
 """How often these tests reconcile; no order has to be quiet before."""
@@ -69,6 +69,7 @@ def start(data: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
 
     def begin(server: AlpacaServer, **options: Any) -> Running:
         running.append(Running(data, [account_of(server)], **options))
+        end_first(server, running[-1].end)
         until(lambda: running[-1].row().connected and running[-1].row().reconciles, "connected and reconciled")
         return running[-1]
 

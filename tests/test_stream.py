@@ -33,6 +33,17 @@ def until(condition: Callable[[], object], what: str, seconds: float = 15.0) -> 
         time.sleep(0.01)
 
 
+def end_first(server: AlpacaServer, end: Callable[[], object]) -> None:
+    """Let whoever is connected to a server end before it is closed, so that nobody connects while it closes."""
+    close = server.close
+
+    def close_afterwards() -> None:
+        end()
+        close()
+
+    server.close = close_afterwards  # type: ignore[method-assign]
+
+
 class Heard:
     """A listener that remembers; `on_frames` may fail or be slow."""
 
@@ -64,6 +75,8 @@ class Listening:
         self.error: BaseException | None = None
         self.thread = threading.Thread(target=self._run)
         self.thread.start()
+        if isinstance(server, AlpacaServer):
+            end_first(server, self.end)
 
     def _run(self) -> None:
         try:

@@ -46,6 +46,8 @@ class Plan(msgspec.Struct):
     waiting: list[str] = []
     to_watch: list[str] = []
     agreed: list[tuple[str, str]] = []
+    tried: list[tuple[str, str]] = []
+    """The same of those for which there are events, in case that these change nothing."""
     problems: list[Difference] = []
 
 
@@ -135,6 +137,7 @@ def plan_reconcile(
                 order_id, answers.orders, known_teams, patterns=rules.patterns, account_team=rules.account_team
             )
             plan.events.setdefault(team, []).extend(events)
+            plan.tried += [one.agreement] if order_id in fills_asked else []
         elif one.newest <= quiet:
             plan.problems += one.problems()
             plan.agreed += [one.agreement] if order_id in fills_asked else []

@@ -92,8 +92,8 @@ class Live:
         deadline = time.monotonic() + STOP_SECONDS
         ended = [link.join(deadline) for link in self._links.values()]
         ended += [self._healing.join(deadline)] if self._healing is not None else []
-        for lock in self._locks:
-            self._files.unlock(lock)
+        while self._locks:
+            self._files.unlock(self._locks.pop())
         self._log.info("links_stopped", accounts=len(self._links), left_behind=ended.count(False))
 
     def _link(self, account: Account, budget: Budget) -> Link:

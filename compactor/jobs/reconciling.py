@@ -136,6 +136,8 @@ class Reconciler:
             for team in teams:
                 self._books.append(team)
             is_whole = not unreadable and not any(team.error for team in teams)
+            # What these events did not put right is named the next time, instead of being appended for ever.
+            self._agreed |= set(plan.tried if is_whole else [])
             self._remember(memory, now, asked, errors, plan, is_whole)
         return Reconciled(
             dry_run=dry_run,
