@@ -422,7 +422,7 @@ class TestEdits:
         """An index whose checksums were made to fit is not believed by --deep; without it only they are looked at."""
         path, seal_path = scene.files()["indexes"][0], scene.files()["seals"][0]
         seal = decode_seal(seal_path.read_bytes(), seal_path)
-        path.write_bytes(index.encode_index(seal, [0], True, None, index.Bounds(), index.Bounds(), set()))
+        path.write_bytes(index.encode_index(seal, [0], True, None, index.Bounds(), index.Bounds(), []))
         assert [] == scene.verify()
         (difference,) = scene.verify(deep=True)
         assert ("index_differs", path.name) == (difference.kind, Path(difference.file).name)
