@@ -335,17 +335,19 @@ def _end(servers: list[AlpacaServer], mouths: list[Mouth], side: Side, done: Run
     _expect_nothing(side, done, "a second reconcile")
     clock.advance(DAY_SECONDS)
     deep = side.reconcile()
+    _expect_nothing(side, done, "a reconcile after the deep one")
+    # Nobody looks again at an order that was placed more than a week ago.
+    week_ago = clock.now() - 7 * DAY_NS
+    clock.advance(DAY_SECONDS)
+    last = _expect_nothing(side, done, "another deep one")
     # Where the frame of an execution was spoiled our trade has no id, and no bust can name it; where that of a revision
     # was, the next one cannot be told from it. The reconcile says so.
     nameless = revised_orders(truth) & nameless_orders(side.data)
     unheard = {one for mouth in mouths for one in mouth.unheard}
-    named = {problem.order_id for problem in deep.problems if problem.order_id} if deep is not None else set()
+    named = {problem.order_id for problem in last.problems if problem.order_id} if last is not None else set()
     nameless |= revised_orders(truth) & unheard & named
-    # And nobody looks again at an order that was placed more than a week ago.
-    week_ago = clock.now() - 7 * DAY_NS
     old = {one for one in revised_orders(truth) if truth.orders[one].submitted_at < week_ago}
     done.broken += [f"after a day: {one}" for one in differences(truth, side.data, nameless | old)]
-    _expect_nothing(side, done, "a reconcile after the deep one")
     done.counts["events by a deep reconcile"] += deep.events if deep is not None else 0
     done.counts["orders with a revision that nobody can name"] += len(nameless)
     done.counts["orders with a revision and older than a week"] += len(old)
@@ -356,12 +358,13 @@ def _end(servers: list[AlpacaServer], mouths: list[Mouth], side: Side, done: Run
     done.counts["runs with two accounts"] += len(servers) - 1
 
 
-def _expect_nothing(side: Side, done: Run, what: str) -> None:
+def _expect_nothing(side: Side, done: Run, what: str) -> Reconciled | None:
     before = side.bytes_of_logs()
     again = side.reconcile()
     if again is None or again.events or before != side.bytes_of_logs():
         events = [] if again is None else [event for team in again.teams for event in team.events]
         done.broken.append(f"{what} appends {[(one['event'], one['order_id']) for one in events]}")
+    return again
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -179,7 +179,6 @@ def test_after_a_disconnect_it_connects_again_and_only_once(listen: Listen, serv
 
 def test_a_half_open_connection_is_noticed_by_its_pings(listen: Listen, server: AlpacaServer) -> None:
     """Half-open detection by pings, whose answer is waited for seconds instead of three minutes."""
-    server.stream.dead_seconds = 0.2
     heard = Heard()
     listen(server, heard, ping_seconds=0.2)
     until(lambda: heard.connections, "connected")

@@ -29,6 +29,7 @@ from compactor.ledger import Ledger
 QUIET_SECONDS = 10
 _ROUNDS_MAX = 30
 _SETTLE_TURNS_MAX = 3
+_AGREED_MAX = 10_000  # Orders whose activities were looked into, kept in mind also while no list has them.
 _SECOND = 1_000_000_000
 
 
@@ -168,7 +169,9 @@ class Reconciler:
                 unasked=told.unasked,
             )
             if not plan.to_ask and not plan.to_ask_fills:
-                self._agreed = {one for one in self._agreed if one[0] in self._accounts.homes} | set(plan.agreed)
+                if len(self._agreed) > _AGREED_MAX:
+                    self._agreed = {one for one in self._agreed if one[0] in self._accounts.homes}
+                self._agreed |= set(plan.agreed)
                 return plan
             for order_id in dict.fromkeys(plan.to_ask):
                 self._accounts.ask_order(order_id, told, answering)
