@@ -257,8 +257,8 @@ class TestFlips:
     @pytest.mark.parametrize(
         ("kind", "most"),
         [
-            ("seals", 250), ("segments", 400), ("heads", 80), ("indexes", 80), ("checkpoints", 100), ("log", 400),
-            ("derived", 200), ("witness", 60),
+            ("seals", 150), ("segments", 300), ("heads", 80), ("indexes", 80), ("checkpoints", 80), ("log", 350),
+            ("derived", 150), ("witness", 60),
         ],
     )  # fmt: skip
     def test_a_flipped_bit_is_reported(self, shared: Scene, kind: str, most: int) -> None:
@@ -295,7 +295,7 @@ class TestFlips:
         chance = random.Random(SEED)
         log = scene.ledger / LOG
         before, silent = read_derived(scene.ledger), 0
-        for number in range(150):
+        for number in range(100):
             at = chance.randrange(len(scene.raw) - 4096)
             with flipped(log, at, chance.randrange(8)):
                 if not scene.verify():

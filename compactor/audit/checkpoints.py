@@ -50,6 +50,14 @@ class Marks(Forgotten):
                 return True
         return False
 
+    def mark(self, mark: int) -> None:
+        """Set the bits of a fingerprint in every generation, whichever it belongs to."""
+        for generation in range(len(self.counts)):
+            page, bit, step = self._place(mark, generation)
+            for number in range(8):
+                one = (bit + number * step) % (len(page) * 8)
+                page[one >> 3] |= 1 << (one & 7)
+
     def noted_marks(self) -> Iterator[int]:
         """The fingerprints that were set here."""
         noted = self.noted or b""
@@ -215,16 +223,27 @@ def _unequal_spans(ours: Fold, opened: dict[str, OpenOrder], slot: Slot) -> Iter
     for order_id in sorted(stored.keys() - ended.keys() - opened.keys()):
         if ours.memory.find(order_id) is None:
             yield f"no ended order {order_id} at", "any place", stored[order_id]
-    if isinstance(ours.memory.forgotten, Marks) and not _covers(marks, ours.memory.forgotten):
+    kept_longer = [fingerprint(order_id) for order_id in stored.keys() - ended.keys()]
+    if isinstance(ours.memory.forgotten, Marks) and not _covers(marks, ours.memory.forgotten, kept_longer):
         known = {fingerprint(order_id) for order_id in stored}
         lost = sum(mark not in known and not marks.has(mark) for mark in ours.memory.forgotten.noted_marks())
         if lost:
             yield "marks of ended orders", "all of them", f"{lost} are missing"
 
 
-def _covers(stored: Marks, ours: Marks) -> bool:
-    """Whether every bit of ours is set, which is the case where passes ended at about the same places."""
-    if stored.counts != ours.counts:
+def _covers(stored: Marks, ours: Marks, kept_longer: list[int]) -> bool:
+    """Whether every bit of ours is set there, but for those of orders whose places are kept there a little longer.
+
+    That is so where nothing is wrong, and spares asking for every mark by itself.
+    """
+    if len(stored.counts) < len(ours.counts):
         return False
-    pages = zip(ours.pages(), stored.pages(), strict=True)
-    return not any(int.from_bytes(mine, "little") & ~int.from_bytes(theirs, "little") for mine, theirs in pages)
+    places = Marks(ours.counts)
+    for mark in kept_longer:
+        places.mark(mark)
+    pages = zip(ours.pages(), stored.pages(), places.pages(), strict=False)
+    return not any(_bits(mine) & ~(_bits(theirs) | _bits(known)) for mine, theirs, known in pages)
+
+
+def _bits(page: bytes | bytearray) -> int:
+    return int.from_bytes(page, "little")

@@ -12,7 +12,7 @@ import struct
 import sys
 from array import array
 from bisect import bisect_left
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from itertools import takewhile
 from zlib import crc32
 
@@ -150,7 +150,7 @@ def codes_of(names: set[str], number: int) -> list[int]:
 
 def encode_index(
     seal: Seal, places: list[int], told: bool, team: tuple[str, int] | None, happened: Bounds, recorded: Bounds,
-    codes: list[int],
+    codes: Collection[int],
 ) -> bytes:  # fmt: skip
     """An index as the bytes of its file; `codes` are those of `codes_of`."""
     wanted = max(1, len(codes) // _ENTRIES_A_PAGE)
