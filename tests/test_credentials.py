@@ -186,7 +186,7 @@ def named(data: Path, server: AlpacaServer) -> dict[str, str]:
 
 
 def nothing_shown(data: Path, output: str) -> None:
-    written = [path.read_text() for path in data.rglob("*") if path.is_file() and path.parent.name != ".state"]
+    written = [path.read_text(errors="replace") for path in data.rglob("*") if path.is_file()]
     hidden(output + "".join(written))
     assert OTHER not in output + "".join(written)
 

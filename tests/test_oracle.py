@@ -74,7 +74,11 @@ def test_generated_logs(tmp_path: Path) -> None:
 @settings(max_examples=20, deadline=None)
 @given(clean_lives())
 def test_clean_lives(events: list[Event]) -> None:
-    """The same for lives that nobody thought of: corrections, busts, requests, events told twice or out of order."""
+    """The same for lives that nobody thought of: corrections, busts, requests, events told twice or out of order.
+
+    Orders stay in their ledger here: the oracle knows no assignments (4.12), which `tests.reference` covers.
+    """
+    events = [event for event in events if event["event"] != "assigned"]
     with TemporaryDirectory() as scratch:
         ledger = Path(scratch) / "team" / "alpha"
         ledger.mkdir(parents=True)

@@ -22,7 +22,7 @@ _BITS = tuple(1 << place for place in range(8))
 _IDS_A_PAGE = PAGE_BYTES // 4
 _SPANS_A_PAGE = 96
 # Any number will do that looks like chance: these are digits of pi.
-_FACTOR = 0x243F6A8885A308D313198A2E03707344A4093822299F31D1
+_FACTOR = 0x243F6A8885A308D313198A2E03707345
 
 # Of each generation of the filter: its first page and how many it has. Twelve generations hold 10^11 order ids.
 _LAYOUT = [((4 ** (one + 1) - 4) // 3, 4 ** (one + 1)) for one in range(12)]

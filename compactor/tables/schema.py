@@ -78,7 +78,7 @@ EVENTS = _table(
     "team_id offset length event order_id ts recorded_at event_id order_status source symbol side quantity notional"
     " order_type time_in_force limit_price stop_price trail_price trail_percent order_class position_intent"
     " extended_hours client_order_id broker_order_id requested_price created_at replaces replaced_by parent_order_id"
-    " legs execution_id previous_execution_id price qty filled_qty filled_avg_price raw",
+    " legs execution_id previous_execution_id price qty filled_qty filled_avg_price to_team from_team raw",
 )
 FINDINGS = _table("findings", None, "team_id offset length kind applied detail line line_base64")
 
