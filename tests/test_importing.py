@@ -110,6 +110,14 @@ def test_an_order_that_a_ledger_knows_goes_there(tmp_path: Path) -> None:
     assert 1 == result["beta"].duplicates
 
 
+def test_a_ledger_that_has_an_order_wins_over_what_the_order_is_called(tmp_path: Path) -> None:
+    """Issue 4, 5: the ledger that knows the order comes first, or the same fills would stand in two ledgers."""
+    data, file = tmp_path / "data", _file(tmp_path / "f", [{**ORDER, "client_order_id": "alpha:1"}, _activity("o1")])
+    import_alpaca(_file(tmp_path / "g", [ORDER]), data, team="bravo")
+    import_alpaca(file, data, team=None)
+    assert {"bravo": {"o1"}} == _orders(data)
+
+
 def test_a_directory_that_is_a_ledger_takes_all(tmp_path: Path) -> None:
     """Rule 1.2: a person with one account needs no teams."""
     Ledger(tmp_path / "data").append([{"event": "new", "order_id": "o0", "ts": T, "team_id": "me"}])

@@ -36,10 +36,10 @@ __all__ = ["UNASSIGNED", "ImportProblem", "ImportResult", "TeamImport", "import_
 def import_alpaca(file: Path, data: Path, *, team: str | None, progress: Progress | None = None) -> ImportResult:
     """Import captured Alpaca messages, one JSON value a line, into the ledgers of `data`, and compact those.
 
-    An event goes to `team`; without it to the team of its order: the one that it was assigned to, else the one that its
-    client order id begins with (`team:anything`), else the ledger that knows the order, else the team of its parent or
-    of the order it replaces, else `unassigned`. Where `data` is itself a ledger, all goes there unless `team` says
-    otherwise. Lines that are no messages come back as problems. Raises BadTeam for a `team` that is none, and OSError
+    An event goes to `team`; without it to the team of its order: the one that it was assigned to, else the ledger that
+    knows the order, its parent or the order it replaces, else the team that its client order id or theirs begins with
+    (`team:anything`), else `unassigned`. Where `data` is itself a ledger, all goes there unless `team` says otherwise.
+    Lines that are no messages come back as problems. Raises BadTeam for a `team` that is none, and OSError
     where `file` cannot be read.
     """
     desk = Desk(data)
@@ -189,13 +189,17 @@ class _Routes:
         return None
 
     def team_of(self, event: Fields) -> str:
+        """The ledger that has the order, or one it came from; else the team that its name, or theirs, carries."""
         if self._fixed is not None:
             return self._fixed
-        order_id, seen = str(event["order_id"]), set[str]()
+        family = list(self._family(str(event["order_id"])))
+        known = (self._holder(order_id) or self._known.get(order_id) for order_id in family)
+        return next(filter(None, (*known, *map(self._claimed.get, family))), UNASSIGNED)
+
+    def _family(self, order_id: str) -> Iterator[str]:
+        """The order and those it came from, nearest first; a circle, which no broker should make, ends it."""
+        seen = set[str]()
         while order_id not in seen:
             seen.add(order_id)
-            team = self._holder(order_id) or self._claimed.get(order_id) or self._known.get(order_id)
-            if team is not None:
-                return team
+            yield order_id
             order_id = self._related.get(order_id, order_id)
-        return UNASSIGNED
