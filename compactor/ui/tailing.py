@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 import select
-import signal
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from compactor.ui.options import data_option, json_option, refuse_empty, team_option
+from compactor.ui.watching import stop_on_signals
 
 if TYPE_CHECKING:
     from compactor.ledger import LedgerPlace
@@ -72,7 +72,7 @@ def tail(follow: bool, team: str | None, start: str, what: str, as_json: bool, d
     tails = _Tails(lambda place: Tail(place, table))
     tails.add(places)
     write = _writer(table, as_json, len(places) > 1 or (follow and team is None), tails.all)
-    stop = _stop_on_signals() if follow else threading.Event()
+    stop = stop_on_signals() if follow else threading.Event()
     write(_first(tails, begin))
     if follow:
         _follow(data, tails, found, write, stop)
@@ -268,17 +268,3 @@ def _style(text: str, colour: str | None, *, dim: bool = False) -> str:
     from compactor.ui.output import printable
 
     return click.style(printable(text), fg=colour, dim=dim or None)
-
-
-def _stop_on_signals() -> threading.Event:
-    """An event that SIGTERM or Ctrl-C sets; a second Ctrl-C interrupts at once."""
-    stop = threading.Event()
-
-    def handle(number: int, _frame: object) -> None:
-        if stop.is_set() and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        stop.set()
-
-    signal.signal(signal.SIGTERM, handle)
-    signal.signal(signal.SIGINT, handle)
-    return stop
