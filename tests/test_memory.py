@@ -89,7 +89,7 @@ def test_one_id_marked_again_takes_no_room() -> None:
 def test_a_generation_that_is_full_is_followed_by_a_larger_one(marked: Forgotten) -> None:
     """The filter grows with what it has taken; the sum of its counts is what it holds, but for false marks."""
     assert MANY * 0.999 <= sum(marked.counts) <= MANY
-    assert marked.counts[0] == 4 * memory.PAGE_BYTES // 4
+    assert marked.counts[0] == 4 * (memory.PAGE_BYTES // 6)
 
 
 IDS = st.text(st.characters(exclude_characters="\0", codec="utf-8"), max_size=40)

@@ -2,7 +2,7 @@
 6).
 
 An ended order shrinks to the two offsets between which its events stand. When those are older than the retention,
-only a mark in a filter remains: four bytes that say "this order id may have been here". So the memory is bounded by
+only a mark in a filter remains: six bytes that say "this order id may have been here". So the memory is bounded by
 recent history, and an event of a forgotten order is never mistaken for the first event of a new one. A false mark
 costs a search, never a wrong answer.
 """
@@ -19,7 +19,7 @@ PAGE_BYTES = 1 << 16
 _PAGE_MASK = PAGE_BYTES * 8 - 1
 _PROBES = (None,) * 8
 _BITS = tuple(1 << place for place in range(8))
-_IDS_A_PAGE = PAGE_BYTES // 4
+_IDS_A_PAGE = PAGE_BYTES // 6
 _SPANS_A_PAGE = 96
 # Any number will do that looks like chance: these are digits of pi.
 _FACTOR = 0x243F6A8885A308D313198A2E03707345
