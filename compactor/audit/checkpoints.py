@@ -36,21 +36,12 @@ class Marks(Forgotten):
 
     noted: bytearray | None = None
 
-    def add(self, order_id: str) -> None:
-        super().add(order_id)
-        self.noted = self.noted if self.noted is not None else bytearray()
-        self.noted += fingerprint(order_id).to_bytes(_MARK_BYTES, "little")
-
-    def has(self, mark: int) -> bool:
-        """Whether an order id with this fingerprint may be marked."""
-        for generation in range(len(self.counts)):
-            page, bit, step = self._place(mark, generation)
-            bits = [(bit + number * step) % (len(page) * 8) for number in range(8)]
-            if all(page[one >> 3] >> (one & 7) & 1 for one in bits):
-                return True
-        return False
-
     def mark(self, mark: int) -> None:
+        super().mark(mark)
+        self.noted = self.noted if self.noted is not None else bytearray()
+        self.noted += mark.to_bytes(_MARK_BYTES, "little")
+
+    def mark_everywhere(self, mark: int) -> None:
         """Set the bits of a fingerprint in every generation, whichever it belongs to."""
         for generation in range(len(self.counts)):
             page, bit, step = self._place(mark, generation)
@@ -240,7 +231,7 @@ def _covers(stored: Marks, ours: Marks, kept_longer: list[int]) -> bool:
         return False
     places = Marks(ours.counts)
     for mark in kept_longer:
-        places.mark(mark)
+        places.mark_everywhere(mark)
     pages = zip(ours.pages(), stored.pages(), places.pages(), strict=False)
     return not any(_bits(mine) & ~(_bits(theirs) | _bits(known)) for mine, theirs, known in pages)
 

@@ -55,9 +55,13 @@ class Forgotten:
 
     def add(self, order_id: str) -> None:
         """Mark an order id; it can never be unmarked. One that is marked already takes no more room."""
+        self.mark(fingerprint(order_id))
+
+    def mark(self, mark: int) -> None:
+        """Mark the order id with this fingerprint."""
         if not self.counts or self.counts[-1] >= _LAYOUT[len(self.counts) - 1][1] * _IDS_A_PAGE:
             self.counts.append(0)
-        page, bit, step = self._place(fingerprint(order_id), len(self.counts) - 1)
+        page, bit, step = self._place(mark, len(self.counts) - 1)
         is_new = False
         for _ in _PROBES:
             byte, one = page[bit >> 3], _BITS[bit & 7]
@@ -68,7 +72,10 @@ class Forgotten:
         self.counts[-1] += is_new
 
     def __contains__(self, order_id: str) -> bool:
-        mark = fingerprint(order_id)
+        return self.has(fingerprint(order_id))
+
+    def has(self, mark: int) -> bool:
+        """Whether an order id with this fingerprint may be marked."""
         for generation in range(len(self.counts)):
             page, bit, step = self._place(mark, generation)
             for _ in _PROBES:
