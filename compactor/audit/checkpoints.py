@@ -6,6 +6,8 @@ order by order, because a state that was edited with care would change answers w
 
 from collections.abc import Iterator
 from datetime import timedelta
+from itertools import chain
+from operator import attrgetter, itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,9 @@ from compactor.ledger.points import POINTS
 _STATE = "the state does not follow from the log; compactor rebuild makes it again"
 _MARK_BYTES = 16
 _decode_order = msgspec.msgpack.Decoder(Order).decode
+_order_id: Any = attrgetter("order_id")
+_place: Any = attrgetter("first", "last")
+_first_and_last: Any = itemgetter(0, 1)
 _decode_spans = msgspec.msgpack.Decoder(list[SpanRecord]).decode
 
 Unequal = tuple[str, Any, Any]
@@ -203,8 +208,10 @@ def _unequal_spans(ours: Fold, opened: dict[str, OpenOrder], slot: Slot) -> Iter
     """
     header = slot.header
     marks = Marks(header.marked, lambda number: slot.read(header.marks[number]) if number < len(header.marks) else b"")
-    stored = {one.order_id: (one.first, one.last) for chunk in header.spans for one in _decode_spans(slot.read(chunk))}
-    ended = {order_id: (first, last) for order_id, (first, last, _seen) in ours.memory.recent.items()}
+    # There are as many as orders ended in a week, so that their dictionaries are made without a loop in Python.
+    records = list(chain.from_iterable(_decode_spans(slot.read(chunk)) for chunk in header.spans))
+    stored = dict(zip(map(_order_id, records), map(_place, records), strict=True))
+    ended = dict(zip(ours.memory.recent, map(_first_and_last, ours.memory.recent.values()), strict=True))
     ended |= {order.order_id: (order.first, order.last) for order in ours.orders.values() if not order.open}
     # The leg of a multi-leg order may have left the state without a status, and have come back and opened.
     unlike = () if stored == ended else ended.items() - stored.items()
