@@ -14,6 +14,7 @@ from compactor import Ledger
 from compactor.broker.budget import Budget
 from compactor.broker.credentials import BadCredentials, find_credentials
 from compactor.broker.rest import Broker, BrokerError, BrokerUnavailable
+from compactor.core.instants import nanos
 from compactor.jobs.asking import Asked
 from compactor.jobs.assigning import assign
 from compactor.jobs.reconciled import read_reconciled
@@ -284,7 +285,7 @@ def test_a_broker_that_fails_leaves_every_file_as_it_was(
     server.calm()
     assert 1 == reconciler.run().events
     known = read_reconciled(data)["default"]
-    assert (None, 0, 0.0) == (known.error, known.failures, known.age_seconds(server.clock()))
+    assert (None, 0, server.clock()) == (known.error, known.failures, nanos(known.through or "") / 1e9)
 
 
 def test_a_broker_that_hangs_is_given_up(data: Path, server: AlpacaServer) -> None:

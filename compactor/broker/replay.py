@@ -9,7 +9,7 @@ then kept, and the replay is not complete.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
@@ -17,12 +17,13 @@ import msgspec
 from compactor.broker.alpaca import Fields, Translation, translate
 from compactor.broker.budget import Budget
 from compactor.broker.credentials import Credentials
+from compactor.broker.rest import client
 from compactor.core.decimals import BadDecimal, decimal_of
 from compactor.core.events import Problem
 from compactor.core.instants import BadInstant, nanos
 
 if TYPE_CHECKING:
-    from requests import Response
+    from requests import Response, Session
 
 Kind = Literal["trades", "activities"]
 ADDRESSES: Mapping[Kind, tuple[str, str]] = {
@@ -97,7 +98,7 @@ class Replay:
     def _ask(self, kind: Kind, since: str, until: str) -> Response:
         version, path = ADDRESSES[kind]
         if self._client is None:
-            self._client = _client(self._credentials, self._timeout)
+            self._client = client(self._credentials, _streaming(self._timeout))
         self._budget.take()
         answer: Response = self._client.get(path, {"since": since, "until": until}, api_version=version)
         if answer.status_code == 200 and "event-stream" in answer.headers.get("Content-Type", ""):
@@ -195,16 +196,12 @@ def _lines(answer: Response) -> Iterator[bytes]:
             rest = line
 
 
-def _client(credentials: Credentials, timeout: tuple[float, float]) -> Any:
-    """alpaca-py's own client, made to hand out an answer that is still being told."""
-    from alpaca.trading.client import TradingClient
+def _streaming(timeout: tuple[float, float]) -> Callable[[str, Session, str, dict[str, Any]], Response]:
+    """Sends a request whose answer is handed out while it is still being told."""
 
-    class Client(TradingClient):
-        def _one_request(self, method: str, url: str, opts: dict[str, Any], retry: int) -> Any:
-            # Without compression, which would hold events back until a block is full.
-            opts["headers"] |= {"Accept": "text/event-stream", "Accept-Encoding": "identity"}
-            return self._session.request(method, url, stream=True, timeout=timeout, **opts)
+    def send(method: str, session: Session, url: str, options: dict[str, Any]) -> Response:
+        # Without compression, which would hold events back until a block is full.
+        options["headers"] |= {"Accept": "text/event-stream", "Accept-Encoding": "identity"}
+        return session.request(method, url, stream=True, timeout=timeout, **options)
 
-    return Client(
-        credentials.key, credentials.secret, paper=credentials.paper, raw_data=True, url_override=credentials.url
-    )
+    return send

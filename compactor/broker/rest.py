@@ -78,7 +78,7 @@ class Broker:
         self._timeout = timeout_seconds
         self._tries = tries
         self._sleep = sleep
-        self._client = _client(credentials, self._send)
+        self._client = client(credentials, self._send)
         self.requests = 0
         """How many requests were sent, those that failed included."""
 
@@ -248,7 +248,7 @@ class Broker:
         return f"{path}: found {self._credentials.hide(repr(found)[:120])}, expected {expected}"
 
 
-def _client(credentials: Credentials, send: Callable[[str, Session, str, dict[str, Any]], Any]) -> TradingClient:
+def client(credentials: Credentials, send: Callable[[str, Session, str, dict[str, Any]], Any]) -> TradingClient:
     """alpaca-py's own client, whose every request goes through `send`."""
     # It takes about a second to import, and most commands never talk to a broker.
     from alpaca.trading.client import TradingClient

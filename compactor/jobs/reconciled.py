@@ -38,10 +38,6 @@ class AccountReconciled(msgspec.Struct, omit_defaults=True):
     error: str | None = None
     failures: int = 0
 
-    def age_seconds(self, now: float) -> float | None:
-        """How long ago (`now` is Unix seconds) the ledgers were last known to agree; None where they never were."""
-        return max(0.0, now - nanos(self.through) / 1e9) if self.through is not None else None
-
 
 _decode = msgspec.json.Decoder(dict[str, AccountReconciled]).decode
 
