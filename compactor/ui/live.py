@@ -14,7 +14,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from compactor.ui.options import DAYS, config_option, configuration, data_argument
+from compactor.ui.options import (
+    config_option,
+    configuration,
+    data_argument,
+    http_option,
+    log_level_option,
+    poll_seconds_option,
+    retention_days_option,
+)
 from compactor.ui.watching import stop_on_signals, watch_until
 
 if TYPE_CHECKING:
@@ -29,9 +37,6 @@ BAD_CREDENTIALS = 4
 reconcile_seconds_option = click.option(
     "--reconcile-seconds", metavar="N", type=click.IntRange(10, 86_400), help="Reconcile so often; default: 300."
 )
-log_level_option = click.option(
-    "--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="The least that is said."
-)
 
 
 class CredentialsRefused(click.ClickException):
@@ -43,9 +48,9 @@ class CredentialsRefused(click.ClickException):
 @click.command(short_help="Watch, stream and reconcile in one process: the daemon with a link to the broker.")
 @data_argument
 @config_option
-@click.option("--http", metavar="HOST:PORT", help="Serve /livez, /readyz and /metrics there.")
-@click.option("--retention-days", metavar="DAYS", type=DAYS, help="Days that ended orders stay in memory, or forever.")
-@click.option("--poll-seconds", metavar="N", type=click.IntRange(1, 10), help="Look at every log at least so often.")
+@http_option
+@retention_days_option
+@poll_seconds_option
 @reconcile_seconds_option
 @log_level_option
 def run(

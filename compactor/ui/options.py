@@ -84,6 +84,18 @@ class Days(click.ParamType):  # type: ignore[type-arg, unused-ignore]
 
 
 DAYS = Days()
+
+# What the daemon is told, with a link to the broker or without.
+http_option = click.option("--http", metavar="HOST:PORT", help="Serve /livez, /readyz and /metrics there.")
+retention_days_option = click.option(
+    "--retention-days", metavar="DAYS", type=DAYS, help="Days that ended orders stay in memory, or forever."
+)
+poll_seconds_option = click.option(
+    "--poll-seconds", metavar="N", type=click.IntRange(1, 10), help="Look at every log at least so often."
+)
+log_level_option = click.option(
+    "--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="The least that is said."
+)
 DAYS_MAX = 36_500
 
 

@@ -15,7 +15,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from compactor.ui.options import DAYS, config_option, configuration, data_argument
+from compactor.ui.options import (
+    config_option,
+    configuration,
+    data_argument,
+    http_option,
+    log_level_option,
+    poll_seconds_option,
+    retention_days_option,
+)
 
 if TYPE_CHECKING:
     from compactor.daemon.health import Health
@@ -27,10 +35,10 @@ if TYPE_CHECKING:
 @click.command(short_help="Keep every ledger current: the daemon.")
 @data_argument
 @config_option
-@click.option("--http", metavar="HOST:PORT", help="Serve /livez, /readyz and /metrics there.")
-@click.option("--retention-days", metavar="DAYS", type=DAYS, help="Days that ended orders stay in memory, or forever.")
-@click.option("--poll-seconds", metavar="N", type=click.IntRange(1, 10), help="Look at every log at least so often.")
-@click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="The least that is said.")
+@http_option
+@retention_days_option
+@poll_seconds_option
+@log_level_option
 def watch(
     data: Path,
     config: Path | None,
