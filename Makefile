@@ -17,6 +17,8 @@ CHECK ?= $(VENV)/.check
 BENCH ?= $(VENV)/.bench
 
 PIP = $(PY) -m pip install --quiet --disable-pip-version-check
+# Built into the folder of their sources; `pip` leaves no trace of it that is needed afterwards.
+COMPILED = $(wildcard compactor/core/*.pyx compactor/core/*.pxd)
 
 LAY_SAMPLE = mkdir -p "$$(dirname '$(DATA)')" && cp -R fixtures/sample '$(DATA)' && \
   echo 'Laid the sample of fixtures/sample into $(DATA)/ (delete it whenever you like).'
@@ -94,10 +96,11 @@ bench-live: $(BASE)
 	@$(PY) -m compactor.bench.live $(ARGS)
 
 clean:
-	rm -rf '$(VENV)' dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf '$(VENV)' dist build compactor.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -f compactor/core/*.so compactor/core/*.c
 	find compactor tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
-$(VENV)/.base: pyproject.toml
+$(VENV)/.base: pyproject.toml $(COMPILED)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 	  echo "$(PYTHON) is $$($(PYTHON) -V 2>&1), expected Python 3.11 or later; say which one: make PYTHON=python3.12" >&2; exit 1; }
 	@echo 'Installing into $(VENV) (once; needs the network for a minute)'

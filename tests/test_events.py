@@ -17,9 +17,9 @@ from compactor.core.events import (
     Problem,
     UnknownEvent,
     decode,
-    decode_lines,
     event_of,
     legs_of,
+    rewritten,
 )
 from compactor.core.lifecycle import LIFE
 
@@ -182,12 +182,6 @@ def lines(draw: st.DrawFn) -> bytes:
     return json.dumps({name: fields[name] for name in order}, ensure_ascii=draw(st.booleans())).encode()
 
 
-def checked(event: Any) -> Event | Problem:
-    """An event of the short way, taken further as the thorough way takes it: its fields as a mapping, checked."""
-    fields = {name: getattr(event, name) for name in event.__struct_fields__}
-    return event_of({**fields, "event": event.event})
-
-
 def values_of(event: Any) -> dict[str, Any]:
     fields = {name: getattr(event, name) for name in event.__struct_fields__}
     return {"event": event.event, **{name: value for name, value in fields.items() if value is not None}}
@@ -199,28 +193,17 @@ def values_of(event: Any) -> dict[str, Any]:
 @example(line_of({**HEAD, "event": "accepted", "limit_price": "1.50", "execution_id": "x-1"}))
 @example(b'{"event":"new","order_id":"o-1","ts":"2026-03-02T10:00:00Z","quantity":1.0}')
 @example(b'{"event":"new","order_id":"o-1","order_id":"o-2","ts":"2026-03-02T10:00:00Z"}')
-def test_the_short_way_reads_what_the_thorough_way_reads(line: bytes) -> None:
-    """1.4: a line that the batch takes is, value for value, the event that the thorough way reads, and every event
-    without numbers in place of texts is taken by the batch."""
-    thorough, batch = decode(line), decode_lines([line])
-    if batch is None:
+def test_a_line_that_is_written_anew_says_the_same(line: bytes) -> None:
+    """1.4: whatever the habits of its writer, the event stays what it is, value for value; only times of the writer are
+    cut to microseconds."""
+    event, written = decode(line), rewritten(line)
+    if written is None:
         numbers = [name for name, value in json.loads(line).items() if name in DECIMALS and type(value) in (int, float)]
-        assert numbers or isinstance(thorough, Problem | UnknownEvent)
+        assert numbers or isinstance(event, Problem | UnknownEvent)
         return
-    found = checked(batch[0])
-    if isinstance(thorough, Problem):
-        assert isinstance(found, Problem)
-        assert thorough.kind == found.kind
+    again = decode(written)
+    if isinstance(event, Problem):
+        assert isinstance(again, Problem)
+        assert event.kind == again.kind
     else:
-        assert values_of(thorough) == values_of(found)
-
-
-@given(st.lists(lines(), max_size=4))
-def test_a_batch_is_taken_whole_or_not_at_all(batch: list[bytes]) -> None:
-    """A batch gives as many events as it has lines, in their order, or none."""
-    found, alone = decode_lines(batch), [decode_lines([line]) for line in batch]
-    if found is None:
-        assert None in alone
-    else:
-        assert [values_of(one[0]) for one in alone if one] == [values_of(one) for one in found]
-        assert len(batch) == len(found)
+        assert values_of(event) == values_of(again)

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from compactor import DerivedConflict, Ledger, LedgerError
-from compactor.core.derived import encode_lines
+from compactor.core.by_the_rules import ByTheRules
 from compactor.core.fold import Fold
 from compactor.ledger.log import Log
 from tests.disk import Disk, Stopped
@@ -77,15 +77,16 @@ def fold_of(log: bytes, *, retention: timedelta | None, kept_ended: int, short_p
     disk = disk_with(log)
     reader = Log(LOG, disk.open(LOG))
     fold = Fold(None, reader.lines_naming, retention, kept_ended)
-    fold.short_path = short_path
+    if not short_path:
+        fold.plain = ByTheRules()
     trades, findings = b"", b""
     place = 0
     for line in log.splitlines(keepends=True):
         if line.endswith(b"\n"):
             fold.feed(line, place)
         place += len(line)
-        derived = fold.take_derived()
-        trades, findings = trades + encode_lines(derived.trades), findings + encode_lines(derived.findings)
+        lines = fold.take_lines()
+        trades, findings = trades + lines.trades, findings + lines.findings
     return Files(fold.pending_lines() or None, trades or None, findings or None)
 
 

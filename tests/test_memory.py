@@ -7,10 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from compactor.core import memory
-from compactor.core.events import Problem, decode
 from compactor.core.memory import Forgotten, Memory, fingerprint
-from compactor.core.orders import Order
-from compactor.core.rules import begin
 
 START = datetime(2026, 3, 2, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -21,15 +18,6 @@ def stored(forgotten: Forgotten) -> Forgotten:
     """The same filter, its pages read from where a checkpoint has put them."""
     pages = [bytes(page) for page in forgotten.pages()]
     return Forgotten(forgotten.counts, lambda number: pages[number] if number < len(pages) else b"")
-
-
-def ended(order_id: str, first: int, last: int) -> Order:
-    """An order as the fold hands it over."""
-    event = decode(b'{"event":"canceled","order_id":"o-1","ts":"2026-03-02T10:00:00Z"}')
-    assert not isinstance(event, Problem)
-    order = begin(order_id, event, first)
-    order.last = last
-    return order
 
 
 @pytest.fixture(scope="module")
@@ -106,10 +94,10 @@ def test_fingerprints_are_the_same_on_every_machine_and_differ(one: str, other: 
 def test_spans_survive_a_store() -> None:
     """6.1: where the events of ended orders lie, those of an earlier checkpoint too."""
     kept = Memory()
-    kept.keep([ended(f"o-{number}", number, number + 5) for number in range(500)], START)
+    kept.keep([(f"o-{number}", number, number + 5) for number in range(500)], START)
     pages = kept.spans(None)
     again = Memory(len(pages), lambda number: pages[number])
-    again.keep([ended("o-7", 7, 9000), ended("new", 1, 2)], START + DAY)
+    again.keep([("o-7", 7, 9000), ("new", 1, 2)], START + DAY)
     pages_again = again.spans(None)
     last = Memory(len(pages_again), lambda number: pages_again[number])
 
@@ -127,8 +115,8 @@ def test_spans_survive_a_store() -> None:
 def test_a_span_that_is_too_old_shrinks_to_a_mark(is_stored: bool) -> None:
     """6.1: exactly the retention is kept; older ones are only known to have been there."""
     kept = Memory()
-    kept.keep([ended("old", 10, 20)], START - timedelta(microseconds=1))
-    kept.keep([ended("at the edge", 30, 40)], START)
+    kept.keep([("old", 10, 20)], START - timedelta(microseconds=1))
+    kept.keep([("at the edge", 30, 40)], START)
     if is_stored:
         pages = kept.spans(None)
         kept = Memory(len(pages), lambda number: pages[number])
@@ -150,9 +138,9 @@ def test_a_span_that_is_too_old_shrinks_to_a_mark(is_stored: bool) -> None:
 def test_an_order_that_comes_back_is_aged_from_then_on() -> None:
     """6.1: the last event counts, not the first leaving."""
     kept = Memory()
-    kept.keep([ended("o-1", 1, 2)], START)
-    kept.keep([ended("o-2", 3, 4)], START + DAY)
-    kept.keep([ended("o-1", 1, 9)], START + 2 * DAY)
+    kept.keep([("o-1", 1, 2)], START)
+    kept.keep([("o-2", 3, 4)], START + DAY)
+    kept.keep([("o-1", 1, 9)], START + 2 * DAY)
     kept.age(START + 2 * DAY)
 
     assert (1, 9, START + 2 * DAY) == kept.find("o-1")

@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 
 from compactor import Ledger
 from compactor.audit.moments import END, BadMoment, Moment, at_offset, at_time, moment_of
-from compactor.audit.replay import BeyondLog, Lines, open_replay
+from compactor.audit.replay import BeyondLog, open_replay
+from compactor.core.derived import Lines
 from compactor.core.fold import Counts
 from compactor.core.instants import rfc3339
 from compactor.ledger.compaction import plan_commit
@@ -124,14 +125,13 @@ def judged(log: bytes, until_ns: int, known: bool) -> list[tuple[int, bytes]]:
 
 def fold_of_lines(selected: list[tuple[int, bytes]]) -> tuple[bytes, bytes, bytes]:
     """What a fold that forgets nothing makes of lines at their offsets."""
-    from compactor.core.derived import encode_lines
     from compactor.core.fold import Fold
 
     fold = Fold(None, lambda *_: (), None, kept_ended=1 << 20)
     for place, line in selected:
         fold.feed(line, place)
-    derived = fold.take_derived()
-    return fold.pending_lines(), encode_lines(derived.trades), encode_lines(derived.findings)
+    lines = fold.take_lines()
+    return fold.pending_lines(), lines.trades, lines.findings
 
 
 @laws

@@ -112,7 +112,9 @@ class TestRows:
         rows = list(EventReader("alpha").rows(Block(0, log, len(log))))
         assert fold.counts.events == len(rows)
         spans = [(row[1], row[2]) for row in rows]
-        spans += [(one.offset, one.length) for one in fold.take_derived().findings if not one.applied]
+        spans += [
+            (one["offset"], one["length"]) for one in objects(fold.take_lines().findings.decode()) if not one["applied"]
+        ]
         covered = sorted(place for start, length in spans for place in range(start, start + length))
         assert len(set(covered)) == len(covered)
         rest = bytes(byte for place, byte in enumerate(log) if place not in set(covered))

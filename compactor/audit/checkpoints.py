@@ -212,7 +212,7 @@ def _unequal_spans(ours: Fold, opened: dict[str, OpenOrder], slot: Slot) -> Iter
     records = list(chain.from_iterable(_decode_spans(slot.read(chunk)) for chunk in header.spans))
     stored = dict(zip(map(_order_id, records), map(_place, records), strict=True))
     ended = dict(zip(ours.memory.recent, map(_first_and_last, ours.memory.recent.values()), strict=True))
-    ended |= {order.order_id: (order.first, order.last) for order in ours.orders.values() if not order.open}
+    ended |= {order_id: (first, last) for order_id, first, last in ours.ended_last()}
     # The leg of a multi-leg order may have left the state without a status, and have come back and opened.
     unlike = () if stored == ended else ended.items() - stored.items()
     for order_id in sorted(one for one, _span in unlike if one not in opened):

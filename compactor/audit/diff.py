@@ -19,7 +19,6 @@ from msgspec import Struct
 from compactor.audit.moments import END, Moment
 from compactor.audit.past import checked
 from compactor.audit.replay import Progress, Replay, open_replay
-from compactor.core.orders import Order
 from compactor.jobs.compacting import collector_paused
 from compactor.ledger import LedgerPlace
 from compactor.ledger.places import LOG, PENDING, TRADES
@@ -106,7 +105,7 @@ class _Replayed:
         return _rows(self._replay.fold.pending_lines().splitlines())
 
     def status_of(self, order_id: str) -> str | None:
-        order: Order | None = self._replay.fold.orders.get(order_id)
+        order = self._replay.fold.order(order_id)
         return order.status if order is not None else None
 
 

@@ -13,7 +13,6 @@ from compactor.audit.checkpoints import Marks, compare_state, examine_slot, exam
 from compactor.audit.seals import SegmentCheck, examine_times, locate_damage
 from compactor.audit.states import Appended, OpenRows, sum_of, tell_pending
 from compactor.audit.verdict import Findings
-from compactor.core.derived import encode_lines
 from compactor.core.fold import Fold
 from compactor.ledger.checkpoint import Slot
 from compactor.ledger.compaction import PROGRESS_BYTES, Progress
@@ -135,11 +134,11 @@ class Refold:
             fold.feed_too_long(block.data, block.offset, block.length)
         else:
             fold.feed(block.data, block.offset)
-        derived = fold.take_derived()
-        if derived.trades:
-            self._trades.put(encode_lines(derived.trades))
-        if derived.findings:
-            self._found.put(encode_lines(derived.findings))
+        lines = fold.take_lines()
+        if lines.trades:
+            self._trades.put(lines.trades)
+        if lines.findings:
+            self._found.put(lines.findings)
 
     def _tell(self, block: Block, end: int, progress: Progress | None) -> None:
         place = block.offset + block.length
@@ -209,9 +208,9 @@ class Refold:
                 else:
                     fold.feed(line + b"\n", place)
                     place += len(line) + 1
-                derived = fold.take_derived()
-                trades += len(encode_lines(derived.trades))
-                found += len(encode_lines(derived.findings))
+                lines = fold.take_lines()
+                trades += len(lines.trades)
+                found += len(lines.findings)
                 if trades > self._trades.size or found > self._found.size:
                     return matched
                 if rows.sum() == target and rows.lines() == wanted:

@@ -12,13 +12,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from typing import NamedTuple
 
 import msgspec
 
 from compactor.audit.moments import Moment
 from compactor.audit.selecting import Selection
-from compactor.core.derived import encode_lines
+from compactor.core.derived import Lines
 from compactor.core.fold import Fold
 from compactor.core.memory import Forgotten, Memory, SpanRecord
 from compactor.ledger.checkpoint import TAIL_BYTES, Damaged, Header, Slot, checksum
@@ -39,13 +38,6 @@ Progress = Callable[[int, int], None]
 
 class BeyondLog(LedgerError):
     """An offset that lies behind the end of the log."""
-
-
-class Lines(NamedTuple):
-    """Lines of `trades.jsonl` and of `findings.jsonl`, in order, as bytes of the files."""
-
-    trades: bytes
-    findings: bytes
 
 
 class Replay:
@@ -104,9 +96,9 @@ class Replay:
             else:
                 fold.feed(block.data, block.offset)
             self.offset = block.offset + block.length
-            derived = fold.take_derived()
-            if derived.trades or derived.findings:
-                yield Lines(encode_lines(derived.trades), encode_lines(derived.findings))
+            lines = fold.take_lines()
+            if lines.trades or lines.findings:
+                yield lines
             if progress is not None:
                 progress(self.offset, end)
 
@@ -142,9 +134,7 @@ def _restored(slot: Slot, selection: Selection) -> Fold:
     fold.memory = Memory(
         forgotten=Forgotten(header.marked, lambda number: marks[number] if number < len(marks) else b"")
     )
-    # The oldest come first, as a fold that remembers them would have it.
-    for one in sorted(spans, key=lambda record: record.seen):
-        fold.memory.recent[one.order_id] = (one.first, one.last, one.seen)
+    fold.memory.keep_all(spans)
     return fold
 
 

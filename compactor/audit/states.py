@@ -110,7 +110,7 @@ class OpenRows:
         touched, fold.touched = fold.touched, set()
         self._touched |= touched
         for order_id in touched:
-            order = fold.orders.get(order_id)
+            order = fold.order(order_id)
             self._sum -= self._rows.pop(order_id, 0)
             if order is not None and order.open:
                 row = encode_lines([pending_row(order, fold.team_id)])

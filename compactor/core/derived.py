@@ -3,7 +3,7 @@
 Field order here is field order in the files. Fields that are None are not written.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 from msgspec import Struct
@@ -96,6 +96,14 @@ FINDING_ORDER = {
     )
 }
 """The order of several findings of one event: that of the rules that they come from."""
+
+
+class Lines(NamedTuple):
+    """Whole lines of trades and of findings, to append to their files."""
+
+    trades: bytes
+    findings: bytes
+
 
 encode_lines = msgspec.json.Encoder().encode_lines
 """A list of derived lines as bytes, each ended by a newline."""

@@ -1,10 +1,7 @@
-"""The events of format.md section 2, and the two ways in which a line becomes one.
+"""The events of format.md section 2, and how a line becomes one.
 
-`decode_lines` is the short way for a batch: one call into msgspec decodes all its lines, first with lean types for
-events without terms, then with types that know every field. `decode` is the thorough way for one line: it reads JSON
-numbers exactly, checks every value, and returns a `Problem` for a line that is no event. The short way checks types
-only, so the fold reads the values of what it takes from there with `decimal_of` and `moment`, and hands anything odd
-to the thorough way.
+`decode` reads JSON numbers exactly, checks every value, and returns a `Problem` for a line that is no event. What the
+plain case takes where it lies in the log is none of its business; `rewritten` helps that over another writer's habits.
 """
 
 from collections.abc import Iterable
@@ -28,29 +25,6 @@ REVISIONS = ("trade_bust", "trade_correct")
 OTHERS = ("restated", "order_cancel_rejected", "order_replace_rejected", "snapshot", "assigned")
 
 Aware = Annotated[datetime, Meta(tz=True)]
-
-
-class Delivery(Struct, gc=False, tag_field="event", forbid_unknown_fields=True):
-    """What every event has: which order, when it happened (`ts`), when it was appended, and how it came."""
-
-    event: ClassVar[str]
-    order_id: str
-    ts: str
-    recorded_at: Aware | None = None
-    event_id: str | None = None
-    team_id: str | None = None
-    order_status: str | None = None
-    source: str | None = None
-
-
-class FillDelivery(Delivery, gc=False, tag_field="event", forbid_unknown_fields=True):
-    """A fill without terms: the most common line of a log."""
-
-    execution_id: str | None = None
-    price: str | None = None
-    qty: str | None = None
-    filled_qty: str | None = None
-    filled_avg_price: str | None = None
 
 
 class Event(Struct, gc=False, tag_field="event", omit_defaults=True):
@@ -145,18 +119,10 @@ def _variants(base: type, names: Iterable[str]) -> dict[str, type[Any]]:
 
 
 _STATUS_NAMES = (*STATUSES, "cancelled")
-# Placements come with terms, so that a lean type would only be tried in vain.
 _PLACEMENTS = ("new", "pending_new", "accepted", "held")
 
 EVENTS = _variants(Event, (*_STATUS_NAMES, *FILLS, *REVISIONS, *OTHERS))
 """The type of every event that has a name of its own; any other name is an `UnknownEvent`."""
-
-LEAN = {
-    **_variants(FillDelivery, FILLS),
-    **_variants(Delivery, [name for name in _STATUS_NAMES if name not in _PLACEMENTS]),
-    **{name: EVENTS[name] for name in (*_PLACEMENTS, *REVISIONS, *OTHERS)},
-}
-"""The types that a batch is decoded with first: without terms where events mostly carry none."""
 
 PLACEMENTS = frozenset(EVENTS[name] for name in _PLACEMENTS)
 
@@ -173,20 +139,18 @@ class _Number(str):
 
 _ANY_EVENT: Any = reduce(or_, EVENTS.values())
 AnyEvent = _ANY_EVENT | None
-_decode_lean = msgspec.json.Decoder(reduce(or_, LEAN.values())).decode
 _decode_full = msgspec.json.Decoder(_ANY_EVENT, float_hook=str).decode
+_encode = msgspec.json.Encoder().encode
 _decode_loose = msgspec.json.Decoder(float_hook=_Number).decode
 
 
-def decode_lines(lines: list[bytes]) -> list[Any] | None:
-    """Decode a batch of lines at once; None where one of them is not an event, so that they are to be read one by
-    one."""
-    for decode_one in (_decode_lean, _decode_full):
-        try:
-            return list(map(decode_one, lines))
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            continue
-    return None
+def rewritten(line: bytes) -> bytes | None:
+    """A line as our own writer writes it, without what nobody reads; None where msgspec does not take it for an
+    event."""
+    try:
+        return _encode(_decode_full(line))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
 
 
 def decode(line: bytes) -> Event | Problem:

@@ -12,22 +12,21 @@ from datetime import datetime, timedelta
 
 import msgspec
 
+from compactor.core.by_the_rules import ByTheRules
 from compactor.core.decimals import exactly
-from compactor.core.derived import Finding, encode_lines
+from compactor.core.derived import Finding, Lines, encode_lines
 from compactor.core.entry import Derived, Entry
 from compactor.core.events import (
     Event,
     Leg,
     Problem,
-    decode_lines,
 )
 from compactor.core.instants import moment
 from compactor.core.lifecycle import LIFE
 from compactor.core.lines import Placed, read_line, unreadable
-from compactor.core.memory import Memory
+from compactor.core.memory import Ended, Memory
 from compactor.core.orders import Order, pending_row, sort_key
 from compactor.core.rules import apply, apply_leg, begin, legs_in
-from compactor.core.short_path import feed_short
 
 Recall = Callable[[str, int, int], Iterable[tuple[int, bytes]]]
 """Given an order id and a range of offsets: the lines of the log in it that may name that order, with their offsets,
@@ -66,6 +65,11 @@ class Counts(msgspec.Struct):
             self.events += number
 
 
+try:
+    from compactor.core.plain import PlainOrders
+except ImportError:  # It was not compiled here.
+    PlainOrders = ByTheRules  # type: ignore[assignment, misc]
+
 _encode = msgspec.msgpack.Encoder().encode
 _decode_order = msgspec.msgpack.Decoder(Order).decode
 
@@ -98,53 +102,62 @@ class Fold:
         self._rows: dict[str, tuple[tuple[int, str], bytes]] | None = None
         self.touched: set[str] | None = None
         """The orders whose rows may have changed; None until the rows have been written once."""
-        self.derived = Derived()
-        """What has come out and was not taken yet."""
-        self.short_path = True
+        self.plain: ByTheRules = PlainOrders()
+        self._derived = Derived()
+        self._trades: list[bytes] = []
+        self._findings: list[bytes] = []
 
     # Events in.
 
     def feed(self, block: bytes, offset: int) -> None:
         """Fold a block of whole lines that stands at an offset of the log."""
-        lines = block.split(b"\n")
-        lines.pop()
         with exactly():
-            events = decode_lines(lines) if self.short_path else None
-            if events is None:
-                for line in lines:
-                    self.feed_line(line, offset)
-                    offset += len(line) + 1
-            else:
-                feed_short(self, lines, events, offset)
-        if len(self.leaving) > self._kept_ended:
-            self._shrink(self._kept_ended)
+            self.plain.feed(self, block, offset)
+        self._shrink(self._kept_ended)
 
     def feed_too_long(self, head: bytes, offset: int, length: int) -> None:
         """Report a line that nobody can hold in memory by its first bytes and its length."""
         problem = Problem(
             "too_long", f"a line of {length - 1} bytes, expected at most 1048576; only its beginning stands here"
         )
-        self.derived.findings.append(unreadable(head, offset, length, problem))
+        self._derived.findings.append(unreadable(head, offset, length, problem))
+        self._encode_derived()
 
-    def take_derived(self) -> Derived:
-        """What has come out since the last call; its lines belong behind those taken before."""
-        derived, self.derived = self.derived, Derived()
-        self.counts.trades += len(derived.trades)
-        self.counts.findings += len(derived.findings)
-        return derived
+    def take_lines(self) -> Lines:
+        """What has come out since the last call, to append to what was taken before."""
+        lines = Lines(b"".join(self._trades), b"".join(self._findings))
+        self._trades.clear()
+        self._findings.clear()
+        return lines
+
+    def add_trades(self, lines: bytes, number: int) -> None:
+        """So many lines of trades have come out."""
+        self._trades.append(lines)
+        self.counts.trades += number
+
+    def _encode_derived(self) -> None:
+        derived = self._derived
+        if derived.trades:
+            self.add_trades(encode_lines(derived.trades), len(derived.trades))
+            derived.trades.clear()
+        if derived.findings:
+            self._findings.append(encode_lines(derived.findings))
+            self.counts.findings += len(derived.findings)
+            derived.findings.clear()
 
     def feed_line(self, line: bytes, offset: int) -> None:
         """Fold one line by the rules; within `exactly`."""
         for found in read_line(line, offset):
             if isinstance(found, Finding):
-                self.derived.findings.append(found)
+                self._derived.findings.append(found)
             elif not self._is_of_team(found.event):
                 detail = f"expected team_id {self.team_id!r}, found {found.event.team_id!r}"
                 part = line[found.offset - offset :]
                 problem = Problem("wrong_team", detail)
-                self.derived.findings.append(unreadable(part[: found.length], found.offset, found.length, problem))
+                self._derived.findings.append(unreadable(part[: found.length], found.offset, found.length, problem))
             else:
                 self._take(found)
+        self._encode_derived()
 
     @property
     def known_team(self) -> str | None:
@@ -161,11 +174,11 @@ class Fold:
         """Apply an event to the order that it names, and to the orders of its legs."""
         offset, length, event = placed
         self.counts.add({event.event: 1})
-        entry = Entry(offset, length, event.ts, self.team_id, self.derived)
-        self._move_clock(event, entry)
+        entry = Entry(offset, length, event.ts, self.team_id, self._derived)
+        self._take_clock(event, entry)
         self._apply_to(event.order_id, event, entry, None)
         for place, leg in enumerate(legs_in(event)):
-            entry = Entry(offset, length, event.ts, self.team_id, self.derived, leg=place)
+            entry = Entry(offset, length, event.ts, self.team_id, self._derived, leg=place)
             self._apply_to(leg.order_id, event, entry, leg)
 
     def _apply_to(self, order_id: str, event: Event, entry: Entry, leg: Leg | None) -> None:
@@ -182,19 +195,32 @@ class Fold:
         if self.touched is not None:
             self.touched.add(order_id)
 
-    def _move_clock(self, event: Event, entry: Entry) -> None:
+    def _take_clock(self, event: Event, entry: Entry) -> None:
         """The log's clock is the greatest `recorded_at`, else `ts`; a `ts` from far ahead does not move it (6.1)."""
         at = event.recorded_at or moment(event.ts)
         if event.recorded_at is None and self.clock is not None and at > self.clock + DAY:
             entry.find("future_timestamp", f"`ts` {event.ts} is more than a day ahead of the log's clock")
-        elif self.clock is None or at > self.clock:
+        else:
+            self.advance_clock(at)
+
+    def advance_clock(self, at: datetime) -> None:
+        """An event was recorded at an instant; the clock never goes back."""
+        if self.clock is None or at > self.clock:
             self.clock = at
+
+    def order(self, order_id: str) -> Order | None:
+        """An order that is whole in the state; it is not to be changed."""
+        order = self.orders.get(order_id)
+        if order is None:
+            plain = self.plain.get(order_id)
+            order = plain.order() if plain is not None else None
+        return order
 
     # Orders that have left the state.
 
     def may_know(self, order_id: str) -> bool:
         """Whether an order that is not in the state may have been there."""
-        return order_id in self.stored or self.memory.may_know(order_id)
+        return order_id in self.orders or order_id in self.stored or self.memory.may_know(order_id)
 
     def _bring_back(self, order_id: str, here: int) -> Order | None:
         """Build an order again that is not in the state, from the checkpoint or from its lines; None if there are
@@ -203,7 +229,14 @@ class Fold:
         if stored is not None:
             order = self.orders[order_id] = _decode_order(stored.order)
             return order
-        span = self.memory.find(order_id)
+        plain = self.plain.pop(order_id)
+        span = self.memory.find(order_id) if plain is None else (plain.first, plain.last, None)
+        whole = plain.order() if plain is not None else None
+        if whole is not None:
+            self.orders[order_id] = whole
+            if whole.ended:
+                self.leaving.append(whole)
+            return whole
         if span is None:
             return None
         first, last, _seen = span
@@ -242,13 +275,13 @@ class Fold:
         The last ones stay, because a fill that is delivered again mostly comes soon.
         """
         leaving, orders = self.leaving, self.orders
-        gone: list[Order] = []
+        gone: list[Ended] = self.plain.shrink(kept)
         while len(leaving) > kept:
             order = leaving.popleft()
             # An order that had no status may have opened since, and may have left and been built again as another one.
             if not order.open and orders.get(order.order_id) is order:
                 del orders[order.order_id]
-                gone.append(order)
+                gone.append((order.order_id, order.first, order.last))
         self.memory.keep(gone, self.clock)
         limit = self.oldest_kept()
         if limit is not None:
@@ -263,6 +296,11 @@ class Fold:
         except OverflowError:
             return None
 
+    def ended_last(self) -> list[Ended]:
+        """The ended orders that have not left the state."""
+        whole = [(order.order_id, order.first, order.last) for order in self.orders.values() if not order.open]
+        return whole + self.plain.ended_orders()
+
     # Rows out.
 
     def pending_lines(self) -> bytes:
@@ -270,9 +308,9 @@ class Fold:
         with exactly():
             if self._rows is None:
                 self._rows = {order_id: ((one.created_ns, order_id), one.row) for order_id, one in self.stored.items()}
-                self.touched = set(self.orders)
+                self.touched = {*self.orders, *self.plain.open_orders()}
             for order_id in self.touched or ():
-                order = self.orders.get(order_id)
+                order = self.order(order_id)
                 if order is not None and order.open:
                     self._rows[order_id] = (sort_key(order), encode_lines([pending_row(order, self.team_id)]))
                 else:
@@ -290,8 +328,9 @@ class Fold:
         self.pending_lines()
         assert self._rows is not None
         stored = dict(self.stored)
-        for order_id, order in self.orders.items():
-            if order.open:
+        for order_id in (*self.orders, *self.plain.open_orders()):
+            order = self.order(order_id)
+            if order is not None and order.open:
                 (created_ns, _id), row = self._rows[order_id]
                 stored[order_id] = OpenOrder(created_ns, row, msgspec.Raw(_encode(order)))
         return stored

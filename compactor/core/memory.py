@@ -7,13 +7,12 @@ recent history, and an event of a forgotten order is never mistaken for the firs
 costs a search, never a wrong answer.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 
 import msgspec
 from msgspec import Struct
-
-from compactor.core.orders import Order
 
 PAGE_BYTES = 1 << 16
 _PAGE_MASK = PAGE_BYTES * 8 - 1
@@ -34,6 +33,10 @@ Fetch = Callable[[int], bytes]
 Span = tuple[int, int | None, datetime | None]
 """The offsets of an order's first and last event, and the log's clock when it left the state; where only a mark is
 left, the last two are None."""
+
+
+Ended = tuple[str, int, int]
+"""An order that ended: its id, and the offsets of its first and last event."""
 
 
 def fingerprint(order_id: str) -> int:
@@ -127,6 +130,7 @@ class Memory:
 
     def __init__(self, spans: int = 0, fetch: Fetch | None = None, forgotten: Forgotten | None = None) -> None:
         self.recent: dict[str, Span] = {}
+        self._ages: deque[tuple[datetime, list[str]]] = deque()
         self.forgotten = forgotten or Forgotten()
         self._stored_pages = spans
         self._fetch = fetch
@@ -139,13 +143,19 @@ class Memory:
             return True
         return bool(self.forgotten.counts) and order_id in self.forgotten
 
-    def keep(self, orders: Iterable[Order], clock: datetime | None) -> None:
+    def keep(self, orders: Iterable[Ended], clock: datetime | None) -> None:
         """Remember where the events of ended orders lie, as of the log's clock."""
-        recent = self.recent
-        for order in orders:
-            # An order that comes back goes to the end, so that the oldest are always in front.
-            recent.pop(order.order_id, None)
-            recent[order.order_id] = (order.first, order.last, clock)
+        recent, together = self.recent, []
+        for order_id, first, last in orders:
+            recent[order_id] = (first, last, clock)
+            together.append(order_id)
+        if together and clock is not None:
+            self._ages.append((clock, together))
+
+    def keep_all(self, records: Iterable[SpanRecord]) -> None:
+        """Remember what was stored."""
+        for record in sorted(records, key=lambda one: one.seen):
+            self.keep([(record.order_id, record.first, record.last)], record.seen)
 
     def find(self, order_id: str) -> Span | None:
         """Where the events of an order may lie; None where there are none for certain."""
@@ -165,14 +175,14 @@ class Memory:
 
     def age(self, limit: datetime) -> None:
         """Let spans older than the limit shrink to their marks (6.1)."""
-        old = []
-        for order_id, (_first, _last, seen) in self.recent.items():
-            if seen is None or seen >= limit:
-                break
-            old.append(order_id)
-        for order_id in old:
-            del self.recent[order_id]
-            self.forgotten.add(order_id)
+        while self._ages and self._ages[0][0] < limit:
+            _clock, together = self._ages.popleft()
+            for order_id in together:
+                span = self.recent.get(order_id)
+                # An order that came back may have left again since.
+                if span is not None and span[2] is not None and span[2] < limit:
+                    del self.recent[order_id]
+                    self.forgotten.add(order_id)
 
     def spans(self, limit: datetime | None) -> list[bytes]:
         """All spans as the pages of a table to store: the recent ones, and the stored ones that are not too old."""

@@ -12,7 +12,6 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from compactor.core.derived import encode_lines
 from compactor.core.fold import Fold
 from compactor.ledger.checkpoint import FOLD_VERSION, FORMAT, Damaged, Slot, Slots, encode_slot
 from compactor.ledger.errors import NoLedger, TooMuch, from_os
@@ -108,7 +107,7 @@ class Compactor:
         identity = self._files.identity(self.path / LOG)
         if self._fold is None or identity is None or identity.size != self._offset or identity.inode != self._inode:
             return True
-        return order_id in self._fold.orders or self._fold.may_know(order_id)
+        return self._fold.may_know(order_id)
 
     def close(self) -> None:
         """Forget the state; the files stay as they are."""
@@ -280,11 +279,11 @@ class Compactor:
             progress(self._offset, size)
 
     def _put(self, fold: Fold) -> None:
-        derived = fold.take_derived()
-        if derived.trades:
-            self._trades.put(encode_lines(derived.trades))
-        if derived.findings:
-            self._findings.put(encode_lines(derived.findings))
+        lines = fold.take_lines()
+        if lines.trades:
+            self._trades.put(lines.trades)
+        if lines.findings:
+            self._findings.put(lines.findings)
 
     def _commit(self, fold: Fold, log: Log, final: bool, checkpoint: bool) -> None:
         """Make what was derived durable, in the order in which a crash may come: files, pending orders, checkpoint."""

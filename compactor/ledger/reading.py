@@ -9,7 +9,6 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from compactor.core.derived import encode_lines
 from compactor.core.fold import Fold
 from compactor.core.instants import EPOCH, rfc3339
 from compactor.ledger.checkpoint import SLOTS, Damaged, Slot
@@ -182,9 +181,9 @@ def _is_current(path: Path, files: Files, log: Log, slot: Slot, fold: Fold, whol
             fold.feed_too_long(block.data, block.offset, block.length)
         else:
             fold.feed(block.data, block.offset)
-    derived = fold.take_derived()
-    trades = slot.header.trades.length + len(encode_lines(derived.trades))
-    findings = slot.header.findings.length + len(encode_lines(derived.findings))
+    lines = fold.take_lines()
+    trades = slot.header.trades.length + len(lines.trades)
+    findings = slot.header.findings.length + len(lines.findings)
     return (
         trades == _size(files, path / TRADES)
         and findings == _size(files, path / FINDINGS)

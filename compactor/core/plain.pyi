@@ -1,0 +1,3 @@
+from compactor.core.by_the_rules import ByTheRules
+
+class PlainOrders(ByTheRules): ...

@@ -1,0 +1,195 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+"""A plain line read where it lies: an object of texts without escapes, in printable ASCII, with no field twice.
+
+Nothing here decides what a line means, and nothing is refused for good: a line that is not plain is msgspec's to read.
+The rule that surprises: amounts are whole numbers of billionths and times whole numbers of nanoseconds, both exact, and
+-1 for whatever is not plainly one, which is not to say that it is none.
+"""
+
+from libc.string cimport memchr, memcmp, memset
+
+cdef enum:
+    _NONE = 255
+
+
+cdef inline unsigned char _slot(Bytes at, Py_ssize_t length) noexcept nogil:
+    return <unsigned char> (length + 3 * at[0] + 7 * at[length - 1] + 31 * at[length >> 1])
+
+
+cdef class Words:
+    """Some words by number; a word is looked for from the slot of its length and three of its letters on."""
+
+    def __init__(self, words):
+        self._joined = "".join(words).encode()
+        cdef Bytes at = self._joined
+        cdef unsigned char slot
+        memset(self._slots, _NONE, sizeof(self._slots))
+        for number, word in enumerate(words):
+            self._texts[number] = Text(at, len(word))
+            slot = _slot(at, len(word))
+            while self._slots[slot] != _NONE:
+                slot += 1
+            self._slots[slot] = number
+            at += len(word)
+
+    cdef int find(self, Bytes at, Py_ssize_t length) noexcept nogil:
+        """The number of a word, or -1."""
+        cdef unsigned char slot, number
+        if length < 1:
+            return -1
+        slot = _slot(at, length)
+        while True:
+            number = self._slots[slot]
+            if number == _NONE:
+                return -1
+            if self._texts[number].length == length and not memcmp(self._texts[number].at, at, length):
+                return number
+            slot += 1
+
+
+cdef bint is_clean(Bytes at, Bytes end) noexcept nogil:
+    """Whether all bytes are printable ASCII and none is a backslash, so that a text in quotes is its own bytes."""
+    cdef unsigned char odd = 0
+    while at < end:
+        odd |= (at[0] < 0x20) | (at[0] > 0x7E) | (at[0] == c"\\")
+        at += 1
+    return not odd
+
+
+cdef bint scan(Words fields, int flag, Bytes at, Bytes end, Line* line) noexcept nogil:
+    """Find the values of a clean line, whose byte at `end` can be read and is no part of it. `flag` is the one field
+    that is true or false. What is null is not seen."""
+    cdef uint64_t named = 0, bit
+    cdef Bytes start, stop
+    cdef int field
+    line.seen = 0
+    if at[0] != c"{":
+        return False
+    while True:
+        at += 1
+        if at[0] == c" ":
+            at += 1
+        if at[0] != c'"':
+            return False
+        start = at + 1
+        stop = <Bytes> memchr(start, c'"', end - start)
+        if stop == NULL or stop[1] != c":":
+            return False
+        field = fields.find(start, stop - start)
+        if field < 0:
+            return False
+        bit = <uint64_t> 1 << field
+        if named & bit:
+            return False
+        named |= bit
+        at = stop + 2
+        if at[0] == c" ":
+            at += 1
+        if at[0] == c'"' and field != flag:
+            start = at + 1
+            stop = <Bytes> memchr(start, c'"', end - start)
+            if stop == NULL:
+                return False
+            at = stop + 1
+            line.seen |= bit
+        elif end - at > 4 and not memcmp(at, b"null", 4):
+            start, stop, at = at, at, at + 4
+        elif field == flag and end - at > 5 and (not memcmp(at, b"true", 4) or not memcmp(at, b"false", 5)):
+            start = at
+            stop = at = at + (4 if at[0] == c"t" else 5)
+            line.seen |= bit
+        else:
+            return False
+        line.values[field].at = start
+        line.values[field].length = stop - start
+        if at[0] == c",":
+            continue
+        return at[0] == c"}" and at + 1 == end
+
+
+cdef long long amount(Text text) noexcept nogil:
+    """A decimal without sign and exponent in billionths, where nine digits before its point and nine behind it are
+    enough; else -1."""
+    cdef long long value = 0
+    cdef Py_ssize_t place, point = -1
+    cdef unsigned char digit
+    if text.length > 19:
+        return -1
+    for place in range(text.length):
+        digit = text.at[place] - c"0"
+        if digit <= 9:
+            value = value * 10 + digit
+        elif text.at[place] == c"." and point < 0:
+            point = place
+        else:
+            return -1
+    cdef Py_ssize_t whole = text.length if point < 0 else point
+    cdef Py_ssize_t places = 0 if point < 0 else text.length - point - 1
+    if not 1 <= whole <= 9 or places > 9 or (point >= 0 and not places):
+        return -1
+    for place in range(9 - places):
+        value *= 10
+    return value
+
+
+cdef inline int _pair(Bytes at) noexcept nogil:
+    """Two digits, or a number that is too large for anything that has two."""
+    cdef unsigned char tens = at[0] - c"0", ones = at[1] - c"0"
+    return tens * 10 + ones if tens <= 9 and ones <= 9 else 1000
+
+
+cdef long long nanoseconds(Text text) noexcept nogil:
+    """A time in UTC as brokers write it, with one to nine digits behind the second, in nanoseconds since 1970; else
+    -1."""
+    cdef Bytes at = text.at
+    cdef Py_ssize_t place
+    cdef unsigned char digit
+    cdef long long fraction = 0
+    if not (22 <= text.length <= 30 or text.length == 20) or at[text.length - 1] != c"Z":
+        return -1
+    if at[4] != c"-" or at[7] != c"-" or at[10] != c"T" or at[13] != c":" or at[16] != c":":
+        return -1
+    if text.length > 20 and at[19] != c".":
+        return -1
+    cdef int century = _pair(at), year = _pair(at + 2), month = _pair(at + 5), day = _pair(at + 8)
+    cdef int hour = _pair(at + 11), minute = _pair(at + 14), second = _pair(at + 17)
+    if not 20 <= century <= 21 or year > 99 or not 1 <= month <= 12 or not 1 <= day <= 31:
+        return -1
+    if hour > 23 or minute > 59 or second > 59:
+        return -1
+    year += century * 100
+    if day > 28 and day > _days_of(year, month):
+        return -1
+    for place in range(20, text.length - 1):
+        digit = at[place] - c"0"
+        if digit > 9:
+            return -1
+        fraction = fraction * 10 + digit
+    for place in range(text.length - 1, 29):
+        fraction *= 10
+    # Years that begin in March have their leap day at the end.
+    if month <= 2:
+        year, month = year - 1, month + 12
+    cdef long long days = 365 * year + year // 4 - year // 100 + year // 400 + (153 * month - 457) // 5 + day - 719469
+    return (((days * 24 + hour) * 60 + minute) * 60 + second) * 1_000_000_000 + fraction
+
+
+cdef int _days_of(int year, int month) noexcept nogil:
+    if month == 2:
+        return 29 if year % 4 == 0 and (year % 100 != 0 or year % 400 == 0) else 28
+    return 30 if month in (4, 6, 9, 11) else 31
+
+
+# For the tests, which compare these with `decimals` and `instants`.
+
+
+def amount_of(text):
+    """The billionths of a text, or -1."""
+    encoded = text.encode()
+    return amount(Text(<Bytes> encoded, len(encoded)))
+
+
+def nanoseconds_of(text):
+    """The nanoseconds of a text, or -1."""
+    encoded = text.encode()
+    return nanoseconds(Text(<Bytes> encoded, len(encoded)))
