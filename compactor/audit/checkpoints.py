@@ -16,7 +16,7 @@ import msgspec
 from compactor.audit.states import EDITED, shown
 from compactor.audit.verdict import Findings
 from compactor.core.fold import Fold, OpenOrder
-from compactor.core.memory import Forgotten, SpanRecord, fingerprint
+from compactor.core.memory import Forgotten, SpanRecord, fingerprint, set_mark
 from compactor.core.orders import Order
 from compactor.ledger.checkpoint import FOLD_VERSION, FORMAT, SLOTS, TAIL_BYTES, Chunk, Damaged, Slot, checksum
 from compactor.ledger.files import Files, Identity, Reader
@@ -49,10 +49,7 @@ class Marks(Forgotten):
     def mark_everywhere(self, mark: int) -> None:
         """Set the bits of a fingerprint in every generation, whichever it belongs to."""
         for generation in range(len(self.counts)):
-            page, bit, step = self._place(mark, generation)
-            for number in range(8):
-                one = (bit + number * step) % (len(page) * 8)
-                page[one >> 3] |= 1 << (one & 7)
+            set_mark(self._pages, self._page, generation, mark)
 
     def noted_marks(self) -> Iterator[int]:
         """The fingerprints that were set here."""

@@ -9,15 +9,17 @@ costs a search, never a wrong answer.
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from datetime import datetime
+from itertools import starmap
+from typing import TYPE_CHECKING
 
 import msgspec
 from msgspec import Struct
 
 PAGE_BYTES = 1 << 16
 _PAGE_MASK = PAGE_BYTES * 8 - 1
-_PROBES = (None,) * 8
-_BITS = tuple(1 << place for place in range(8))
+_PROBES = 8
 _IDS_A_PAGE = PAGE_BYTES // 6
 _SPANS_A_PAGE = 96
 # Any number will do that looks like chance: these are digits of pi.
@@ -25,6 +27,9 @@ _FACTOR = 0x243F6A8885A308D313198A2E03707345
 
 # Of each generation of the filter: its first page and how many it has. Twelve generations hold 10^11 order ids.
 _LAYOUT = [((4 ** (one + 1) - 4) // 3, 4 ** (one + 1)) for one in range(12)]
+
+Load = Callable[[int], bytearray]
+"""Gives a page by its number, to be changed in place."""
 
 Fetch = Callable[[int], bytes]
 """Reads one page of a stored memory by its number."""
@@ -47,6 +52,40 @@ def fingerprint(order_id: str) -> int:
     return hash(int.from_bytes(order_id.encode())) * _FACTOR >> 61
 
 
+def places(mark: int, generation: int) -> Iterator[tuple[int, int]]:
+    """The page and the bits in it that stand for a fingerprint in a generation."""
+    first, pages = _LAYOUT[generation]
+    start, step = mark >> 32, mark >> 64 | 1
+    for probe in range(_PROBES):
+        yield first + (mark & 0xFFFFFFFF) % pages, start + probe * step & _PAGE_MASK
+
+
+def is_marked(pages: dict[int, bytearray], load: Load, generations: int, mark: int) -> bool:
+    """Whether all bits of a fingerprint are set in one of the generations. `load` gives a page that is not there."""
+
+    def is_set(number: int, bit: int) -> bool:
+        page = pages.get(number) or load(number)
+        return bool(page[bit >> 3] >> (bit & 7) & 1)
+
+    return any(all(starmap(is_set, places(mark, generation))) for generation in range(generations))
+
+
+def set_mark(pages: dict[int, bytearray], load: Load, generation: int, mark: int) -> bool:
+    """Set the bits of a fingerprint in a generation; whether one of them was not."""
+    is_new = False
+    for number, bit in places(mark, generation):
+        page = pages.get(number) or load(number)
+        is_new = is_new or not page[bit >> 3] >> (bit & 7) & 1
+        page[bit >> 3] |= 1 << (bit & 7)
+    return is_new
+
+
+if not TYPE_CHECKING:
+    # The same compiled, where that could be done.
+    with suppress(ImportError):
+        from compactor.core.marks import fingerprint, is_marked, set_mark
+
+
 class Forgotten:
     """A Bloom filter of order ids in generations, each four times the size of the one before; its pages may lie in a
     file."""
@@ -64,37 +103,14 @@ class Forgotten:
         """Mark the order id with this fingerprint."""
         if not self.counts or self.counts[-1] >= _LAYOUT[len(self.counts) - 1][1] * _IDS_A_PAGE:
             self.counts.append(0)
-        page, bit, step = self._place(mark, len(self.counts) - 1)
-        is_new = False
-        for _ in _PROBES:
-            byte, one = page[bit >> 3], _BITS[bit & 7]
-            if not byte & one:
-                page[bit >> 3] = byte | one
-                is_new = True
-            bit = bit + step & _PAGE_MASK
-        self.counts[-1] += is_new
+        self.counts[-1] += set_mark(self._pages, self._page, len(self.counts) - 1, mark)
 
     def __contains__(self, order_id: str) -> bool:
         return self.has(fingerprint(order_id))
 
     def has(self, mark: int) -> bool:
         """Whether an order id with this fingerprint may be marked."""
-        for generation in range(len(self.counts)):
-            page, bit, step = self._place(mark, generation)
-            for _ in _PROBES:
-                if not page[bit >> 3] & _BITS[bit & 7]:
-                    break
-                bit = bit + step & _PAGE_MASK
-            else:
-                return True
-        return False
-
-    def _place(self, mark: int, generation: int) -> tuple[bytearray, int, int]:
-        """The page of a mark, and where its bits begin and how far apart they are (small numbers, which cost less)."""
-        first, pages = _LAYOUT[generation]
-        number = first + (mark & 0xFFFFFFFF) % pages
-        page = self._pages.get(number) or self._page(number)
-        return page, mark >> 32 & _PAGE_MASK, (mark >> 64 | 1) & _PAGE_MASK
+        return is_marked(self._pages, self._page, len(self.counts), mark)
 
     def _page(self, number: int) -> bytearray:
         page = self._pages.get(number)

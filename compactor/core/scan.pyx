@@ -6,45 +6,108 @@ The rule that surprises: amounts are whole numbers of billionths and times whole
 -1 for whatever is not plainly one, which is not to say that it is none.
 """
 
-from libc.string cimport memchr, memcmp, memset
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from libc.stdlib cimport free, realloc
+from libc.string cimport memchr, memcmp, memcpy, memset
 
 cdef enum:
     _NONE = 255
 
 
-cdef inline unsigned char _slot(Bytes at, Py_ssize_t length) noexcept nogil:
-    return <unsigned char> (length + 3 * at[0] + 7 * at[length - 1] + 31 * at[length >> 1])
+cdef inline unsigned char _slot(Text text) noexcept nogil:
+    return <unsigned char> (
+        text.length + 3 * text.at[0] + 7 * text.at[text.length - 1] + 31 * text.at[text.length >> 1]
+    )
 
 
 cdef class Words:
-    """Some words by number; a word is looked for from the slot of its length and three of its letters on."""
+    """Up to 64 words by number; a word is looked for from the slot of its length and three of its letters on."""
 
     def __init__(self, words):
         self._joined = "".join(words).encode()
         cdef Bytes at = self._joined
         cdef unsigned char slot
         memset(self._slots, _NONE, sizeof(self._slots))
+        if len(words) > 64:
+            raise ValueError(f"found {len(words)} words, expected at most 64")
         for number, word in enumerate(words):
             self._texts[number] = Text(at, len(word))
-            slot = _slot(at, len(word))
+            slot = _slot(self._texts[number])
             while self._slots[slot] != _NONE:
                 slot += 1
             self._slots[slot] = number
             at += len(word)
 
-    cdef int find(self, Bytes at, Py_ssize_t length) noexcept nogil:
+    cdef int find(self, Text text) noexcept nogil:
         """The number of a word, or -1."""
         cdef unsigned char slot, number
-        if length < 1:
+        if text.length < 1:
             return -1
-        slot = _slot(at, length)
+        slot = _slot(text)
         while True:
             number = self._slots[slot]
             if number == _NONE:
                 return -1
-            if self._texts[number].length == length and not memcmp(self._texts[number].at, at, length):
+            if is_same(self._texts[number], text):
                 return number
             slot += 1
+
+
+cdef class Out:
+    """Bytes that are written one behind the other, and then taken."""
+
+    def __dealloc__(self):
+        free(self._data)
+
+    cdef int _make_room(self, Py_ssize_t length) except -1:
+        cdef Py_ssize_t room = 2 * self._room + length
+        cdef char* grown = <char*> realloc(self._data, room)
+        if grown == NULL:
+            raise MemoryError
+        self._data, self._room = grown, room
+        return 0
+
+    cdef int put(self, Text text) except -1:
+        if self._room - self._used < text.length:
+            self._make_room(text.length)
+        memcpy(self._data + self._used, text.at, text.length)
+        self._used += text.length
+        return 0
+
+    cdef int put_bytes(self, bytes text) except -1:
+        return self.put(text_of(text))
+
+    cdef int put_number(self, long long number) except -1:
+        """Write a number that is not negative."""
+        cdef unsigned char digits[20]
+        cdef int place = 20
+        while True:
+            place -= 1
+            digits[place] = c"0" + number % 10
+            number //= 10
+            if not number:
+                return self.put(Text(&digits[place], 20 - place))
+
+    cdef Py_ssize_t length(self):
+        return self._used
+
+    cdef bytes take(self):
+        """What was written since the last time."""
+        cdef bytes taken = PyBytes_FromStringAndSize(self._data, self._used)
+        self._used = 0
+        return taken
+
+
+cdef inline Text text_of(bytes data) noexcept:
+    return Text(<Bytes> PyBytes_AS_STRING(data), PyBytes_GET_SIZE(data))
+
+
+cdef inline bytes bytes_of(Text text):
+    return PyBytes_FromStringAndSize(<char*> text.at, text.length)
+
+
+cdef inline bint is_same(Text one, Text other) noexcept nogil:
+    return one.length == other.length and not memcmp(one.at, other.at, one.length)
 
 
 cdef bint is_clean(Bytes at, Bytes end) noexcept nogil:
@@ -75,7 +138,7 @@ cdef bint scan(Words fields, int flag, Bytes at, Bytes end, Line* line) noexcept
         stop = <Bytes> memchr(start, c'"', end - start)
         if stop == NULL or stop[1] != c":":
             return False
-        field = fields.find(start, stop - start)
+        field = fields.find(Text(start, stop - start))
         if field < 0:
             return False
         bit = <uint64_t> 1 << field
@@ -185,11 +248,11 @@ cdef int _days_of(int year, int month) noexcept nogil:
 
 def amount_of(text):
     """The billionths of a text, or -1."""
-    encoded = text.encode()
-    return amount(Text(<Bytes> encoded, len(encoded)))
+    cdef bytes encoded = text.encode()
+    return amount(text_of(encoded))
 
 
 def nanoseconds_of(text):
     """The nanoseconds of a text, or -1."""
-    encoded = text.encode()
-    return nanoseconds(Text(<Bytes> encoded, len(encoded)))
+    cdef bytes encoded = text.encode()
+    return nanoseconds(text_of(encoded))

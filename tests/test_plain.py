@@ -1,0 +1,338 @@
+"""The compiled modules: what they read is what the plain ones read, and what they take is what the rules make of it.
+
+`test_laws` compares the whole fold with and without them; here the pieces stand alone, and lines are broken byte by
+byte.
+"""
+
+import importlib.util
+import re
+import shutil
+import sys
+from datetime import timedelta
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from compactor.bench import generate
+from compactor.core import memory
+from compactor.core.by_the_rules import ByTheRules
+from compactor.core.decimals import BadDecimal, decimal_of
+from compactor.core.fold import Fold
+from compactor.core.instants import BadInstant, nanos
+from tests.conftest import ROOT
+from tests.stories import clean_lives, to_lines
+
+CORE = ROOT / "compactor" / "core"
+BILLION = 10**9
+is_compiled = importlib.util.find_spec("compactor.core.plain") is not None
+compiled = pytest.mark.skipif(not is_compiled, reason="there was no compiler when this was installed")
+
+
+@pytest.mark.skipif(shutil.which("cc") is None and shutil.which("gcc") is None, reason="there is no compiler here")
+def test_where_there_is_a_compiler_everything_is_compiled() -> None:
+    """A module that silently was left out would cost a factor of twenty and no test."""
+    expected = sorted(path.stem for path in CORE.glob("*.pyx"))
+    assert expected == sorted(path.name.partition(".")[0] for path in CORE.glob("*.so"))
+    assert len(expected) >= 5
+
+
+def test_what_is_compiled_is_listed_for_the_build() -> None:
+    """pyproject.toml names every compiled module, and none that is not there."""
+    listed = re.findall(r'sources = \["compactor/core/(\w+)\.pyx"\]', (ROOT / "pyproject.toml").read_text())
+    assert sorted(path.stem for path in CORE.glob("*.pyx")) == sorted(listed)
+
+
+# Amounts and times.
+
+DIGITS = st.text("0123456789", max_size=12)
+AMOUNTS = st.one_of(
+    st.builds("{}.{}".format, DIGITS, DIGITS), DIGITS, st.text("0123456789.eE+-_ ", max_size=21), st.text(max_size=4)
+)
+
+
+@compiled
+@given(AMOUNTS)
+@example("999999999.999999999")
+@example("1.")
+@example(".5")
+@example("1.2.3")
+@example("٣")
+def test_an_amount_is_exact_or_not_plain(text: str) -> None:
+    """Section 2: no digit is lost, and what is no decimal of the format is never taken for one."""
+    from compactor.core.scan import amount_of
+
+    found = amount_of(text)
+    try:
+        value = decimal_of(text)
+    except BadDecimal:
+        assert -1 == found
+        return
+    whole, _, places = text.partition(".")
+    if found < 0:
+        assert len(whole) > 9 or len(places) > 9 or not set(text) <= set("0123456789.")
+    else:
+        assert value * BILLION == found
+
+
+TIMES = st.builds(
+    "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}{}{}".format,
+    st.integers(1990, 2210), st.integers(0, 13), st.integers(0, 32), st.integers(0, 24), st.integers(0, 60),
+    st.integers(0, 61), st.one_of(st.just(""), st.text("0123456789", max_size=10).map(".{}".format)),
+    st.sampled_from(["Z", "Z", "Z", "z", "+00:00", ""]),
+)  # fmt: skip
+
+
+@compiled
+@settings(max_examples=1000)
+@given(TIMES)
+@example("2024-02-29T00:00:00Z")
+@example("2023-02-29T00:00:00Z")
+@example("2100-02-29T00:00:00.1Z")
+@example("2026-12-31T23:59:60Z")
+@example("2026-03-02T14:30:00.123456789Z")
+@example("2026-03-02T14:30:00.Z")
+@example("2026-03-02 14:30:00.5Z")
+def test_a_time_is_exact_or_not_plain(text: str) -> None:
+    """Section 2: nanoseconds are kept, and a day that does not exist is never taken for one."""
+    from compactor.core.scan import nanoseconds_of
+
+    found = nanoseconds_of(text)
+    try:
+        expected = nanos(text)
+    except BadInstant:
+        assert -1 == found
+        return
+    is_usual = text.endswith("Z") and text[10] == "T" and text[17:19] != "60" and "2000" <= text[:4] < "2200"
+    assert found == expected if is_usual else found in (-1, expected)
+
+
+# Marks.
+
+
+def interpreted_memory() -> ModuleType:
+    """`memory` as it is where nothing could be compiled."""
+    kept = sys.modules.get("compactor.core.marks")
+    sys.modules["compactor.core.marks"] = None  # type: ignore[assignment]
+    try:
+        spec = importlib.util.spec_from_file_location("interpreted_memory", CORE / "memory.py")
+        assert spec is not None and spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+    finally:
+        del sys.modules["compactor.core.marks"]
+        if kept is not None:
+            sys.modules["compactor.core.marks"] = kept
+    return module
+
+
+@compiled
+@settings(max_examples=50)
+@given(st.lists(st.one_of(st.uuids().map(str), st.text(st.characters(codec="utf-8"), max_size=60)), max_size=30))
+@example(["", "\0", "a" * 1000, "ÄÖ€😀"])
+def test_marks_are_the_same_bits_compiled_and_not(order_ids: list[str]) -> None:
+    """7: a checkpoint that was written on one machine is read on any other."""
+    plainly = interpreted_memory()
+    assert plainly.fingerprint is not memory.fingerprint
+    ours, theirs = memory.Forgotten([43_690, 5]), plainly.Forgotten([43_690, 5])
+    for order_id in order_ids:
+        assert plainly.fingerprint(order_id) == memory.fingerprint(order_id)
+        assert (order_id in ours) == (order_id in theirs)
+        ours.add(order_id)
+        theirs.add(order_id)
+        assert order_id in ours and order_id in theirs
+    assert ours.counts == theirs.counts
+    assert list(ours.pages()) == list(theirs.pages())
+
+
+# Lines.
+
+
+class Taken:
+    """What a fold makes of a log, and how many lines the rules had to read."""
+
+    def __init__(self, log: bytes, plain: ByTheRules | None = None, kept_ended: int = 1 << 20) -> None:
+        self.ruled = 0
+        fold = Fold(None, self._recall, timedelta(days=7), kept_ended)
+        if plain is not None:
+            fold.plain = plain
+        feed_line = fold.feed_line
+
+        def count(line: bytes, offset: int) -> None:
+            self.ruled += 1
+            feed_line(line, offset)
+
+        fold.feed_line = count  # type: ignore[method-assign]
+        self._log = log
+        fold.feed(log[: log.rfind(b"\n") + 1], 0)
+        self.derived = (fold.pending_lines(), fold.take_lines(), fold.clock, fold.counts)
+        self.orders = {order_id: one.row for order_id, one in fold.store_open().items()}
+
+    def _recall(self, order_id: str, first: int, end: int) -> list[tuple[int, bytes]]:
+        place, found = 0, []
+        for line in self._log.split(b"\n")[:-1]:
+            if first <= place < end:
+                found.append((place, line))
+            place += len(line) + 1
+        return found
+
+
+def assert_same(log: bytes) -> None:
+    """Both ways give the same files, clock and counts, whether ended orders are kept whole or not."""
+    ruled = Taken(log, ByTheRules())
+    for kept_ended in (0, 1 << 20):
+        found = Taken(log, kept_ended=kept_ended)
+        assert ruled.derived == found.derived
+        assert ruled.orders == found.orders
+
+
+@compiled
+def test_the_common_event_never_reaches_the_rules() -> None:
+    """Lines as our own writer writes them are taken where they lie, each in one of the two ways."""
+    log = "".join(generate.lines("alpha", 3000)).encode()
+    assert 0 == Taken(log).ruled
+    assert_same(log)
+
+
+@compiled
+def test_the_habits_of_other_writers_do_not_matter() -> None:
+    """Spaces, escapes and fields that nobody reads cost a moment, not the way through the rules."""
+    import json
+
+    events = [json.loads(line) for line in generate.lines("alpha", 300)]
+    spaced = "".join(json.dumps(event) + "\n" for event in events).encode()
+    wide = "".join(
+        json.dumps({**event, "raw": {"price": [1.5, None]}, "note": "\u00e9", "legs": None}, indent=None) + "\n"
+        for event in events
+    ).encode()
+    escaped = spaced.replace(b'"buy"', b'"b\\u0075y"')
+    for log in (spaced, wide, escaped):
+        assert 0 == Taken(log).ruled
+        assert_same(log)
+    assert Taken(spaced).derived[0] == Taken(escaped).derived[0]
+
+
+HEAD = b'{"event":"new","order_id":"o","ts":"2026-03-02T14:30:00.1Z","recorded_at":"2026-03-02T14:30:00.2Z"'
+NEW = HEAD + b',"symbol":"SPY","side":"buy","quantity":"3","event_id":"e1"}\n'
+FILL = NEW.replace(b'"new"', b'"partial_fill"').replace(b"00.1Z", b"01.1Z").replace(b'"e1"', b'"e2"')
+FILL = FILL[:-2] + b',"execution_id":"x","price":"10.50","qty":"1","filled_qty":"1"}\n'
+LAST = FILL.replace(b'"partial_fill"', b'"fill"').replace(b"01.1Z", b"02.1Z").replace(b'"e2"', b'"e3"')
+LAST = (
+    LAST.replace(b'"x"', b'"y"').replace(b'"qty":"1"', b'"qty":"2"').replace(b'"filled_qty":"1"', b'"filled_qty":"3"')
+)
+LIFE = NEW + FILL + LAST
+
+
+@compiled
+@pytest.mark.parametrize(
+    ("again", "ruled"),
+    [
+        (b"", 0),
+        (FILL, 0),  # The same delivery.
+        (FILL.replace(b'"e2"', b'"e9"'), 0),  # The same execution, delivered anew.
+        (LAST.replace(b'"e3"', b'"e9"'), 0),
+        (FILL.replace(b'"e2"', b'"e9"').replace(b'"10.50"', b'"10.60"'), 1),  # With another price.
+        (FILL.replace(b'"e2"', b'"e9"').replace(b'"SPY"', b'"AAPL"'), 1),
+        (FILL.replace(b'"e2"', b'"e9"').replace(b'"execution_id":"x"', b'"execution_id":"xx"'), 1),
+        (FILL.replace(b'"e2"', b'"e9"').replace(b'"execution_id":"x"', b'"execution_id":""'), 1),
+        (FILL.replace(b'"price":"10.50"', b'"price":"?"'), 1),  # The same delivery, but no event.
+        (NEW.replace(b'"e1"', b'"e9"'), 1),
+    ],
+)
+def test_what_comes_again_after_the_end(again: bytes, ruled: int) -> None:
+    """4.2, section 2: a known execution or delivery is known, everything else is the rules' to judge."""
+    assert ruled == Taken(LIFE + again).ruled
+    assert_same(LIFE + again)
+    assert_same(NEW + again + FILL + again + LAST + again)
+
+
+@compiled
+def test_long_names_of_a_team_fit_into_a_trade_line() -> None:
+    """Whatever the length of a value that is written, there is room for it."""
+    team = b"t" * 70_000
+    first = NEW.replace(b'"o"', b'"first"')[:-2] + b',"team_id":"' + team + b'"}\n'
+    assert_same(first + LIFE)
+    assert b'"team_id":"' + team in Taken(first + LIFE).derived[1].trades
+
+
+def test_a_line_without_its_end_is_refused() -> None:
+    """A block has whole lines; what is read of it never lies behind it."""
+    if is_compiled:
+        with pytest.raises(ValueError, match="whole lines"):
+            Fold(None, lambda *_: ()).feed(NEW + FILL[:-1], 0)
+
+
+BYTES = st.sampled_from(
+    [b'"', b"\\", b"{", b"}", b",", b":", b" ", b"\0", b"\n", b"0", b".", b"-", b"null", b"\x80", b""]
+)
+
+
+@compiled
+@settings(deadline=None, max_examples=400)
+@given(st.data())
+def test_lines_that_are_broken_anywhere_mean_what_the_rules_make_of_them(data: st.DataObject) -> None:
+    """1.4, section 5: a byte that is changed, lost or added is never taken for a plain event that it is not."""
+    log = LIFE + to_lines(data.draw(clean_lives(orders_max=2)))
+    for _ in range(data.draw(st.integers(1, 4))):
+        place = data.draw(st.integers(0, len(log)))
+        log = log[:place] + data.draw(BYTES) + log[place + data.draw(st.integers(0, 2)) :]
+    assert_same(log)
+
+
+@compiled
+@settings(deadline=None, max_examples=200)
+@given(st.data())
+def test_values_that_are_exchanged_mean_what_the_rules_make_of_them(data: st.DataObject) -> None:
+    """3, 4: whatever stands in a field of a plain line, the two ways agree on it."""
+    values = [
+        b'"1"',
+        b'"3"',
+        b'"0"',
+        b'"-1"',
+        b'"x"',
+        b'""',
+        b"null",
+        b"1",
+        b"true",
+        b'"new"',
+        b'"filled"',
+        b'"o"',
+        b"[]",
+    ]
+    lines = [
+        NEW,
+        FILL,
+        LAST,
+        FILL.replace(b'"partial_fill"', b'"pending_cancel"'),
+        NEW.replace(b'"new"', b'"canceled"'),
+    ]
+    log = b""
+    for line in data.draw(st.lists(st.sampled_from(lines), min_size=1, max_size=6)):
+        if data.draw(st.booleans()):
+            pairs = list(re.finditer(rb':("[^"]*")', line))
+            pair = data.draw(st.sampled_from(pairs))
+            line = line[: pair.start(1)] + data.draw(st.sampled_from(values)) + line[pair.end(1) :]
+        if data.draw(st.booleans()):
+            line = line.replace(b"01.1Z", b"04.1Z")
+        log += line
+    assert_same(log)
+
+
+def sources() -> list[Path]:
+    return sorted([*CORE.glob("*.pyx"), *CORE.glob("*.pxd")])
+
+
+def test_the_compiled_core_imports_only_the_core() -> None:
+    """The core takes values and returns values, compiled or not."""
+    allowed = {"compactor.core", "cpython", "libc", "collections", "datetime", "decimal", "msgspec"}
+    for path in sources():
+        for name in re.findall(r"^\s*(?:from|c?import) ([\w.]+)", path.read_text(), re.MULTILINE):
+            assert any(name == one or name.startswith(one + ".") for one in allowed), f"{path.name} imports {name}"
+    assert len(sources()) >= 5
+
+
+def test_a_compiled_module_is_one_thing() -> None:
+    """A module has at most 350 lines, compiled or not."""
+    assert [] == [path.name for path in sources() if len(path.read_text().splitlines()) > 350]
