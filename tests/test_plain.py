@@ -238,6 +238,8 @@ LIFE = NEW + FILL + LAST
         (FILL.replace(b'"e2"', b'"e9"').replace(b'"execution_id":"x"', b'"execution_id":"xx"'), 1),
         (FILL.replace(b'"e2"', b'"e9"').replace(b'"execution_id":"x"', b'"execution_id":""'), 1),
         (FILL.replace(b'"price":"10.50"', b'"price":"?"'), 1),  # The same delivery, but no event.
+        (FILL.replace(b'"qty":"1"', b'"qty":null'), 1),
+        (NEW.replace(b'"quantity":"3"', b'"quantity":"0"'), 1),
         (NEW.replace(b'"e1"', b'"e9"'), 1),
     ],
 )

@@ -248,7 +248,7 @@ def _revise(order: Order, key: str, revision: Revision, entry: Entry) -> None:
     entry.write(order, "reversal", plain(-DECIMAL[fill.qty]), fill.price, fill.execution_id, reverses=fill.trade_id)
     order.filled -= DECIMAL[fill.qty]
     fill.live = False
-    rare_of(order)  # From here on the order's fills need a closer look than the short path takes.
+    rare_of(order)
     if corrects:
         fill.version = _write_correction(order, fill, revision, entry)
     _forget_above(order, order.filled)

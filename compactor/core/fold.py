@@ -1,8 +1,8 @@
 """The fold: blocks of whole lines in, state changed, trades and findings out (format.md sections 3, 4 and 6).
 
-`Fold.feed` takes the common event on a short path (`_feed_short`) and everything else through `rules.apply`. The
-short path is an optimisation and nothing else: it takes an event only when every condition of the plain case holds,
-and the law tests compare the two. What surprises: the fold asks for old lines through `recall`, when an event names
+`Fold.feed` hands blocks to `plain.PlainOrders`, which takes the common event where it lies, and gives every other line
+back to `Fold.feed_line`, where it goes through `rules.apply`. The first is an optimisation and nothing else, and the
+laws compare the two. What surprises: the fold asks for old lines through `recall`, when an event names
 an order that has left the state.
 """
 
@@ -69,6 +69,9 @@ try:
     from compactor.core.plain import PlainOrders
 except ImportError:  # It was not compiled here.
     PlainOrders = ByTheRules  # type: ignore[assignment, misc]
+
+IS_COMPILED = PlainOrders is not ByTheRules
+"""Whether the common event takes the short way."""
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode_order = msgspec.msgpack.Decoder(Order).decode

@@ -100,7 +100,7 @@ class Order(Struct, array_like=True, gc=False):
     source: str | None
     """The source of its first fill (of its first event while there is none)."""
     target: Decimal | None = None
-    """The quantity, once that, the symbol and the side are known: what a fill on the short path needs."""
+    """The quantity, once that, the symbol and the side are known: what may be filled without a closer look."""
     filled: Decimal = ZERO
     fills: dict[str, Fill] = {}
     before: str | None = None

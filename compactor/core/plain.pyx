@@ -126,11 +126,11 @@ cdef class PlainOrders:
         """What is the same for all: the values, the team, the delivery; then the order is placed, filled or told of."""
         cdef Text* values = line.values
         cdef int name = name_of(values[EVENT]) if has(line, EVENT) else -1, status
-        if name < 0 or not is_plain(line):
-            return False
         cdef Kind* kind = kind_at(name)
+        if name < 0 or not is_plain(line, kind):
+            return False
         cdef long long ts = nanoseconds(values[TS]), recorded_at = nanoseconds(values[RECORDED_AT])
-        if not kind.is_plain or ts < 0 or recorded_at < 0:
+        if ts < 0 or recorded_at < 0:
             return False
         if has(line, ORDER_STATUS):
             # A status that says nothing that the event does not say itself (3.10).

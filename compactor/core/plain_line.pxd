@@ -21,5 +21,5 @@ cdef bint is_open(int status) noexcept
 cdef bint is_terminal(int status) noexcept
 cdef bint has(Line* line, int field) noexcept
 cdef bint read_plain(Bytes at, Bytes end, Line* line) noexcept
-cdef bint is_plain(Line* line) noexcept
+cdef bint is_plain(Line* line, Kind* kind) noexcept
 cdef bint repeats_terms(Line* line, Line* placed) noexcept

@@ -103,16 +103,19 @@ cdef bint read_plain(Bytes at, Bytes end, Line* line) noexcept:
     return end - at <= LINE_MAX and is_clean(at, end) and scan(FIELDS, EXTENDED_HOURS, at, end, line)
 
 
-cdef bint is_plain(Line* line) noexcept:
+cdef bint is_plain(Line* line, Kind* kind) noexcept:
     """Whether it has what every event has, nothing that only the rules understand, and values that are plainly
     right: no line that is taken here would have been a finding there."""
     cdef int place, field
     if line.seen & NEEDED != NEEDED or line.seen & NEVER or not line.values[ORDER_ID].length:
         return False
+    if not kind.is_plain or (kind.is_fill and line.seen & NEEDED_TO_FILL != NEEDED_TO_FILL):
+        return False
     if line.seen & AMOUNTS:
         for place in range(AMOUNTS_COUNT):
             field = AMOUNT[place]
-            if has(line, field) and amount(line.values[field]) < 0:
+            # Of these two the rules take no zero.
+            if has(line, field) and amount(line.values[field]) < (field == QUANTITY or field == QTY):
                 return False
     return not has(line, CREATED_AT) or nanoseconds(line.values[CREATED_AT]) >= 0
 

@@ -10,7 +10,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.string cimport memcmp, memcpy
 
 from compactor.core.plain_line cimport (
-    ALL_TERMS, BROKER_ORDER_ID, CLIENT_ORDER_ID, EXECUTION_ID, FILLED, FILLED_QTY, NEEDED_TO_FILL, NEEDED_TO_PLACE,
+    ALL_TERMS, BROKER_ORDER_ID, CLIENT_ORDER_ID, EXECUTION_ID, FILLED, FILLED_QTY, NEEDED_TO_PLACE,
     ONLY_OF_FILLS, ORDER_ID, ORDER_TYPE, PARTIALLY_FILLED, PRICE, QTY, QUANTITY, REQUESTED_PRICE, SIDE, SOURCE, SYMBOL,
     TS, has, kind_at, read_plain, repeats_terms,
 )
@@ -42,8 +42,6 @@ cdef PlainOrder place(Line* line, int name, str order_id, Text whole, long long 
     if line.seen & NEEDED_TO_PLACE != NEEDED_TO_PLACE or line.seen & ONLY_OF_FILLS:
         return None
     target = amount(line.values[QUANTITY])
-    if target <= 0:
-        return None
     cdef PlainOrder order = PlainOrder.__new__(PlainOrder)
     for term in range(TRADE_TERMS):
         if has(line, TERM[term]):
@@ -119,8 +117,6 @@ cdef class PlainOrder:
         cdef Text told
         cdef bytes known, words
         cdef long long qty, filled
-        if line.seen & NEEDED_TO_FILL != NEEDED_TO_FILL:
-            return False
         words = _told(line, offset)
         if self._fills is not None:
             for known in self._fills:
@@ -135,7 +131,7 @@ cdef class PlainOrder:
             return False
         qty = amount(values[QTY])
         filled = self._filled + qty
-        if qty <= 0 or amount(values[PRICE]) <= 0 or filled > self._target:
+        if amount(values[PRICE]) <= 0 or filled > self._target:
             return False
         if filled == self._target and not kind.ends:
             return False
