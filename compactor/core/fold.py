@@ -16,11 +16,7 @@ from compactor.core.by_the_rules import ByTheRules
 from compactor.core.decimals import exactly
 from compactor.core.derived import Finding, Lines, encode_lines
 from compactor.core.entry import Derived, Entry
-from compactor.core.events import (
-    Event,
-    Leg,
-    Problem,
-)
+from compactor.core.events import Event, Leg, Problem
 from compactor.core.instants import moment
 from compactor.core.lifecycle import LIFE
 from compactor.core.lines import Placed, read_line, unreadable
