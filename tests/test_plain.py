@@ -250,6 +250,16 @@ def test_what_comes_again_after_the_end(again: bytes, ruled: int) -> None:
     assert_same(NEW + again + FILL + again + LAST + again)
 
 
+def test_a_plain_order_is_known_and_has_a_status() -> None:
+    """Whoever asks the state about an order need not know whether it is plain, nor whether it has ended."""
+    fold = Fold("default", lambda *_: ())
+    fold.feed(NEW + FILL, 0)
+    assert [True, False] == [fold.may_know("o"), fold.may_know("nobody")]
+    assert ["partially_filled", None] == [fold.status_of("o"), fold.status_of("nobody")]
+    fold.feed(LAST, len(NEW + FILL))
+    assert (True, "filled") == (fold.may_know("o"), fold.status_of("o"))
+
+
 @compiled
 def test_long_names_of_a_team_fit_into_a_trade_line() -> None:
     """Whatever the length of a value that is written, there is room for it."""

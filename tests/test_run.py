@@ -181,10 +181,12 @@ def test_an_error_while_writing_costs_a_reconcile_and_not_the_stream(
 
     with AlpacaServer(13, plain=True) as server:
         running = start(server, reconcile_seconds=60)
+        # On a busy machine the first connection may have been given up and made anew.
+        connections = running.row().connections
         monkeypatch.setattr(StreamWriter, "store", fails_once)
         order = server.place("AAPL", "buy", 1, client_order_id="alice:1", type="limit", limit_price="1")
         until(lambda: order.id in ours(data)[0], "the order")
-        assert 1 == running.row().connections
+        assert connections == running.row().connections
 
 
 def test_lines_that_cannot_be_written_are_told_and_written_later(data: Path, start: Start) -> None:

@@ -105,8 +105,7 @@ class _Replayed:
         return _rows(self._replay.fold.pending_lines().splitlines())
 
     def status_of(self, order_id: str) -> str | None:
-        order = self._replay.fold.order(order_id)
-        return order.status if order is not None else None
+        return self._replay.fold.status_of(order_id)
 
 
 class _Written:

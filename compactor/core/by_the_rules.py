@@ -3,7 +3,7 @@
 Every line then goes through the rules, which give the same bytes some twenty times as slowly; the laws compare the two.
 """
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from compactor.core.memory import Ended
 from compactor.core.orders import Order
@@ -12,16 +12,16 @@ if TYPE_CHECKING:
     from compactor.core.fold import Fold
 
 
-class PlainOrder:
+class PlainOrder(Protocol):
     """An order to which only plain things happened, with the offsets of its first and last event."""
 
     order_id: str
     first: int
     last: int
+    status: str
 
     def order(self) -> Order | None:
         """The same as an `Order`; None where it has ended and its terms are gone, so that only its lines have them."""
-        raise NotImplementedError
 
 
 class ByTheRules:

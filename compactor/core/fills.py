@@ -21,7 +21,6 @@ def take_fill(order: Order, event: Event, entry: Entry) -> bool:
     if known is not None:
         _take_again(order, known, event, entry)
         return False
-    _note_source(order, event)
     if order.ended:
         entry.find("late_fill", f"a fill after order {order.order_id} was {order.status}; it is a trade all the same")
     if not has_symbol_and_side(order):
@@ -48,13 +47,6 @@ def _add_fill(order: Order, event: Event, entry: Entry) -> None:
     if displaced:
         _infer_rest(order, displaced, qty, DECIMAL[event.price] * qty, entry)
     _apply_waiting(order, key, entry)
-
-
-def _note_source(order: Order, event: Event) -> None:
-    if not order.fills:
-        order.source = event.source
-    if event.source != order.source or event.execution_id is None:
-        order.mixed = True
 
 
 # Which fill is it?
@@ -113,7 +105,6 @@ def _take_again(order: Order, key: str, event: Event, entry: Entry) -> None:
         )
     if event.source != fill.source and event.source not in fill.told:
         fill.told = (*fill.told, event.source)
-        order.mixed = True
     if event.execution_id is not None and event.execution_id != key:
         rare_of(order).names[event.execution_id] = key
         fill.execution_id = fill.execution_id or event.execution_id
@@ -248,7 +239,6 @@ def _revise(order: Order, key: str, revision: Revision, entry: Entry) -> None:
     entry.write(order, "reversal", plain(-DECIMAL[fill.qty]), fill.price, fill.execution_id, reverses=fill.trade_id)
     order.filled -= DECIMAL[fill.qty]
     fill.live = False
-    rare_of(order)
     if corrects:
         fill.version = _write_correction(order, fill, revision, entry)
     _forget_above(order, order.filled)

@@ -215,11 +215,17 @@ class Fold:
             order = plain.order() if plain is not None else None
         return order
 
+    def status_of(self, order_id: str) -> str | None:
+        """The status of an order that is in the state, or ended not long ago; else None."""
+        order = self.orders.get(order_id) or self.plain.get(order_id)
+        return order.status if order is not None else None
+
     # Orders that have left the state.
 
     def may_know(self, order_id: str) -> bool:
-        """Whether an order that is not in the state may have been there."""
-        return order_id in self.orders or order_id in self.stored or self.memory.may_know(order_id)
+        """Whether the log may have an event of an order so far; False is certain."""
+        is_here = order_id in self.orders or order_id in self.stored or self.plain.get(order_id) is not None
+        return is_here or self.memory.may_know(order_id)
 
     def _bring_back(self, order_id: str, here: int) -> Order | None:
         """Build an order again that is not in the state, from the checkpoint or from its lines; None if there are

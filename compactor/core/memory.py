@@ -11,7 +11,8 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from datetime import datetime
-from itertools import starmap
+from itertools import groupby, starmap
+from operator import attrgetter
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -170,8 +171,9 @@ class Memory:
 
     def keep_all(self, records: Iterable[SpanRecord]) -> None:
         """Remember what was stored."""
-        for record in sorted(records, key=lambda one: one.seen):
-            self.keep([(record.order_id, record.first, record.last)], record.seen)
+        seen = attrgetter("seen")
+        for clock, together in groupby(sorted(records, key=seen), seen):
+            self.keep([(one.order_id, one.first, one.last) for one in together], clock)
 
     def find(self, order_id: str) -> Span | None:
         """Where the events of an order may lie; None where there are none for certain."""

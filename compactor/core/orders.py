@@ -1,11 +1,9 @@
 """What the state knows of one order: its terms, its status and its fills.
 
 An order is what its own events made of it and nothing else, so that it can be built again from them at any time.
-`Order` is laid out for the common event; what few orders ever need is in `Rare`, and a None there keeps the short
-path short.
+What few orders ever need is in `Rare`.
 """
 
-from datetime import datetime
 from decimal import Decimal
 from operator import attrgetter
 from typing import Any
@@ -14,7 +12,7 @@ from msgspec import Struct
 
 from compactor.core.decimals import Decimals, exactly, plain, quotient
 from compactor.core.derived import PendingOrder, Trade
-from compactor.core.events import TERMS, AnyEvent, Event
+from compactor.core.events import TERMS, AnyEvent
 from compactor.core.instants import nanos
 
 DECIMAL = Decimals()
@@ -89,24 +87,17 @@ class Order(Struct, array_like=True, gc=False):
     status: str
     """Empty for the leg of a multi-leg order that has had no event of its own."""
     ended: bool
-    updated: datetime
-    """The greatest `ts` so far, to the microsecond; `updated_at` is its text."""
     updated_at: str
+    """The greatest `ts` so far."""
     status_at: str
     """The `ts` of the last status event applied (rule 3.5)."""
     created_at: str
     """The least `ts` so far."""
     terms: AnyEvent
-    source: str | None
-    """The source of its first fill (of its first event while there is none)."""
-    target: Decimal | None = None
-    """The quantity, once that, the symbol and the side are known: what may be filled without a closer look."""
     filled: Decimal = ZERO
     fills: dict[str, Fill] = {}
     before: str | None = None
     """The status before a cancel or replace was asked for (rule 3.6)."""
-    mixed: bool = False
-    """Whether a fill with a new id may still be one that is known: several sources, or a fill without an id."""
     delivered: set[str] | None = None
     rare: Rare | None = None
 
@@ -119,14 +110,6 @@ class Order(Struct, array_like=True, gc=False):
     def over(self) -> bool:
         """Whether the order may leave the state: it has ended, or is another ledger's."""
         return self.ended or (self.rare is not None and self.rare.away is not None)
-
-
-def target_of(order: Order) -> Decimal | None:
-    """The quantity to be filled, where fills can become trades at once."""
-    terms: Event | None = order.terms
-    if terms is None or terms.symbol is None or terms.side is None or terms.quantity is None:
-        return None
-    return DECIMAL[terms.quantity]
 
 
 def quantity_of(order: Order) -> Decimal | None:

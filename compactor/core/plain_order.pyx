@@ -19,7 +19,6 @@ from compactor.core.scan cimport amount, bytes_of, is_same, text_of
 from decimal import Decimal
 
 from compactor.core.events import EVENTS, TERMS, decode
-from compactor.core.instants import moment
 from compactor.core.orders import Fill, Order
 from compactor.core.plain_line import NAMES
 
@@ -58,6 +57,10 @@ cdef PlainOrder place(Line* line, int name, str order_id, Text whole, long long 
 
 
 cdef class PlainOrder:
+    @property
+    def status(self):
+        return NAMES[self._status]
+
     def order(self):
         """The same as an `Order`; None where it has ended and its terms are gone, so that only its lines have them."""
         if self._line is None:
@@ -66,8 +69,8 @@ cdef class PlainOrder:
         terms = EVENTS["new"](self.order_id, placed.ts, **{name: getattr(placed, name) for name in TERMS})
         updated_at = self._updated_at[: self._updated_length].decode()
         order = Order(
-            self.order_id, self.first, self.last, NAMES[self._status], self.ended, moment(updated_at), updated_at,
-            updated_at, terms.ts, terms, _text(self._source), Decimal(terms.quantity),
+            self.order_id, self.first, self.last, NAMES[self._status], self.ended, updated_at, updated_at,
+            terms.ts, terms,
         )
         order.before = NAMES[self._before] if self._before >= 0 else None
         order.delivered = self._delivered

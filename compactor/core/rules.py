@@ -12,9 +12,9 @@ from compactor.core.decimals import plain
 from compactor.core.entry import Entry, rare_of
 from compactor.core.events import EVENTS, FILLS, REVISIONS, TERMS, Event, Leg, UnknownEvent, legs_of
 from compactor.core.fills import take_assignment, take_fill, take_revision, take_snapshot
-from compactor.core.instants import is_older, moment
+from compactor.core.instants import is_older
 from compactor.core.lifecycle import LIFE, OPEN, REQUESTS, TERMINAL, Effect
-from compactor.core.orders import DECIMAL, Order, quantity_of, target_of
+from compactor.core.orders import DECIMAL, Order, quantity_of
 
 _carried: Any = attrgetter(*TERMS)
 _NO_TERMS = (None,) * len(TERMS)
@@ -22,8 +22,7 @@ _NO_TERMS = (None,) * len(TERMS)
 
 def begin(order_id: str, event: Event, offset: int) -> Order:
     """An order at its first event (its own, or its parent's for a leg), before that event has done anything."""
-    at = moment(event.ts)
-    return Order(order_id, offset, offset, "", False, at, event.ts, event.ts, event.ts, None, event.source)
+    return Order(order_id, offset, offset, "", False, event.ts, event.ts, event.ts, None)
 
 
 def apply(order: Order, event: Event, entry: Entry) -> None:
@@ -33,7 +32,6 @@ def apply(order: Order, event: Event, entry: Entry) -> None:
         return
     if event.event == "assigned":
         take_assignment(order, event, entry)
-        order.target = None
         entry.close()
         return
     stale = event.event == "snapshot" and order.status != "" and is_older(event.ts, order.updated_at)
@@ -46,7 +44,6 @@ def apply(order: Order, event: Event, entry: Entry) -> None:
         _take_status(order, event, entry, fresh)
         _report_quantities(order, event, entry, quantity_before, filled_before, fresh)
         _take_time(order, event)
-    order.target = target_of(order) if order.rare is None else None
     entry.close()
 
 
@@ -63,7 +60,6 @@ def apply_leg(order: Order, event: Event, leg: Leg, entry: Entry) -> None:
     _report_quantities(order, event, entry, quantity, filled_before, fresh=False)
     if order.status and not order.ended and fresh and quantity is not None and order.filled >= quantity:
         order.status, order.ended = "filled", True
-    order.target = target_of(order) if order.rare is None else None
     entry.close()
 
 
@@ -232,6 +228,6 @@ def _report_unknown(event: Event, entry: Entry) -> None:
 def _take_time(order: Order, event: Event) -> None:
     """Move the least and the greatest `ts` of the order."""
     if is_older(order.updated_at, event.ts):
-        order.updated, order.updated_at = moment(event.ts), event.ts
+        order.updated_at = event.ts
     if is_older(event.ts, order.created_at):
         order.created_at = event.ts

@@ -19,7 +19,7 @@ from compactor.core.fold import Counts, Fold, OpenOrder, Recall
 from compactor.core.memory import Forgotten, Memory
 from compactor.ledger.files import Files, Reader, replace
 
-FORMAT = 2
+FORMAT = 3
 """The layout of this file."""
 FOLD_VERSION = 2
 """What the fold means; a change of it makes every ledger fold its log again, checked against the trades already
