@@ -106,6 +106,8 @@ $(VENV)/.base: pyproject.toml $(COMPILED)
 	@echo 'Installing into $(VENV) (once; needs the network for a minute)'
 	@$(PYTHON) -m venv '$(VENV)'
 	@$(PIP) -e .
+	@$(PY) -c 'from compactor.core.fold import IS_COMPILED as yes; yes or print("Without a C compiler and the headers \
+	of Python all works, but folds are slower: compactor doctor")'
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.base

@@ -9,6 +9,7 @@ import re
 import shutil
 import sys
 from datetime import timedelta
+from itertools import product
 from pathlib import Path
 from types import ModuleType
 
@@ -20,6 +21,7 @@ from compactor.bench import generate
 from compactor.core import memory
 from compactor.core.by_the_rules import ByTheRules
 from compactor.core.decimals import BadDecimal, decimal_of
+from compactor.core.events import Event
 from compactor.core.fold import Fold
 from compactor.core.instants import BadInstant, nanos
 from tests.conftest import ROOT
@@ -147,6 +149,17 @@ def test_marks_are_the_same_bits_compiled_and_not(order_ids: list[str]) -> None:
     assert list(ours.pages()) == list(theirs.pages())
 
 
+@compiled
+def test_marks_that_cannot_be_are_refused_and_not_read_past_their_end() -> None:
+    """A checkpoint that somebody made up costs an error, never the process."""
+    with pytest.raises(ValueError, match="a page of 3 bytes, expected 65536"):
+        assert "o" in memory.Forgotten([1], lambda _: b"abc")
+    with pytest.raises(IndexError):
+        assert "o" in memory.Forgotten([1] * 13)
+    with pytest.raises(UnicodeEncodeError):
+        memory.fingerprint("\ud800")
+
+
 # Lines.
 
 
@@ -201,7 +214,7 @@ def test_the_habits_of_other_writers_do_not_matter() -> None:
     """Spaces, escapes and fields that nobody reads cost a moment, not the way through the rules."""
     import json
 
-    events = [json.loads(line) for line in generate.lines("alpha", 300)]
+    events = [json.loads(line) for line in generate.lines("alpha", 300, open_orders=5)]
     spaced = "".join(json.dumps(event) + "\n" for event in events).encode()
     wide = "".join(
         json.dumps({**event, "raw": {"price": [1.5, None]}, "note": "\u00e9", "legs": None}, indent=None) + "\n"
@@ -211,6 +224,7 @@ def test_the_habits_of_other_writers_do_not_matter() -> None:
     for log in (spaced, wide, escaped):
         assert 0 == Taken(log).ruled
         assert_same(log)
+        assert b'"kind":"fill"' in Taken(log).derived[1].trades
     assert Taken(spaced).derived[0] == Taken(escaped).derived[0]
 
 
@@ -240,6 +254,8 @@ LIFE = NEW + FILL + LAST
         (FILL.replace(b'"price":"10.50"', b'"price":"?"'), 1),  # The same delivery, but no event.
         (FILL.replace(b'"qty":"1"', b'"qty":null'), 1),
         (NEW.replace(b'"quantity":"3"', b'"quantity":"0"'), 1),
+        (FILL.replace(b'"e2"', b'"e9"').replace(b'"partial_fill"', b'"fill"'), 0),
+        (FILL.replace(b'"e2"', b'"e9"').replace(b'"qty":"1"', b'"qty":"1","qty":null'), 1),
         (NEW.replace(b'"e1"', b'"e9"'), 1),
     ],
 )
@@ -248,6 +264,7 @@ def test_what_comes_again_after_the_end(again: bytes, ruled: int) -> None:
     assert ruled == Taken(LIFE + again).ruled
     assert_same(LIFE + again)
     assert_same(NEW + again + FILL + again + LAST + again)
+    assert_same(NEW + FILL + again + LAST)
 
 
 def test_a_plain_order_is_known_and_has_a_status() -> None:
@@ -274,6 +291,62 @@ def test_a_line_without_its_end_is_refused() -> None:
     if is_compiled:
         with pytest.raises(ValueError, match="whole lines"):
             Fold(None, lambda *_: ()).feed(NEW + FILL[:-1], 0)
+
+
+def test_a_plain_order_that_ended_leaves_the_state() -> None:
+    """6.1: what is left of it is where its events lie; a late event brings it back from there."""
+    fold = Fold("default", lambda *_: (), kept_ended=0)
+    fold.feed(LIFE, 0)
+    assert (None, []) == (fold.order("o"), fold.ended_last())
+    assert (0, len(NEW + FILL), fold.clock) == fold.memory.find("o")
+
+
+TEAM = NEW.replace(b'"o"', b'"first"')[:-2] + b',"team_id":"default"}\n'
+ASK = FILL.replace(b'"partial_fill"', b'"pending_cancel"').replace(b"01.1Z", b"01.5Z").replace(b'"e2"', b'"e4"')
+ASK = re.sub(rb',"execution_id".*}', b"}", ASK)
+FIELDS = ("event", *Event.__struct_fields__)
+WORDS = "default alpha limbo filled canceled cancelled new restated 0 1 2 4 -1 1e1 x e1 e2"
+TIMES_NEAR = ("00.1Z", "01.1Z", "00.100000001Z", "09Z")
+ODD = [f'"{word}"' for word in WORDS.split()] + [f'"2026-03-02T14:30:{time}"' for time in TIMES_NEAR]
+ODD += ['"2026-02-30T00:00:00Z"', '""', "null", "1", "true", "[]"]
+
+
+def with_field(line: bytes, field: str, value: bytes) -> bytes:
+    """A line with another value in a field, which it may not have had."""
+    found = re.search(rb'"%b":("[^"]*")' % field.encode(), line)
+    if found is None:
+        return line[:-2] + b',"%b":%b}\n' % (field.encode(), value)
+    return line[: found.start(1)] + value + line[found.end(1) :]
+
+
+@compiled
+@pytest.mark.parametrize("at", range(4))
+@pytest.mark.parametrize("field", FIELDS)
+def test_a_life_with_one_odd_value_means_what_the_rules_make_of_it(field: str, at: int) -> None:
+    """2, 3, 4: every field of every line of a plain life, with every kind of value that may stand in one."""
+    for value in ODD:
+        life = [NEW, FILL, ASK, LAST]
+        life[at] = with_field(life[at], field, value.encode())
+        assert_same(TEAM + b"".join(life) + ASK)
+
+
+@compiled
+def test_whatever_follows_a_placement_means_what_the_rules_make_of_it() -> None:
+    """3, 4: all sequences of three events, each in time or late, from one source or two."""
+    other = (
+        FILL.replace(b'"x"', b'"z"')
+        .replace(b'"qty":"1"', b'"qty":"2"')
+        .replace(b'"filled_qty":"1"', b'"filled_qty":"3"')
+    )
+    canceled = ASK.replace(b'"pending_cancel"', b'"canceled"')
+    kinds = [FILL, LAST, ASK, canceled, canceled.replace(b'"canceled"', b'"order_cancel_rejected"'), other]
+    kinds += [one[:-2] + b',"source":"rest"}\n' for one in (other, FILL.replace(b'"x"', b'"w"'))]
+    for three in product(product(kinds, [False, True]), repeat=3):
+        log = TEAM + NEW
+        for place, (line, is_late) in enumerate(three):
+            ts = b'"2026-03-02T14:30:0%dZ"' % (0 if is_late else place + 2)
+            log += with_field(with_field(line, "ts", ts), "event_id", b'"f%d"' % place)
+        assert_same(log)
 
 
 BYTES = st.sampled_from(

@@ -1,7 +1,7 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
 """The loops of `memory` over fingerprints and bits, compiled. They give what the functions of these names there give."""
 
-from cpython.bytearray cimport PyByteArray_AS_STRING
+from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_GET_SIZE
 from cpython.dict cimport PyDict_GetItem
 from cpython.object cimport PyObject
 from cpython.unicode cimport PyUnicode_AsUTF8AndSize
@@ -13,6 +13,7 @@ cdef extern from *:
 
 cdef enum:
     PROBES = 8
+    GENERATIONS_MAX = 12
     PAGE_MASK = (1 << 19) - 1
 
 cdef uint64_t PRIME = (1 << 61) - 1
@@ -36,6 +37,8 @@ def fingerprint(str order_id):
 cdef unsigned char* page_of(dict pages, load, uint32_t number) except NULL:
     cdef PyObject* found = PyDict_GetItem(pages, number)
     cdef bytearray page = <bytearray> found if found != NULL else load(number)
+    if PyByteArray_GET_SIZE(page) << 3 != PAGE_MASK + 1:
+        raise ValueError(f"found a page of {len(page)} bytes, expected {(PAGE_MASK + 1) >> 3}")
     return <unsigned char*> PyByteArray_AS_STRING(page)
 
 
@@ -47,10 +50,17 @@ cdef inline uint32_t pages_in(int generation) noexcept:
     return 1 << 2 * (generation + 1)
 
 
+cdef int check_generations(int number) except -1:
+    if number > GENERATIONS_MAX:
+        raise IndexError(f"found {number} generations of marks, expected at most {GENERATIONS_MAX}")
+    return 0
+
+
 def is_marked(dict pages, load, int generations, mark):
     cdef uint32_t low = mark & 0xFFFFFFFF, start = (mark >> 32) & PAGE_MASK, step = (mark >> 64 | 1) & PAGE_MASK, bit
     cdef int generation, probe
     cdef unsigned char* page
+    check_generations(generations)
     for generation in range(generations):
         page = page_of(pages, load, first_page(generation) + low % pages_in(generation))
         bit = start
@@ -68,6 +78,7 @@ def set_mark(dict pages, load, int generation, mark):
     cdef int probe
     cdef unsigned char one
     cdef bint is_new = False
+    check_generations(generation + 1)
     cdef unsigned char* page = page_of(pages, load, first_page(generation) + low % pages_in(generation))
     for probe in range(PROBES):
         one = 1 << (bit & 7)

@@ -42,7 +42,6 @@ cdef int AMOUNTS_COUNT = len(DECIMALS)
 ALL_TERMS = _bits(*TERMS)
 NEEDED_TO_PLACE = _bits("symbol", "side", "quantity")
 NEEDED_TO_FILL = _bits("execution_id", "price", "qty")
-ONLY_OF_FILLS = _bits("execution_id", "qty")
 
 # The names of events and statuses by number.
 

@@ -11,7 +11,7 @@ from libc.string cimport memcmp, memcpy
 
 from compactor.core.plain_line cimport (
     ALL_TERMS, BROKER_ORDER_ID, CLIENT_ORDER_ID, EXECUTION_ID, FILLED, FILLED_QTY, NEEDED_TO_PLACE,
-    ONLY_OF_FILLS, ORDER_ID, ORDER_TYPE, PARTIALLY_FILLED, PRICE, QTY, QUANTITY, REQUESTED_PRICE, SIDE, SOURCE, SYMBOL,
+    ORDER_ID, ORDER_TYPE, PARTIALLY_FILLED, PRICE, QTY, QUANTITY, REQUESTED_PRICE, SIDE, SOURCE, SYMBOL,
     TS, has, kind_at, read_plain, repeats_terms,
 )
 from compactor.core.scan cimport amount, bytes_of, is_same, text_of
@@ -38,7 +38,7 @@ cdef PlainOrder place(Line* line, int name, str order_id, Text whole, long long 
     cdef long long target
     cdef int term
     cdef Text value
-    if line.seen & NEEDED_TO_PLACE != NEEDED_TO_PLACE or line.seen & ONLY_OF_FILLS:
+    if line.seen & NEEDED_TO_PLACE != NEEDED_TO_PLACE:
         return None
     target = amount(line.values[QUANTITY])
     cdef PlainOrder order = PlainOrder.__new__(PlainOrder)
@@ -156,7 +156,7 @@ cdef class PlainOrder:
 
     cdef bint _take_status(self, Line* line, Kind* kind, long long ts, long long offset) except -1:
         """A status event that leads to the status of its own name."""
-        if self.ended or ts <= self._updated or line.seen & ONLY_OF_FILLS:
+        if self.ended or ts <= self._updated:
             return False
         self._note_time(line, ts, offset)
         if kind.ends:
