@@ -256,6 +256,7 @@ LIFE = NEW + FILL + LAST
         (NEW.replace(b'"quantity":"3"', b'"quantity":"0"'), 1),
         (FILL.replace(b'"e2"', b'"e9"').replace(b'"partial_fill"', b'"fill"'), 0),
         (FILL.replace(b'"e2"', b'"e9"').replace(b'"qty":"1"', b'"qty":"1","qty":null'), 1),
+        (FILL[:-1] + b"}\n", 1),  # An event, and a byte too many.
         (NEW.replace(b'"e1"', b'"e9"'), 1),
     ],
 )
@@ -324,10 +325,12 @@ def with_field(line: bytes, field: str, value: bytes) -> bytes:
 @pytest.mark.parametrize("field", FIELDS)
 def test_a_life_with_one_odd_value_means_what_the_rules_make_of_it(field: str, at: int) -> None:
     """2, 3, 4: every field of every line of a plain life, with every kind of value that may stand in one."""
-    for value in ODD:
-        life = [NEW, FILL, ASK, LAST]
-        life[at] = with_field(life[at], field, value.encode())
-        assert_same(TEAM + b"".join(life) + ASK)
+    plain = [NEW, FILL, ASK, LAST]
+    for value in map(str.encode, ODD):
+        twice = plain[at][:-2] + b',"%b":%b}\n' % (field.encode(), value)
+        for line in (with_field(plain[at], field, value), twice):
+            life = [*plain[:at], line, *plain[at + 1 :]]
+            assert_same(TEAM + b"".join(life) + ASK)
 
 
 @compiled
