@@ -106,25 +106,21 @@ class Problem(Struct, frozen=True):
     detail: str
 
 
-def _variants(base: type, names: Iterable[str]) -> dict[str, type[Any]]:
+def _variants(names: Iterable[str]) -> dict[str, type[Any]]:
     """One tagged type a name: msgspec then knows the event before it has built anything."""
     types = {}
     for name in names:
         namespace = {"event": spelled(name), "__module__": __name__}
-        bases: Any = (base,)
         types[name] = msgspec.defstruct(
-            f"{base.__name__}_{name}", [], bases=bases, namespace=namespace, tag=name, tag_field="event", gc=False
+            f"Event_{name}", [], bases=(Event,), namespace=namespace, tag=name, tag_field="event", gc=False
         )
     return types
 
 
-_STATUS_NAMES = (*STATUSES, "cancelled")
-_PLACEMENTS = ("new", "pending_new", "accepted", "held")
-
-EVENTS = _variants(Event, (*_STATUS_NAMES, *FILLS, *REVISIONS, *OTHERS))
+EVENTS = _variants((*STATUSES, "cancelled", *FILLS, *REVISIONS, *OTHERS))
 """The type of every event that has a name of its own; any other name is an `UnknownEvent`."""
 
-PLACEMENTS = frozenset(EVENTS[name] for name in _PLACEMENTS)
+PLACEMENTS = frozenset(EVENTS[name] for name in ("new", "pending_new", "accepted", "held"))
 
 
 class UnknownEvent(Event, gc=False, tag=False, tag_field=None, kw_only=True):

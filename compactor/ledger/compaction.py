@@ -267,7 +267,6 @@ class Compactor:
             else:
                 fold.feed(block.data, block.offset)
             self._offset = block.offset + block.length
-            # Taken block by block, so that lines are encoded while they are in the processor's cache.
             self._put(fold)
             if progress is not None and self._offset - told >= PROGRESS_BYTES:
                 progress(self._offset, size)

@@ -18,8 +18,7 @@ from compactor.ledger.places import LOG
 from compactor.ledger.segments import Segments
 
 BLOCK_BYTES = 1 << 16
-"""Small enough that a batch of decoded events stays in the processor's cache: larger blocks decode at half the speed.
-"""
+"""Small enough that a block and what comes of it stay in the processor's cache."""
 SEARCH_BYTES = 1 << 22
 
 
