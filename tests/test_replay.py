@@ -21,8 +21,8 @@ from hypothesis import strategies as st
 from compactor import Ledger
 from compactor.audit.moments import END, BadMoment, Moment, at_offset, at_time, moment_of
 from compactor.audit.replay import BeyondLog, open_replay
+from compactor.core.counts import Counts
 from compactor.core.derived import Lines
-from compactor.core.fold import Counts
 from compactor.core.instants import rfc3339
 from compactor.ledger.compaction import plan_commit
 from compactor.ledger.points import plan_thinning

@@ -7,18 +7,18 @@ an order that has left the state.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 
 import msgspec
 
 from compactor.core.by_the_rules import ByTheRules
+from compactor.core.counts import Counts
 from compactor.core.decimals import exactly
 from compactor.core.derived import Finding, Lines, encode_lines
 from compactor.core.entry import Derived, Entry
 from compactor.core.events import Event, Leg, Problem
 from compactor.core.instants import moment
-from compactor.core.lifecycle import LIFE
 from compactor.core.lines import Placed, read_line, unreadable
 from compactor.core.memory import Ended, Memory
 from compactor.core.orders import Order, pending_row, sort_key
@@ -41,24 +41,6 @@ class OpenOrder(msgspec.Struct, array_like=True, gc=False):
     created_ns: int
     row: bytes
     order: msgspec.Raw
-
-
-class Counts(msgspec.Struct):
-    """Totals of a ledger since the first byte of its log."""
-
-    events: int = 0
-    trades: int = 0
-    findings: int = 0
-    kinds: dict[str, int] = {}
-    """The events by name; those that the life cycle does not know count as `other`, so that a log cannot invent names
-    without end."""
-
-    def add(self, numbers: Mapping[str, int]) -> None:
-        """Count events that were applied, so many of each name."""
-        for name, number in numbers.items():
-            kind = name if name in LIFE else "other"
-            self.kinds[kind] = self.kinds.get(kind, 0) + number
-            self.events += number
 
 
 try:

@@ -15,7 +15,8 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
-from compactor.core.fold import Counts, Fold, OpenOrder, Recall
+from compactor.core.counts import Counts
+from compactor.core.fold import Fold, OpenOrder, Recall
 from compactor.core.memory import Forgotten, Memory
 from compactor.ledger.files import Files, Reader, replace
 
