@@ -18,7 +18,7 @@ BENCH ?= $(VENV)/.bench
 
 PIP = $(PY) -m pip install --quiet --disable-pip-version-check
 # Built into the folder of their sources; `pip` leaves no trace of it that is needed afterwards.
-COMPILED = $(wildcard compactor/core/*.pyx compactor/core/*.pxd)
+COMPILED = $(wildcard compactor/core/fast/*.pyx compactor/core/fast/*.pxd)
 
 LAY_SAMPLE = mkdir -p "$$(dirname '$(DATA)')" && cp -R fixtures/sample '$(DATA)' && \
   echo 'Laid the sample of fixtures/sample into $(DATA)/ (delete it whenever you like).'
@@ -87,17 +87,17 @@ format: $(CHECK)
 	$(PY) -m ruff format .
 
 bench: $(BENCH)
-	@$(PY) -m compactor.bench $(ARGS)
+	@$(PY) -m tests.bench $(ARGS)
 
 bench-latency: $(BASE)
-	@$(PY) -m compactor.bench.latency $(ARGS)
+	@$(PY) -m tests.bench.latency $(ARGS)
 
 bench-live: $(BASE)
-	@$(PY) -m compactor.bench.live $(ARGS)
+	@$(PY) -m tests.bench.live $(ARGS)
 
 clean:
 	rm -rf '$(VENV)' dist build compactor.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
-	rm -f compactor/core/*.so compactor/core/*.c
+	rm -f compactor/core/fast/*.so compactor/core/fast/*.c
 	find compactor tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(VENV)/.base: pyproject.toml $(COMPILED)
@@ -106,7 +106,7 @@ $(VENV)/.base: pyproject.toml $(COMPILED)
 	@echo 'Installing into $(VENV) (once; needs the network for a minute)'
 	@$(PYTHON) -m venv '$(VENV)'
 	@$(PIP) -e .
-	@$(PY) -c 'from compactor.core.fold import IS_COMPILED as yes; yes or print("Without a C compiler and the headers \
+	@$(PY) -c 'from compactor.core.fast import IS_COMPILED as yes; yes or print("Without a C compiler and the headers \
 	of Python all works, but folds are slower: compactor doctor")'
 	@touch $@
 

@@ -63,7 +63,7 @@ def _frame(
     name: str, data: Data, team: str | None, as_: As, since: str | None, until: str | None, text: Iterable[str]
 ) -> Any:
     from compactor.ledger import NoLedger, discover
-    from compactor.ledger.places import LOG
+    from compactor.ledger.paths import LOG
     from compactor.tables.arrow import NARROW, WIDE, Shape, batches, with_fitting_types
     from compactor.tables.extra import needed
     from compactor.tables.rows import Source

@@ -16,8 +16,8 @@ from pathlib import Path
 from compactor.broker.budget import Budget
 from compactor.broker.credentials import find_credentials
 from compactor.broker.rest import Broker
-from compactor.jobs.asking import Asked
-from compactor.jobs.reconciling import Reconciler
+from compactor.sync.answers import Asked
+from compactor.sync.reconcile import Reconciler
 from tests.alpaca_server import AlpacaServer
 
 

@@ -27,17 +27,17 @@ from typing import Any
 
 import msgspec
 
+from compactor.books.order_index import Owners
 from compactor.broker.alpaca import Fields
 from compactor.broker.budget import Budget
 from compactor.broker.credentials import Credentials
 from compactor.broker.placing import Trader
-from compactor.broker.replay import Replay
+from compactor.broker.resend import Replay
 from compactor.broker.rest import Broker, BrokerError
-from compactor.jobs.asking import Asked
-from compactor.jobs.gaps import Gaps
-from compactor.jobs.owners import Owners
-from compactor.jobs.reconciling import Reconciled, Reconciler
-from compactor.jobs.streaming import StreamWriter
+from compactor.sync.answers import Asked
+from compactor.sync.gaps import Gaps
+from compactor.sync.reconcile import Reconciled, Reconciler
+from compactor.sync.stream_writer import StreamWriter
 from tests.alpaca_server import AlpacaServer, Faults
 from tests.alpaca_server.life import TEAMS
 from tests.alpaca_server.stream import told

@@ -15,10 +15,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from compactor import Ledger
-from compactor.audit.heads import publish
-from compactor.audit.keys import SigningKey, make_key
-from compactor.audit.verdict import Difference
-from compactor.audit.verify import verify_all
+from compactor.proofs.heads import publish
+from compactor.proofs.keys import SigningKey, make_key
+from compactor.verify.report import Difference
+from compactor.verify.run import verify_all
 from tests.cases import LOG
 from tests.faults import orders
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from compactor.broker.credentials import BadCredentials
-from compactor.jobs.accounts import AccountSettings, find_accounts
-from compactor.jobs.configuration import BadConfiguration, load
+from compactor.settings.accounts import AccountSettings, find_accounts
+from compactor.settings.configuration import BadConfiguration, load
 
 DESK = {"DESK_KEY": "PKDESK", "DESK_SECRET": "desk-secret"}
 ENVIRONMENT = {"APCA_API_KEY_ID": "PKDEFAULT", "APCA_API_SECRET_KEY": "default-secret"}

@@ -14,12 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from compactor import Ledger
-from compactor.jobs import assigning
-from compactor.jobs.assigning import CannotAssign, assign
-from compactor.jobs.importing import import_alpaca
-from compactor.jobs.turns import ReconcileBusy, turn
+from compactor.books.turns import ReconcileBusy, turn
+from compactor.imports.captures import import_alpaca
 from compactor.ledger import BadTeam
-from compactor.ledger.places import place_of
+from compactor.ledger.paths import place_of
+from compactor.sync import assign as assigning
+from compactor.sync.assign import CannotAssign, assign
 from tests.stories import clean_lives
 
 Write = Callable[..., Path]

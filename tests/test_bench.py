@@ -14,8 +14,8 @@ import msgspec
 import pytest
 
 from compactor import Ledger
-from compactor.bench import cold, generate, incremental, logs, process
-from compactor.bench.agree import Agreement, Disagreement, agree
+from tests.bench import cold, generate, incremental, logs, process
+from tests.bench.agree import Agreement, Disagreement, agree
 
 EVENTS = 5_000
 FILLS = {"fill", "partial_fill"}

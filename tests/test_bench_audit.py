@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from compactor.bench import audit
-from compactor.bench.logs import logs_of
+from tests.bench import audit
+from tests.bench.logs import logs_of
 
 
 def test_it_measures_each_command_and_leaves_the_log_as_it_was(

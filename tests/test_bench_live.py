@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from compactor.bench.live import gap, throughput
-from compactor.bench.live_broker import PARTS
+from tests.bench.live import gap, throughput
+from tests.bench.live_broker import PARTS
 
 
 def test_every_message_that_is_measured_is_written(tmp_path: Path) -> None:

@@ -199,7 +199,7 @@ class TestWrongUse:
             raise error
 
         write_log("alice")
-        monkeypatch.setattr("compactor.jobs.compacting.discover", fail)
+        monkeypatch.setattr("compactor.books.compact.discover", fail)
         result = run("compact")
         assert 1 == result.exit_code
         assert "Error: " in result.stderr

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import compactor
-from compactor.jobs.configuration import BadConfiguration, Settings, load
+from compactor.settings.configuration import BadConfiguration, Settings, load
 
 
 def write(data: Path, text: str) -> Path:

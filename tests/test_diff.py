@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from compactor import Ledger
-from compactor.audit.diff import Change, diff_moments
-from compactor.audit.moments import END, at_offset
+from compactor.history.diff import Change, diff_moments
+from compactor.history.moment import END, at_offset
 from compactor.ledger import LedgerPlace
 from compactor.ui.cli import app
 from tests.test_laws import derived_from, logs

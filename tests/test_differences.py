@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from compactor.broker.differences import Known
-from compactor.broker.reconcile import Answers, Plan, plan_reconcile
+from compactor.sync.compare import Known
+from compactor.sync.plan import Answers, Plan, plan_reconcile
 
 NOW = "2026-03-02T16:00:00Z"
 PLACED = "2026-03-02T15:00:00Z"

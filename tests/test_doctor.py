@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from compactor import Ledger
-from compactor.jobs.doctor import examine
+from compactor.books.doctor import examine
 
 EVENT = {"event": "new", "order_id": "o-1", "symbol": "SPY", "side": "buy", "quantity": "1"}
 

@@ -15,10 +15,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from compactor import Ledger
-from compactor.audit.history import History, history_of
 from compactor.core.derived import Finding, encode_lines
 from compactor.core.lines import read_line
 from compactor.core.rules import legs_in
+from compactor.history.related import History, history_of
 from compactor.ledger import LedgerPlace
 from compactor.ui.cli import app
 from tests.conftest import ROOT

@@ -13,9 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compactor.jobs import import_desk, importing
-from compactor.jobs.importing import ImportResult, TeamImport, import_alpaca, import_legacy
-from compactor.jobs.old_files import put_away
+from compactor.imports import captures as importing
+from compactor.imports import writer as import_desk
+from compactor.imports.captures import ImportResult, TeamImport, import_alpaca, import_legacy
+from compactor.imports.old_files import put_away
 from compactor.ledger import BadTeam, Ledger
 from compactor.ledger.files import Files
 

@@ -11,11 +11,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from compactor import Ledger
-from compactor.audit.finding import Finder
-from compactor.audit.history import history_of
 from compactor.core.instants import nanos
 from compactor.core.lines import Placed, read_line
 from compactor.core.rules import legs_in
+from compactor.history.related import history_of
+from compactor.history.search import Finder
 from compactor.ledger import LedgerPlace
 from compactor.ledger.errors import SegmentDamaged
 from compactor.ledger.files import Files

@@ -13,11 +13,11 @@ import msgspec
 import pytest
 
 from compactor import Ledger
-from compactor.jobs import compacting
-from compactor.jobs.appending import append_lines
-from compactor.jobs.compacting import BATCH_BYTES, compact_all, plan_batches
-from compactor.jobs.reporting import rows_of, status_all
-from compactor.jobs.workers import Died, run_forked
+from compactor.books import compact as compacting
+from compactor.books.append import append_lines
+from compactor.books.compact import BATCH_BYTES, compact_all, plan_batches
+from compactor.books.status import rows_of, status_all
+from compactor.books.workers import Died, run_forked
 
 Event = Callable[..., dict[str, Any]]
 WriteLog = Callable[..., Path]

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from compactor import Ledger
-from compactor.broker.ownership import claim_of, holder_of, owner_of
-from compactor.broker.reconcile import Answers
-from compactor.jobs import knowledge
-from compactor.jobs.knowledge import AwayReader, Knowledge
+from compactor.books.ownership import claim_of, holder_of, owner_of
+from compactor.sync import knowledge
+from compactor.sync.knowledge import AwayReader, Knowledge
+from compactor.sync.plan import Answers
 
 Write = Callable[..., Path]
 Event = Callable[..., dict[str, Any]]

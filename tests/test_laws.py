@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from compactor import DerivedConflict, Ledger, LedgerError
-from compactor.core.by_the_rules import ByTheRules
+from compactor.core.fast.by_the_rules import ByTheRules
 from compactor.core.fold import Fold
 from compactor.ledger.log import Log
 from tests.disk import Disk, Stopped

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from compactor.core.events import Problem, event_of
-from compactor.jobs.legacy import OldProblem, translate_legacy
+from compactor.imports.legacy import OldProblem, translate_legacy
 
 ORDER: dict[str, Any] = {
     "order_id": "o1",

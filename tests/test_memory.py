@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compactor.core import memory
-from compactor.core.memory import Forgotten, Memory, fingerprint
+from compactor.core import archive as memory
+from compactor.core.archive import Forgotten, Memory, fingerprint
 
 START = datetime(2026, 3, 2, tzinfo=UTC)
 DAY = timedelta(days=1)

@@ -11,8 +11,8 @@ import msgspec
 import pytest
 
 from compactor import Ledger
+from compactor.core.merkle import EMPTY_ROOT, Growing, Tree, is_whole, leaf_hash, node_hash, root_of
 from compactor.ledger.files import Files
-from compactor.ledger.merkle import EMPTY_ROOT, Growing, Tree, is_whole, leaf_hash, node_hash, root_of
 from compactor.ledger.segments import Segments, decode_seal, encode_seal
 from tests.cases import LOG
 from tests.test_sealing import RAW, SEGMENT, sealed_ledger

@@ -12,10 +12,10 @@ import pytest
 from click.testing import CliRunner
 
 from compactor import Ledger, LedgerError
-from compactor.audit.errors import BadKey, BadProof, MissingExtra, WitnessConflict
-from compactor.audit.heads import publish, read_witness
-from compactor.audit.keys import VerifierKey, checked_note, make_key, read_key, signing_key, verifier_key
-from compactor.audit.notes import Head, decode_note, encode_head, encode_note
+from compactor.proofs.errors import BadKey, BadProof, MissingExtra, WitnessConflict
+from compactor.proofs.heads import publish, read_witness
+from compactor.proofs.keys import VerifierKey, checked_note, make_key, read_key, signing_key, verifier_key
+from compactor.proofs.notes import Head, decode_note, encode_head, encode_note
 from compactor.ui.cli import app
 from tests.cases import LOG
 from tests.faults import orders

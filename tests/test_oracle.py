@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 
 from compactor import Ledger
-from compactor.bench import generate
 from tests import oracle
+from tests.bench import generate
 from tests.conftest import ROOT
 from tests.stories import Event, clean_lives, to_lines
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from compactor import BadTeam, Ledger, discover
-from compactor.ledger.places import place_of
+from compactor.ledger.paths import place_of
 from tests.cases import LOG
 from tests.faults import orders
 

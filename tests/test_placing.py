@@ -18,9 +18,9 @@ from compactor.broker import NotFound, NotWrittenDown, PlacementUnknown, Refused
 from compactor.broker.budget import Budget
 from compactor.broker.credentials import BadCredentials, find_credentials
 from compactor.broker.rest import Broker
-from compactor.jobs.asking import Asked
-from compactor.jobs.reconciling import Reconciler
 from compactor.ledger import BadTeam
+from compactor.sync.answers import Asked
+from compactor.sync.reconcile import Reconciler
 from tests.alpaca_server import AlpacaServer
 from tests.conftest import ROOT
 
@@ -209,7 +209,7 @@ def test_a_cancel_by_hand_goes_to_the_ledger_that_has_the_order(
     """Issue 4, 5: the ledger that has the order open comes before what the order is called."""
     order = trader.submit("alpha", LIMIT)
     rows(data)
-    from compactor.jobs.assigning import assign
+    from compactor.sync.assign import assign
 
     assign(data, order["id"], "bravo")
     trader.cancel(order["id"])

@@ -7,7 +7,6 @@ byte.
 import importlib.util
 import re
 import shutil
-import sys
 from datetime import timedelta
 from itertools import product
 from pathlib import Path
@@ -17,19 +16,19 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from compactor.bench import generate
-from compactor.core import memory
-from compactor.core.by_the_rules import ByTheRules
+from compactor.core import archive as memory
 from compactor.core.decimals import BadDecimal, decimal_of
 from compactor.core.events import Event
+from compactor.core.fast.by_the_rules import ByTheRules
 from compactor.core.fold import Fold
 from compactor.core.instants import BadInstant, nanos
+from tests.bench import generate
 from tests.conftest import ROOT
 from tests.stories import clean_lives, to_lines
 
-CORE = ROOT / "compactor" / "core"
+CORE = ROOT / "compactor" / "core" / "fast"
 BILLION = 10**9
-is_compiled = importlib.util.find_spec("compactor.core.plain") is not None
+is_compiled = importlib.util.find_spec("compactor.core.fast.plain_orders") is not None
 compiled = pytest.mark.skipif(not is_compiled, reason="there was no compiler when this was installed")
 
 
@@ -43,7 +42,7 @@ def test_where_there_is_a_compiler_everything_is_compiled() -> None:
 
 def test_what_is_compiled_is_listed_for_the_build() -> None:
     """pyproject.toml names every compiled module, and none that is not there."""
-    listed = re.findall(r'sources = \["compactor/core/(\w+)\.pyx"\]', (ROOT / "pyproject.toml").read_text())
+    listed = re.findall(r'sources = \["compactor/core/fast/(\w+)\.pyx"\]', (ROOT / "pyproject.toml").read_text())
     assert sorted(path.stem for path in CORE.glob("*.pyx")) == sorted(listed)
 
 
@@ -64,7 +63,7 @@ AMOUNTS = st.one_of(
 @example("٣")
 def test_an_amount_is_exact_or_not_plain(text: str) -> None:
     """Section 2: no digit is lost, and what is no decimal of the format is never taken for one."""
-    from compactor.core.scan import amount_of
+    from compactor.core.fast.scan import amount_of
 
     found = amount_of(text)
     try:
@@ -99,7 +98,7 @@ TIMES = st.builds(
 @example("2026-03-02 14:30:00.5Z")
 def test_a_time_is_exact_or_not_plain(text: str) -> None:
     """Section 2: nanoseconds are kept, and a day that does not exist is never taken for one."""
-    from compactor.core.scan import nanoseconds_of
+    from compactor.core.fast.scan import nanoseconds_of
 
     found = nanoseconds_of(text)
     try:
@@ -116,17 +115,12 @@ def test_a_time_is_exact_or_not_plain(text: str) -> None:
 
 def interpreted_memory() -> ModuleType:
     """`memory` as it is where nothing could be compiled."""
-    kept = sys.modules.get("compactor.core.marks")
-    sys.modules["compactor.core.marks"] = None  # type: ignore[assignment]
-    try:
-        spec = importlib.util.spec_from_file_location("interpreted_memory", CORE / "memory.py")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("compactor.core.fast.IS_COMPILED", False)
+        spec = importlib.util.spec_from_file_location("interpreted_memory", CORE.parent / "archive.py")
         assert spec is not None and spec.loader is not None
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
-    finally:
-        del sys.modules["compactor.core.marks"]
-        if kept is not None:
-            sys.modules["compactor.core.marks"] = kept
     return module
 
 

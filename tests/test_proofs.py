@@ -12,13 +12,13 @@ import pytest
 from click.testing import CliRunner
 
 from compactor import Ledger
-from compactor.audit.errors import BadProof, NotProvable
-from compactor.audit.merkle import plan_consistency, plan_inclusion, root_by_inclusion, roots_by_consistency
-from compactor.audit.notes import Head, decode_note
-from compactor.audit.proofs import Consistency, Inclusion, check_proof, decode_proof, encode_proof
-from compactor.audit.proving import prove_line, prove_since
+from compactor.core.merkle import leaf_hash
 from compactor.ledger.files import Files
-from compactor.ledger.merkle import leaf_hash
+from compactor.proofs.check import Consistency, Inclusion, check_proof, decode_proof, encode_proof
+from compactor.proofs.errors import BadProof, NotProvable
+from compactor.proofs.merkle import plan_consistency, plan_inclusion, root_by_inclusion, roots_by_consistency
+from compactor.proofs.notes import Head, decode_note
+from compactor.proofs.prove import prove_line, prove_since
 from compactor.ui.cli import app
 from tests.cases import LOG
 from tests.flips import TEAM, Scene

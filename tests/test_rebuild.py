@@ -10,9 +10,10 @@ import pytest
 from click.testing import CliRunner
 
 from compactor import Ledger, LockHeld, SegmentDamaged
-from compactor.audit import heads, rebuild
 from compactor.ledger.files import Files
+from compactor.proofs import heads
 from compactor.ui.cli import app
+from compactor.verify import rebuild
 from tests.cases import DERIVED, LOG, read_derived
 from tests.faults import orders
 from tests.flips import TEAM, Scene

@@ -11,15 +11,15 @@ from typing import Any
 import pytest
 
 from compactor import Ledger
+from compactor.books.turns import ReconcileBusy, turn
 from compactor.broker.budget import Budget
 from compactor.broker.credentials import BadCredentials, find_credentials
 from compactor.broker.rest import Broker, BrokerError, BrokerUnavailable
 from compactor.core.instants import nanos
-from compactor.jobs.asking import Asked
-from compactor.jobs.assigning import assign
-from compactor.jobs.reconciled import read_reconciled
-from compactor.jobs.reconciling import Reconciled, Reconciler
-from compactor.jobs.turns import ReconcileBusy, turn
+from compactor.sync.answers import Asked
+from compactor.sync.assign import assign
+from compactor.sync.reconcile import Reconciled, Reconciler
+from compactor.sync.state import read_reconciled
 from tests.alpaca_server import AlpacaServer
 from tests.chaos_law import differences, read_rows
 

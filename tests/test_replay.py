@@ -19,11 +19,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from compactor import Ledger
-from compactor.audit.moments import END, BadMoment, Moment, at_offset, at_time, moment_of
-from compactor.audit.replay import BeyondLog, open_replay
 from compactor.core.counts import Counts
 from compactor.core.derived import Lines
 from compactor.core.instants import rfc3339
+from compactor.history.moment import END, BadMoment, Moment, at_offset, at_time, moment_of
+from compactor.history.replay import BeyondLog, open_replay
 from compactor.ledger.compaction import plan_commit
 from compactor.ledger.points import plan_thinning
 from compactor.ui.cli import app

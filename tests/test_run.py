@@ -21,19 +21,19 @@ import pytest
 from prometheus_client import generate_latest
 
 from compactor import Ledger, discover
+from compactor.books.turns import compact_in_turn
 from compactor.broker.budget import Budget
 from compactor.broker.credentials import BadCredentials, find_credentials
-from compactor.broker.replay import Replay, read_replayed
+from compactor.broker.resend import Replay, read_replayed
 from compactor.daemon import healing
 from compactor.daemon.health import Health
 from compactor.daemon.live import Live, StreamTaken
 from compactor.daemon.metrics import Metrics
 from compactor.daemon.notices import logger
 from compactor.daemon.staleness import stale_accounts
-from compactor.jobs.accounts import Account
-from compactor.jobs.gaps import GapClosed, Gaps
-from compactor.jobs.streaming import StreamWriter
-from compactor.jobs.turns import compact_in_turn
+from compactor.settings.accounts import Account
+from compactor.sync.gaps import GapClosed, Gaps
+from compactor.sync.stream_writer import StreamWriter
 from tests.alpaca_server import AlpacaServer
 from tests.test_stream import end_first, until
 

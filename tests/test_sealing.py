@@ -18,10 +18,10 @@ import pytest
 from click.testing import CliRunner
 
 from compactor import Ledger, LedgerError, SegmentDamaged
-from compactor.jobs.import_desk import known_events
+from compactor.imports.writer import known_events
 from compactor.ledger.files import Files
-from compactor.ledger.making import line_end
-from compactor.ledger.sealing import plan_seal
+from compactor.ledger.seal import plan_seal
+from compactor.ledger.segment_writer import line_end
 from compactor.ledger.segments import HOLE_BYTES_MIN
 from compactor.ui.cli import app
 from tests.cases import DERIVED, LOG, read_derived

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from compactor import Ledger, SegmentDamaged
 from compactor.ledger.compaction import Compactor
 from compactor.ledger.files import Files
-from compactor.ledger.frames import BadFrame, decode_frame, encode_frame
 from compactor.ledger.log import open_log
-from compactor.ledger.sealing import Sealer
+from compactor.ledger.seal import Sealer
 from compactor.ledger.segments import Seal, Segments, decode_seal, encode_seal
+from compactor.ledger.zstd import BadFrame, decode_frame, encode_frame
 from tests.cases import LOG, read_derived
 from tests.disk import Disk
 from tests.faults import orders

@@ -15,10 +15,10 @@ import pytest
 from aiohttp import WSMsgType, web
 
 from compactor import Ledger
+from compactor.books.order_index import Owners
 from compactor.broker.credentials import BadCredentials, find_credentials
 from compactor.broker.stream import Frame, Stream, _pause_seconds, stream_url
-from compactor.jobs.owners import Owners
-from compactor.jobs.streaming import StreamWriter
+from compactor.sync.stream_writer import StreamWriter
 from tests.alpaca_server import AlpacaServer
 
 PAGE = b"<html>\n<body>502 Bad Gateway</body>\n</html>"
@@ -463,7 +463,7 @@ def test_what_an_order_was_replaced_by_stays_with_its_team(data: Path) -> None:
 
 def test_an_order_that_was_assigned_goes_on_in_its_new_ledger(data: Path) -> None:
     """Rule 4.12: from `assigned` on the order is the other team's."""
-    from compactor.jobs.assigning import assign
+    from compactor.sync.assign import assign
 
     writer = StreamWriter(data)
     writer.store([frame("o-1")])
@@ -476,7 +476,7 @@ def test_an_order_that_was_assigned_goes_on_in_its_new_ledger(data: Path) -> Non
 
 def test_an_old_order_is_found_in_a_long_log(data: Path, write_log: Any, placed: Any, monkeypatch: Any) -> None:
     """An order older than the part of the logs that is read at the start is looked for in all of them, once."""
-    monkeypatch.setattr("compactor.jobs.owners.TAIL_BYTES", 500)
+    monkeypatch.setattr("compactor.books.order_index.TAIL_BYTES", 500)
     ended = {"event": "canceled", "order_id": "o-old", "ts": "2026-01-05T15:00:02Z"}
     later = [placed(f"o-{number}", ts="2026-10-01T15:00:00Z") for number in range(20)]
     write_log("bob", placed("o-old"), ended, *later)
@@ -501,7 +501,7 @@ def test_what_is_sealed_is_known(data: Path, write_log: Any, placed: Any, filled
 
 def test_orders_that_left_the_memory_are_found_in_the_logs(data: Path, monkeypatch: Any) -> None:
     """The index is bounded: what it forgets, the logs still know."""
-    monkeypatch.setattr("compactor.jobs.owners.KNOWN_MAX", 10)
+    monkeypatch.setattr("compactor.books.order_index.KNOWN_MAX", 10)
     writer = StreamWriter(data)
     for number in range(30):
         writer.store([frame(f"o-{number}", client_order_id="alice:1")])

@@ -21,20 +21,20 @@ import pytest
 from click.testing import CliRunner
 
 from compactor import Ledger
-from compactor.audit.checkpoints import open_slots
-from compactor.audit.heads import publish
-from compactor.audit.keys import make_key
-from compactor.audit.published import examine_heads, examine_indexes
-from compactor.audit.seals import examine_chain
-from compactor.audit.verdict import Findings
-from compactor.audit.verify import verify_all
 from compactor.core.fold import OpenOrder
+from compactor.core.merkle import Growing
 from compactor.ledger import index
 from compactor.ledger.checkpoint import Header
 from compactor.ledger.files import Files
-from compactor.ledger.merkle import Growing
 from compactor.ledger.segments import decode_seal, encode_seal
+from compactor.proofs.heads import publish
+from compactor.proofs.keys import make_key
 from compactor.ui.cli import app
+from compactor.verify.checkpoints import open_slots
+from compactor.verify.published import examine_heads, examine_indexes
+from compactor.verify.report import Findings
+from compactor.verify.run import verify_all
+from compactor.verify.seals import examine_chain
 from tests.cases import DERIVED, LOG, derive, read_derived
 from tests.conftest import ROOT
 from tests.faults import orders
@@ -216,7 +216,7 @@ class TestClean:
         files = scene.files()
         spoil(files[spoiled][0], *files["heads"], files["checkpoints"][0])
         alone = verify_all(scene.data, workers=1, keys=[scene.key.verifier], witness=scene.witness)
-        monkeypatch.setattr("compactor.audit.verify.INLINE_BYTES_MAX", 0)
+        monkeypatch.setattr("compactor.verify.run.INLINE_BYTES_MAX", 0)
         halves = verify_all(scene.data, workers=2, keys=[scene.key.verifier], witness=scene.witness)
         assert alone.verdicts[0].differences
         assert sorted(map(str, alone.verdicts[0].differences)) == sorted(map(str, halves.verdicts[0].differences))

@@ -316,7 +316,7 @@ def test_without_inotify_the_logs_are_looked_at(data: Path, monkeypatch: pytest.
     from compactor.daemon.health import Health
     from compactor.daemon.notices import logger
     from compactor.daemon.watch import Watcher
-    from compactor.jobs.configuration import Settings
+    from compactor.settings.configuration import Settings
 
     def refuse(*_arguments: object) -> None:
         raise OSError(24, "out of inotify instances")

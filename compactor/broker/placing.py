@@ -16,15 +16,15 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
+from compactor.books.ownership import claim_of
 from compactor.broker.alpaca import Fields, translate
 from compactor.broker.budget import Budget
 from compactor.broker.credentials import Credentials, find_credentials
-from compactor.broker.ownership import claim_of
 from compactor.broker.rest import TIMEOUT_SECONDS, Broker, BrokerError, BrokerUnavailable, NotFound, Refused
 from compactor.core.lifecycle import TERMINAL
 from compactor.ledger import Ledger, LedgerError, discover
 from compactor.ledger.errors import BadTeam
-from compactor.ledger.places import LOG, place_of
+from compactor.ledger.paths import LOG, place_of
 
 CLIENT_ID_LENGTH_MAX = 128
 TRIES = 4

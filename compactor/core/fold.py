@@ -12,15 +12,16 @@ from datetime import datetime, timedelta
 
 import msgspec
 
-from compactor.core.by_the_rules import ByTheRules
+from compactor.core.archive import Ended, Memory
 from compactor.core.counts import Counts
 from compactor.core.decimals import exactly
 from compactor.core.derived import Finding, Lines, encode_lines
 from compactor.core.entry import Derived, Entry
 from compactor.core.events import Event, Leg, Problem
+from compactor.core.fast import PlainOrders
+from compactor.core.fast.by_the_rules import ByTheRules
 from compactor.core.instants import moment
 from compactor.core.lines import Placed, read_line, unreadable
-from compactor.core.memory import Ended, Memory
 from compactor.core.orders import Order, pending_row, sort_key
 from compactor.core.rules import apply, apply_leg, begin, legs_in
 
@@ -42,14 +43,6 @@ class OpenOrder(msgspec.Struct, array_like=True, gc=False):
     row: bytes
     order: msgspec.Raw
 
-
-try:
-    from compactor.core.plain import PlainOrders
-except ImportError:  # It was not compiled here.
-    PlainOrders = ByTheRules  # type: ignore[assignment, misc]
-
-IS_COMPILED = PlainOrders is not ByTheRules
-"""Whether the common event takes the short way."""
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode_order = msgspec.msgpack.Decoder(Order).decode

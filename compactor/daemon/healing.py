@@ -13,16 +13,16 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
+from compactor.books.turns import ReconcileBusy
 from compactor.broker.budget import Budget
 from compactor.broker.credentials import BadCredentials
-from compactor.broker.differences import Difference
 from compactor.broker.rest import BrokerError
 from compactor.broker.stream import REFUSALS_MAX
 from compactor.daemon.health import Health
 from compactor.daemon.link import Link
 from compactor.daemon.notices import Log
-from compactor.jobs.reconciling import QUIET_SECONDS, Reconciled
-from compactor.jobs.turns import ReconcileBusy
+from compactor.sync.compare import Difference
+from compactor.sync.reconcile import QUIET_SECONDS, Reconciled
 
 START_SECONDS = 5.0
 """How long the first reconcile waits for the streams, so that one is enough for both."""

@@ -19,7 +19,7 @@ from watchfiles._rust_notify import (  # What watchfiles documents as its backen
     WatchfilesRustInternalError,
 )
 
-from compactor.ledger.places import LOG
+from compactor.ledger.paths import LOG
 
 BUSY_STEP_MS = 1
 QUIET_STEP_MS = 5

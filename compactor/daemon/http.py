@@ -22,7 +22,7 @@ from prometheus_client import make_wsgi_app
 from compactor.daemon.health import Health, LedgerHealth, printable
 from compactor.daemon.metrics import Metrics
 from compactor.daemon.staleness import stale_accounts
-from compactor.jobs.configuration import split_address
+from compactor.settings.configuration import split_address
 
 ALIVE_SECONDS = 30.0
 

@@ -13,11 +13,11 @@ from datetime import UTC
 
 import msgspec
 
+from compactor.books.failures import Failure, failure_of, name_of
 from compactor.daemon.health import Health, LedgerHealth, printable
 from compactor.daemon.notices import Log
-from compactor.jobs.failures import Failure, failure_of, name_of
 from compactor.ledger import Compaction, Ledger, LedgerPlace, LockHeld, TooMuch
-from compactor.ledger.places import LOG
+from compactor.ledger.paths import LOG
 
 LIMIT_BYTES = 2 << 20
 """What a pass within the loop may read; it takes some 50 ms. Anything longer is done by a process of its own."""

@@ -15,8 +15,8 @@ from compactor.broker.rest import BrokerError
 from compactor.broker.stream import Frame, Stream
 from compactor.daemon.health import Health
 from compactor.daemon.notices import Log
-from compactor.jobs.gaps import Gaps
-from compactor.jobs.streaming import StreamWriter, Written
+from compactor.sync.gaps import Gaps
+from compactor.sync.stream_writer import StreamWriter, Written
 
 RESTART_SECONDS = 5.0
 REMIND_SECONDS = 60.0

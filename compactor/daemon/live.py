@@ -12,22 +12,22 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from compactor.books.order_index import Owners
 from compactor.broker.budget import PER_MINUTE, Budget
 from compactor.broker.credentials import BadCredentials
-from compactor.broker.replay import Replay
+from compactor.broker.resend import Replay
 from compactor.broker.rest import Broker
 from compactor.broker.stream import Stream
 from compactor.daemon.healing import Healing
 from compactor.daemon.health import Health
 from compactor.daemon.link import Link
 from compactor.daemon.notices import Log
-from compactor.jobs.accounts import Account
-from compactor.jobs.asking import Asked
-from compactor.jobs.gaps import Gaps
-from compactor.jobs.owners import Owners
-from compactor.jobs.reconciling import QUIET_SECONDS, Reconciler
-from compactor.jobs.streaming import StreamWriter
 from compactor.ledger.files import Files
+from compactor.settings.accounts import Account
+from compactor.sync.answers import Asked
+from compactor.sync.gaps import Gaps
+from compactor.sync.reconcile import QUIET_SECONDS, Reconciler
+from compactor.sync.stream_writer import StreamWriter
 
 DIRECTORY = ".compactor"
 STOP_SECONDS = 0.8

@@ -16,15 +16,15 @@ from typing import Protocol
 
 import msgspec
 
+from compactor.books.failures import Failure
 from compactor.daemon.errands import Errand, compact_arguments
 from compactor.daemon.health import Health
 from compactor.daemon.hints import Hints
 from compactor.daemon.keeper import Keeper
 from compactor.daemon.notices import Log
 from compactor.daemon.presence import Presence
-from compactor.jobs.configuration import Settings
-from compactor.jobs.failures import Failure
 from compactor.ledger import Compaction, TooMuch, discover
+from compactor.settings.configuration import Settings
 
 SEAL_SECONDS = 300.0
 """How often it is asked whether anything is old enough to be sealed."""

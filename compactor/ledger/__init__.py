@@ -15,9 +15,9 @@ from compactor.ledger.errors import (
     TooMuch,
 )
 from compactor.ledger.ledger import Ledger
-from compactor.ledger.places import LedgerPlace, discover
+from compactor.ledger.log_writer import Appended
+from compactor.ledger.paths import LedgerPlace, discover
 from compactor.ledger.reading import LedgerStatus
-from compactor.ledger.writing import Appended
 
 __all__ = [
     "Appended",

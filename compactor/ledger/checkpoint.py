@@ -15,9 +15,9 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
+from compactor.core.archive import Forgotten, Memory
 from compactor.core.counts import Counts
 from compactor.core.fold import Fold, OpenOrder, Recall
-from compactor.core.memory import Forgotten, Memory
 from compactor.ledger.files import Files, Reader, replace
 
 FORMAT = 3

@@ -17,7 +17,7 @@ from compactor.ledger.checkpoint import FOLD_VERSION, FORMAT, Damaged, Slot, Slo
 from compactor.ledger.errors import NoLedger, TooMuch, from_os
 from compactor.ledger.files import Files, replace
 from compactor.ledger.log import Log, open_log
-from compactor.ledger.places import FINDINGS, LOG, PENDING, STATE, TRADES
+from compactor.ledger.paths import FINDINGS, LOG, PENDING, STATE, TRADES
 from compactor.ledger.points import keep_point
 from compactor.ledger.segments import Segments
 from compactor.ledger.tail import Tail

@@ -12,12 +12,12 @@ import msgspec
 from compactor.ledger.compaction import Compaction, Compactor, Progress
 from compactor.ledger.errors import DerivedConflict, LockHeld, NoLedger, from_os
 from compactor.ledger.files import Files
-from compactor.ledger.places import FINDINGS, LOG, PENDING, STATE, TEAM_PATTERN, TRADES, check_team
+from compactor.ledger.log_writer import Appended, Durability, append_lines, check_events
+from compactor.ledger.paths import FINDINGS, LOG, PENDING, STATE, TEAM_PATTERN, TRADES, check_team
 from compactor.ledger.reading import LedgerStatus, read_bytes, read_status, team_in_checkpoint, whole_lines
-from compactor.ledger.writing import Appended, Durability, append_lines, check_events
 
 if TYPE_CHECKING:
-    from compactor.ledger.sealing import Sealed, Sealer
+    from compactor.ledger.seal import Sealed, Sealer
 
 LOCK = "lock"
 
@@ -130,7 +130,7 @@ class Ledger:
         the log is kept whole. Raises LedgerError; what can be read is then the same as before.
         """
         # Most programs never seal, and zstd takes a moment to import.
-        from compactor.ledger.sealing import Sealer
+        from compactor.ledger.seal import Sealer
 
         descriptor = self._lock()
         try:

@@ -14,7 +14,7 @@ from compactor.core.lines import EXCERPT_BYTES
 from compactor.ledger.checkpoint import TAIL_BYTES, Written, checksum
 from compactor.ledger.errors import LogRewritten
 from compactor.ledger.files import Files, Identity, Reader
-from compactor.ledger.places import LOG
+from compactor.ledger.paths import LOG
 from compactor.ledger.segments import Segments
 
 BLOCK_BYTES = 1 << 16

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from compactor.ledger.errors import LedgerError, from_os
-from compactor.ledger.places import LOG
-from compactor.ledger.writing import sync_names, write_lines
+from compactor.ledger.log_writer import sync_names, write_lines
+from compactor.ledger.paths import LOG
 
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor

@@ -15,7 +15,7 @@ from compactor.ledger.checkpoint import FOLD_VERSION, FORMAT, SLOTS, Damaged, Sl
 from compactor.ledger.errors import LogRewritten
 from compactor.ledger.files import Files
 from compactor.ledger.log import Log
-from compactor.ledger.places import STATE
+from compactor.ledger.paths import STATE
 
 POINTS = "points"
 """The directory of the points, in `.state`."""

@@ -15,7 +15,7 @@ from compactor.ledger.checkpoint import SLOTS, Damaged, Slot
 from compactor.ledger.errors import from_os
 from compactor.ledger.files import Files
 from compactor.ledger.log import Log, open_log
-from compactor.ledger.places import FINDINGS, LOG, PENDING, STATE, TRADES
+from compactor.ledger.paths import FINDINGS, LOG, PENDING, STATE, TRADES
 from compactor.ledger.segments import Segments
 
 LOOK_AHEAD_BYTES = 1 << 23

@@ -17,10 +17,10 @@ from typing import NamedTuple
 import msgspec
 from msgspec import Struct
 
+from compactor.core.merkle import Tree, is_whole
 from compactor.ledger.errors import SegmentDamaged
 from compactor.ledger.files import Files, Identity, Reader
-from compactor.ledger.merkle import Tree, is_whole
-from compactor.ledger.places import SEGMENTS
+from compactor.ledger.paths import SEGMENTS
 
 FORMAT = 1
 """The layout of a seal and of the frames it names."""
@@ -290,7 +290,7 @@ def check_file(path: Path, seal: Seal, reader: Reader) -> None:
 def read_piece(directory: Path, seal: Seal, reader: Reader, number: int) -> Piece:
     """The frame of this number, decompressed. Raises SegmentDamaged."""
     # Reading a log without segments need not wait for the import of zstd.
-    from compactor.ledger.frames import BadFrame, decode_frame
+    from compactor.ledger.zstd import BadFrame, decode_frame
 
     start, place = seal.frames[number]
     last = number + 1 == len(seal.frames)

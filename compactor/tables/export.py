@@ -19,7 +19,7 @@ from typing import BinaryIO
 
 import msgspec
 
-from compactor.ledger.places import FINDINGS, LOG, PENDING, SEGMENTS, STATE, TRADES
+from compactor.ledger.paths import FINDINGS, LOG, PENDING, SEGMENTS, STATE, TRADES
 from compactor.tables.rows import Source
 from compactor.tables.schema import Row
 

@@ -18,9 +18,9 @@ from compactor.ledger.errors import from_os
 from compactor.ledger.files import Files
 from compactor.ledger.log import BLOCK_BYTES, Block, Log, open_log
 from compactor.ledger.segments import Segments
+from compactor.tables.positions import line_start, recorded_at
 from compactor.tables.rows import AGAIN, DEFAULT_TEAM, FILES, DerivedReader, EventReader, whole_blocks
 from compactor.tables.schema import EVENTS, FINDINGS, Row, Table
-from compactor.tables.search import line_start, recorded_at
 from compactor.tables.windows import event_time
 
 

@@ -24,10 +24,10 @@ from compactor.ledger import DerivedConflict, Ledger, LedgerPlace, LedgerUnreada
 from compactor.ledger.errors import from_os
 from compactor.ledger.files import Files
 from compactor.ledger.log import Block, Log, open_log
-from compactor.ledger.places import FINDINGS as FINDINGS_FILE
-from compactor.ledger.places import LOG
-from compactor.ledger.places import PENDING as PENDING_FILE
-from compactor.ledger.places import TRADES as TRADES_FILE
+from compactor.ledger.paths import FINDINGS as FINDINGS_FILE
+from compactor.ledger.paths import LOG
+from compactor.ledger.paths import PENDING as PENDING_FILE
+from compactor.ledger.paths import TRADES as TRADES_FILE
 from compactor.ledger.segments import Segments
 from compactor.tables.schema import EVENTS, FINDINGS, PENDING, TRADES, Row, Table, line_type
 from compactor.tables.windows import ALL_TIME, Window, event_time

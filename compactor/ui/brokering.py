@@ -16,22 +16,22 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from compactor.ui.live import BAD_CREDENTIALS, CredentialsRefused
 from compactor.ui.options import config_option, configuration, data_argument, data_option, json_option, team_option
+from compactor.ui.running import BAD_CREDENTIALS, CredentialsRefused
 
 if TYPE_CHECKING:
     from compactor.broker.budget import Budget
-    from compactor.jobs.accounts import Account
-    from compactor.jobs.configuration import Configuration
-    from compactor.jobs.reconciling import Reconciled, Reconciler
+    from compactor.settings.accounts import Account
+    from compactor.settings.configuration import Configuration
+    from compactor.sync.reconcile import Reconciled, Reconciler
 
 
 @contextmanager
 def broker_messages() -> Iterator[None]:
     """Failures of the broker, and of whose turn it is, as messages."""
+    from compactor.books.turns import ReconcileBusy
     from compactor.broker.credentials import BadCredentials
     from compactor.broker.rest import BrokerError
-    from compactor.jobs.turns import ReconcileBusy
 
     try:
         yield
@@ -44,7 +44,7 @@ def broker_messages() -> Iterator[None]:
 def accounts_of(found: Configuration, wanted: str | None = None) -> list[Account]:
     """The accounts of the configuration with their keys, or the one that was asked for."""
     from compactor.broker.credentials import BadCredentials
-    from compactor.jobs.accounts import DEFAULT, find_accounts
+    from compactor.settings.accounts import DEFAULT, find_accounts
 
     settings = found.settings.accounts
     names = [one.name for one in settings] or [DEFAULT]
@@ -103,8 +103,8 @@ def reconcile(
 
 def _reconciler(data: Path, found: Configuration) -> Reconciler:
     from compactor.broker.rest import Broker
-    from compactor.jobs.asking import Asked
-    from compactor.jobs.reconciling import Reconciler
+    from compactor.sync.answers import Asked
+    from compactor.sync.reconcile import Reconciler
 
     asked = [
         Asked(one.name, Broker(one.credentials, budget=_budget(found)), one.team, tuple(one.patterns))
@@ -181,8 +181,8 @@ def assign(order_id: str, team: str, data: Path, as_json: bool) -> None:
       compactor show pending --team unassigned
       compactor assign 61e69015-8549-4bfd-b9c3-01e75843f47d alice
     """
-    from compactor.jobs.assigning import CannotAssign
-    from compactor.jobs.assigning import assign as move
+    from compactor.sync.assign import CannotAssign
+    from compactor.sync.assign import assign as move
     from compactor.ui.output import show_json
 
     with broker_messages():
@@ -256,7 +256,7 @@ def cancel(
 
 def _open_orders(data: Path, team: str | None) -> list[str]:
     """The open orders of a team, without those that are canceled with their parent."""
-    from compactor.jobs.reporting import rows_of
+    from compactor.books.status import rows_of
 
     rows = list(rows_of(data, "pending", team=team))
     ids = {row["order_id"] for row in rows}

@@ -16,15 +16,16 @@ from typing import Any
 import click
 
 from compactor import __version__
-from compactor.ui import brokering, live
+from compactor.ui import brokering
+from compactor.ui import running as live
 from compactor.ui.commands import append, compact, show, status
-from compactor.ui.history import history
+from compactor.ui.exporting import export, sql
 from compactor.ui.importing import import_
 from compactor.ui.operating import config, doctor, systemd
 from compactor.ui.proving import check_proof, keygen, prove
 from compactor.ui.replaying import diff, replay
 from compactor.ui.sealing import cat, seal
-from compactor.ui.tables import export, sql
+from compactor.ui.stories import history
 from compactor.ui.tailing import tail
 from compactor.ui.verifying import rebuild, verify
 from compactor.ui.watching import watch
@@ -76,7 +77,7 @@ class Frame(click.Group):
 
 
 def _refusal_of(error: Exception) -> click.ClickException:
-    from compactor.jobs.failures import failure_of
+    from compactor.books.failures import failure_of
 
     if isinstance(error, OSError) and not error.filename:
         _forget_stdout()

@@ -17,10 +17,10 @@ import click
 from compactor.ui.options import DAYS, data_argument, data_option, json_option, refuse_empty, team_option
 
 if TYPE_CHECKING:
+    from compactor.books.append import AppendResult
+    from compactor.books.compact import Outcome
     from compactor.daemon.presence import AccountReport, DaemonReport
-    from compactor.jobs.appending import AppendResult
-    from compactor.jobs.compacting import Outcome
-    from compactor.jobs.reconciled import AccountReconciled
+    from compactor.sync.state import AccountReconciled
 
 
 @click.command(short_help="Fold what is new in every log.")
@@ -44,7 +44,7 @@ def compact(
       compactor compact data
       compactor compact data --team alice --json
     """
-    from compactor.jobs.compacting import compact_all
+    from compactor.books.compact import compact_all
     from compactor.ui.progress import progress_bar
 
     with progress_bar("Compacting") as progress:
@@ -86,7 +86,7 @@ def append(team: str | None, data: Path, as_json: bool) -> None:
       echo '{"event":"new","order_id":"o1","ts":"2026-01-05T15:00:00Z","symbol":"SPY","side":"buy","quantity":"2"}' \\
         | compactor append --team alice
     """
-    from compactor.jobs.appending import append_lines
+    from compactor.books.append import append_lines
 
     stdin = sys.stdin.buffer
     if stdin.isatty():
@@ -161,7 +161,7 @@ def show(what: str, team: str | None, data: Path, as_json: bool) -> None:
       compactor show pending
       compactor show trades --team alice --json | jq -r .symbol
     """
-    from compactor.jobs.reporting import rows_of
+    from compactor.books.status import rows_of
     from compactor.ui.output import columns, show_json, show_table
 
     rows = rows_of(data, what, team=team)
@@ -189,9 +189,9 @@ def status(data: Path, team: str | None, as_json: bool) -> None:
       compactor status
       compactor status data --json
     """
+    from compactor.books.status import status_all
     from compactor.daemon.presence import read
-    from compactor.jobs.reconciled import read_reconciled
-    from compactor.jobs.reporting import status_all
+    from compactor.sync.state import read_reconciled
     from compactor.ui.output import Column, show_json, show_table
 
     reports = status_all(data, team=team)

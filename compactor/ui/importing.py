@@ -12,7 +12,7 @@ from compactor.ui.commands import exit_named
 from compactor.ui.options import data_option, json_option, recording, recording_file, team_option
 
 if TYPE_CHECKING:
-    from compactor.jobs.importing import ImportResult, TeamImport
+    from compactor.imports.captures import ImportResult, TeamImport
 
 
 @click.group("import", short_help="Bring in what was recorded elsewhere.")
@@ -40,7 +40,7 @@ def legacy(path: Path, data: Path, as_json: bool) -> None:
     Example:
       compactor import legacy old-data --data data
     """
-    from compactor.jobs.importing import import_legacy
+    from compactor.imports.captures import import_legacy
     from compactor.ui.progress import progress_bar
 
     with progress_bar("Importing") as progress:
@@ -63,7 +63,7 @@ def alpaca(file: Path, data: Path, team: str | None, as_json: bool) -> None:
     Example:
       compactor import alpaca captured.jsonl --team alice
     """
-    from compactor.jobs.importing import import_alpaca
+    from compactor.imports.captures import import_alpaca
     from compactor.ui.progress import progress_bar
 
     with progress_bar("Importing") as progress:

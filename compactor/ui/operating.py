@@ -13,7 +13,7 @@ import click
 from compactor.ui.options import config_option, configuration, data_argument, json_option
 
 if TYPE_CHECKING:
-    from compactor.jobs.accounts import AccountSettings
+    from compactor.settings.accounts import AccountSettings
 
 
 @click.command(short_help="Show the settings in force, and where each came from.")
@@ -74,7 +74,7 @@ def doctor(data: Path, as_json: bool) -> None:
     Example:
       compactor doctor data
     """
-    from compactor.jobs.doctor import examine
+    from compactor.books.doctor import examine
     from compactor.ui.output import columns, show_json, show_table
 
     done = examine(data)

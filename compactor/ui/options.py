@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 if TYPE_CHECKING:
-    from compactor.jobs.configuration import Configuration
+    from compactor.settings.configuration import Configuration
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 VARIABLE = "COMPACTOR_DATA"
@@ -128,7 +128,7 @@ def config_option(command: Command) -> Command:
 
 def configuration(data: Path, config: Path | None, given: Mapping[str, object]) -> Configuration:
     """The configuration in force. What is wrong with it is wrong usage."""
-    from compactor.jobs.configuration import BadConfiguration, load
+    from compactor.settings.configuration import BadConfiguration, load
 
     try:
         return load(data, config=config, environ=os.environ, given=given)

@@ -32,7 +32,7 @@ def keygen(file: Path, name: str, as_json: bool) -> None:
     Example:
       compactor keygen /etc/compactor/signing.key --name example.org/desk
     """
-    from compactor.audit.keys import make_key
+    from compactor.proofs.keys import make_key
     from compactor.ui.output import show_json
 
     key = make_key(file, name).verifier.encode()
@@ -60,10 +60,10 @@ def prove(offset: int | None, team: str | None, since: Path | None, out: Path | 
       compactor prove 1048576 --team alice --out event.proof
       compactor prove --since alice-in-march.head --team alice --out since-march.proof
     """
-    from compactor.audit.proofs import encode_proof
-    from compactor.audit.proving import prove_line, prove_since
-    from compactor.jobs.failures import name_of
+    from compactor.books.failures import name_of
     from compactor.ledger.files import Files
+    from compactor.proofs.check import encode_proof
+    from compactor.proofs.prove import prove_line, prove_since
 
     if (offset is None) == (since is None):
         raise click.UsageError("expected either an OFFSET or --since HEAD_FILE")
@@ -84,7 +84,7 @@ def prove(offset: int | None, team: str | None, since: Path | None, out: Path | 
 
 def _ledger(data: Path, team: str | None) -> Any:
     from compactor.ledger import discover
-    from compactor.ledger.places import LOG
+    from compactor.ledger.paths import LOG
 
     places = [place for place in discover(data, team) if place.problem is not None or (place.path / LOG).exists()]
     refuse_empty(len(places), data, team)
@@ -98,10 +98,10 @@ def _ledger(data: Path, team: str | None) -> Any:
 
 def _head_in(file: Path, team: str) -> Any:
     """The newest head of a team in a file: a note, a proof that holds one, or a witness."""
-    from compactor.audit.errors import BadProof
-    from compactor.audit.heads import Witnessed, read_witness
-    from compactor.audit.notes import decode_note
-    from compactor.audit.proofs import Inclusion, decode_proof
+    from compactor.proofs.check import Inclusion, decode_proof
+    from compactor.proofs.errors import BadProof
+    from compactor.proofs.heads import Witnessed, read_witness
+    from compactor.proofs.notes import decode_note
 
     try:
         data = file.read_bytes()
@@ -132,8 +132,8 @@ def check_proof(file: Path, key: str | None, head: Path | None, as_json: bool) -
     Example:
       compactor check-proof event.proof --key example.org/desk+b1d1e9d2+AVEz...
     """
-    from compactor.audit.keys import verifier_key
-    from compactor.audit.proofs import check_proof, read_proof
+    from compactor.proofs.check import check_proof, read_proof
+    from compactor.proofs.keys import verifier_key
     from compactor.ui.output import printable, show_json
 
     if key is None and head is None:

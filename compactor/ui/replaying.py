@@ -17,10 +17,10 @@ from compactor.ui.commands import exit_named
 from compactor.ui.options import VARIABLE, data_argument, data_directory, json_option, refuse_empty, team_option
 
 if TYPE_CHECKING:
-    from compactor.audit.diff import Change
-    from compactor.audit.moments import Clock, Moment
-    from compactor.audit.past import Past
-    from compactor.jobs.failures import Failure
+    from compactor.books.failures import Failure
+    from compactor.history.diff import Change
+    from compactor.history.moment import Clock, Moment
+    from compactor.history.past import Past
     from compactor.ledger import LedgerPlace
 
 _PENDING = ("order_id", "symbol", "side", "quantity", "filled_qty", "status", "limit_price", "order_type", "created_at")
@@ -72,7 +72,7 @@ def replay(
 
 
 def _one_moment(at: int | None, known_at: str | None, as_of: str | None) -> Moment:
-    from compactor.audit.moments import END, BadMoment, at_offset, at_time
+    from compactor.history.moment import END, BadMoment, at_offset, at_time
 
     given = [value for value in (at, known_at, as_of) if value is not None]
     if len(given) > 1:
@@ -87,7 +87,7 @@ def _one_moment(at: int | None, known_at: str | None, as_of: str | None) -> Mome
 
 def _places(data: Path, team: str | None) -> list[LedgerPlace]:
     from compactor.ledger import discover
-    from compactor.ledger.places import LOG
+    from compactor.ledger.paths import LOG
 
     places = [place for place in discover(data, team) if place.problem is not None or (place.path / LOG).exists()]
     refuse_empty(len(places), data, team)
@@ -110,8 +110,8 @@ def _replay_one(
     place: LedgerPlace, moment: Moment, what: str | None, out: Path | None, of: int, as_json: bool
 ) -> tuple[str, Failure | None]:
     """Replay one ledger and show it; what failed, if so. No failure stops the others."""
-    from compactor.audit import past
-    from compactor.jobs.failures import failure_of, name_of
+    from compactor.books.failures import failure_of, name_of
+    from compactor.history import past
     from compactor.ui.progress import progress_bar
 
     try:
@@ -219,9 +219,9 @@ Work = tuple[str, "Callable[[Any], Iterator[Change]]"]
 
 
 def _moments(a: str, b: str, data: Path, team: str | None, clock: Clock) -> list[Work]:
-    from compactor.audit.diff import diff_moments
-    from compactor.audit.moments import BadMoment, moment_of
-    from compactor.jobs.failures import name_of
+    from compactor.books.failures import name_of
+    from compactor.history.diff import diff_moments
+    from compactor.history.moment import BadMoment, moment_of
 
     try:
         first, second = moment_of(a, clock), moment_of(b, clock)
@@ -238,7 +238,7 @@ def _moments(a: str, b: str, data: Path, team: str | None, clock: Clock) -> list
 
 
 def _pairs(a: Path, b: Path, team: str | None) -> list[Work]:
-    from compactor.audit.diff import diff_ledgers, ledgers_in
+    from compactor.history.diff import diff_ledgers, ledgers_in
 
     sides = [ledgers_in(path) for path in (a, b)]
     if team is not None:
@@ -257,7 +257,7 @@ def _pairs(a: Path, b: Path, team: str | None) -> list[Work]:
 
 
 def _show_changes(name: str, compare: Callable[[Any], Iterator[Change]], as_json: bool) -> Failure | None:
-    from compactor.jobs.failures import failure_of
+    from compactor.books.failures import failure_of
     from compactor.ui.output import show_json
     from compactor.ui.progress import progress_bar
 

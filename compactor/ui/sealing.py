@@ -25,9 +25,9 @@ from compactor.ui.options import (
 )
 
 if TYPE_CHECKING:
-    from compactor.jobs.configuration import Settings
-    from compactor.jobs.failures import Failure
+    from compactor.books.failures import Failure
     from compactor.ledger import LedgerPlace
+    from compactor.settings.configuration import Settings
 
 _OFFSET = click.IntRange(min=0)
 
@@ -71,7 +71,7 @@ def seal(data: Path, team: str | None, now: bool, witness: str | None, config: P
 
 def _outcome(data: Path, place: LedgerPlace, now: bool, settings: Settings) -> tuple[dict[str, Any], Failure | None]:
     """Seal one ledger: its row, with what was done or what failed. No failure stops the others."""
-    from compactor.jobs.failures import bad_place, failure_of, name_of
+    from compactor.books.failures import bad_place, failure_of, name_of
     from compactor.ledger import Ledger
 
     row: dict[str, Any] = {"team_id": name_of(place), "path": str(place.path)}
@@ -96,9 +96,9 @@ def _published(data: Path, place: LedgerPlace, settings: Settings) -> dict[str, 
     """Sign the heads of what is sealed and tell the witness, as far as that is set."""
     if settings.signing_key is None and settings.witness is None:
         return {}
-    from compactor.audit.heads import publish
-    from compactor.audit.keys import read_key
-    from compactor.jobs.failures import name_of
+    from compactor.books.failures import name_of
+    from compactor.proofs.heads import publish
+    from compactor.proofs.keys import read_key
 
     key = read_key(data / settings.signing_key) if settings.signing_key is not None else None
     witness = data / settings.witness if settings.witness is not None else None
@@ -123,7 +123,7 @@ def cat(data: Path, team: str | None, start: int, end: int | None) -> None:
       compactor cat data --team alice --from 1048576 --to 2097152
     """
     from compactor.ledger import Ledger, discover
-    from compactor.ledger.places import LOG
+    from compactor.ledger.paths import LOG
 
     if end is not None and end < start:
         raise click.UsageError(f"--to {end} lies before --from {start}, expected an offset that does not")

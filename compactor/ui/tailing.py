@@ -59,7 +59,7 @@ def tail(follow: bool, team: str | None, start: str, what: str, as_json: bool, d
       compactor tail --from -100
     """
     from compactor.ledger import discover
-    from compactor.ledger.places import LOG
+    from compactor.ledger.paths import LOG
     from compactor.tables.follow import Tail
     from compactor.tables.schema import TABLES
 

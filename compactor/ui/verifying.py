@@ -25,8 +25,8 @@ from compactor.ui.options import (
 )
 
 if TYPE_CHECKING:
-    from compactor.audit.keys import VerifierKey
-    from compactor.audit.verdict import Difference, Verdict
+    from compactor.proofs.keys import VerifierKey
+    from compactor.verify.report import Difference, Verdict
 
 _DIFFERENT = 1
 _COULD_NOT_RUN = 2
@@ -59,8 +59,8 @@ def verify(
       compactor verify data
       compactor verify data --team alice --witness /mnt/other/heads.jsonl --json
     """
-    from compactor.audit.verify import verify_all
     from compactor.ui.progress import progress_bar
+    from compactor.verify.run import verify_all
 
     settings = configuration(data, config, {"witness": from_here(witness)}).settings
     with progress_bar("Verifying") as progress:
@@ -79,7 +79,7 @@ def verify(
 
 def _verifiers(data: Path, keys: Sequence[str], signing_key: str | None) -> list[VerifierKey]:
     """The keys that may have signed heads: those that were given, and that of the settings."""
-    from compactor.audit.keys import read_key, verifier_key
+    from compactor.proofs.keys import read_key, verifier_key
 
     found = [verifier_key(key) for key in keys]
     return found + ([read_key(data / signing_key).verifier] if signing_key is not None else [])
@@ -142,9 +142,9 @@ def rebuild(data: Path, team: str | None, config: Path | None, as_json: bool) ->
     Example:
       compactor rebuild data --team alice
     """
-    from compactor.audit.rebuild import rebuild_all
     from compactor.ui.output import Column, show_json, show_table
     from compactor.ui.progress import progress_bar
+    from compactor.verify.rebuild import rebuild_all
 
     settings = configuration(data, config, {}).settings
     with progress_bar("Rebuilding") as progress:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from compactor.daemon.health import Health
     from compactor.daemon.live import Live
     from compactor.daemon.notices import Log
-    from compactor.jobs.configuration import Configuration
+    from compactor.settings.configuration import Configuration
 
 
 @click.command(short_help="Keep every ledger current: the daemon.")

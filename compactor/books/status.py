@@ -1,0 +1,80 @@
+"""Says how every ledger of a data directory stands, without changing any of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from compactor.books.failures import Failure, bad_place, failure_of, name_of
+from compactor.ledger import Ledger, LedgerPlace, LedgerStatus, NoLedger, discover
+from compactor.ledger.paths import LOG
+
+
+class Report(msgspec.Struct, frozen=True):
+    """How one ledger stands: exactly one of `status` and `error` is there."""
+
+    team_id: str
+    path: str
+    status: LedgerStatus | None = None
+    error: Failure | None = None
+
+
+def status_all(data: Path, *, team: str | None = None) -> list[Report]:
+    """The status of the ledgers of `data` (or only `team`'s), one report for each, ordered by team id."""
+    return [_report(place) for place in discover(data, team)]
+
+
+def _report(place: LedgerPlace) -> Report:
+    path = str(place.path)
+    if place.problem is not None:
+        return Report(name_of(place), path, error=bad_place(place))
+    try:
+        if not (place.path / LOG).exists():
+            raise NoLedger(place.path, f"there is no {LOG}; append events to it first")
+        with Ledger(place.path, team_id=place.team_id) as ledger:
+            status = ledger.status()
+        return Report(status.team_id, path, status=status)
+    except Exception as error:
+        return Report(name_of(place), path, error=failure_of(error, path))
+
+
+class Rows:
+    """The derived rows of several ledgers, one after the other, read while they are iterated.
+
+    `failures` has an entry for each ledger that could not be read; it is complete once the iteration is over.
+    """
+
+    def __init__(self, places: Sequence[LedgerPlace], what: str) -> None:
+        self.ledgers = len(places)
+        self.failures: list[tuple[str, Failure]] = []
+        self._places = places
+        self._what = what
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        for place in self._places:
+            if place.problem is not None:
+                self.failures.append((name_of(place), bad_place(place)))
+                continue
+            try:
+                with Ledger(place.path, team_id=place.team_id) as ledger:
+                    yield from _rows(ledger, self._what)
+            except Exception as error:
+                self.failures.append((name_of(place), failure_of(error, place.path)))
+
+
+def rows_of(data: Path, what: str, *, team: str | None = None) -> Rows:
+    """The `pending` orders, `trades` or `findings` of the ledgers of `data`, as of their last commit."""
+    return Rows([place for place in discover(data, team) if (place.path / LOG).exists()], what)
+
+
+def _rows(ledger: Ledger, what: str) -> Iterator[dict[str, Any]]:
+    if what == "pending":
+        yield from ledger.pending_orders()
+    elif what == "trades":
+        yield from ledger.trades()
+    else:
+        # A finding does not name its team, because it stands in its team's file; among several it has to.
+        yield from ({"team_id": ledger.team_id, **finding} for finding in ledger.findings())

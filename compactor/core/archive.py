@@ -1,0 +1,229 @@
+"""Where the lines of orders that have left the state lie, so that a late event can bring one back (format.md section
+6).
+
+An ended order shrinks to the two offsets between which its events stand. When those are older than the retention,
+only a mark in a filter remains: six bytes that say "this order id may have been here". So the memory is bounded by
+recent history, and an event of a forgotten order is never mistaken for the first event of a new one. A false mark
+costs a search, never a wrong answer.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from datetime import datetime
+from itertools import groupby, starmap
+from operator import attrgetter
+from typing import TYPE_CHECKING
+
+import msgspec
+from msgspec import Struct
+
+from compactor.core import fast
+
+PAGE_BYTES = 1 << 16
+_PAGE_MASK = PAGE_BYTES * 8 - 1
+_PROBES = 8
+_IDS_A_PAGE = PAGE_BYTES // 6
+_SPANS_A_PAGE = 96
+# Any number will do that looks like chance: these are digits of pi.
+_FACTOR = 0x243F6A8885A308D313198A2E03707345
+
+# Of each generation of the filter: its first page and how many it has. Twelve generations hold 10^11 order ids.
+_LAYOUT = [((4 ** (one + 1) - 4) // 3, 4 ** (one + 1)) for one in range(12)]
+
+Load = Callable[[int], bytearray]
+"""Gives a page by its number, to be changed in place."""
+
+Fetch = Callable[[int], bytes]
+"""Reads one page of a stored memory by its number."""
+
+
+Span = tuple[int, int | None, datetime | None]
+"""The offsets of an order's first and last event, and the log's clock when it left the state; where only a mark is
+left, the last two are None."""
+
+
+Ended = tuple[str, int, int]
+"""An order that ended: its id, and the offsets of its first and last event."""
+
+
+def fingerprint(order_id: str) -> int:
+    """Bits that stand for an order id, the same in every process: its bytes modulo a prime, times a constant.
+
+    Python's hash of a number is that number modulo 2 ** 61 - 1, and much faster than the operator.
+    """
+    return hash(int.from_bytes(order_id.encode())) * _FACTOR >> 61
+
+
+def places(mark: int, generation: int) -> Iterator[tuple[int, int]]:
+    """The page and the bits in it that stand for a fingerprint in a generation."""
+    first, pages = _LAYOUT[generation]
+    start, step = mark >> 32, mark >> 64 | 1
+    for probe in range(_PROBES):
+        yield first + (mark & 0xFFFFFFFF) % pages, start + probe * step & _PAGE_MASK
+
+
+def is_marked(pages: dict[int, bytearray], load: Load, generations: int, mark: int) -> bool:
+    """Whether all bits of a fingerprint are set in one of the generations. `load` gives a page that is not there."""
+
+    def is_set(number: int, bit: int) -> bool:
+        page = pages.get(number) or load(number)
+        return bool(page[bit >> 3] >> (bit & 7) & 1)
+
+    return any(all(starmap(is_set, places(mark, generation))) for generation in range(generations))
+
+
+def set_mark(pages: dict[int, bytearray], load: Load, generation: int, mark: int) -> bool:
+    """Set the bits of a fingerprint in a generation; whether one of them was not."""
+    is_new = False
+    for number, bit in places(mark, generation):
+        page = pages.get(number) or load(number)
+        is_new = is_new or not page[bit >> 3] >> (bit & 7) & 1
+        page[bit >> 3] |= 1 << (bit & 7)
+    return is_new
+
+
+if not TYPE_CHECKING and fast.IS_COMPILED:
+    fingerprint, is_marked, set_mark = fast.marks.fingerprint, fast.marks.is_marked, fast.marks.set_mark
+
+
+class Forgotten:
+    """A Bloom filter of order ids in generations, each four times the size of the one before; its pages may lie in a
+    file."""
+
+    def __init__(self, counts: Iterable[int] = (), fetch: Fetch | None = None) -> None:
+        self.counts = list(counts)
+        self._fetch = fetch
+        self._pages: dict[int, bytearray] = {}
+
+    def add(self, order_id: str) -> None:
+        """Mark an order id; it can never be unmarked. One that is marked already takes no more room."""
+        self.mark(fingerprint(order_id))
+
+    def mark(self, mark: int) -> None:
+        """Mark the order id with this fingerprint."""
+        if not self.counts or self.counts[-1] >= _LAYOUT[len(self.counts) - 1][1] * _IDS_A_PAGE:
+            self.counts.append(0)
+        self.counts[-1] += set_mark(self._pages, self._page, len(self.counts) - 1, mark)
+
+    def __contains__(self, order_id: str) -> bool:
+        return self.has(fingerprint(order_id))
+
+    def has(self, mark: int) -> bool:
+        """Whether an order id with this fingerprint may be marked."""
+        return is_marked(self._pages, self._page, len(self.counts), mark)
+
+    def _page(self, number: int) -> bytearray:
+        page = self._pages.get(number)
+        if page is None:
+            stored = self._fetch(number) if self._fetch is not None else b""
+            page = self._pages[number] = bytearray(stored or PAGE_BYTES)
+        return page
+
+    def pages(self) -> Iterator[bytes | bytearray]:
+        """Every page in order, as it is to be stored; an empty one where nothing is marked in it."""
+        for number in range(_LAYOUT[len(self.counts)][0]):
+            page = self._pages.get(number)
+            if page is not None:
+                yield page
+            else:
+                yield self._fetch(number) if self._fetch is not None else b""
+
+
+class SpanRecord(Struct, array_like=True, gc=False):
+    """A stored span."""
+
+    order_id: str
+    first: int
+    last: int
+    seen: datetime
+
+
+_records = msgspec.msgpack.Decoder(list[SpanRecord]).decode
+
+
+class Memory:
+    """Spans of recently ended orders, those of a stored table behind them, and the marks of the forgotten ones."""
+
+    def __init__(self, spans: int = 0, fetch: Fetch | None = None, forgotten: Forgotten | None = None) -> None:
+        self.recent: dict[str, Span] = {}
+        self._ages: deque[tuple[datetime, list[str]]] = deque()
+        self.forgotten = forgotten or Forgotten()
+        self._stored_pages = spans
+        self._fetch = fetch
+
+    def may_know(self, order_id: str) -> bool:
+        """Whether an order may have left the state."""
+        if order_id in self.recent:
+            return True
+        if self._stored_pages and self._stored(order_id) is not None:
+            return True
+        return bool(self.forgotten.counts) and order_id in self.forgotten
+
+    def keep(self, orders: Iterable[Ended], clock: datetime | None) -> None:
+        """Remember where the events of ended orders lie, as of the log's clock."""
+        recent, together = self.recent, []
+        for order_id, first, last in orders:
+            recent[order_id] = (first, last, clock)
+            together.append(order_id)
+        if together and clock is not None:
+            self._ages.append((clock, together))
+
+    def keep_all(self, records: Iterable[SpanRecord]) -> None:
+        """Remember what was stored."""
+        seen = attrgetter("seen")
+        for clock, together in groupby(sorted(records, key=seen), seen):
+            self.keep([(one.order_id, one.first, one.last) for one in together], clock)
+
+    def find(self, order_id: str) -> Span | None:
+        """Where the events of an order may lie; None where there are none for certain."""
+        span = self.recent.get(order_id)
+        if span is None and self._stored_pages:
+            span = self._stored(order_id)
+        if span is None and self.forgotten.counts and order_id in self.forgotten:
+            return 0, None, None
+        return span
+
+    def _stored(self, order_id: str) -> Span | None:
+        assert self._fetch is not None
+        for record in _records(self._fetch(fingerprint(order_id) % self._stored_pages)):
+            if record.order_id == order_id:
+                return record.first, record.last, record.seen
+        return None
+
+    def age(self, limit: datetime) -> None:
+        """Let spans older than the limit shrink to their marks (6.1)."""
+        while self._ages and self._ages[0][0] < limit:
+            _clock, together = self._ages.popleft()
+            for order_id in together:
+                span = self.recent.get(order_id)
+                # An order that came back may have left again since.
+                if span is not None and span[2] is not None and span[2] < limit:
+                    del self.recent[order_id]
+                    self.forgotten.add(order_id)
+
+    def spans(self, limit: datetime | None) -> list[bytes]:
+        """All spans as the pages of a table to store: the recent ones, and the stored ones that are not too old."""
+        table = {}
+        for order_id, (first, last, seen) in self.recent.items():
+            assert last is not None and seen is not None
+            table[order_id] = SpanRecord(order_id, first, last, seen)
+        for record in self._stored_records():
+            if record.order_id in table:
+                continue
+            if limit is not None and record.seen < limit:
+                self.forgotten.add(record.order_id)
+            else:
+                table[record.order_id] = record
+        return _paged(list(table.values()))
+
+    def _stored_records(self) -> Iterator[SpanRecord]:
+        for number in range(self._stored_pages):
+            assert self._fetch is not None
+            yield from _records(self._fetch(number))
+
+
+def _paged(records: list[SpanRecord]) -> list[bytes]:
+    pages: list[list[SpanRecord]] = [[] for _ in range(-(-len(records) // _SPANS_A_PAGE))]
+    for record in records:
+        pages[fingerprint(record.order_id) % len(pages)].append(record)
+    return [msgspec.msgpack.encode(page) for page in pages]

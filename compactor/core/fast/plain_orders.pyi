@@ -1,0 +1,3 @@
+from compactor.core.fast.by_the_rules import ByTheRules
+
+class PlainOrders(ByTheRules): ...

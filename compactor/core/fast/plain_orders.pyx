@@ -1,0 +1,176 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
+"""The plain case of the common events, compiled: a placement, an execution, a status, taken from the bytes of the log.
+
+It is an optimisation and nothing else. An event is taken here only if every condition under which the rules come to the
+plain result holds; any other line is left to `Fold.feed_line`, and the laws compare the two ways. What surprises: an
+order lives here as long as only plain things happen to it, and becomes an `Order` for good with the first other event.
+"""
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.dict cimport PyDict_GetItem
+from cpython.object cimport PyObject
+from cpython.unicode cimport PyUnicode_DecodeASCII
+from libc.string cimport memchr
+
+from compactor.core.fast.plain_line cimport (
+    EVENT, EVENT_ID, ORDER_ID, ORDER_STATUS, RECORDED_AT, TEAM_ID, TS, Kind, has, is_open, is_plain, is_terminal,
+    kind_at, name_of, read_plain,
+)
+from compactor.core.fast.plain_order cimport PlainOrder, place
+from compactor.core.fast.scan cimport Bytes, Line, Out, Text, bytes_of, is_same, nanoseconds, text_of
+
+from collections import deque
+from datetime import datetime
+
+import msgspec
+
+from compactor.core.events import rewritten
+from compactor.core.fast.plain_line import COUNTED
+
+_instant = msgspec.json.Decoder(datetime).decode
+
+
+cdef class PlainOrders:
+    """The plain orders of a ledger: those that are open, and those that ended last."""
+
+    cdef dict _orders
+    cdef object _ended, _may_know, _touched
+    cdef bytes _team, _team_json, _recorded_at
+    cdef Out _out
+    cdef long long _trades, _clock
+    cdef long long _fed[64]
+
+    def __init__(self):
+        self._orders, self._ended, self._out = {}, deque(), Out()
+        self._clock = -1
+
+    # Orders out.
+
+    def get(self, order_id):
+        return self._orders.get(order_id)
+
+    def pop(self, order_id):
+        return self._orders.pop(order_id, None)
+
+    def open_orders(self):
+        cdef PlainOrder order
+        return [order.order_id for order in self._orders.values() if not order.ended]
+
+    def ended_orders(self):
+        cdef PlainOrder order
+        return [(order.order_id, order.first, order.last) for order in self._orders.values() if order.ended]
+
+    def shrink(self, Py_ssize_t kept):
+        cdef PlainOrder order
+        gone = []
+        while len(self._ended) > kept:
+            order = self._ended.popleft()
+            # One that the rules have taken over is theirs to let go.
+            if self._orders.get(order.order_id) is order:
+                del self._orders[order.order_id]
+                gone.append((order.order_id, order.first, order.last))
+        return gone
+
+    # Lines in.
+
+    def feed(self, fold, bytes block not None, long long offset):
+        cdef Bytes at = <Bytes> PyBytes_AS_STRING(block), end = at + PyBytes_GET_SIZE(block), stop
+        self._begin(fold)
+        while at < end:
+            stop = <Bytes> memchr(at, c"\n", end - at)
+            if stop == NULL:
+                raise ValueError(f"found a line without its end at offset {offset}, expected whole lines")
+            if not self._take_line(at, stop, offset):
+                self._settle(fold)
+                fold.feed_line(PyBytes_FromStringAndSize(<char*> at, stop - at), offset)
+                self._begin(fold)
+            offset += stop + 1 - at
+            at = stop + 1
+        self._settle(fold)
+
+    cdef int _begin(self, fold) except -1:
+        """Take over what the rules may change as well."""
+        team = fold.known_team
+        self._may_know, self._touched = fold.may_know, fold.touched
+        self._team = None if team is None else team.encode()
+        self._team_json = msgspec.json.encode(fold.team_id)
+        return 0
+
+    cdef int _settle(self, fold) except -1:
+        """Hand over what has come out."""
+        cdef int name
+        if self._clock < 0:
+            return 0
+        if self._trades:
+            fold.add_trades(self._out.take(), self._trades)
+        fold.advance_clock(_instant(b'"%b"' % self._recorded_at))
+        fold.counts.add({COUNTED[name]: self._fed[name] for name in range(len(COUNTED)) if self._fed[name]})
+        self._trades, self._clock = 0, -1
+        for name in range(len(COUNTED)):
+            self._fed[name] = 0
+        return 0
+
+    cdef bint _take_line(self, Bytes at, Bytes stop, long long offset) except -1:
+        cdef Line line
+        cdef Text whole
+        if read_plain(at, stop, &line):
+            return self._take(&line, Text(at, stop - at), offset)
+        # Another writer's line, with spaces, escapes or fields that nobody reads, may be plain once it is written anew.
+        cdef bytes written = rewritten(PyBytes_FromStringAndSize(<char*> at, stop - at))
+        if written is None:
+            return False
+        whole = text_of(written)
+        return read_plain(whole.at, whole.at + whole.length, &line) and self._take(&line, whole, offset)
+
+    cdef bint _take(self, Line* line, Text whole, long long offset) except -1:
+        """What is the same for all: the values, the team, the delivery; then the order is placed, filled or told of."""
+        cdef Text* values = line.values
+        cdef int name = name_of(values[EVENT]) if has(line, EVENT) else -1, status
+        cdef Kind* kind = kind_at(name)
+        if name < 0 or not is_plain(line, kind):
+            return False
+        cdef long long ts = nanoseconds(values[TS]), recorded_at = nanoseconds(values[RECORDED_AT])
+        if ts < 0 or recorded_at < 0:
+            return False
+        if has(line, ORDER_STATUS):
+            # A status that says nothing that the event does not say itself (3.10).
+            status = name_of(values[ORDER_STATUS])
+            if status < 0 or not (is_open(status) or (kind.ends and is_terminal(status))):
+                return False
+        if has(line, TEAM_ID) and (self._team is None or not is_same(values[TEAM_ID], text_of(self._team))):
+            return False
+        cdef str order_id = _str_of(values[ORDER_ID])
+        cdef str delivery = _str_of(values[EVENT_ID]) + COUNTED[name] if has(line, EVENT_ID) else None
+        cdef PyObject* found = PyDict_GetItem(self._orders, order_id)
+        cdef bint was_ended
+        cdef Py_ssize_t written
+        cdef PlainOrder order
+        if found == NULL:
+            order = place(line, name, order_id, whole, ts, offset) if kind.is_placement else None
+            if order is None or self._may_know(order_id):
+                return False
+            self._orders[order_id] = order
+        else:
+            order = <PlainOrder> found
+            if delivery is not None and order.knows_delivery(delivery):
+                order.last = offset
+            else:
+                was_ended, written = order.ended, self._out.length()
+                if not order.take(line, kind, ts, offset, self._team_json, self._out):
+                    return False
+                if order.ended and not was_ended:
+                    self._ended.append(order)
+                if self._out.length() != written:
+                    self._trades += 1
+        if delivery is not None:
+            order.note_delivery(delivery)
+        if recorded_at > self._clock:
+            self._clock, self._recorded_at = recorded_at, bytes_of(values[RECORDED_AT])
+        if self._touched is not None:
+            self._touched.add(order_id)
+        self._fed[name] += 1
+        return True
+
+
+cdef str _str_of(Text text):
+    return PyUnicode_DecodeASCII(<char*> text.at, text.length, NULL)

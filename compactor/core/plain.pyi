@@ -1,3 +1,0 @@
-from compactor.core.by_the_rules import ByTheRules
-
-class PlainOrders(ByTheRules): ...

@@ -1,0 +1,1 @@
+"""History: replay any past state, search for an order, tell its story, and compare two states."""

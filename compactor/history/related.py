@@ -1,0 +1,194 @@
+"""History: from an id of any kind to the stories of the orders that it means, and to the orders around them.
+
+The id may be an order's, one of the client's or the broker's ids for it, that of an execution, or of a trade. How a
+story is told is `story`, how lines are found is `finding`. What surprises: an id that several orders carry gives
+several stories; nothing here guesses which one is meant.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+from msgspec import Struct
+
+from compactor.core.events import Event
+from compactor.core.lines import Placed
+from compactor.core.rules import legs_in
+from compactor.history.past import checked
+from compactor.history.search import Finder
+from compactor.history.story import Story, Team, tell
+from compactor.ledger import LedgerPlace
+from compactor.ledger.errors import from_os
+from compactor.ledger.files import Files
+from compactor.ledger.log import open_log
+from compactor.ledger.paths import LOG
+from compactor.ledger.segments import Segments
+
+FoundAs = Literal["order_id", "client_order_id", "execution_id", "trade_id", "mention"]
+Relation = Literal["replaces", "replaced_by", "parent", "leg"]
+CHAIN_MAX = 64
+"""So many orders around one are looked at, at most."""
+_TRADE_ID = re.compile(r"([0-9]{1,19})(?:-[0-9]{1,9}){1,2}")
+
+
+class Link(Struct, omit_defaults=True):
+    """An order around another: how they are related, seen from `to`, and how it stands; no `status` where the log has
+    no event of it."""
+
+    relation: Relation
+    order_id: str
+    to: str
+    status: str | None = None
+    symbol: str | None = None
+    quantity: str | None = None
+    filled_qty: str | None = None
+    first_offset: int | None = None
+
+
+class History(Struct, omit_defaults=True):
+    """The story of one order in one ledger, and the orders around it."""
+
+    team_id: str
+    path: str
+    found_as: FoundAs
+    story: Story
+    chain: list[Link] = []
+
+
+def history_of(place: LedgerPlace, name: str, *, raw: bool = False, files: Files | None = None) -> list[History]:
+    """The histories of the orders that an id means in one ledger; none where nothing there names it.
+
+    Needs no lock and changes nothing but indexes, which are made where they are missing. Raises LedgerError.
+    """
+    files = files or Files()
+    path = checked(place)
+    segments = Segments(path, files)
+    try:
+        log = open_log(path, files, segments)
+        try:
+            finder = Finder(log, segments, files)
+            return _Teller(path, finder, place.team_id, raw).histories(name)
+        finally:
+            log.close()
+    except OSError as error:
+        raise from_os(path / LOG, error, "reading the log", "try again") from error
+
+
+class _Teller:
+    """Tells histories out of one open log."""
+
+    def __init__(self, path: Path, finder: Finder, team_id: str | None, raw: bool) -> None:
+        self._path = path
+        self._finder = finder
+        self._team = Team(team_id, 0) if team_id is not None else None
+        self._raw = raw
+
+    def histories(self, name: str) -> list[History]:
+        found_as, order_ids = self._meant(name)
+        return [self._history(order_id, found_as) for order_id in order_ids]
+
+    def _meant(self, name: str) -> tuple[FoundAs, list[str]]:
+        """Which orders an id means, in the order in which the log tells of them: the first kind that any event has."""
+        pieces = list(self._finder.pieces(name))
+        events = [piece.event for piece, _data in pieces if isinstance(piece, Placed)]
+        if any(name in _orders_of(event) for event in events):
+            return "order_id", [name]
+        by_client = [one.order_id for one in events if name in (one.client_order_id, one.broker_order_id)]
+        if by_client:
+            return "client_order_id", _once(by_client)
+        by_execution = [one for event in events for one in _orders_executing(event, name)]
+        if by_execution:
+            return "execution_id", _once(by_execution)
+        by_trade = self._orders_of_trade(name)
+        if by_trade:
+            return "trade_id", by_trade
+        return "mention", [name] if pieces else []
+
+    def _orders_of_trade(self, name: str) -> list[str]:
+        match = _TRADE_ID.fullmatch(name)
+        placed = self._finder.piece_at(int(match[1])) if match is not None else None
+        if placed is None:
+            return []
+        stories = (self._story(order_id) for order_id in _once(_orders_of(placed.event)))
+        return [one.order_id for one in stories if any(name == t.trade_id for told in one.events for t in told.trades)]
+
+    def _story(self, order_id: str) -> Story:
+        if self._team is None:
+            # Named by its events (rule 1.2).
+            self._team = Team(*(self._finder.team() or ("default", 0)))
+        return tell(order_id, self._finder.pieces(order_id), self._team, self._raw)
+
+    def _history(self, order_id: str, found_as: FoundAs) -> History:
+        story = self._story(order_id)
+        assert self._team is not None
+        return History(self._team.team_id, str(self._path), found_as, story, list(self._chain(order_id)))
+
+    def _chain(self, order_id: str) -> Iterator[Link]:
+        """The orders around one: its parent and legs, and all that replaced each other before and after it."""
+        seen, waiting = {order_id}, [order_id]
+        while waiting and len(seen) <= CHAIN_MAX:
+            here = waiting.pop(0)
+            for relation, other in self._links(here):
+                if other in seen or (here != order_id and relation in ("parent", "leg")):
+                    continue
+                seen.add(other)
+                if relation in ("replaces", "replaced_by"):
+                    waiting.append(other)
+                yield self._link(relation, other, here)
+
+    def _links(self, order_id: str) -> list[tuple[Relation, str]]:
+        """What the events that name an order say of its relations."""
+        links: dict[tuple[Relation, str], None] = {}
+        for piece, _data in self._finder.pieces(order_id):
+            if isinstance(piece, Placed):
+                links.update(dict.fromkeys(_relations(piece.event, order_id)))
+        return list(links)
+
+    def _link(self, relation: Relation, order_id: str, to: str) -> Link:
+        link, story = Link(relation, order_id, to), self._story(order_id)
+        if story.events:
+            row = story.order
+            link.status, link.symbol, link.quantity = row["status"], row.get("symbol"), row.get("quantity")
+            link.filled_qty, link.first_offset = row["filled_qty"], story.events[0].offset
+        return link
+
+
+def _relations(event: Event, order_id: str) -> Iterator[tuple[Relation, str]]:
+    if event.order_id == order_id:
+        known: list[tuple[Relation, str | None]] = [
+            ("replaces", event.replaces), ("replaced_by", event.replaced_by), ("parent", event.parent_order_id),
+        ]  # fmt: skip
+        yield from ((relation, other) for relation, other in known if other)
+        yield from (("leg", leg) for leg in _legs_named(event))
+        return
+    if event.replaces == order_id:
+        yield "replaced_by", event.order_id
+    if event.replaced_by == order_id:
+        yield "replaces", event.order_id
+    if event.parent_order_id == order_id:
+        yield "leg", event.order_id
+    if order_id in _legs_named(event):
+        yield "parent", event.order_id
+
+
+def _legs_named(event: Event) -> list[str]:
+    """The order ids of the legs that an event lists, as executions or as terms."""
+    found = [leg.get("order_id") or leg.get("id") if isinstance(leg, dict) else leg for leg in event.legs or ()]
+    return [one for one in found if isinstance(one, str) and one]
+
+
+def _orders_of(event: Event) -> list[str]:
+    """The orders that an event changes."""
+    return [event.order_id, *(leg.order_id for leg in legs_in(event))]
+
+
+def _orders_executing(event: Event, name: str) -> list[str]:
+    own = [event.order_id] if name in (event.execution_id, event.previous_execution_id) else []
+    return own + [leg.order_id for leg in legs_in(event) if leg.execution_id == name]
+
+
+def _once(names: list[str]) -> list[str]:
+    return list(dict.fromkeys(names))

@@ -1,0 +1,252 @@
+"""Sealing: the finished range of a log becomes compressed segments, and its space in the log is given back.
+
+Reading segments is left to `segments`; keeping the ledger's lock is left to the caller. The rule that surprises: the
+log is never cut or renamed. A hole is punched into its beginning, and only over what a durable segment was seen to hold
+byte for byte, so whatever stops a run loses nothing and the next run completes it.
+"""
+
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
+from typing import Literal
+
+from msgspec import Struct
+
+from compactor.ledger.compaction import Compactor
+from compactor.ledger.errors import SegmentDamaged, from_os
+from compactor.ledger.files import Files, replace
+from compactor.ledger.indexing import complete_indexes
+from compactor.ledger.log import Log, open_log
+from compactor.ledger.segment_writer import Maker, line_end, recorded_at, tree_over
+from compactor.ledger.segments import (
+    HOLE_BYTES_MIN,
+    KEPT_BYTES,
+    Seal,
+    Segments,
+    check_file,
+    encode_seal,
+    range_in_name,
+    read_piece,
+    seal_name,
+)
+
+SEGMENT_BYTES = 64 << 20
+SEGMENT_AGE = timedelta(hours=24)
+FRAME_BYTES = 1 << 20
+_BLOCK_BYTES = 4096
+
+Reclaim = Literal["punch", "never"]
+Due = Literal["asked", "old", "grown"]
+
+
+class Sealed(Struct):
+    """What a run did: so many new `segments` hold `sealed_bytes` of log in `file_bytes`, and `punched_bytes` of the log
+    gave their space back. `reclaim` is `unsupported` where the file system cannot. `total_*` are those of the ledger.
+    """
+
+    segments: int = 0
+    sealed_bytes: int = 0
+    file_bytes: int = 0
+    punched_bytes: int = 0
+    reclaim: Literal["punch", "never", "unsupported"] = "punch"
+    total_segments: int = 0
+    total_bytes: int = 0
+
+
+def plan_seal(
+    *, waiting_bytes: int, oldest: datetime | None, at: datetime, segment_bytes: int, segment_age: timedelta, now: bool
+) -> Due | None:
+    """Why the bytes that wait behind the last seal are to be sealed, or None. `oldest` is when the first of them was
+    recorded, as far as that can be read. What has only `grown` is sealed in full segments, the rest goes on waiting."""
+    if waiting_bytes <= 0:
+        return None
+    if now:
+        return "asked"
+    if oldest is not None and at - oldest >= segment_age:
+        return "old"
+    return "grown" if waiting_bytes >= segment_bytes else None
+
+
+class Sealer:
+    """Seals the log of one ledger, whose lock the caller holds."""
+
+    def __init__(self, compactor: Compactor, files: Files) -> None:
+        self._compactor = compactor
+        self._files = files
+        self._has_completed = False
+        self._lacks_indexes = False
+
+    def run(
+        self,
+        *,
+        segment_bytes: int = SEGMENT_BYTES,
+        segment_age: timedelta = SEGMENT_AGE,
+        reclaim: Reclaim = "punch",
+        now: bool = False,
+        at: datetime | None = None,
+        frame_bytes: int = FRAME_BYTES,
+    ) -> Sealed:
+        """Seal what is due, after a compaction with a checkpoint; the first run completes what an earlier process left.
+
+        Returns when the segments are durable. Costs a look at the log where nothing is due. Raises LedgerError; no
+        derived file and no byte that can be read is then another than before.
+        """
+        path, segments = self._compactor.path, self._compactor.segments
+        try:
+            due = self._due(segment_bytes, segment_age, now, at or datetime.now(UTC))
+            end = self._compactor.run(checkpoint=True).offset if due else segments.sealed_end
+            done = Sealed(reclaim=reclaim)
+            if due or (not self._has_completed and segments.seals):
+                self._lacks_indexes = True
+                log = open_log(path, self._files, segments)
+                try:
+                    run = _Run(self._files, segments, log, frame_bytes, done)
+                    run.seal_up_to(end, segment_bytes, partial=due != "grown")
+                finally:
+                    log.close()
+        except OSError as error:
+            raise from_os(path, error, "sealing the log", "seal again") from error
+        self._has_completed = True
+        done.total_segments, done.total_bytes = len(segments.seals), segments.sealed_end
+        return done
+
+    def complete_indexes(self) -> None:
+        """After a run, make the indexes that are not there; needs no lock. Raises LedgerError."""
+        if not self._lacks_indexes:
+            return
+        path, segments = self._compactor.path, self._compactor.segments
+        try:
+            log = open_log(path, self._files, segments)
+            try:
+                complete_indexes(self._files, segments, log)
+            finally:
+                log.close()
+        except OSError as error:
+            raise from_os(path, error, "making the index of a segment", "seal again") from error
+        self._lacks_indexes = False
+
+    def _due(self, segment_bytes: int, segment_age: timedelta, now: bool, at: datetime) -> Due | None:
+        log = open_log(self._compactor.path, self._files, self._compactor.segments)
+        try:
+            sealed, size = self._compactor.segments.sealed_end, log.identity().size
+            waiting = log.end_of_whole_lines(size) - sealed
+            oldest = recorded_at(log, sealed, size) if waiting > 0 and not now else None
+            return plan_seal(
+                waiting_bytes=waiting, oldest=oldest, at=at, segment_bytes=segment_bytes, segment_age=segment_age,
+                now=now,
+            )  # fmt: skip
+        finally:
+            log.close()
+
+
+class _Run:
+    """One run over an open log."""
+
+    def __init__(self, files: Files, segments: Segments, log: Log, frame_bytes: int, done: Sealed) -> None:
+        self._files = files
+        self._segments = segments
+        self._log = log
+        self._frame_bytes = frame_bytes
+        self._done = done
+        self._seen_whole: set[int] = set()
+        """Where the segments begin that this run has compared byte for byte."""
+
+    def seal_up_to(self, end: int, segment_bytes: int, partial: bool) -> None:
+        """Seal up to the end of a line, with `partial` also what is less than a segment, and give the space back."""
+        # A log that a power loss leaves shorter than its segments would be refused.
+        self._log.sync()
+        directory = self._segments.path
+        self._files.make_directory(directory)
+        self._files.sync_directory(directory.parent)
+        for name in self._files.names(directory):
+            if name.endswith(".tmp"):
+                self._files.remove(directory / name)
+        self._give_back()
+        while (start := self._segments.sealed_end) < end and (partial or end - start >= segment_bytes):
+            stop = line_end(self._log, start, min(end, start + segment_bytes), end)
+            self._seal(start, stop)
+            self._give_back()
+        self._remove_unsealed()
+
+    def _seal(self, start: int, stop: int) -> None:
+        """Make one segment: write it, read it back, and only then say that it is sealed."""
+        maker = Maker(self._log, start, stop, self._frame_bytes, tree_over(self._segments, self._segments.seals))
+        directory = self._segments.path
+        path = directory / maker.name
+        try:
+            replace(self._files, path, maker.frames())
+            seal = maker.seal(self._segments.last_digest)
+            self._read_back(seal)
+            data = encode_seal(seal)
+            replace(self._files, directory / seal_name(seal.name), [data])
+        except OSError:
+            # What is half written must not keep a full disk full; the log still has all of it.
+            with suppress(OSError):
+                self._files.remove(path.with_name(path.name + ".tmp"))
+            raise
+        self._segments.append(seal, data)
+        self._seen_whole.add(start)
+        self._done.segments += 1
+        self._done.sealed_bytes += stop - start
+        self._done.file_bytes += seal.file_bytes
+
+    def _read_back(self, seal: Seal) -> None:
+        """Compare the file of a segment, through the decompressor, with the log. Raises SegmentDamaged."""
+        path = self._segments.path / seal.name
+        reader = self._files.open(path)
+        try:
+            check_file(path, seal, reader)
+            for number in range(len(seal.frames)):
+                piece = read_piece(self._segments.path, seal, reader, number)
+                if piece.data != self._log.read(piece.start, len(piece.data)):
+                    what = f"expected the bytes of the log from {piece.start} on, found others when reading it back"
+                    hint = "the disk or the memory may be failing. The log is kept whole; check both and seal again"
+                    raise SegmentDamaged(path, f"{what}; {hint}")
+        finally:
+            reader.close()
+
+    def _give_back(self) -> None:
+        """Punch what is sealed out of the log, segment by segment, each only after it was seen whole."""
+        if self._done.reclaim != "punch":
+            return
+        target = _whole_blocks(self._segments.sealed_end - KEPT_BYTES)
+        hole = self._log.data_from(0)
+        if target < HOLE_BYTES_MIN or hole >= target:
+            return
+        hole = _whole_blocks(hole)
+        for seal in self._segments.seals_from(hole):
+            self._see_whole(seal)
+            stop = min(target, _whole_blocks(seal.end))
+            if stop < HOLE_BYTES_MIN or stop <= hole:
+                continue
+            if not self._files.punch(self._log.path, hole, stop - hole):
+                self._done.reclaim = "unsupported"
+                return
+            self._done.punched_bytes += stop - hole
+            hole = stop
+
+    def _see_whole(self, seal: Seal) -> None:
+        """Compare all of a segment that an earlier run made with its seal. Raises SegmentDamaged."""
+        if seal.start in self._seen_whole:
+            return
+        content = sha256()
+        for piece in self._segments.pieces(seal):
+            content.update(piece.data)
+        if content.hexdigest() != seal.content_sha256:
+            what = f"expected content with SHA-256 {seal.content_sha256}, found {content.hexdigest()}"
+            raise SegmentDamaged(self._segments.path / seal.name, f"{what}. The log is kept as it is; seal again")
+        self._seen_whole.add(seal.start)
+
+    def _remove_unsealed(self) -> None:
+        """Remove segments of runs that were stopped before the seal, where what they hold is sealed by now."""
+        sealed = {seal.name for seal in self._segments.seals}
+        for name in self._files.names(self._segments.path):
+            found = range_in_name(name)
+            if found is not None and name not in sealed and found[1] <= self._segments.sealed_end:
+                self._files.remove(self._segments.path / name)
+
+
+def _whole_blocks(offset: int) -> int:
+    """The end of the last whole block before an offset. Where blocks are larger, the rest of one is only overwritten
+    with NULs."""
+    return max(0, offset) // _BLOCK_BYTES * _BLOCK_BYTES

@@ -1,0 +1,136 @@
+"""One segment is made of a range of the log, frame by frame, and what its seal says is gathered on the way.
+
+Where a range ends and what becomes of the files is left to `sealing`. The rule that surprises: a frame ends with a line
+wherever it can, and cuts inside a line that is longer than a frame, so that memory stays bounded.
+"""
+
+from collections.abc import Iterator
+from datetime import datetime
+from hashlib import sha256
+from itertools import islice
+
+import msgspec
+from msgspec import Struct
+
+from compactor.core.instants import BadInstant, moment
+from compactor.core.merkle import Growing
+from compactor.ledger.log import Log
+from compactor.ledger.segments import Seal, Segments
+from compactor.ledger.zstd import encode_frame
+
+_SEARCH_BYTES = 1 << 16
+_LINES_TRIED = 1000
+_BLOCKS_TRIED = 16
+
+
+class Maker:
+    """Makes a segment of a range of the log, a frame at a time, and gathers what its seal says.
+
+    `tree` is the one over all lines before it, and grows by those of the segment.
+    """
+
+    def __init__(self, log: Log, start: int, end: int, frame_bytes: int, tree: Growing) -> None:
+        self._log = log
+        self._tree = tree
+        self._frame_bytes = frame_bytes
+        self._content, self._file = sha256(), sha256()
+        self._seal = Seal(
+            start=start, end=end, lines=0, first_ts=None, last_ts=None, content_sha256="", file_sha256="", file_bytes=0,
+            previous="", frames=[],
+        )  # fmt: skip
+        self.name = self._seal.name
+
+    def frames(self) -> Iterator[bytes]:
+        """The frames, of whole lines but for lines that are longer than a frame."""
+        empty, end = self._seal, self._seal.end
+        place, file_bytes, lines = empty.start, 0, 0
+        first: str | None = None
+        last: str | None = None
+        table: list[tuple[int, int]] = []
+        while place < end:
+            piece = self._log.read(place, min(self._frame_bytes, end - place))
+            if place + len(piece) < end:
+                piece = piece[: piece.rfind(b"\n") + 1] or piece
+            frame = encode_frame(piece)
+            table.append((place - empty.start, file_bytes))
+            self._content.update(piece)
+            self._file.update(frame)
+            self._tree.feed(piece)
+            all_lines = piece.split(b"\n")
+            first = first if first is not None else first_ts(all_lines)
+            last = first_ts(all_lines[::-1]) or last
+            place, file_bytes, lines = place + len(piece), file_bytes + len(frame), lines + len(all_lines) - 1
+            yield frame
+        self._seal = msgspec.structs.replace(
+            empty, lines=lines, first_ts=first, last_ts=last, file_bytes=file_bytes, frames=table,
+            content_sha256=self._content.hexdigest(), file_sha256=self._file.hexdigest(),
+            tree=self._tree.tree(),
+        )  # fmt: skip
+
+    def seal(self, previous: str) -> Seal:
+        """The seal of the segment, once all frames were taken."""
+        return msgspec.structs.replace(self._seal, previous=previous)
+
+
+def first_ts(lines: list[bytes]) -> str | None:
+    """The `ts` of the first line that can be read; None where none of the first ones can."""
+    for line in lines[:_LINES_TRIED]:
+        if line and (stamps := _stamps_of(line)) is not None:
+            return stamps.ts
+    return None
+
+
+def tree_over(segments: Segments, seals: list[Seal]) -> Growing:
+    """The tree over the first segments; of those that an earlier version sealed without one, from their lines."""
+    at = next((number for number in range(len(seals), 0, -1) if seals[number - 1].tree is not None), 0)
+    tree = Growing(seals[at - 1].tree if at else None)
+    for seal in seals[at:]:
+        for piece in segments.pieces(seal):
+            tree.feed(piece.data)
+    return tree
+
+
+def line_end(log: Log, start: int, stop: int, end: int) -> int:
+    """The last end of a line in a range, or where it has none, the next one; `end` is the end of a line."""
+    place = stop
+    while place > start:
+        begin = max(start, place - _SEARCH_BYTES)
+        found = log.read(begin, place - begin).rfind(b"\n")
+        if found >= 0:
+            return begin + found + 1
+        place = begin
+    while stop < end:
+        found = log.read(stop, min(_SEARCH_BYTES, end - stop)).find(b"\n")
+        if found >= 0:
+            return stop + found + 1
+        stop += _SEARCH_BYTES
+    return end
+
+
+def recorded_at(log: Log, start: int, end: int) -> datetime | None:
+    """When the first line that can be read was recorded; None where none of the first lines can be."""
+    for block in islice(log.blocks(start, end), _BLOCKS_TRIED):
+        for line in block.data.split(b"\n", _LINES_TRIED)[:_LINES_TRIED]:
+            stamps = _stamps_of(line)
+            if stamps is not None:
+                return moment(stamps.recorded_at or stamps.ts)
+    return None
+
+
+class _Stamps(Struct):
+    """What of a line tells when it happened."""
+
+    ts: str
+    recorded_at: str | None = None
+
+
+_decode_stamps = msgspec.json.Decoder(_Stamps).decode
+
+
+def _stamps_of(line: bytes) -> _Stamps | None:
+    try:
+        stamps = _decode_stamps(line)
+        moment(stamps.recorded_at or stamps.ts)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, BadInstant):
+        return None
+    return stamps

@@ -1,0 +1,1 @@
+"""Proofs: signing keys, signed heads, the witness, and inclusion and consistency proofs (format.md, section 8)."""

@@ -1,0 +1,169 @@
+"""Keys that sign heads: Ed25519, in the text forms of signed notes (C2SP signed-note, and Go's `sumdb/note`).
+
+    PRIVATE+KEY+example.org/desk+b1d1e9d2+AXlx…    the file that `compactor keygen` writes, for nobody else to read
+    example.org/desk+b1d1e9d2+AVEz…               the verifier key, for everybody
+
+What is signed is left to `notes`. The rule that surprises: a note is believed only if the key's own signature is under
+it and its origin is of the key's name: signatures of others prove nothing here.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from base64 import b64decode, b64encode
+from collections.abc import Sequence
+from hashlib import sha256
+from pathlib import Path
+
+from msgspec import Struct
+
+from compactor.ledger.errors import from_os
+from compactor.proofs.errors import BadKey, BadProof, missing_extra
+from compactor.proofs.notes import Head, Note, Signature, decode_note, encode_head, encode_note
+
+_ED25519 = b"\x01"
+_PRIVATE = "PRIVATE+KEY+"
+_NAME = re.compile(r"[^\s+\x00-\x1f\x7f]{1,200}")
+NAME_EXPECTED = "a name without spaces and plus signs, best one like example.org/desk"
+
+
+class VerifierKey(Struct, frozen=True):
+    """A public key: what `check-proof --key` takes."""
+
+    name: str
+    public: bytes
+
+    @property
+    def key_id(self) -> bytes:
+        """Four bytes by which a signature names its key."""
+        return sha256(self.name.encode() + b"\n" + _ED25519 + self.public).digest()[:4]
+
+    def encode(self) -> str:
+        """The key as one line of text."""
+        return f"{self.name}+{self.key_id.hex()}+{b64encode(_ED25519 + self.public).decode()}"
+
+    def check(self, note: Note, path: Path) -> None:
+        """Raise BadProof unless this key signed the note."""
+        try:
+            from cryptography.exceptions import InvalidSignature
+            from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+        except ImportError:
+            raise missing_extra(path) from None
+        ours = [one for one in note.signatures if (one.name, one.key_id) == (self.name, self.key_id)]
+        if not ours:
+            found = ", ".join(f"{one.name}+{one.key_id.hex()}" for one in note.signatures) or "none"
+            raise BadProof(path, f"expected a signature of {self.name}+{self.key_id.hex()}, found {found}")
+        if not note.head.origin.startswith(self.name + "/"):
+            raise BadProof(path, f"expected a head of {self.name}/TEAM, found one of {note.head.origin}")
+        for one in ours:
+            try:
+                Ed25519PublicKey.from_public_bytes(self.public).verify(one.value, note.signed.encode())
+            except InvalidSignature:
+                what = f"expected a signature of {self.name}+{self.key_id.hex()} over this head, found one that is not"
+                raise BadProof(path, f"{what}: the head or its signature was changed after it was signed") from None
+
+
+class SigningKey(Struct, frozen=True):
+    """A private key, and the verifier key that belongs to it."""
+
+    verifier: VerifierKey
+    seed: bytes
+
+    def sign(self, head: Head) -> str:
+        """The head as a note that this key has signed."""
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+        value = Ed25519PrivateKey.from_private_bytes(self.seed).sign(encode_head(head).encode())
+        return encode_note(head, [Signature(self.verifier.name, self.verifier.key_id, value)])
+
+
+def signing_key(name: str, seed: bytes, path: Path) -> SigningKey:
+    """The key of a name and 32 secret bytes. Raises BadKey, MissingExtra."""
+    try:
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    except ImportError:
+        raise missing_extra(path) from None
+    if _NAME.fullmatch(name) is None:
+        raise BadKey(path, f"expected {NAME_EXPECTED}, found {name[:80]!r}")
+    public = Ed25519PrivateKey.from_private_bytes(seed).public_key().public_bytes_raw()
+    return SigningKey(VerifierKey(name, public), seed)
+
+
+def make_key(path: Path, name: str) -> SigningKey:
+    """Make a key and write it to a new file that only its owner may read; returns when it is durable."""
+    key = signing_key(name, os.urandom(32), path)
+    text = f"{_PRIVATE}{name}+{key.verifier.key_id.hex()}+{b64encode(_ED25519 + key.seed).decode()}\n"
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            os.write(descriptor, text.encode())
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except FileExistsError:
+        what = "there is a file already, expected none: a key that is lost cannot be made again"
+        raise BadKey(path, f"{what}. Name another file") from None
+    except OSError as error:
+        raise from_os(path, error, "writing the key", "make it again") from error
+    return key
+
+
+def read_key(path: Path) -> SigningKey:
+    """The key that `make_key` wrote. Raises BadKey, MissingExtra, LedgerError."""
+    expected = f"expected a key as compactor keygen writes it ({_PRIVATE}…)"
+    try:
+        text = path.read_text().strip()
+    except UnicodeDecodeError:
+        raise BadKey(path, f"{expected}, found bytes that are no text") from None
+    except OSError as error:
+        raise from_os(path, error, "reading the signing key", "seal again") from error
+    parts = text.removeprefix(_PRIVATE).split("+", 2)
+    if not text.startswith(_PRIVATE) or len(parts) != 3:
+        raise BadKey(path, f"{expected}, found another text")
+    data = _key_bytes(parts[2])
+    if data is None:
+        raise BadKey(path, f"{expected}, found a key of another kind")
+    key = signing_key(parts[0], data, path)
+    if key.verifier.key_id.hex() != parts[1]:
+        raise BadKey(
+            path, f"expected the key {key.verifier.key_id.hex()}, found the id {parts[1]}: the file was changed"
+        )
+    return key
+
+
+def verifier_key(text: str) -> VerifierKey:
+    """The verifier key in a text, or in the file that it names. Raises BadKey."""
+    path = Path(text)
+    if "+" not in text or path.exists():
+        try:
+            text = path.read_text().strip()
+        except (OSError, UnicodeDecodeError):
+            expected = "a verifier key as compactor keygen prints it (NAME+ID+KEY), or a file with one"
+            raise BadKey(path, f"expected {expected}, found neither") from None
+    parts = text.split("+", 2)
+    data = _key_bytes(parts[2]) if len(parts) == 3 else None
+    if data is None:
+        raise BadKey(path, f"expected a verifier key as compactor keygen prints it (NAME+ID+KEY), found {text[:80]!r}")
+    key = VerifierKey(parts[0], data)
+    if key.encode() != text:
+        raise BadKey(path, f"expected the id {key.key_id.hex()} in this key, found {parts[1]!r}: it is not whole")
+    return key
+
+
+def _key_bytes(text: str) -> bytes | None:
+    """The 32 bytes of an Ed25519 key, or None."""
+    try:
+        data = b64decode(text, validate=True)
+    except ValueError:
+        return None
+    return data[1:] if data[:1] == _ED25519 and len(data) == 33 else None
+
+
+def checked_note(text: str, path: Path, keys: Sequence[VerifierKey]) -> Note:
+    """The note in a text; with keys only if one of them signed it. Raises BadProof."""
+    note = decode_note(text, path)
+    if keys:
+        by = {(one.name, one.key_id) for one in note.signatures}
+        next((key for key in keys if (key.name, key.key_id) in by), keys[0]).check(note, path)
+    return note

@@ -1,0 +1,88 @@
+"""Heads of a log as text: the note of C2SP tlog-checkpoint, which other programs can read too.
+
+    example.org/desk/alice          the origin: the name of the key, and the team
+    20852                           how many lines the tree is over
+    CsUYapGGPo4dkMgIAUqom/Xaj…=     its root
+
+    — example.org/desk Az3grlgtz…=  signatures; none under a head that nobody signed
+
+Making and checking signatures is left to `keys`. The rule that surprises: a note has one form only. What would be
+written differently, be it by a bit that base64 does not look at, is no note.
+"""
+
+from base64 import b64decode, b64encode
+from pathlib import Path
+
+from msgspec import Struct
+
+from compactor.proofs.errors import BadProof
+
+NOTE_BYTES_MAX = 1 << 16
+NAME = "compactor"
+"""The first part of the origin while there is no key."""
+_EXPECTED = "a head as `compactor seal` writes it"
+
+
+class Head(Struct, frozen=True):
+    """How a log was when it had so many sealed lines."""
+
+    origin: str
+    size: int
+    root: bytes
+
+
+class Signature(Struct, frozen=True):
+    """A signature by a key of this name and id."""
+
+    name: str
+    key_id: bytes
+    value: bytes
+
+
+class Note(Struct, frozen=True):
+    """A head, the text that is signed, and its signatures."""
+
+    head: Head
+    signed: str
+    signatures: list[Signature]
+
+
+def origin_of(name: str, team: str) -> str:
+    """What the log of a team is called in its heads."""
+    return f"{name}/{team}"
+
+
+def encode_head(head: Head) -> str:
+    """The text that is signed."""
+    return f"{head.origin}\n{head.size}\n{b64encode(head.root).decode()}\n"
+
+
+def encode_note(head: Head, signatures: list[Signature]) -> str:
+    """A head with its signatures."""
+    lines = (f"— {one.name} {b64encode(one.key_id + one.value).decode()}\n" for one in signatures)
+    return encode_head(head) + "\n" + "".join(lines)
+
+
+def decode_note(text: str, path: Path) -> Note:
+    """The note in a text that lies at a path. Raises BadProof; no signature is checked here."""
+    signed, blank, rest = text.rpartition("\n\n")
+    signed += "\n"
+    lines = signed.split("\n")
+    if len(text) > NOTE_BYTES_MAX or not blank or len(lines) != 4 or not lines[1].isdecimal():
+        raise BadProof(path, f"expected {_EXPECTED}, found {text[:80]!r}")
+    try:
+        head = Head(lines[0], int(lines[1]), b64decode(lines[2], validate=True))
+        signatures = [_signature(line) for line in rest.splitlines()]
+    except ValueError as error:
+        raise BadProof(path, f"expected {_EXPECTED}, found {text[:80]!r} ({error})") from None
+    if len(head.root) != 32 or not head.origin or encode_note(head, signatures) != text:
+        raise BadProof(path, f"expected {_EXPECTED}, found one that is written in another way: {text[:80]!r}")
+    return Note(head, signed, signatures)
+
+
+def _signature(line: str) -> Signature:
+    dash, name, value = line.split(" ")
+    data = b64decode(value, validate=True)
+    if dash != "—" or not name or len(data) < 5:
+        raise ValueError("a line that is no signature")
+    return Signature(name, data[:4], data[4:])

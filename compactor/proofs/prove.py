@@ -1,0 +1,142 @@
+"""Making proofs from a ledger: that a line is in it, and that an older head is a beginning of what it is today.
+
+What a proof holds and how it is checked is in `proofs`, which hashes it needs in `merkle`. The rule that surprises: a
+line is proven in the head at the end of its own segment, so that one segment is read and no other.
+"""
+
+from base64 import b64encode
+from pathlib import Path
+
+from compactor.core.merkle import Growing
+from compactor.ledger.files import Files
+from compactor.ledger.segment_writer import tree_over
+from compactor.ledger.segments import Seal, Segments
+from compactor.proofs.check import Consistency, Inclusion
+from compactor.proofs.errors import BadProof, NotProvable
+from compactor.proofs.heads import head_name, head_of
+from compactor.proofs.merkle import Range, hash_of, plan_consistency, plan_inclusion, spans_of
+from compactor.proofs.notes import NAME, Head, decode_note, encode_note
+
+
+def prove_line(path: Path, team: str, offset: int, files: Files) -> Inclusion:
+    """The proof that the line around an offset is in the log. Raises NotProvable where it is not sealed."""
+    segments = Segments(path, files)
+    segments.refresh()
+    if offset >= segments.sealed_end:
+        what = f"expected an offset below {segments.sealed_end}, up to which the log is sealed, found {offset}"
+        raise NotProvable(path, f"{what}: only what is sealed can be proven. Run compactor seal --now, then prove it")
+    seals = segments.seals
+    number = next(place for place, seal in enumerate(seals) if offset < seal.end)
+    last = next((place for place in range(number, len(seals)) if seals[place].tree is not None), None)
+    if last is None:
+        what = "this segment was sealed by a version that made no trees, and none was sealed after it"
+        raise NotProvable(path, f"{what}. The next segment will cover it: run compactor seal --now")
+    head = _head_at(segments, seals[last], team, files)
+    growing = tree_over(segments, seals[:number])
+    base, peaks = growing.size, growing.peaks
+    leaves, index = list[bytes](), -1
+    for seal in seals[number : last + 1]:
+        for piece in segments.pieces(seal):
+            if piece.start <= offset < piece.start + len(piece.data):
+                index = base + len(leaves) + piece.data.count(b"\n", 0, offset - piece.start)
+            leaves += growing.leaves(piece.data)
+    line_start, line = _line_at(segments, seals[number], offset)
+    known = dict(zip(spans_of(base), peaks, strict=True))
+    plan = plan_inclusion(index, base + len(leaves))
+    hashes = [hash_of(span, base, known, lambda low, high: _over(leaves[low - base : high - base])) for span in plan]
+    text, binary = _texts(line)
+    return Inclusion(team, line_start, index, [one.hex() for one in hashes], head, text, binary)
+
+
+def prove_since(path: Path, team: str, old: Head, where: Path, files: Files) -> Consistency:
+    """The proof that the log still begins as it did at an older head. Raises BadProof where it does not."""
+    segments = Segments(path, files)
+    segments.refresh()
+    seals = segments.seals
+    at = next((place for place, seal in enumerate(seals) if seal.tree and seal.tree.size == old.size), None)
+    newest = seals[-1].tree if seals else None
+    if newest is None:
+        raise NotProvable(path, "there is no head of this log yet: run compactor seal --now, then prove it")
+    if at is None:
+        what = f"expected a seal at {old.size} lines, as the older head says, found none in {newest.size} lines"
+        raise BadProof(where, f"{what}: this log does not go on from that head. compactor verify says more")
+    tree = seals[at].tree
+    assert tree is not None
+    if tree.root != old.root.hex():
+        what = f"expected root {old.root.hex()} over the first {old.size} lines, found {tree.root}"
+        raise BadProof(where, f"{what}: the log was changed after that head was made. compactor verify says where")
+    plan = plan_consistency(old.size, newest.size)
+    known = dict(zip(spans_of(old.size), (bytes.fromhex(peak) for peak in tree.peaks), strict=True))
+    later = _hashes_of([span for span in plan if span[0] >= old.size], segments, seals[at + 1 :], Growing(tree))
+    hashes = [later[span] if span in later else hash_of(span, old.size, known, _never) for span in plan]
+    old_note = _head_at(segments, seals[at], team, files)
+    return Consistency(team, [one.hex() for one in hashes], old_note, _head_at(segments, seals[-1], team, files))
+
+
+def _never(_low: int, _high: int) -> bytes:
+    raise AssertionError("a range of the older tree lies behind its end")
+
+
+def _hashes_of(spans: list[Range], segments: Segments, seals: list[Seal], tree: Growing) -> dict[Range, bytes]:
+    """The hashes over ranges that follow each other, from the lines of the segments behind the tree so far."""
+    found: dict[Range, bytes] = {}
+    waiting = sorted(spans)
+    place, part = tree.size, Growing()
+    for seal in seals:
+        for piece in segments.pieces(seal):
+            leaves = tree.leaves(piece.data)
+            while leaves:
+                taken = leaves[: waiting[0][1] - place]
+                del leaves[: len(taken)]
+                place += len(taken)
+                part.extend(taken)
+                if place == waiting[0][1]:
+                    found[waiting.pop(0)], part = part.root(), Growing()
+    return found
+
+
+def _over(leaves: list[bytes]) -> bytes:
+    tree = Growing()
+    tree.extend(leaves)
+    return tree.root()
+
+
+def _head_at(segments: Segments, seal: Seal, team: str, files: Files) -> str:
+    """The head at the end of a seal: as it was signed, else unsigned."""
+    path = segments.path / head_name(seal)
+    signed = files.read(path)
+    head = head_of(seal, team, NAME)
+    if head is None:
+        raise NotProvable(path, "this seal holds no tree. Run compactor seal --now, then prove it")
+    if signed is None:
+        return encode_note(head, [])
+    text = signed.decode(errors="replace")
+    found = decode_note(text, path).head
+    if (found.size, found.root) != (head.size, head.root):
+        what = f"expected a head of {head.size} lines and root {head.root.hex()}, as its seal says, found another"
+        raise BadProof(path, f"{what}. compactor verify says more")
+    return text
+
+
+def _line_at(segments: Segments, seal: Seal, offset: int) -> tuple[int, bytes]:
+    """The line around an offset, with its newline, and where it begins; a line lies in one segment."""
+    step, start, end = 1 << 16, offset, offset
+    while start > seal.start:
+        begin = max(seal.start, start - step)
+        found = segments.read(begin, start - begin).rfind(b"\n")
+        start = begin + found + 1
+        if found >= 0:
+            break
+    while True:
+        data = segments.read(end, min(step, seal.end - end))
+        found = data.find(b"\n")
+        if found >= 0:
+            return start, segments.read(start, end + found + 1 - start)
+        end += len(data)
+
+
+def _texts(line: bytes) -> tuple[str | None, str | None]:
+    try:
+        return line.decode(), None
+    except UnicodeDecodeError:
+        return None, b64encode(line).decode()

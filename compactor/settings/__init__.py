@@ -1,0 +1,1 @@
+"""Settings: `compactor.toml`, the environment, and the accounts at the broker."""

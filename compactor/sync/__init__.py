@@ -1,0 +1,1 @@
+"""Synchronization with the broker: write its stream, close gaps, reconcile the ledgers, and assign orders to teams."""

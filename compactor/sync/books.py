@@ -1,0 +1,116 @@
+"""All ledgers of a data directory, kept open: brought up to date, asked whose an order is, appended to.
+
+What to append is for others. The rule that surprises: a ledger that cannot be read is reported and stops no other; but
+as long as there is one, nobody can say that an order is unknown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+
+from compactor.books.failures import Failure, bad_place, failure_of, name_of
+from compactor.books.turns import compact_in_turn
+from compactor.broker.alpaca import Fields
+from compactor.core.events import LINE_BYTES_MAX, Problem, decode
+from compactor.ledger import Ledger, LedgerPlace, discover
+from compactor.ledger.paths import LOG, place_of
+from compactor.sync.knowledge import Away, AwayReader
+
+# The ledger adds `recorded_at` to each line.
+_LINE_BYTES = LINE_BYTES_MAX - 128
+
+
+class TeamReconciled(msgspec.Struct):
+    """What one ledger got, or would get: `events` in the order of the log. `error`: why it got none of them."""
+
+    team_id: str
+    path: str
+    events: list[Fields] = []
+    error: Failure | None = None
+
+
+class Books:
+    """The ledgers below a data directory, or the one that it is itself (rule 1.2). Not safe for several threads."""
+
+    def __init__(self, data: Path) -> None:
+        self.data = data
+        self._ledgers: dict[Path, Ledger] = {}
+        self._away = AwayReader()
+
+    def read(self) -> tuple[dict[str, Ledger], list[TeamReconciled]]:
+        """Every ledger, by team, its derived files up to date; and those that cannot be brought there, with why."""
+        ledgers: dict[str, Ledger] = {}
+        unreadable = []
+        for place in discover(self.data):
+            try:
+                failure = bad_place(place) if place.problem is not None else None
+                if failure is None:
+                    ledger = self._ledger(place)
+                    compact_in_turn(ledger)
+                    ledgers[ledger.team_id] = ledger
+            except Exception as error:
+                failure = failure_of(error, place.path)
+            if failure is not None:
+                unreadable.append(TeamReconciled(name_of(place), str(place.path), error=failure))
+        return ledgers, unreadable
+
+    def away(self, ledgers: Mapping[str, Ledger]) -> Away:
+        """Which orders each of them was told to be another's."""
+        return self._away.read(ledgers)
+
+    def teams_of(self, events: Mapping[str, list[Fields]]) -> tuple[list[TeamReconciled], list[tuple[str, Problem]]]:
+        """Events by team as lines that can be appended, each for the ledger that gets it; and those that cannot be a
+        line, by order."""
+        own = Ledger(self.data).team_id if (self.data / LOG).exists() else None
+        found: dict[str, TeamReconciled] = {}
+        problems = []
+        for team, of_team in sorted(events.items()):
+            target = own or team  # A directory that is itself a ledger gets all of it.
+            path = self.data if own else place_of(self.data, team).path
+            one = found.setdefault(target, TeamReconciled(target, str(path), []))
+            lines = [_short(event if own else {**event, "team_id": team}) for event in of_team]
+            bad = {str(line["order_id"]): reason for line in lines if (reason := _problem_of(line)) is not None}
+            problems += list(bad.items())
+            # An order gets all of its events or none, because they lean on each other.
+            one.events = one.events + [line for line in lines if str(line["order_id"]) not in bad]
+        return [one for one in found.values() if one.events], problems
+
+    def append(self, team: TeamReconciled) -> None:
+        """Append a ledger's events and bring its derived files up to date; what fails is the team's `error`."""
+        try:
+            path = Path(team.path)
+            place = LedgerPlace(None, path) if path == self.data else place_of(self.data, team.team_id)
+            if place.problem is not None:
+                team.error = bad_place(place)
+                return
+            ledger = self._ledger(place)
+            ledger.append(team.events)
+            compact_in_turn(ledger)
+        except Exception as error:
+            team.error = failure_of(error, team.path)
+
+    def close(self) -> None:
+        """Forget what is in memory."""
+        for ledger in self._ledgers.values():
+            ledger.close()
+        self._ledgers.clear()
+
+    def _ledger(self, place: LedgerPlace) -> Ledger:
+        if place.path not in self._ledgers:
+            self._ledgers[place.path] = Ledger(place.path, team_id=place.team_id)
+        return self._ledgers[place.path]
+
+
+def _short(event: Fields) -> Fields:
+    """The event, without the broker's message where that would make the line too long."""
+    if len(msgspec.json.encode(event)) <= _LINE_BYTES:
+        return event
+    return {name: value for name, value in event.items() if name != "raw"}
+
+
+def _problem_of(event: Fields) -> Problem | None:
+    found = decode(msgspec.json.encode(event))
+    return found if isinstance(found, Problem) else None

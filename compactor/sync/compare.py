@@ -1,0 +1,260 @@
+"""Compares one order as the broker has it with what a ledger knows of it, and says which events make them agree.
+
+Which orders are compared, and when, is for `reconcile`. The rule that surprises: what an execution's activity and our
+trade have in common is their numbers, because their ids differ.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterable
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+
+from compactor.broker.alpaca import Fields, digest
+from compactor.core.decimals import decimal_of, quotient
+from compactor.core.instants import nanos, rfc3339
+from compactor.core.lifecycle import TERMINAL, spelled
+from compactor.sync.revisions import plan_revisions
+
+ZERO = Decimal(0)
+NUMBERS = frozenset({"quantity", "notional", "limit_price", "stop_price", "trail_price", "trail_percent"})
+TERMS = (
+    "symbol", "side", "quantity", "notional", "order_type", "limit_price", "stop_price", "trail_price", "trail_percent",
+    "time_in_force", "order_class", "position_intent", "extended_hours", "client_order_id", "replaces", "replaced_by",
+    "parent_order_id",
+)  # fmt: skip
+_SUMS = ("filled_qty", "filled_avg_price")
+
+
+class Known(msgspec.Struct):
+    """What a ledger knows of one order. `row` is its line of pending orders, while it is open; the rest is from its
+    trades: net quantity and value, how much of that is inferred, and the executions by id and by (quantity, price).
+    """
+
+    team_id: str
+    row: Fields | None = None
+    has_events: bool = True
+    """False for the leg of a multi-leg order of which only the parent's fills have told."""
+    filled: Decimal = ZERO
+    value: Decimal = ZERO
+    inferred: Decimal = ZERO
+    standing: dict[str, tuple[str | None, Decimal, Decimal]] = msgspec.field(default_factory=dict)
+    """What stands, by trade: the execution's id, its quantity and its price; what is inferred is not among it."""
+    executions: set[str] = msgspec.field(default_factory=set)
+    numbers: Counter[tuple[Decimal, Decimal]] = msgspec.field(default_factory=Counter)
+
+
+class Difference(msgspec.Struct, frozen=True):
+    """Something that differs and that no event can put right, or an answer that makes no sense."""
+
+    kind: str
+    detail: str
+    order_id: str | None = None
+
+
+def new_fills(fills: Iterable[Fields], known: Known | None) -> tuple[list[Fields], Decimal, Decimal]:
+    """The executions among `fills` that the ledger may not have yet, in their order, and how much they really add, in
+    quantity and in value.
+
+    The ids of activities are not the stream's, so they are told apart by their numbers: of executions with the same
+    quantity and price none is new unless there are more than the ledger has. Then all go, and the fold drops those it
+    has by their cumulative quantity (rule 4.3).
+    """
+    groups: dict[tuple[Decimal, Decimal], list[Fields]] = {}
+    for fill in fills:
+        groups.setdefault((decimal_of(fill["qty"]), decimal_of(fill["price"])), []).append(fill)
+    counts, executions = (known.numbers, known.executions) if known is not None else (Counter(), set())
+    new: list[Fields] = []
+    gain = value = ZERO
+    for numbers, group in groups.items():
+        found = [fill for fill in group if fill["execution_id"] not in executions]
+        if found and len(group) > counts[numbers]:
+            new += found
+            gain += (len(group) - counts[numbers]) * numbers[0]
+            value += (len(group) - counts[numbers]) * numbers[0] * numbers[1]
+    return sorted(new, key=_place), gain, value
+
+
+def _place(fill: Fields) -> tuple[Decimal, int, str]:
+    """Where an execution stands in the life of its order."""
+    return (_number(fill, "filled_qty") or ZERO, nanos(fill["ts"]), fill["event_id"])
+
+
+class Comparison:
+    """One order as the broker has it beside what a ledger knows of it.
+
+    `fills` are those of its activities that are there, all of them where `all_fills_there`. Orders whose numbers are
+    among `agreed` were looked into before, and their activities are what the ledger has. `needs_fills`: compare again
+    with all activities. `newest` is the last time at which something happened to the order.
+    """
+
+    def __init__(
+        self,
+        order: Fields,
+        known: Known | None,
+        fills: list[Fields],
+        quiet: int,
+        all_fills_there: bool,
+        agreed: Collection[tuple[str, str]] = (),
+    ) -> None:
+        self._order = order
+        self._known = known
+        self._quiet = quiet
+        self._row = known.row if known is not None else None
+        self._status = spelled(str(order.get("order_status", "")))
+        self._theirs = _number(order, "filled_qty")
+        self._ours = known.filled if known is not None else ZERO
+        self._executions: list[Fields] = []
+        self._is_missing_fills = self.needs_fills = False
+        self.agreement = (str(order["order_id"]), f"{self._theirs} {order.get('filled_avg_price')} {self._sums()}")
+        if self._theirs is not None:
+            self._take_fills(fills, self._theirs, all_fills_there, self.agreement in agreed)
+        times = [order["ts"], *(fill["ts"] for fill in self._executions)]
+        times += [self._row["updated_at"]] if self._row and self._row.get("updated_at") else []
+        self._at: str = max(times, key=nanos)
+        self.newest = nanos(self._at)
+
+    def _sums(self) -> str:
+        return f"{self._known.filled} {self._known.value}" if self._known is not None else ""
+
+    def _take_fills(self, fills: list[Fields], theirs: Decimal, all_there: bool, is_agreed: bool) -> None:
+        """Find the executions to append: those that are new, or, where the sums say that something was taken back or
+        changed, whatever makes ours the broker's."""
+        known = self._known
+        inferred = known.inferred if known is not None else ZERO
+        new, gain, gained_value = new_fills(fills, known)
+        told = self._ours - inferred + gain
+        behind = theirs > self._ours
+        ours, value, places = self._ours, known.value if known is not None else ZERO, 4
+        if behind:
+            # With what is new the average has to be the broker's too, or something was corrected besides. It may be
+            # rounded to cents, and after a gap that must not cost a request for every order.
+            ours, value, places = told, value + gained_value, 2
+        revised = known is not None and not inferred and self._is_revised(ours, value, theirs, places)
+        # What was inferred gives way to its executions, and the oldest of them may be in no list that was asked for.
+        suspicious = ((behind or inferred > ZERO) and told != theirs) or revised
+        if suspicious and not all_there:
+            self.needs_fills = not is_agreed
+            return
+        if suspicious and known is not None and sum((decimal_of(fill["qty"]) for fill in fills), ZERO) == theirs:
+            self._executions = plan_revisions(self._order, sorted(fills, key=_place), known.standing, known.executions)
+            return
+        self._executions = new if behind or inferred > ZERO else []
+        self._is_missing_fills = behind and told < theirs
+
+    def _is_revised(self, ours: Decimal, value: Decimal, theirs: Decimal, places: int) -> bool:
+        """Whether an execution was taken back or corrected, by the sums alone: quantity, and quantity times price."""
+        price = _number(self._order, "filled_avg_price")
+        if theirs != ours or price is None or not theirs:
+            return theirs < ours
+        exponent = price.as_tuple().exponent
+        assert isinstance(exponent, int)
+        return abs(quotient(value, theirs) - price) > Decimal(1).scaleb(min(exponent, -places))
+
+    def events(self) -> list[Fields]:
+        """What to append for this order; nothing where it agrees."""
+        if self._known is None or (not self._known.has_events and self._status not in TERMINAL):
+            return self._of_unknown()
+        if self._row is None:
+            # Of a leg the parent's fills may be all that is known; the first event of its own must not open it.
+            is_leg = self._order.get("order_class") == "mleg" and self._status in TERMINAL
+            opens = is_leg and bool(self._executions) and not self._is_end_told()
+            return self._executions + ([self._snapshot(ended=True)] if opens or self._can_infer() else [])
+        return self._of_open(self._row)
+
+    def _of_unknown(self) -> list[Fields]:
+        if self._status in TERMINAL and not self._theirs:
+            return []  # It came and went without a trade.
+        if not self._executions:
+            return [self._snapshot()]
+        # The terms come first, or the trades would wait for them; the status last, or the fills would be late ones.
+        is_told = self._is_end_told()
+        return [self._terms_alone(), *self._executions] + ([] if is_told else [self._snapshot()])
+
+    def _of_open(self, row: Fields) -> list[Fields]:
+        missing = [name for name in TERMS if self._is_told(name) and row.get(name) is None]
+        first = [self._terms_alone()] if {"symbol", "side"} & set(missing) and self._executions else []
+        if any(_differs(name, row[name], self._order[name]) for name in self._shared_terms(row)):
+            first.append(self._event("restated", self._at))
+        is_told = self._is_end_told()
+        changed = bool(self._status) and self._status != row.get("status") and not is_told
+        # A partial fill need not lead to the status that the broker reports now.
+        follows = bool(self._executions) and not is_told
+        wanted = changed or follows or (bool(missing) and not first) or self._can_infer()
+        return first + self._executions + ([self._snapshot()] if wanted else [])
+
+    def _is_end_told(self) -> bool:
+        """Whether the executions end the order by themselves; the last one may have been taken back."""
+        ends = any(event["event"] == "fill" for event in self._executions)
+        return self._status == "filled" and ends and not self._is_missing_fills
+
+    def _is_told(self, name: str) -> bool:
+        # Alpaca calls the class of a plain order "simple" or nothing, now one and now the other.
+        return self._order.get(name) is not None and (name, self._order[name]) != ("order_class", "simple")
+
+    def _shared_terms(self, row: Fields) -> list[str]:
+        shared = [name for name in TERMS if self._is_told(name) and row.get(name) is not None]
+        # The stop of a trailing order moves with the market: it is no term that somebody changed. Where an order with
+        # legs was replaced, both it and its successor have them.
+        trailing = self._order.get("order_type") == "trailing_stop"
+        return [name for name in shared if name != "parent_order_id" and not (trailing and name == "stop_price")]
+
+    def _can_infer(self) -> bool:
+        """Whether a snapshot would make a trade of what no execution tells (rules 4.7 and 4.10)."""
+        is_priced = self._order.get("filled_avg_price") is not None
+        return self._is_missing_fills and is_priced and self._order.get("order_class") != "mleg"
+
+    def problems(self) -> list[Difference]:
+        """What differs although there is nothing to append."""
+        return [Difference(kind, detail, self._order["order_id"]) for kind, detail in self._found()]
+
+    def _found(self) -> Iterable[tuple[str, str]]:
+        known, theirs = self._known, self._theirs
+        if known is None:
+            return
+        if self._row is None and self._status and self._status not in TERMINAL and self._status != "calculated":
+            yield "ended_here", f"has ended in the ledger of {known.team_id}, and is {self._status} at the broker"
+        if theirs is None:
+            return
+        if theirs > self._ours:
+            yield "fills_missing", f"{self._ours} filled in the ledger, {theirs} at the broker, which tells no price"
+        elif theirs < self._ours:
+            yield "filled_below", f"{self._ours} filled in the ledger, {theirs} at the broker; a bust may be missing"
+        elif theirs and (price := _number(self._order, "filled_avg_price")) is not None:
+            exponent = price.as_tuple().exponent
+            assert isinstance(exponent, int)
+            average = quotient(known.value, theirs)
+            if abs(average - price) > Decimal(1).scaleb(min(exponent, -2)):
+                yield "price_differs", f"an average of {average} in the ledger, {price} at the broker"
+
+    def _snapshot(self, *, ended: bool = False) -> Fields:
+        # The order has been quiet, so this is how it stands after all that the ledger has of it, whatever the broker's
+        # own time of its last change says; an older snapshot would change nothing (rule 4.7).
+        at: str = max((self._at, rfc3339(self._quiet)), key=nanos) if ended else self._at
+        return self._event("snapshot", at)
+
+    def _terms_alone(self) -> Fields:
+        at: str = self._order.get("created_at") or self._order["ts"]
+        event = self._event("snapshot", at, "terms")
+        return {name: value for name, value in event.items() if name not in (*_SUMS, "order_status")}
+
+    def _event(self, name: str, at: str, part: str = "") -> Fields:
+        # Its own id: the same order told again at another time, or in part, is another event.
+        changed = {"event": name, "ts": at, "event_id": digest([self._order["event_id"], name, at, part])}
+        return {**self._order, **changed}
+
+
+def _number(event: Fields, name: str) -> Decimal | None:
+    return decimal_of(event[name]) if event.get(name) is not None else None
+
+
+def _differs(name: str, ours: Any, theirs: Any) -> bool:
+    return decimal_of(str(ours)) != decimal_of(str(theirs)) if name in NUMBERS else bool(ours != theirs)
+
+
+def is_open(order: Fields) -> bool:
+    """Whether the broker has an order open."""
+    return spelled(str(order.get("order_status", ""))) not in TERMINAL

@@ -1,0 +1,188 @@
+"""Decides what a ledger has to be told so that it agrees with the broker; it asks nobody and writes nothing.
+
+Given the broker's orders, its FILL activities and what the ledgers know, `plan_reconcile` returns the events to append,
+and what has to be asked first. Where answers come from is for `rest` and `jobs.reconciling`. The rule that surprises:
+an order that is missing from a list has not ended. Only the broker's answer about that one order ends it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Any
+
+import msgspec
+
+from compactor.books.ownership import UNASSIGNED, family_of, owner_of
+from compactor.broker.alpaca import Fields, translate
+from compactor.core.decimals import BadDecimal, exactly
+from compactor.core.instants import BadInstant, nanos
+from compactor.sync.compare import Comparison, Difference, Known, is_open, new_fills
+
+View = Mapping[str, Known]
+"""What all ledgers together know, by order id."""
+
+
+class Rules(msgspec.Struct, frozen=True):
+    """What an account says of orders that no ledger knows: patterns that find the team in a `client_order_id`, and the
+    team of the rest."""
+
+    patterns: tuple[re.Pattern[str], ...] = ()
+    account_team: str | None = None
+
+
+class Plan(msgspec.Struct):
+    """`events` to append, by team. `waiting` orders differ, but have not been quiet yet; `to_watch` are
+    these, or the orders whose legs they are, since nothing but those tells that.
+
+    `to_ask` are orders to be asked for by id, and `to_ask_fills` orders whose activities are needed; while there are
+    any, plan again with the answers. `agreed` are those whose activities were asked for in vain: so they need not be
+    the next time, as long as their numbers stay.
+    """
+
+    events: dict[str, list[Fields]] = {}
+    to_ask: list[str] = []
+    to_ask_fills: list[str] = []
+    waiting: list[str] = []
+    to_watch: list[str] = []
+    agreed: list[tuple[str, str]] = []
+    tried: list[tuple[str, str]] = []
+    """The same of those for which there are events, in case that these change nothing."""
+    problems: list[Difference] = []
+
+
+class Answers(msgspec.Struct):
+    """What the broker has said so far, translated: the newest snapshot of each order, and the executions of each."""
+
+    orders: dict[str, Fields] = {}
+    fills: dict[str, list[Fields]] = {}
+    problems: list[Difference] = []
+    seen: set[str] = set()
+    """The activities, by id: pages overlap."""
+
+    def take(self, orders: Iterable[Any], activities: Iterable[Any] = ()) -> None:
+        """Take in more of its orders and FILL activities, as `alpaca.parse` reads them; what cannot be understood is a
+        problem."""
+        for event in _translated(orders, self.problems):
+            old = self.orders.get(event["order_id"], {})
+            new, other = (event, old) if not old or nanos(event["ts"]) >= nanos(old["ts"]) else (old, event)
+            # Only a nested list tells whose leg an order is.
+            parent = {name: other[name] for name in ("parent_order_id",) if name in other}
+            self.orders[event["order_id"]] = parent | new
+        for event in _translated(activities, self.problems):
+            if event["event_id"] not in self.seen:
+                self.seen.add(event["event_id"])
+                self.fills.setdefault(event["order_id"], []).append(event)
+
+
+def orders_wanted(answers: Answers) -> set[str]:
+    """The orders of which the planning has to know whether a ledger knows them; of those that none knows, the planning
+    has to know the same of the orders that they came from.
+
+    Orders that ended without a fill, of which a busy account has thousands, change nothing and are none of them.
+    """
+    wanted = set(answers.fills)
+    for order_id, order in answers.orders.items():
+        # A quantity is compared as text here, because one that cannot be read is for the planning to name.
+        if is_open(order) or order.get("filled_qty", "0").strip("0.") != "":
+            wanted.add(order_id)
+    return wanted
+
+
+def plan_reconcile(
+    answers: Answers,
+    missing: Collection[str],
+    ledger_view: View,
+    now: str,
+    quiet_seconds: int,
+    *,
+    fills_asked: Collection[str] = (),
+    rules_of: Callable[[str], Rules] = lambda _order_id: Rules(),
+    adopt: bool = True,
+    agreed: Collection[tuple[str, str]] = (),
+    unasked: Collection[str] = (),
+) -> Plan:
+    """Plan what to append so that open orders and trades become the broker's. Without differences the plan is empty.
+
+    `missing` are orders that the broker says it does not have, and `unasked` those that nobody could be asked about.
+    `now` is RFC 3339, taken before the ledgers and the broker were asked. `fills_asked` are orders whose activities are
+    all there. Without `adopt`, orders that no ledger knows are named and not taken.
+    """
+    plan = Plan(problems=list(answers.problems))
+    quiet = nanos(now) - quiet_seconds * 1_000_000_000
+    known_teams = {order_id: known.team_id for order_id, known in ledger_view.items()}
+    _ask_for_missing(plan, answers, missing, ledger_view, unasked)
+    for order_id, order in answers.orders.items():
+        known, fills = ledger_view.get(order_id), answers.fills.get(order_id, [])
+        try:
+            with exactly():
+                one = Comparison(order, known, fills, quiet, order_id in fills_asked, agreed)
+                events = one.events()
+        except (BadDecimal, BadInstant) as error:
+            plan.problems.append(Difference("bad_value", f"the broker's answer cannot be read: {error}", order_id))
+            continue
+        if one.needs_fills:
+            plan.to_ask_fills.append(order_id)
+        elif events and one.newest > quiet:
+            plan.waiting.append(order_id)
+            plan.to_watch.append(str(order.get("parent_order_id") or order_id))
+        elif events and known is None and not adopt:
+            detail = "no ledger that could be read knows this order; it may belong to one that could not"
+            plan.problems.append(Difference("not_adopted", detail, order_id))
+        elif events and (unheard := _unheard(order_id, answers, known_teams, {*missing, *unasked}, rules_of(order_id))):
+            plan.to_ask += unheard
+        elif events:
+            rules = rules_of(order_id)
+            team = owner_of(
+                order_id, answers.orders, known_teams, patterns=rules.patterns, account_team=rules.account_team
+            )
+            plan.events.setdefault(team, []).extend(events)
+            plan.tried += [one.agreement] if order_id in fills_asked else []
+        elif one.newest <= quiet:
+            plan.problems += one.problems()
+            plan.agreed += [one.agreement] if order_id in fills_asked else []
+    return plan
+
+
+def _unheard(
+    order_id: str, answers: Answers, known_teams: Mapping[str, str], asked: Collection[str], rules: Rules
+) -> list[str]:
+    """The orders that an order came from and of which nothing was heard yet, where one of them may say whose it is."""
+    if owner_of(order_id, answers.orders, known_teams, patterns=rules.patterns) != UNASSIGNED:
+        return []
+    return [one for one in family_of(order_id, answers.orders) if one not in answers.orders and one not in asked]
+
+
+def _ask_for_missing(
+    plan: Plan, answers: Answers, missing: Collection[str], view: View, unasked: Collection[str]
+) -> None:
+    """Find the orders that no list has: open ones here, and those that an execution tells of."""
+    for order_id, known in view.items():
+        if known.row is not None and order_id not in answers.orders and order_id not in unasked:
+            if order_id not in missing:
+                plan.to_ask.append(order_id)
+            else:
+                detail = "is open here, and the broker says that it has no such order; it stays open"
+                plan.problems.append(Difference("order_not_found", detail, order_id))
+    for order_id, fills in answers.fills.items():
+        if any(order_id in known for known in (answers.orders, missing, unasked, plan.to_ask)):
+            continue
+        try:
+            with exactly():
+                if new_fills(fills, view.get(order_id))[0]:
+                    plan.to_ask.append(order_id)
+        except BadDecimal as error:
+            plan.problems.append(Difference("bad_value", f"an activity cannot be read: {error}", order_id))
+
+
+def _translated(messages: Iterable[Any], problems: list[Difference]) -> Iterable[Fields]:
+    for message in messages:
+        found = translate(message, source="rest")
+        problems += [Difference(problem.kind, problem.detail) for problem in found.problems]
+        for event in found.events:
+            try:
+                nanos(event["ts"])
+            except (BadInstant, TypeError) as error:
+                problems.append(Difference("bad_value", str(error), str(event["order_id"])))
+            else:
+                yield event

@@ -1,0 +1,242 @@
+"""Heals the ledgers against the broker: asks, plans, appends what the plan says, and brings derived files up to date.
+
+What to ask for and what to append is decided in `broker.reconcile`. The rule that surprises: everything is asked before
+the first byte is written, so a broker that fails in the middle, or talks nonsense, leaves every ledger as it was. With
+several accounts that holds for each: one that fails is left out, and what only it could know is not concluded.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+
+import msgspec
+
+from compactor.books.turns import turn
+from compactor.broker.credentials import BadCredentials
+from compactor.broker.rest import BrokerError
+from compactor.core.instants import rfc3339
+from compactor.ledger import Ledger
+from compactor.sync.answers import DAY_SECONDS, HOUR_SECONDS, Accounts, Asked, Errors, Told, is_due
+from compactor.sync.books import Books, TeamReconciled
+from compactor.sync.compare import Difference
+from compactor.sync.knowledge import Knowledge
+from compactor.sync.plan import Plan, plan_reconcile
+from compactor.sync.state import AccountReconciled, read_reconciled, remember
+
+QUIET_SECONDS = 10
+_ROUNDS_MAX = 30
+_SETTLE_TURNS_MAX = 3
+_AGREED_MAX = 10_000  # Orders whose activities were looked into, kept in mind also while no list has them.
+_SECOND = 1_000_000_000
+
+
+class Reconciled(msgspec.Struct):
+    """What a run found. `waiting` orders differ, but something happened to them just now: the next run sees to them.
+
+    `errors` are accounts that could not be asked, with why. `unreadable` are ledgers that could not be read; meanwhile
+    no order that is unknown is adopted.
+    """
+
+    dry_run: bool
+    requests: int = 0
+    orders: int = 0
+    elapsed_ms: int = 0
+    teams: list[TeamReconciled] = []
+    waiting: list[str] = []
+    problems: list[Difference] = []
+    unreadable: list[TeamReconciled] = []
+    errors: Errors = {}
+
+    @property
+    def events(self) -> int:
+        """How many events were appended, or would be."""
+        return sum(len(team.events) for team in self.teams if team.error is None)
+
+    @property
+    def failed(self) -> list[TeamReconciled]:
+        """The ledgers that could not be read or written."""
+        return self.unreadable + [team for team in self.teams if team.error is not None]
+
+
+class Reconciler:
+    """Reconciles one data directory with its accounts, as often as `run` is called. `clock` is Unix seconds.
+
+    All accounts of a data directory belong into one of these: an order that is open here is then asked for only in the
+    account that has it. Not safe for several threads.
+    """
+
+    def __init__(
+        self,
+        data: Path,
+        accounts: Sequence[Asked] = (),
+        *,
+        quiet_seconds: int = QUIET_SECONDS,
+        clock: Callable[[], float] = time.time,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._data = data
+        self._accounts = Accounts()
+        self._accounts.by_name |= {account.name: account for account in accounts}
+        self._quiet_seconds = quiet_seconds
+        self._clock = clock
+        self._sleep = sleep
+        self._books = Books(data)
+        self._agreed: set[tuple[str, str]] = set()
+
+    def add(self, account: Asked) -> OneAccount:
+        """Take in an account; what is returned reconciles it by itself."""
+        self._accounts.by_name[account.name] = account
+        return OneAccount(self, account.name)
+
+    def run(self, *, only: str | None = None, dry_run: bool = False, settle: bool = False) -> Reconciled:
+        """Reconcile once, all accounts or one; returns when what was appended is durable and in the derived files.
+
+        With `settle`, orders that were not quiet yet are waited for and looked at again. With `dry_run` nothing is
+        appended, and `teams` says what would be. Raises BadCredentials or BrokerError where no account could be asked,
+        and ReconcileBusy; no log was then written.
+        """
+        with nullcontext() if dry_run else turn(self._data):
+            done = self._turn(only, dry_run)
+            for _ in range(_SETTLE_TURNS_MAX if settle else 0):
+                if not done.waiting:
+                    break
+                self._sleep(self._quiet_seconds + 1)
+                done = _joined(done, self._turn(only, dry_run))
+            return done
+
+    def home_of(self, order_id: str) -> str | None:
+        """The account that had an order in the last run; None where that is not known."""
+        return self._accounts.homes.get(order_id)
+
+    def close(self) -> None:
+        """Forget what is in memory."""
+        self._books.close()
+
+    def _turn(self, only: str | None, dry_run: bool) -> Reconciled:
+        started, requests = time.monotonic(), self._accounts.requests
+        # The clock is read first: whatever happens from here on is not quiet.
+        now = rfc3339(int(self._clock() * _SECOND))
+        memory = read_reconciled(self._data)
+        ledgers, unreadable = self._books.read()
+        asked = [name for name in self._accounts.by_name if only in (None, name)]
+        told, errors = self._accounts.ask_all(asked, memory, now)
+        try:
+            if len(errors) == len(asked):
+                raise next(iter(errors.values()))
+            plan = self._plan(told, ledgers, now, [name for name in asked if name not in errors], not unreadable)
+        except (BrokerError, BadCredentials) as error:
+            if not dry_run:
+                self._remember(memory, now, asked, dict.fromkeys(asked, error) | errors, None, False)
+            raise
+        teams, problems = self._books.teams_of(plan.events)
+        plan.problems += [Difference(reason.kind, reason.detail, order_id) for order_id, reason in problems]
+        if not dry_run:
+            for team in teams:
+                self._books.append(team)
+            is_whole = not unreadable and not any(team.error for team in teams)
+            # What these events did not put right is named the next time, instead of being appended for ever.
+            self._agreed |= set(plan.tried if is_whole else [])
+            self._remember(memory, now, asked, errors, plan, is_whole)
+        return Reconciled(
+            dry_run=dry_run,
+            requests=self._accounts.requests - requests,
+            orders=len(told.answers.orders),
+            elapsed_ms=int((time.monotonic() - started) * 1000),
+            teams=teams,
+            waiting=plan.waiting,
+            problems=plan.problems,
+            unreadable=unreadable,
+            errors=errors,
+        )
+
+    def _plan(self, told: Told, ledgers: dict[str, Ledger], now: str, answering: list[str], adopt: bool) -> Plan:
+        """Plan, ask for what the plan lacks, and plan again until it lacks nothing."""
+        knowledge = Knowledge(ledgers, self._books.away(ledgers))
+        for _ in range(_ROUNDS_MAX):
+            plan = plan_reconcile(
+                told.answers,
+                told.missing,
+                knowledge.of(told.answers),
+                now,
+                self._quiet_seconds,
+                fills_asked=told.fills_asked,
+                rules_of=self._accounts.rules_of,
+                adopt=adopt,
+                agreed=self._agreed,
+                unasked=told.unasked,
+            )
+            if not plan.to_ask and not plan.to_ask_fills:
+                if len(self._agreed) > _AGREED_MAX:
+                    self._agreed = {one for one in self._agreed if one[0] in self._accounts.homes}
+                self._agreed |= set(plan.agreed)
+                return plan
+            for order_id in dict.fromkeys(plan.to_ask):
+                self._accounts.ask_order(order_id, told, answering)
+            for order_id in dict.fromkeys(plan.to_ask_fills):
+                self._accounts.ask_fills(order_id, told, now)
+        raise BrokerError(
+            f"after {_ROUNDS_MAX} rounds the broker's answers still raise new questions, the next about order "
+            f"{(plan.to_ask + plan.to_ask_fills)[0]}; expected answers that agree. Nothing was appended; try later."
+        )
+
+    # Remembering.
+
+    def _remember(
+        self,
+        memory: dict[str, AccountReconciled],
+        now: str,
+        names: list[str],
+        errors: Errors,
+        plan: Plan | None,
+        is_whole: bool,
+    ) -> None:
+        changed = {}
+        for name in names:
+            one = msgspec.structs.replace(memory.get(name, AccountReconciled()), tried_at=now)
+            if name in errors:
+                one.error, one.failures = str(errors[name]), one.failures + 1
+            elif plan is not None and is_whole:
+                day_at = now if is_due(one.day_at, now, HOUR_SECONDS) else one.day_at
+                week_at = now if is_due(one.week_at, now, DAY_SECONDS) else one.week_at
+                waiting = sorted({one for one in plan.to_watch if self._accounts.homes.get(one) == name})
+                differences = sum(
+                    self._accounts.homes.get(found.order_id or "", name) == name for found in plan.problems
+                )
+                one = AccountReconciled(self._accounts.ids[name], now, day_at, week_at, waiting, differences, now)
+            else:
+                one.error, one.failures = "a ledger could not be read or written; the run names it", one.failures + 1
+            changed[name] = one
+        remember(self._data, changed)
+
+
+class OneAccount:
+    """One account of a reconciler."""
+
+    def __init__(self, reconciler: Reconciler, name: str) -> None:
+        self._reconciler = reconciler
+        self._name = name
+
+    def run(self, *, dry_run: bool = False, settle: bool = False) -> Reconciled:
+        """As `Reconciler.run`, for this account."""
+        return self._reconciler.run(only=self._name, dry_run=dry_run, settle=settle)
+
+    def close(self) -> None:
+        """Forget what is in memory, of all accounts."""
+        self._reconciler.close()
+
+
+def _joined(first: Reconciled, second: Reconciled) -> Reconciled:
+    """Two turns as one result: what both appended, and what the second one leaves."""
+    teams = {team.team_id: team for team in ([] if first.dry_run else first.teams)}
+    for team in second.teams:
+        old = teams.get(team.team_id)
+        teams[team.team_id] = team if old is None else msgspec.structs.replace(team, events=old.events + team.events)
+    return msgspec.structs.replace(
+        second,
+        requests=first.requests + second.requests,
+        elapsed_ms=first.elapsed_ms + second.elapsed_ms,
+        teams=[teams[name] for name in sorted(teams)],
+    )

@@ -1,0 +1,64 @@
+"""What reconciling last came to, account by account, in `DATA/.compactor/reconciled.json`.
+
+The next run needs through when all is known and which orders were not quiet yet; `status`, `/readyz` and the metrics
+tell from the same lines how stale the ledgers may be. The rule that surprises: the file is a hint. Where it is gone or
+damaged, the next run looks further back and finds the same.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from compactor.books.turns import DIRECTORY
+from compactor.core.instants import BadInstant, nanos
+from compactor.ledger.files import Files
+
+FILE = "reconciled.json"
+
+
+class AccountReconciled(msgspec.Struct, omit_defaults=True):
+    """How one account was last reconciled. Times are RFC 3339, by this machine's clock.
+
+    `through`: up to when the ledgers are known to agree with the broker; None before the first complete run.
+    `tried_at`: the last try. `error`: why that one failed, and `failures` how many did since the last good one.
+    """
+
+    account_id: str | None = None
+    through: str | None = None
+    day_at: str | None = None
+    """When the orders of a whole day were last compared; `week_at` the same for a week."""
+    week_at: str | None = None
+    waiting: list[str] = []
+    """Orders that differed and were not quiet yet."""
+    differences: int = 0
+    """What no event can put right; the run itself names each."""
+    tried_at: str | None = None
+    error: str | None = None
+    failures: int = 0
+
+
+_decode = msgspec.json.Decoder(dict[str, AccountReconciled]).decode
+
+
+def read_reconciled(data: Path) -> dict[str, AccountReconciled]:
+    """By the account's name; empty where nobody has reconciled, or the file cannot be read."""
+    try:
+        found = _decode((data / DIRECTORY / FILE).read_bytes())
+        for one in found.values():
+            for instant in (one.through, one.day_at, one.week_at, one.tried_at):
+                if instant is not None:
+                    nanos(instant)
+        return found
+    except (OSError, msgspec.DecodeError, BadInstant):
+        return {}
+
+
+def remember(data: Path, changed: dict[str, AccountReconciled]) -> None:
+    """Put these accounts' lines in place of their old ones; the caller holds the data directory's turn."""
+    files, path = Files(), data / DIRECTORY / FILE
+    new = path.with_suffix(".new")
+    files.write_new(new, [msgspec.json.encode(read_reconciled(data) | changed)])
+    files.rename(new, path)
+    files.sync_directory(path.parent)

@@ -1,0 +1,256 @@
+"""Writes what the broker tells into the ledgers: every frame becomes lines of the right log, on disk before all else.
+
+How frames become events is for `broker.alpaca`, whose an order is for `owners` and `broker.ownership`. The rule that
+surprises: nothing that came is thrown away. A frame that is no update is appended as it came, so that the fold makes a
+finding of it, and lines that a full disk refuses are kept and tried again, while other ledgers go on.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from compactor.books.order_index import Owners
+from compactor.books.ownership import UNASSIGNED, claim_of, owner_of, relations_of
+from compactor.broker.alpaca import Fields, Translation, parse, translate
+from compactor.core.events import Problem, decode
+from compactor.ledger import BadTeam, RejectedEvents
+from compactor.ledger.log_writer import check_events
+from compactor.ledger.open_logs import OpenLogs
+from compactor.ledger.paths import LOG, place_of
+
+Frame = bytes | str
+Reader = Callable[[Any], Translation]
+
+BACKLOG_BYTES_MAX = 64 << 20
+"""How much is kept in memory for ledgers that cannot be written; beyond that the reconcile has to tell it again."""
+
+
+class Written(msgspec.Struct):
+    """What became of some frames: how many events were appended, how many lines as they came, and for which teams
+    nothing could be written, with the reasons. `waiting` lines are kept to be tried again; `lost` ones are not, because
+    there are too many, nor `refused` ones, because the team's directory is none that may be written.
+    """
+
+    events: int = 0
+    unread: int = 0
+    failed: dict[str, str] = {}
+    waiting: int = 0
+    lost: int = 0
+    refused: int = 0
+
+
+class StreamWriter:
+    """Writes frames of one account into the ledgers of a data directory. Safe for several threads.
+
+    `account_team` gets the orders that no ledger has and no name claims.
+    """
+
+    def __init__(
+        self,
+        data: Path,
+        *,
+        owners: Owners | None = None,
+        patterns: Sequence[re.Pattern[str]] = (),
+        account_team: str | None = None,
+    ) -> None:
+        self._data = data
+        self._owners = owners or Owners(data)
+        self._patterns = patterns
+        self._account_team = account_team
+        self._logs = OpenLogs()
+        self._backlog: dict[Path, list[bytes]] = {}
+        self._paths: dict[str, Path] = {}
+        self._is_own = (data / LOG).exists()
+        self._is_fresh = False
+        self._lock = threading.Lock()
+
+    def store(self, frames: Iterable[Frame], read: Reader = translate, *, adopt: bool = True) -> Written:
+        """Append what frames tell; returns when it is durable, one write and one sync for each ledger.
+
+        Frames about the connection tell nothing. `read` translates what is parsed. Without `adopt`, what is told of
+        orders whose team nobody knows yet is left to the reconcile: these frames do not say what an order came from.
+        """
+        with self._lock:
+            self._is_fresh = False
+            self._owners.follow()
+            found: dict[str, list[Fields | bytes]] = {}
+            for frame in frames:
+                for team, line in self._told_by(frame, read, adopt):
+                    found.setdefault(team, []).append(line)
+            return self._append(found)
+
+    def retry(self) -> Written:
+        """Try again to append what could not be appended."""
+        with self._lock:
+            return self._append({})
+
+    @property
+    def is_behind(self) -> bool:
+        """Whether there are lines that could not be appended yet."""
+        return bool(self._backlog)
+
+    def close(self) -> None:
+        """Close the logs."""
+        with self._lock:
+            self._logs.close()
+
+    # What a frame tells, and whom.
+
+    def _told_by(self, frame: Frame, read: Reader, adopt: bool) -> list[tuple[str, Fields | bytes]]:
+        text = frame.encode(errors="surrogateescape") if isinstance(frame, str) else frame
+        try:
+            return list(self._lines_of(text, read, adopt))
+        except OSError:
+            raise
+        except Exception:
+            # A bug in reading one message must not cost the others, nor this one.
+            return [(self._account_team or UNASSIGNED, _as_it_came(text))]
+
+    def _lines_of(self, text: bytes, read: Reader, adopt: bool) -> Iterator[tuple[str, Fields | bytes]]:
+        message = parse(text)
+        told = read(message)
+        if told.problems:
+            self._note_unread(message)
+        for event in told.events:
+            if event.get("raw") is message and b"\n" not in text:
+                # Verbatim: the very bytes that came, which also costs less than writing them anew.
+                event["raw"] = msgspec.Raw(text)
+            if adopt or self._is_owned(event):
+                yield self._team_of(event), event
+        if told.problems:
+            yield self._team_of_unread(message, told.events), _as_it_came(text)
+
+    def _team_of(self, event: Fields) -> str:
+        order_id = str(event["order_id"])
+        team = self._owners.known(order_id)
+        if team is None:
+            team = self._decide(order_id, event, self._account_team)
+            self._owners.note(order_id, team)
+        # Whatever belongs to the order is its team's, too, though its own messages may not say so.
+        if event.get("replaced_by"):
+            self._owners.note(str(event["replaced_by"]), team)
+        for leg in event.get("legs") or ():
+            if leg.get("order_id"):
+                self._owners.note(str(leg["order_id"]), team)
+        return team
+
+    def _is_owned(self, event: Fields) -> bool:
+        """Whether a ledger has the order, or its name says whose it is."""
+        order_id = str(event["order_id"])
+        if self._owners.known(order_id) is not None:
+            return True
+        return self._decide(order_id, event, None) != UNASSIGNED
+
+    def _decide(self, order_id: str, event: Fields, account_team: str | None) -> str:
+        """Whose an order is that the index does not have, once it has seen all logs as they are now."""
+        if not self._is_fresh:
+            self._owners.follow(look_for_new=True)
+            self._is_fresh = True
+        known: dict[str, str] = {}
+        for member in (order_id, *relations_of(event)):
+            # What an order came from may be any age; of its own age the order tells itself.
+            found = self._owners.find(member, event.get("created_at") if member == order_id else None)
+            if found is not None:
+                known[member] = found
+        orders = {order_id: event}
+        return owner_of(order_id, orders, known, patterns=self._patterns, account_team=account_team)
+
+    def _note_unread(self, message: Any) -> None:
+        """Remember whose the order of a message is of which only its legs can be read: they are that team's as well."""
+        order = _order_in(message)
+        claim = claim_of(order.get("client_order_id"), self._patterns)
+        if claim is not None and order.get("id"):
+            self._owners.note(str(order["id"]), claim)
+
+    def _team_of_unread(self, message: Any, events: Sequence[Fields]) -> str:
+        if events:
+            return self._team_of(events[0])
+        order = _order_in(message)
+        known = self._owners.known(str(order.get("id") or order.get("order_id")))
+        claim = claim_of(order.get("client_order_id"), self._patterns)
+        return known or claim or self._account_team or UNASSIGNED
+
+    # Into the logs.
+
+    def _append(self, found: dict[str, list[Fields | bytes]]) -> Written:
+        done = Written()
+        batch: dict[Path, list[bytes]] = dict(self._backlog)
+        for team, lines in found.items():
+            try:
+                path = self._path_of(team)
+            except BadTeam as error:
+                done.failed[team], done.refused = str(error), done.refused + len(lines)
+                continue
+            events = [line for line in lines if isinstance(line, dict)]
+            encoded = _encode(path, None if self._is_own else team, lines)
+            batch[path] = [*batch.get(path, ()), *encoded]
+            done.events += len(events)
+            done.unread += len(lines) - len(events)
+        failed = self._logs.append({path: b"".join(lines) for path, lines in batch.items()})
+        self._backlog = {path: batch[path] for path in failed}
+        for path, reason in failed.items():
+            done.failed[path.name] = str(reason)
+        self._keep_within_bounds(done)
+        done.waiting = sum(map(len, self._backlog.values()))
+        return done
+
+    def _path_of(self, team: str) -> Path:
+        if self._is_own:
+            return self._data  # A directory that is itself a ledger gets all of it (rule 1.2).
+        path = self._paths.get(team)
+        if path is None:
+            place = place_of(self._data, team)
+            if place.problem is not None:
+                raise BadTeam(place.path, place.problem)
+            path = self._paths[team] = place.path
+            self._owners.expect_new()
+        return path
+
+    def _keep_within_bounds(self, done: Written) -> None:
+        for path in list(self._backlog):
+            if sum(map(len, self._backlog[path])) > BACKLOG_BYTES_MAX // len(self._backlog):
+                done.lost += len(self._backlog.pop(path))
+
+
+def _encode(path: Path, team: str | None, lines: list[Fields | bytes]) -> list[bytes]:
+    """The lines to write, stamped; an event with a bad value is written all the same, for the fold to name."""
+    named = [line | {"team_id": team} if isinstance(line, dict) and team is not None else line for line in lines]
+    try:
+        if all(isinstance(line, dict) for line in named):
+            return check_events(path / LOG, named, team)
+    except RejectedEvents:
+        pass
+    encoded: list[bytes] = []
+    for line in named:
+        if isinstance(line, bytes):
+            encoded.append(line + b"\n")
+            continue
+        for event in (line, {name: value for name, value in line.items() if name != "raw"}):
+            try:
+                encoded += check_events(path / LOG, [event], team)
+                break
+            except RejectedEvents as error:
+                if error.problems[0][1].kind != "too_long":
+                    encoded.append(msgspec.json.encode(event) + b"\n")
+                    break
+    return encoded
+
+
+def _as_it_came(text: bytes) -> bytes:
+    """A frame as one line of a log that is surely no event."""
+    line = b" ".join(text.splitlines())
+    return line if isinstance(decode(line), Problem) else b'{"stream":"unknown","data":' + line + b"}"
+
+
+def _order_in(message: Any) -> Fields:
+    """What of a message that could not be read may be its order."""
+    for name in ("data", "order"):
+        inner = message.get(name) if isinstance(message, dict) else None
+        message = inner if isinstance(inner, dict) else message
+    return message if isinstance(message, dict) else {}

@@ -1,0 +1,216 @@
+"""The commands of tables: `export` writes one to a file or a pipe, `sql` asks all of them.
+
+What a table is, and that nothing in it is rounded, is decided in `compactor.tables`. The rule that surprises: an export
+is whole or not made, so that a ledger that cannot be read stops it. Other commands go on with the other ledgers.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+import click
+
+from compactor.ui.options import data_option, json_option, refuse_empty, team_option
+
+if TYPE_CHECKING:
+    from compactor.ledger import LedgerPlace
+    from compactor.tables.query import Result
+    from compactor.tables.windows import Window
+
+_WHAT = {"trades": "trades", "pending": "pending_orders", "events": "events", "findings": "findings"}
+_FORMATS = ("jsonl", "csv", "parquet")
+_text_option = click.option(
+    "--text", metavar="COLUMN", multiple=True, help="Leave this column as text; may be given several times, or be all."
+)
+
+
+@click.command(short_help="Write trades, open orders, events or findings as a table.")
+@click.argument("what", type=click.Choice(list(_WHAT)))
+@click.option("--format", "format_", type=click.Choice(_FORMATS), help="Default: as the name of FILE ends, else jsonl.")
+@team_option("Export this team's only.")
+@click.option("--since", metavar="TIME", help="Only what happened at this time or later.")
+@click.option("--until", metavar="TIME", help="Only what happened before this time.")
+@click.option("--out", metavar="FILE", type=click.Path(path_type=Path), help="Default: standard output.")
+@_text_option
+@json_option
+@data_option
+def export(
+    what: str,
+    format_: str | None,
+    as_json: bool,
+    team: str | None,
+    since: str | None,
+    until: str | None,
+    out: Path | None,
+    text: tuple[str, ...],
+    data: Path,
+) -> None:
+    """Write trades, open orders, events or findings of all teams as JSON lines, CSV or Parquet.
+
+    Events are those of the whole log, sealed or not; the others are as of the last compact. JSON lines and CSV have
+    numbers and times as they came; Parquet has exact decimals and nanoseconds, and needs the extra `tables`. Rows are
+    streamed. FILE is whole, or as it was before. A TIME is RFC 3339 or a day (2026-03-02, in UTC).
+
+    \b
+    Example:
+      compactor export trades --out trades.parquet
+      compactor export events --team alice --since 2026-03-02 --until 2026-03-03 --format csv
+    """
+    from compactor.tables.arrow import Unfit
+    from compactor.tables.export import BadTarget, write_table
+    from compactor.tables.extra import MissingExtra
+    from compactor.tables.rows import Source
+    from compactor.tables.schema import TABLES
+    from compactor.ui.progress import progress_bar
+
+    if as_json and format_ not in (None, "jsonl"):
+        raise click.UsageError(f"--json and --format {format_} exclude each other")
+    table, format_ = TABLES[_WHAT[what]], "jsonl" if as_json else format_ or _format_of(out)
+    places = _places(data, team)
+    kept = _columns(text, table.names)
+    window = _window(since, until)
+    if format_ == "parquet" and out is None and sys.stdout.isatty():
+        raise click.UsageError("Parquet is not for a terminal: name a file with --out, or use a pipe")
+    try:
+        # Rows and a bar on one terminal would write over each other.
+        shown = nullcontext() if out is None and sys.stdout.isatty() else progress_bar("Exporting")
+        with shown as progress, _opened(out, format_) as stream:
+            write_table(Source(table, places, window, progress), format_, stream, kept)
+    except BadTarget as error:
+        raise click.UsageError(str(error)) from None
+    except (MissingExtra, Unfit) as error:
+        raise click.ClickException(str(error)) from None
+
+
+def _format_of(out: Path | None) -> str:
+    ending = out.suffix[1:].lower() if out is not None else "jsonl"
+    if ending not in _FORMATS:
+        raise click.UsageError(f"{out}: the name tells no format, expected --format {'|'.join(_FORMATS)}")
+    return ending
+
+
+@contextmanager
+def _opened(out: Path | None, format_: str) -> Iterator[BinaryIO]:
+    from compactor.tables.export import whole_file
+    from compactor.tables.extra import needed
+
+    if format_ == "parquet":
+        needed("pyarrow", "--format parquet")
+    if out is None:
+        yield sys.stdout.buffer
+        return
+    with whole_file(out) as file:
+        yield file
+
+
+def _places(data: Path, team: str | None) -> list[LedgerPlace]:
+    from compactor.ledger import discover
+    from compactor.ledger.paths import LOG
+
+    places = [place for place in discover(data, team) if place.problem is not None or (place.path / LOG).exists()]
+    refuse_empty(len(places), data, team)
+    return places
+
+
+def _columns(text: tuple[str, ...], names: Iterable[str]) -> frozenset[str]:
+    from compactor.tables.arrow import ALL_COLUMNS
+
+    known = sorted({*names})
+    for name in text:
+        if name not in known and name != ALL_COLUMNS:
+            raise click.UsageError(f"--text {name}: no such column, expected all or one of {', '.join(known)}")
+    return frozenset(text)
+
+
+def _window(since: str | None, until: str | None) -> Window:
+    from compactor.core.instants import BadInstant
+    from compactor.tables.windows import window
+
+    try:
+        found = window(since, until)
+    except BadInstant as error:
+        raise click.UsageError(str(error)) from None
+    if found.since is not None and found.until is not None and found.until < found.since:
+        raise click.UsageError(f"--until {until} lies before --since {since}, expected a time that does not")
+    return found
+
+
+@click.command(short_help="Ask trades, open orders, events and findings in SQL.")
+@click.argument("query")
+@team_option("This team's rows only.")
+@json_option
+@click.option("--format", "format_", type=click.Choice(["table", "jsonl", "csv"]), help="Default: table.")
+@_text_option
+@data_option
+def sql(query: str, team: str | None, as_json: bool, format_: str | None, text: tuple[str, ...], data: Path) -> None:
+    """Ask the tables trades, pending_orders, events and findings of all teams in the SQL of DuckDB.
+
+    Prices and quantities are DECIMAL, times keep their nanoseconds and are in UTC, only whole lines are seen, and
+    nothing can be changed: one statement that reads. Needs the extra `tables`. `show tables` and `describe trades` say
+    what there is.
+
+    \b
+    Example:
+      compactor sql "select symbol, sum(quantity * execution_price) from trades group by symbol"
+      compactor sql "select * from pending_orders where symbol = 'SPY'" --json
+    """
+    from compactor.tables.arrow import Unfit
+    from compactor.tables.extra import MissingExtra
+    from compactor.tables.query import BadQuery, QueryFailed, run_query
+    from compactor.tables.schema import TABLES
+    from compactor.ui.progress import progress_bar
+
+    if as_json and format_ not in (None, "jsonl"):
+        raise click.UsageError(f"--json and --format {format_} exclude each other")
+    kept = _columns(text, (name for table in TABLES.values() for name in table.names))
+    places = _places(data, team)
+    try:
+        with (
+            _ended_at_once(),
+            progress_bar("Reading") as progress,
+            run_query(query, places, kept, progress) as result,
+        ):
+            _show(result, "jsonl" if as_json else format_ or "table")
+    except BadQuery as error:
+        raise click.UsageError(str(error)) from None
+    except (MissingExtra, QueryFailed, Unfit) as error:
+        raise click.ClickException(str(error)) from None
+
+
+@contextmanager
+def _ended_at_once() -> Iterator[None]:
+    """Let a signal end the program although DuckDB is in the middle of a step, which it does not leave before its
+    end."""
+    from compactor.tables.query import is_still_running
+    from compactor.ui.cli import INTERRUPTED, STOPPED_MESSAGE, TERMINATED, Terminated
+
+    try:
+        yield
+    except (KeyboardInterrupt, Terminated) as stop:
+        if not is_still_running():
+            raise
+        click.echo(STOPPED_MESSAGE, err=True)
+        sys.stdout.flush()
+        os._exit(TERMINATED if isinstance(stop, Terminated) else INTERRUPTED)
+
+
+def _show(result: Result, format_: str) -> None:
+    import csv
+
+    from compactor.ui.output import Column, show_json, show_table
+
+    if format_ == "csv":
+        writer = csv.writer(sys.stdout, lineterminator="\n")
+        writer.writerow(result.names)
+        writer.writerows(result.rows)
+        return
+    rows = (dict(zip(result.names, row, strict=True)) for row in result.rows)
+    if format_ == "jsonl":
+        show_json(rows)
+    elif not show_table([Column(name, name, name in result.numbers) for name in result.names], rows):
+        click.echo("No rows.", err=True)

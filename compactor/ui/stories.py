@@ -1,0 +1,158 @@
+"""The command `history`: an order's story as a timeline for people, or as one object for programs.
+
+What the story is, is told by the audit layer. The rule that surprises: an event takes one line and what it did stands
+below it, indented, so that nothing of a story is cut to the width of a terminal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from compactor.ui.commands import exit_named
+from compactor.ui.options import data_option, json_option, refuse_empty, team_option
+
+if TYPE_CHECKING:
+    from compactor.books.failures import Failure
+    from compactor.core.derived import Finding
+    from compactor.history.related import History
+    from compactor.history.story import Told
+
+_NUMBERS = ("offset",)
+_TERMS = ("symbol", "side", "quantity", "notional", "order_type", "limit_price", "stop_price", "time_in_force")
+_FOUND_AS = {"client_order_id": "its client or broker id", "execution_id": "an execution", "trade_id": "a trade"}
+
+
+@click.command(short_help="Tell an order's whole story.")
+@click.argument("name", metavar="ID")
+@team_option("Look in this team's ledger only.")
+@data_option
+@click.option("--raw", is_flag=True, help="With the broker's message, or else the line, of each event.")
+@json_option
+def history(name: str, team: str | None, data: Path, raw: bool, as_json: bool) -> None:
+    """Tell an order's story: every event in log order, what it changed, the trades it made, the findings it raised.
+
+    ID is an order_id, client_order_id, broker_order_id, execution_id or trade_id. Sealed segments are searched by the
+    index beside each seal, so that years of them need not be read. The orders that it replaced or belongs to are named.
+
+    \b
+    Example:
+      compactor history 5dcf6d52-edcf-4a2d-9e5c-c20c2f17d679 --data data
+      compactor history 241-0 --team alice --json
+    """
+    from compactor.books.failures import failure_of, name_of
+    from compactor.history.related import history_of
+    from compactor.ledger import discover
+    from compactor.ledger.paths import LOG
+
+    places = [place for place in discover(data, team) if place.problem is not None or (place.path / LOG).exists()]
+    refuse_empty(len(places), data, team)
+    found: list[History] = []
+    failed: list[tuple[str, Failure]] = []
+    for place in places:
+        try:
+            found += history_of(place, name, raw=raw)
+        except Exception as error:
+            failed.append((name_of(place), failure_of(error, place.path)))
+    _show(found, as_json)
+    exit_named(failed, len(places), "could not be searched")
+    if not found:
+        where = f"the log of team {team}" if team is not None else f"the {len(places)} logs of {data}"
+        message = f"nothing in {where} names {name!r}; expected the id of an order, an execution or a trade"
+        raise click.ClickException(f"{message}. Is it the right directory, and the id whole?")
+
+
+def _show(found: list[History], as_json: bool) -> None:
+    from compactor.ui.output import show_json
+
+    if as_json:
+        show_json(found)
+        return
+    for number, one in enumerate(found):
+        if number:
+            click.echo()
+        for line in _told(one):
+            click.echo(line)
+
+
+def _told(one: History) -> Iterator[str]:
+    from compactor.ui.output import aligned, columns
+
+    yield from _head(one)
+    shown = columns("offset", "happened", "recorded", "source", "event", "status", numbers=_NUMBERS)
+    head, *lines = aligned(shown, map(_row, one.story.events))
+    if one.story.events:
+        yield click.style(head, bold=True)
+    for told, line in zip(one.story.events, lines, strict=True):
+        yield line
+        yield from (f"    {detail}" for detail in _details(told))
+    for finding in one.story.unread:
+        yield click.style(f"not applied: {_finding(finding)} (offset {finding.offset})", fg="yellow")
+
+
+def _head(one: History) -> Iterator[str]:
+    from compactor.ui.output import printable
+
+    story, row = one.story, one.story.order
+    terms = " ".join(printable(row[name]) for name in _TERMS if name in row)
+    by = f", found by {_FOUND_AS[one.found_as]}" if one.found_as in _FOUND_AS else ""
+    yield click.style(printable(f"{one.team_id}: order {story.order_id}{by}"), bold=True)
+    if row:
+        filled = f"{row['filled_qty']} filled" + (f" at {row['filled_avg_price']}" if "filled_avg_price" in row else "")
+        state = row["status"] or "no event of its own"
+        yield printable(f"{terms}: {state}{'' if story.open else ', not open'}, {filled}")
+    else:
+        yield "no event of it in this log; other lines name it"
+    for link in one.chain:
+        known = (
+            f"{link.status}, {link.filled_qty} of {link.quantity or '?'} filled" if link.status else "not in this log"
+        )
+        yield printable(f"  {link.relation.replace('_', ' ')} {link.order_id} ({known})" + _seen_from(one, link.to))
+
+
+def _seen_from(one: History, order_id: str) -> str:
+    return "" if order_id == one.story.order_id else f", seen from {order_id}"
+
+
+def _row(told: Told) -> dict[str, Any]:
+    status = told.status_after
+    if told.status_before is not None and told.status_before != told.status_after:
+        status = f"{told.status_before} -> {told.status_after}"
+    name = told.event if told.leg is None else f"{told.event} (leg {told.leg})"
+    return {
+        "offset": told.offset, "happened": told.ts, "recorded": told.recorded_at, "source": told.source, "event": name,
+        "status": status,
+    }  # fmt: skip
+
+
+def _details(told: Told) -> Iterator[str]:
+    from compactor.ui.output import printable
+
+    if told.repeated:
+        yield "delivered before; changes nothing"
+    if told.changes:
+        yield printable(", ".join(f"{name} {_change(*values)}" for name, values in told.changes.items()))
+    for trade in told.trades:
+        of = trade.reverses or trade.corrects
+        text = f"trade {trade.trade_id}: {trade.kind} {trade.side} {trade.quantity} {trade.symbol}"
+        text += f" @ {trade.execution_price}" + (f", of {of}" if of else "")
+        yield click.style(printable(text), fg="green")
+    for finding in told.findings:
+        yield click.style(f"finding {_finding(finding)}", fg="yellow")
+    if told.line is not None:
+        yield printable(bytes(told.raw).decode(errors="replace") if told.raw is not None else told.line)
+
+
+def _change(before: object, after: object) -> str:
+    if before is None:
+        return str(after)
+    return f"{before} -> {'nothing' if after is None else after}"
+
+
+def _finding(finding: Finding) -> str:
+    from compactor.ui.output import printable
+
+    return printable(f"{finding.kind}: {finding.detail}")

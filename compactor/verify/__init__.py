@@ -1,0 +1,1 @@
+"""Verification: compare everything on disk with the bytes of the log, and the log with its seals."""

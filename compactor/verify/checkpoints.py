@@ -1,0 +1,244 @@
+"""What `verify` holds checkpoints against: their checksums, the files, and the state that the log gives there.
+
+Folding the log is left to `refold`. The rule that surprises: a checkpoint whose checksums are right is still compared,
+order by order, because a state that was edited with care would change answers without any checksum knowing.
+"""
+
+from collections.abc import Iterator
+from datetime import timedelta
+from itertools import chain
+from operator import attrgetter, itemgetter
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from compactor.core.archive import Forgotten, SpanRecord, fingerprint, set_mark
+from compactor.core.fold import Fold, OpenOrder
+from compactor.core.orders import Order
+from compactor.ledger.checkpoint import FOLD_VERSION, FORMAT, SLOTS, TAIL_BYTES, Chunk, Damaged, Slot, checksum
+from compactor.ledger.files import Files, Identity, Reader
+from compactor.ledger.log import Log
+from compactor.ledger.paths import FINDINGS, STATE, TRADES
+from compactor.ledger.points import POINTS
+from compactor.verify.derived_files import EDITED, shown
+from compactor.verify.report import Findings
+
+_STATE = "the state does not follow from the log; compactor rebuild makes it again"
+_MARK_BYTES = 16
+_decode_order = msgspec.msgpack.Decoder(Order).decode
+_order_id: Any = attrgetter("order_id")
+_place: Any = attrgetter("first", "last")
+_first_and_last: Any = itemgetter(0, 1)
+_decode_spans = msgspec.msgpack.Decoder(list[SpanRecord]).decode
+
+Unequal = tuple[str, Any, Any]
+"""What is different, what the log says, and what is stored."""
+
+
+class Marks(Forgotten):
+    """Marks of ended orders that can be asked for by fingerprint, and remember which were set here."""
+
+    noted: bytearray | None = None
+
+    def mark(self, mark: int) -> None:
+        super().mark(mark)
+        self.noted = self.noted if self.noted is not None else bytearray()
+        self.noted += mark.to_bytes(_MARK_BYTES, "little")
+
+    def mark_everywhere(self, mark: int) -> None:
+        """Set the bits of a fingerprint in every generation, whichever it belongs to."""
+        for generation in range(len(self.counts)):
+            set_mark(self._pages, self._page, generation, mark)
+
+    def noted_marks(self) -> Iterator[int]:
+        """The fingerprints that were set here."""
+        noted = self.noted or b""
+        for place in range(0, len(noted), _MARK_BYTES):
+            yield int.from_bytes(noted[place : place + _MARK_BYTES], "little")
+
+
+def open_slots(path: Path, files: Files, findings: Findings) -> list[Slot]:
+    """The checkpoints of a ledger, and the older ones that are kept, that are whole; the others are differences."""
+    slots: list[Slot] = []
+    seen = set[Identity]()
+    for place in _places(path / STATE, files):
+        try:
+            reader = files.open(place)
+        except FileNotFoundError:
+            continue
+        # A point is one more name of a checkpoint, as long as that is one of the two newest.
+        if reader.identity() in seen:
+            reader.close()
+            continue
+        seen.add(reader.identity())
+        try:
+            slot = Slot(place, reader)
+            _check_chunks(slot, reader)
+        except Damaged as damage:
+            reader.close()
+            meaning = "no answer depends on it: the other one serves, or the log is folded again. Remove it, or compact"
+            what = str(damage).removeprefix(f"{place}: ")
+            findings.add("checkpoint_damaged", place, expected="a checkpoint", found=what, meaning=meaning)
+        else:
+            slots.append(slot)
+    return slots
+
+
+def _places(state: Path, files: Files) -> list[Path]:
+    names = sorted(name for name in files.names(state / POINTS) if name.isdigit())
+    return [*(state / name for name in SLOTS), *(state / POINTS / name for name in names)]
+
+
+def is_ours(slot: Slot) -> bool:
+    """Whether this version of the program wrote it; of another one only the files are looked at."""
+    return (slot.header.format, slot.header.fold_version) == (FORMAT, FOLD_VERSION)
+
+
+def _check_chunks(slot: Slot, reader: Reader) -> None:
+    header = slot.header
+    if not is_ours(slot):
+        return
+    chunks: list[Chunk] = [header.open_orders, *header.spans, *header.marks]
+    for chunk in chunks:
+        slot.read(chunk)
+    size, expected = reader.identity().size, slot.base + sum(chunk.length for chunk in chunks)
+    if size != expected:
+        raise Damaged(slot.path, f"it has {size} bytes, expected {expected}")
+
+
+def examine_slot(slot: Slot, log: Log, findings: Findings) -> None:
+    """Hold what a checkpoint says of the log against it: which file it is, and its 4 KiB before the offset."""
+    header = slot.header
+    identity = log.identity()
+    if identity.inode != header.inode:
+        meaning = "the log was replaced by another file; put it back, or remove .state if that was on purpose"
+        found = f"inode {identity.inode}"
+        findings.add("log_replaced", log.path, expected=f"inode {header.inode}", found=found, meaning=meaning)
+    if identity.size < header.log.length:
+        expected, found = f"at least {header.log.length} bytes, so much was folded", f"{identity.size}"
+        meaning = "the log was truncated: events are gone; put it back from a backup"
+        findings.add("log_truncated", log.path, offset=identity.size, expected=expected, found=found, meaning=meaning)
+    elif log.written(header.log.length) != header.log:
+        start = max(0, header.log.length - TAIL_BYTES)
+        meaning = "the log was rewritten after it was folded; put it back from a backup"
+        findings.add(
+            "log_rewritten", log.path, offset=start, expected="the 4 KiB that were folded", found="others",
+            meaning=f"{meaning} ({slot.path.name})",
+        )  # fmt: skip
+
+
+def examine_tails(slot: Slot, path: Path, files: Files, findings: Findings) -> None:
+    """Hold what a checkpoint says of trades and findings, their lengths and last 4 KiB, against the files."""
+    header = slot.header
+    for name, written in ((TRADES, header.trades), (FINDINGS, header.findings)):
+        start = max(0, written.length - TAIL_BYTES)
+        data = _read(files, path / name, start, written.length)
+        if checksum(data) != written.tail:
+            expected = f"the bytes before {written.length} as {slot.path.name} has them"
+            found = f"{len(data)} other bytes" if len(data) == written.length - start else f"only {len(data)} of them"
+            findings.add("derived_differs", path / name, offset=start, expected=expected, found=found, meaning=EDITED)
+
+
+def _read(files: Files, path: Path, start: int, end: int) -> bytes:
+    if files.identity(path) is None:
+        return b""
+    reader = files.open(path)
+    try:
+        return reader.read(start, end - start)
+    finally:
+        reader.close()
+
+
+def compare_state(
+    slot: Slot, fold: Fold, lengths: tuple[int, int], retention: timedelta | None, findings: Findings
+) -> None:
+    """Hold the state in a checkpoint against the one that the log gave at its offset."""
+    header = slot.header
+    if not is_ours(slot):
+        return
+    try:
+        stored = slot.restore(lambda order_id, first, end: (), retention)
+        opened = fold.store_open()
+        unequal = list(_unequal(fold, opened, stored, lengths, (header.trades.length, header.findings.length)))
+        unequal += _unequal_spans(fold, opened, slot)
+    except (Damaged, msgspec.DecodeError) as error:
+        findings.add("state_differs", slot.path, expected="a state", found=error, meaning=_STATE)
+        return
+    for what, expected, found in unequal:
+        findings.add(
+            "state_differs", slot.path, expected=f"{what} {expected}", found=found,
+            meaning=f"at offset {header.log.length} of the log {_STATE}",
+        )  # fmt: skip
+
+
+def _unequal(
+    ours: Fold, opened: dict[str, OpenOrder], stored: Fold, lengths: tuple[int, int], told: tuple[int, int]
+) -> Iterator[Unequal]:
+    pairs: list[Unequal] = [
+        ("team", (ours.team_id, ours.names_team), (stored.team_id, stored.names_team)),
+        ("clock", ours.clock, stored.clock),
+        ("counts", ours.counts, stored.counts),
+        ("lengths of trades and findings", lengths, told),
+    ]
+    yield from (pair for pair in pairs if pair[1] != pair[2])
+    for order_id in sorted(opened.keys() | stored.stored.keys()):
+        expected, found = opened.get(order_id), stored.stored.get(order_id)
+        if expected is None or found is None or not _same(expected, found):
+            yield f"open order {order_id}", _row(expected), _row(found)
+
+
+def _same(expected: OpenOrder, found: OpenOrder) -> bool:
+    if (expected.created_ns, expected.row) != (found.created_ns, found.row):
+        return False
+    return bytes(expected.order) == bytes(found.order) or _decode_order(expected.order) == _decode_order(found.order)
+
+
+def _row(order: OpenOrder | None) -> str:
+    return shown(order.row.rstrip()) if order is not None else "none"
+
+
+def _unequal_spans(ours: Fold, opened: dict[str, OpenOrder], slot: Slot) -> Iterator[Unequal]:
+    """Ended orders that the checkpoint would not find again, or would look for in the wrong place.
+
+    When an order is forgotten depends on where passes ended, so a place on one side may be a mark on the other.
+    """
+    header = slot.header
+    marks = Marks(header.marked, lambda number: slot.read(header.marks[number]) if number < len(header.marks) else b"")
+    # There are as many as orders ended in a week, so that their dictionaries are made without a loop in Python.
+    records = list(chain.from_iterable(_decode_spans(slot.read(chunk)) for chunk in header.spans))
+    stored = dict(zip(map(_order_id, records), map(_place, records), strict=True))
+    ended = dict(zip(ours.memory.recent, map(_first_and_last, ours.memory.recent.values()), strict=True))
+    ended |= {order_id: (first, last) for order_id, first, last in ours.ended_last()}
+    # The leg of a multi-leg order may have left the state without a status, and have come back and opened.
+    unlike = () if stored == ended else ended.items() - stored.items()
+    for order_id in sorted(one for one, _span in unlike if one not in opened):
+        if order_id in stored or not marks.has(fingerprint(order_id)):
+            yield f"ended order {order_id} at", ended[order_id], stored.get(order_id, "none")
+    for order_id in sorted(stored.keys() - ended.keys() - opened.keys()):
+        if ours.memory.find(order_id) is None:
+            yield f"no ended order {order_id} at", "any place", stored[order_id]
+    kept_longer = [fingerprint(order_id) for order_id in stored.keys() - ended.keys()]
+    if isinstance(ours.memory.forgotten, Marks) and not _covers(marks, ours.memory.forgotten, kept_longer):
+        known = {fingerprint(order_id) for order_id in stored}
+        lost = sum(mark not in known and not marks.has(mark) for mark in ours.memory.forgotten.noted_marks())
+        if lost:
+            yield "marks of ended orders", "all of them", f"{lost} are missing"
+
+
+def _covers(stored: Marks, ours: Marks, kept_longer: list[int]) -> bool:
+    """Whether every bit of ours is set there, but for those of orders whose places are kept there a little longer.
+
+    That is so where nothing is wrong, and spares asking for every mark by itself.
+    """
+    if len(stored.counts) < len(ours.counts):
+        return False
+    places = Marks(ours.counts)
+    for mark in kept_longer:
+        places.mark_everywhere(mark)
+    pages = zip(ours.pages(), stored.pages(), places.pages(), strict=False)
+    return not any(_bits(mine) & ~(_bits(theirs) | _bits(known)) for mine, theirs, known in pages)
+
+
+def _bits(page: bytes | bytearray) -> int:
+    return int.from_bytes(page, "little")

@@ -1,0 +1,243 @@
+"""One ledger is read from its first byte: each line is hashed into the tree and folded, and the outcome compared.
+
+What is compared with what is in `seals`, `states` and `checkpoints`. The rule that surprises: it is one pass over bytes
+that may be growing. Checkpoints are opened first, then the derived files, and the end of the log is taken last, so that
+none of them can be ahead of what is folded here, whatever a daemon does meanwhile.
+"""
+
+from collections.abc import Iterable
+from datetime import timedelta
+from pathlib import Path
+
+from compactor.core.fold import Fold
+from compactor.core.merkle import Growing
+from compactor.ledger.checkpoint import Slot
+from compactor.ledger.compaction import PROGRESS_BYTES, Progress
+from compactor.ledger.errors import SegmentDamaged
+from compactor.ledger.files import Files
+from compactor.ledger.log import Block, Log
+from compactor.ledger.paths import FINDINGS, LOG, PENDING, TRADES
+from compactor.ledger.segments import KEPT_BYTES, Seal, Segments
+from compactor.verify.checkpoints import Marks, compare_state, examine_slot, examine_tails, is_ours
+from compactor.verify.derived_files import Appended, OpenRows, sum_of, tell_pending
+from compactor.verify.report import Findings
+from compactor.verify.seals import SegmentCheck, examine_times, locate_damage
+
+_BLOCK_BYTES = 4096
+_PIECE_BYTES = 1 << 20
+
+
+class Refold:
+    """The pass over one ledger whose seals follow each other. `run` may be called once."""
+
+    def __init__(
+        self, path: Path, team_id: str | None, retention: timedelta | None, files: Files, findings: Findings,
+        slots: list[Slot], with_seals: bool = True,
+    ) -> None:  # fmt: skip
+        self._path = path
+        self._files = files
+        self._findings = findings
+        self._retention = retention
+        self._slots = slots
+        self._with_seals = with_seals
+        """Whether segments are held against their seals here, and not by somebody else at the same time."""
+        # In the order in which a pass writes them: what is opened later is at least as new.
+        self._pending = files.read(path / PENDING)
+        self._trades = Appended(path / TRADES, files, findings)
+        self._found = Appended(path / FINDINGS, files, findings)
+        self._raw = files.open(path / LOG)
+        self._fold: Fold | None = None
+        self._team_id = team_id
+        self.lag_bytes = 0
+
+    def close(self) -> None:
+        """Close what was opened."""
+        for one in (self._trades, self._found, self._raw):
+            one.close()
+
+    def run(self, log: Log, segments: Segments, end: int, progress: Progress | None) -> None:
+        """Read, hash, fold and compare the log up to the end of a line. Raises OSError."""
+        fold = self._fold = Fold(self._team_id, log.lines_naming, self._retention)
+        fold.memory.forgotten = Marks()
+        for slot in self._slots:
+            examine_slot(slot, log, self._findings)
+        slots: dict[int, list[Slot]] = {}
+        for slot in self._slots:
+            if is_ours(slot):
+                slots.setdefault(slot.header.log.length, []).append(slot)
+        place, tree = 0, Growing()
+        for seal in segments.seals:
+            tree = self._read_segment(log, segments, seal, tree, slots, end, progress)
+            place = seal.end
+        for stop in [*sorted(stop for stop in slots if place < stop < end), end]:
+            for block in log.blocks(place, stop):
+                self._feed(block)
+                self._tell(block, end, progress)
+            place = stop
+            self._compare(slots.get(place, ()), is_end=place == end)
+        if self._fold is not None:
+            self._finish(log, end)
+
+    def _read_segment(
+        self, log: Log, segments: Segments, seal: Seal, tree: Growing, slots: dict[int, list[Slot]], end: int,
+        progress: Progress | None,
+    ) -> Growing:  # fmt: skip
+        """One segment: hashed, held against its seal and what the log still holds of it, and folded. Its tree."""
+        check = SegmentCheck(seal, tree, segments.path)
+        place = seal.start
+        try:
+            for stop in [*sorted(stop for stop in slots if place < stop < seal.end), seal.end]:
+                for block in log.blocks(place, stop):
+                    for data in _data_of(block, log) if self._with_seals else ():
+                        check.feed(data)
+                    self._compare_file(block, log, segments)
+                    self._feed(block)
+                    self._tell(block, end, progress)
+                place = stop
+                self._compare(slots.get(place, ()), is_end=place == end)
+            if self._with_seals:
+                check.finish(self._findings)
+                examine_times(seal, segments.path, self._files, self._findings)
+        except SegmentDamaged:
+            # Nothing is folded past a gap; the other segments are still held against their seals.
+            self._fold = None
+            locate_damage(seal, segments.path, self._files, self._findings)
+        return check.tree if seal.tree is None else Growing(seal.tree)
+
+    def _compare_file(self, block: Block, log: Log, segments: Segments) -> None:
+        """What the log's own file still holds of a sealed range has to be the same bytes, or given back."""
+        if block.offset + block.length <= self._raw.data_from(block.offset):
+            return
+        place = block.offset
+        for data in _data_of(block, log):
+            found = self._raw.read(place, len(data))
+            at = None
+            if found != data:
+                at = _first_foreign(place, data, found, segments.sealed_end - KEPT_BYTES)
+            if at is not None and segments.refresh():
+                # Somebody has sealed more meanwhile, and given more back.
+                at = _first_foreign(place, data, found, segments.sealed_end - KEPT_BYTES)
+            if at is not None:
+                self._findings.add(
+                    "log_differs", log.path, offset=place + at, expected=f"byte {data[at]:#04x} as sealed, or NULs",
+                    found=f"{found[at]:#04x}" if at < len(found) else "the end of the file",
+                    meaning="the file was changed where it is sealed; every reader takes the sealed bytes",
+                )  # fmt: skip
+                return
+            place += len(data)
+
+    def _feed(self, block: Block) -> None:
+        fold = self._fold
+        if fold is None:
+            return
+        if block.too_long:
+            fold.feed_too_long(block.data, block.offset, block.length)
+        else:
+            fold.feed(block.data, block.offset)
+        lines = fold.take_lines()
+        if lines.trades:
+            self._trades.put(lines.trades)
+        if lines.findings:
+            self._found.put(lines.findings)
+
+    def _tell(self, block: Block, end: int, progress: Progress | None) -> None:
+        place = block.offset + block.length
+        if progress is not None and (place == end or place // PROGRESS_BYTES != block.offset // PROGRESS_BYTES):
+            progress(place, end)
+
+    def _compare(self, slots: Iterable[Slot], is_end: bool) -> None:
+        """Hold the checkpoints of this offset against the state."""
+        if self._fold is None:
+            return
+        for slot in slots:
+            lengths = (self._trades.length, self._found.length)
+            compare_state(slot, self._fold, lengths, self._retention, self._findings)
+            if not is_end:
+                # Keeping track of what changes until the next one would cost more than making all rows again.
+                self._fold.drop_rows()
+
+    def _finish(self, log: Log, end: int) -> None:
+        """All is folded: the derived files are those of the end, or of an offset from the last checkpoint on."""
+        fold = self._fold
+        assert fold is not None
+        expected = fold.pending_lines()
+        newest = max(
+            (slot for slot in self._slots if is_ours(slot)), key=lambda one: one.header.log.length, default=None
+        )
+        least = (0, 0) if newest is None else (newest.header.trades.length, newest.header.findings.length)
+        if (self._pending or b"") == expected and self._is_all_there():
+            least = (self._trades.length, self._found.length)
+        elif newest is not None or self._pending is not None or self._trades.size or self._found.size:
+            behind = self._offset_of_pending(log, end, newest)
+            if behind is None:
+                tell_pending(self._path / PENDING, expected, self._pending, self._findings)
+            else:
+                self.lag_bytes, least = end - behind[0], behind[1:]
+        else:
+            self.lag_bytes = end
+        self._trades.finish(least[0])
+        self._found.finish(least[1])
+        if not self._trades.is_bad and not self._found.is_bad:
+            # The files are right, so that a checkpoint that says otherwise is not.
+            for slot in self._slots:
+                examine_tails(slot, self._path, self._files, self._findings)
+
+    def _is_all_there(self) -> bool:
+        return self._trades.size >= self._trades.length and self._found.size >= self._found.length
+
+    def _offset_of_pending(self, log: Log, end: int, newest: Slot | None) -> tuple[int, int, int] | None:
+        """The last offset whose open orders the file has, and the lengths of trades and findings there.
+
+        The state of the newest checkpoint was compared, so that folding again begins there.
+        """
+        place, trades, found = 0, 0, 0
+        fold = Fold(self._team_id, log.lines_naming, self._retention)
+        if newest is not None:
+            header = newest.header
+            fold = newest.restore(log.lines_naming, self._retention)
+            place, trades, found = header.log.length, header.trades.length, header.findings.length
+        wanted = self._pending or b""
+        target, rows = sum_of(wanted), OpenRows(fold)
+        matched = (place, trades, found) if rows.sum() == target and rows.lines() == wanted else None
+        for block in log.blocks(place, end):
+            place = block.offset
+            for line in [block.data] if block.too_long else block.data.split(b"\n")[:-1]:
+                if block.too_long:
+                    fold.feed_too_long(block.data, block.offset, block.length)
+                    place += block.length
+                else:
+                    fold.feed(line + b"\n", place)
+                    place += len(line) + 1
+                lines = fold.take_lines()
+                trades += len(lines.trades)
+                found += len(lines.findings)
+                if trades > self._trades.size or found > self._found.size:
+                    return matched
+                if rows.sum() == target and rows.lines() == wanted:
+                    matched = (place, trades, found)
+        return matched
+
+
+def _data_of(block: Block, log: Log) -> Iterable[bytes]:
+    """The bytes of a block; of a line that is too long piece by piece."""
+    if not block.too_long:
+        yield block.data
+        return
+    for place in range(block.offset, block.offset + block.length, _PIECE_BYTES):
+        yield log.read(place, min(_PIECE_BYTES, block.offset + block.length - place))
+
+
+def _first_foreign(offset: int, data: bytes, found: bytes, given_back: int) -> int | None:
+    """Where bytes of the log's file are neither the sealed ones nor a block of NULs that may have been given back."""
+    place = offset
+    while place < offset + len(data):
+        stop = min(offset + len(data), (place // _BLOCK_BYTES + 1) * _BLOCK_BYTES)
+        here, there = data[place - offset : stop - offset], found[place - offset : stop - offset]
+        if here != there and not (there == bytes(len(here)) and stop <= given_back):
+            pairs = list(zip(here, there, strict=False))
+            unequal = [at for at, (sealed, present) in enumerate(pairs) if sealed != present]
+            # Of a block that was given back the NULs are right.
+            foreign = [at for at in unequal if there[at]] if stop <= given_back else unequal
+            return place - offset + next(iter(foreign or unequal), len(there))
+        place = stop
+    return None
