@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from compactor import Ledger
 from compactor.core.derived import Finding, encode_lines
 from compactor.core.lines import read_line
-from compactor.core.rules import legs_in
+from compactor.core.rules import read_legs
 from compactor.history.related import History, history_of
 from compactor.ledger import LedgerPlace
 from compactor.ui.cli import app
@@ -41,7 +41,7 @@ def orders_in(log: bytes) -> list[str]:
         for piece in read_line(line, 0):
             if not isinstance(piece, Finding):
                 names[piece.event.order_id] = None
-                names.update(dict.fromkeys(leg.order_id for leg in legs_in(piece.event)))
+                names.update(dict.fromkeys(leg.order_id for leg in read_legs(piece.event)))
     return [name for name in names if name]
 
 

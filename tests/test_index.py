@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from compactor import Ledger
 from compactor.core.instants import nanos
 from compactor.core.lines import Placed, read_line
-from compactor.core.rules import legs_in
+from compactor.core.rules import read_legs
 from compactor.history.related import history_of
 from compactor.history.search import Finder
 from compactor.ledger import LedgerPlace
@@ -249,7 +249,9 @@ def test_a_fold_gets_its_old_lines_through_the_indexes(log: bytes, data: st.Data
         pieces = [piece for offset, line in lines for piece in read_line(line, offset)]
         placed = [piece for piece in pieces if isinstance(piece, Placed) and first <= piece.offset < end]
         return [
-            one.offset for one in placed if name in {one.event.order_id, *(leg.order_id for leg in legs_in(one.event))}
+            one.offset
+            for one in placed
+            if name in {one.event.order_id, *(leg.order_id for leg in read_legs(one.event))}
         ]
 
     starts = events(finder.lines(name), 0, 1 << 40)

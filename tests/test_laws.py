@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from compactor import DerivedConflict, Ledger, LedgerError
-from compactor.core.fast.by_the_rules import ByTheRules
+from compactor.core.fast.interface import NoPlainOrders
 from compactor.core.fold import Fold
 from compactor.ledger.log import Log
 from tests.disk import Disk, Stopped
@@ -78,7 +78,7 @@ def fold_of(log: bytes, *, retention: timedelta | None, kept_ended: int, short_p
     reader = Log(LOG, disk.open(LOG))
     fold = Fold(None, reader.lines_naming, retention, kept_ended)
     if not short_path:
-        fold.plain = ByTheRules()
+        fold.plain = NoPlainOrders()
     trades, findings = b"", b""
     place = 0
     for line in log.splitlines(keepends=True):

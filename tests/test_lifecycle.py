@@ -2,7 +2,7 @@
 
 import pytest
 
-from compactor.core.lifecycle import LIFE, OPEN, STATUSES, TERMINAL, TRANSITIONS, Effect, spelled, to_markdown
+from compactor.core.lifecycle import LIFE, OPEN, STATUSES, TERMINAL, TRANSITIONS, Effect, normalize_name, to_markdown
 from tests.cases import derive, parsed
 from tests.conftest import ROOT
 
@@ -57,9 +57,9 @@ def test_a_status_event_leads_to_the_status_of_its_name() -> None:
 
 def test_only_cancelled_is_spelled_in_two_ways() -> None:
     """3.1: `cancelled` reads as `canceled`; no other name is touched."""
-    assert "canceled" == spelled("cancelled")
+    assert "canceled" == normalize_name("cancelled")
     names = [*LIFE, "Canceled", "cancelled ", "pending_cancelled", ""]
-    assert names == [spelled(name) for name in names]
+    assert names == [normalize_name(name) for name in names]
 
 
 @pytest.mark.parametrize("event", ["order_paused", "Filled", "filled ", "канцелед"])

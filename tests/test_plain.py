@@ -16,10 +16,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from compactor.core import archive as memory
+from compactor.core import archive
 from compactor.core.decimals import BadDecimal, decimal_of
 from compactor.core.events import Event
-from compactor.core.fast.by_the_rules import ByTheRules
+from compactor.core.fast.interface import NoPlainOrders
 from compactor.core.fold import Fold
 from compactor.core.instants import BadInstant, nanos
 from tests.bench import generate
@@ -63,9 +63,9 @@ AMOUNTS = st.one_of(
 @example("٣")
 def test_an_amount_is_exact_or_not_plain(text: str) -> None:
     """Section 2: no digit is lost, and what is no decimal of the format is never taken for one."""
-    from compactor.core.fast.scan import amount_of
+    from compactor.core.fast.scan import parse_amount
 
-    found = amount_of(text)
+    found = parse_amount(text)
     try:
         value = decimal_of(text)
     except BadDecimal:
@@ -98,9 +98,9 @@ TIMES = st.builds(
 @example("2026-03-02 14:30:00.5Z")
 def test_a_time_is_exact_or_not_plain(text: str) -> None:
     """Section 2: nanoseconds are kept, and a day that does not exist is never taken for one."""
-    from compactor.core.fast.scan import nanoseconds_of
+    from compactor.core.fast.scan import parse_nanoseconds
 
-    found = nanoseconds_of(text)
+    found = parse_nanoseconds(text)
     try:
         expected = nanos(text)
     except BadInstant:
@@ -113,11 +113,11 @@ def test_a_time_is_exact_or_not_plain(text: str) -> None:
 # Marks.
 
 
-def interpreted_memory() -> ModuleType:
-    """`memory` as it is where nothing could be compiled."""
+def interpreted_archive() -> ModuleType:
+    """`archive` as it is where nothing could be compiled."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("compactor.core.fast.IS_COMPILED", False)
-        spec = importlib.util.spec_from_file_location("interpreted_memory", CORE.parent / "archive.py")
+        spec = importlib.util.spec_from_file_location("interpreted_archive", CORE.parent / "archive.py")
         assert spec is not None and spec.loader is not None
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
@@ -130,11 +130,11 @@ def interpreted_memory() -> ModuleType:
 @example(["", "\0", "a" * 1000, "ÄÖ€😀"])
 def test_marks_are_the_same_bits_compiled_and_not(order_ids: list[str]) -> None:
     """7: a checkpoint that was written on one machine is read on any other."""
-    plainly = interpreted_memory()
-    assert plainly.fingerprint is not memory.fingerprint
-    ours, theirs = memory.Forgotten([43_690, 5]), plainly.Forgotten([43_690, 5])
+    plainly = interpreted_archive()
+    assert plainly.fingerprint is not archive.fingerprint
+    ours, theirs = archive.BloomFilter([43_690, 5]), plainly.BloomFilter([43_690, 5])
     for order_id in order_ids:
-        assert plainly.fingerprint(order_id) == memory.fingerprint(order_id)
+        assert plainly.fingerprint(order_id) == archive.fingerprint(order_id)
         assert (order_id in ours) == (order_id in theirs)
         ours.add(order_id)
         theirs.add(order_id)
@@ -147,11 +147,11 @@ def test_marks_are_the_same_bits_compiled_and_not(order_ids: list[str]) -> None:
 def test_marks_that_cannot_be_are_refused_and_not_read_past_their_end() -> None:
     """A checkpoint that somebody made up costs an error, never the process."""
     with pytest.raises(ValueError, match="a page of 3 bytes, expected 65536"):
-        assert "o" in memory.Forgotten([1], lambda _: b"abc")
+        assert "o" in archive.BloomFilter([1], lambda _: b"abc")
     with pytest.raises(IndexError):
-        assert "o" in memory.Forgotten([1] * 13)
+        assert "o" in archive.BloomFilter([1] * 13)
     with pytest.raises(UnicodeEncodeError):
-        memory.fingerprint("\ud800")
+        archive.fingerprint("\ud800")
 
 
 # Lines.
@@ -160,7 +160,7 @@ def test_marks_that_cannot_be_are_refused_and_not_read_past_their_end() -> None:
 class Taken:
     """What a fold makes of a log, and how many lines the rules had to read."""
 
-    def __init__(self, log: bytes, plain: ByTheRules | None = None, kept_ended: int = 1 << 20) -> None:
+    def __init__(self, log: bytes, plain: NoPlainOrders | None = None, kept_ended: int = 1 << 20) -> None:
         self.ruled = 0
         fold = Fold(None, self._recall, timedelta(days=7), kept_ended)
         if plain is not None:
@@ -188,7 +188,7 @@ class Taken:
 
 def assert_same(log: bytes) -> None:
     """Both ways give the same files, clock and counts, whether ended orders are kept whole or not."""
-    ruled = Taken(log, ByTheRules())
+    ruled = Taken(log, NoPlainOrders())
     for kept_ended in (0, 1 << 20):
         found = Taken(log, kept_ended=kept_ended)
         assert ruled.derived == found.derived
@@ -267,9 +267,9 @@ def test_a_plain_order_is_known_and_has_a_status() -> None:
     fold = Fold("default", lambda *_: ())
     fold.feed(NEW + FILL, 0)
     assert [True, False] == [fold.may_know("o"), fold.may_know("nobody")]
-    assert ["partially_filled", None] == [fold.status_of("o"), fold.status_of("nobody")]
+    assert ["partially_filled", None] == [fold.find_status("o"), fold.find_status("nobody")]
     fold.feed(LAST, len(NEW + FILL))
-    assert (True, "filled") == (fold.may_know("o"), fold.status_of("o"))
+    assert (True, "filled") == (fold.may_know("o"), fold.find_status("o"))
 
 
 @compiled
@@ -292,8 +292,8 @@ def test_a_plain_order_that_ended_leaves_the_state() -> None:
     """6.1: what is left of it is where its events lie; a late event brings it back from there."""
     fold = Fold("default", lambda *_: (), kept_ended=0)
     fold.feed(LIFE, 0)
-    assert (None, []) == (fold.order("o"), fold.ended_last())
-    assert (0, len(NEW + FILL), fold.clock) == fold.memory.find("o")
+    assert (None, []) == (fold.find_order("o"), fold.list_ended())
+    assert (0, len(NEW + FILL), fold.clock) == fold.archive.find("o")
 
 
 TEAM = NEW.replace(b'"o"', b'"first"')[:-2] + b',"team_id":"default"}\n'

@@ -19,8 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from compactor import Ledger
-from compactor.core.counts import Counts
-from compactor.core.derived import Lines
+from compactor.core.derived import Counts, Lines
 from compactor.core.instants import rfc3339
 from compactor.history.moment import END, BadMoment, Moment, at_offset, at_time, moment_of
 from compactor.history.replay import BeyondLog, open_replay

@@ -17,7 +17,7 @@ from typing import Literal
 
 import msgspec
 
-from compactor.core.fast import IS_COMPILED
+from compactor.core.fast import IS_COMPILED, IS_SWITCHED_OFF
 from compactor.ledger import Ledger, discover
 from compactor.ledger.files import Files
 from compactor.ledger.paths import LOG, PENDING, STATE, TRADES
@@ -58,6 +58,9 @@ def _python(_data: Path) -> Iterator[Checked]:
 def _compiled(_data: Path) -> Iterator[Checked]:
     if IS_COMPILED:
         yield Checked("compiled", "ok", "the plain case of the fold is compiled")
+        return
+    if IS_SWITCHED_OFF:
+        yield Checked("compiled", "ok", "the compiled modules are switched off by COMPACTOR_PURE_PYTHON")
         return
     advice = (
         "install a C compiler and Python's headers, then compactor again: nothing else changes, but a fold is faster"

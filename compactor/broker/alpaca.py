@@ -17,7 +17,7 @@ import msgspec
 
 from compactor.core.events import FILLS, REVISIONS, Problem
 from compactor.core.instants import BadInstant, nanos
-from compactor.core.lifecycle import TERMINAL, spelled
+from compactor.core.lifecycle import TERMINAL, normalize_name
 
 Fields = dict[str, Any]
 
@@ -197,7 +197,7 @@ def _of_legs(order: Fields, source: str, in_update: bool = False) -> Iterator[Fi
         if in_update and not _is_multi_leg(order):
             # The legs of a bracket have updates of their own, which tell their fills and their end; this one may be
             # ahead of them. That a leg is held, however, is often told nowhere else.
-            if spelled(str(event.get("order_status"))) in TERMINAL:
+            if normalize_name(str(event.get("order_status"))) in TERMINAL:
                 continue
             event = _without_sums(event)
         yield _finished(event, None, [leg, order.get("id"), in_update], raw, source)

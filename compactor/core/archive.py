@@ -1,10 +1,9 @@
-"""Where the lines of orders that have left the state lie, so that a late event can bring one back (format.md section
-6).
+"""The archive: what is remembered of orders that have left the state (format.md section 6).
 
-An ended order shrinks to the two offsets between which its events stand. When those are older than the retention,
-only a mark in a filter remains: six bytes that say "this order id may have been here". So the memory is bounded by
-recent history, and an event of a forgotten order is never mistaken for the first event of a new one. A false mark
-costs a search, never a wrong answer.
+An order that has ended shrinks to a span: the offsets of its first and last event. A span older than the retention
+shrinks to a mark in a Bloom filter, six bytes that say "this order id may have been here". Memory is therefore bounded
+by recent history, and a late event of an old order is never mistaken for the first event of a new one. A false positive
+costs a search of the log, never a wrong answer.
 """
 
 from collections import deque
@@ -18,44 +17,40 @@ import msgspec
 from msgspec import Struct
 
 from compactor.core import fast
+from compactor.core.orders import Ended
 
 PAGE_BYTES = 1 << 16
 _PAGE_MASK = PAGE_BYTES * 8 - 1
 _PROBES = 8
 _IDS_A_PAGE = PAGE_BYTES // 6
 _SPANS_A_PAGE = 96
-# Any number will do that looks like chance: these are digits of pi.
+# Any constant that looks random will do. These are hexadecimal digits of pi.
 _FACTOR = 0x243F6A8885A308D313198A2E03707345
 
-# Of each generation of the filter: its first page and how many it has. Twelve generations hold 10^11 order ids.
+# First page and number of pages of each generation of the filter. Twelve generations hold 10^11 order ids.
 _LAYOUT = [((4 ** (one + 1) - 4) // 3, 4 ** (one + 1)) for one in range(12)]
 
 Load = Callable[[int], bytearray]
-"""Gives a page by its number, to be changed in place."""
+"""Return a page of the filter by its number; the caller may change it in place."""
 
 Fetch = Callable[[int], bytes]
-"""Reads one page of a stored memory by its number."""
-
+"""Read a stored page by its number."""
 
 Span = tuple[int, int | None, datetime | None]
-"""The offsets of an order's first and last event, and the log's clock when it left the state; where only a mark is
-left, the last two are None."""
-
-
-Ended = tuple[str, int, int]
-"""An order that ended: its id, and the offsets of its first and last event."""
+"""The offsets of an order's first and last event, and the log's clock when the order left the state. The last two are
+None where only a mark is left."""
 
 
 def fingerprint(order_id: str) -> int:
-    """Bits that stand for an order id, the same in every process: its bytes modulo a prime, times a constant.
+    """Hash an order id, equally in every process: its bytes modulo a prime, times a constant.
 
-    Python's hash of a number is that number modulo 2 ** 61 - 1, and much faster than the operator.
+    Python's `hash` of an integer is the integer modulo 2 ** 61 - 1, and much faster than the `%` operator.
     """
     return hash(int.from_bytes(order_id.encode())) * _FACTOR >> 61
 
 
-def places(mark: int, generation: int) -> Iterator[tuple[int, int]]:
-    """The page and the bits in it that stand for a fingerprint in a generation."""
+def find_bits(mark: int, generation: int) -> Iterator[tuple[int, int]]:
+    """The bits of a fingerprint in a generation, each as the number of its page and its index in that page."""
     first, pages = _LAYOUT[generation]
     start, step = mark >> 32, mark >> 64 | 1
     for probe in range(_PROBES):
@@ -63,19 +58,19 @@ def places(mark: int, generation: int) -> Iterator[tuple[int, int]]:
 
 
 def is_marked(pages: dict[int, bytearray], load: Load, generations: int, mark: int) -> bool:
-    """Whether all bits of a fingerprint are set in one of the generations. `load` gives a page that is not there."""
+    """Whether all bits of a fingerprint are set in one generation. `load` returns pages that are not in `pages`."""
 
     def is_set(number: int, bit: int) -> bool:
         page = pages.get(number) or load(number)
         return bool(page[bit >> 3] >> (bit & 7) & 1)
 
-    return any(all(starmap(is_set, places(mark, generation))) for generation in range(generations))
+    return any(all(starmap(is_set, find_bits(mark, generation))) for generation in range(generations))
 
 
 def set_mark(pages: dict[int, bytearray], load: Load, generation: int, mark: int) -> bool:
-    """Set the bits of a fingerprint in a generation; whether one of them was not."""
+    """Set the bits of a fingerprint in a generation; return whether one of them was not set before."""
     is_new = False
-    for number, bit in places(mark, generation):
+    for number, bit in find_bits(mark, generation):
         page = pages.get(number) or load(number)
         is_new = is_new or not page[bit >> 3] >> (bit & 7) & 1
         page[bit >> 3] |= 1 << (bit & 7)
@@ -86,9 +81,11 @@ if not TYPE_CHECKING and fast.IS_COMPILED:
     fingerprint, is_marked, set_mark = fast.marks.fingerprint, fast.marks.is_marked, fast.marks.set_mark
 
 
-class Forgotten:
-    """A Bloom filter of order ids in generations, each four times the size of the one before; its pages may lie in a
-    file."""
+class BloomFilter:
+    """A Bloom filter of order ids that grows by generations, each four times as large as the one before.
+
+    Pages are fetched from storage when they are first needed.
+    """
 
     def __init__(self, counts: Iterable[int] = (), fetch: Fetch | None = None) -> None:
         self.counts = list(counts)
@@ -96,7 +93,7 @@ class Forgotten:
         self._pages: dict[int, bytearray] = {}
 
     def add(self, order_id: str) -> None:
-        """Mark an order id; it can never be unmarked. One that is marked already takes no more room."""
+        """Mark an order id. A mark cannot be removed; marking an id twice takes no more space."""
         self.mark(fingerprint(order_id))
 
     def mark(self, mark: int) -> None:
@@ -120,7 +117,7 @@ class Forgotten:
         return page
 
     def pages(self) -> Iterator[bytes | bytearray]:
-        """Every page in order, as it is to be stored; an empty one where nothing is marked in it."""
+        """Every page in order, ready to be stored; empty bytes for a page without a mark."""
         for number in range(_LAYOUT[len(self.counts)][0]):
             page = self._pages.get(number)
             if page is not None:
@@ -141,26 +138,26 @@ class SpanRecord(Struct, array_like=True, gc=False):
 _records = msgspec.msgpack.Decoder(list[SpanRecord]).decode
 
 
-class Memory:
-    """Spans of recently ended orders, those of a stored table behind them, and the marks of the forgotten ones."""
+class Archive:
+    """Spans of recently ended orders, the stored table of older spans, and the marks of orders older than that."""
 
-    def __init__(self, spans: int = 0, fetch: Fetch | None = None, forgotten: Forgotten | None = None) -> None:
+    def __init__(self, spans: int = 0, fetch: Fetch | None = None, marks: BloomFilter | None = None) -> None:
         self.recent: dict[str, Span] = {}
         self._ages: deque[tuple[datetime, list[str]]] = deque()
-        self.forgotten = forgotten or Forgotten()
+        self.marks = marks or BloomFilter()
         self._stored_pages = spans
         self._fetch = fetch
 
     def may_know(self, order_id: str) -> bool:
-        """Whether an order may have left the state."""
+        """Whether an order may have left the state; False is certain."""
         if order_id in self.recent:
             return True
-        if self._stored_pages and self._stored(order_id) is not None:
+        if self._stored_pages and self._find_stored(order_id) is not None:
             return True
-        return bool(self.forgotten.counts) and order_id in self.forgotten
+        return bool(self.marks.counts) and order_id in self.marks
 
     def keep(self, orders: Iterable[Ended], clock: datetime | None) -> None:
-        """Remember where the events of ended orders lie, as of the log's clock."""
+        """Add ended orders that leave the state when the log's clock shows `clock`."""
         recent, together = self.recent, []
         for order_id, first, last in orders:
             recent[order_id] = (first, last, clock)
@@ -169,21 +166,21 @@ class Memory:
             self._ages.append((clock, together))
 
     def keep_all(self, records: Iterable[SpanRecord]) -> None:
-        """Remember what was stored."""
+        """Add spans that were stored earlier."""
         seen = attrgetter("seen")
         for clock, together in groupby(sorted(records, key=seen), seen):
             self.keep([(one.order_id, one.first, one.last) for one in together], clock)
 
     def find(self, order_id: str) -> Span | None:
-        """Where the events of an order may lie; None where there are none for certain."""
+        """The range of the log that may hold events of an order; None where there is certainly none."""
         span = self.recent.get(order_id)
         if span is None and self._stored_pages:
-            span = self._stored(order_id)
-        if span is None and self.forgotten.counts and order_id in self.forgotten:
+            span = self._find_stored(order_id)
+        if span is None and self.marks.counts and order_id in self.marks:
             return 0, None, None
         return span
 
-    def _stored(self, order_id: str) -> Span | None:
+    def _find_stored(self, order_id: str) -> Span | None:
         assert self._fetch is not None
         for record in _records(self._fetch(fingerprint(order_id) % self._stored_pages)):
             if record.order_id == order_id:
@@ -191,7 +188,7 @@ class Memory:
         return None
 
     def age(self, limit: datetime) -> None:
-        """Let spans older than the limit shrink to their marks (6.1)."""
+        """Shrink spans that are older than the limit to marks (6.1)."""
         while self._ages and self._ages[0][0] < limit:
             _clock, together = self._ages.popleft()
             for order_id in together:
@@ -199,10 +196,10 @@ class Memory:
                 # An order that came back may have left again since.
                 if span is not None and span[2] is not None and span[2] < limit:
                     del self.recent[order_id]
-                    self.forgotten.add(order_id)
+                    self.marks.add(order_id)
 
-    def spans(self, limit: datetime | None) -> list[bytes]:
-        """All spans as the pages of a table to store: the recent ones, and the stored ones that are not too old."""
+    def encode_spans(self, limit: datetime | None) -> list[bytes]:
+        """Encode all spans as pages of a table: recent ones, and stored ones that are not older than `limit`."""
         table = {}
         for order_id, (first, last, seen) in self.recent.items():
             assert last is not None and seen is not None
@@ -211,10 +208,10 @@ class Memory:
             if record.order_id in table:
                 continue
             if limit is not None and record.seen < limit:
-                self.forgotten.add(record.order_id)
+                self.marks.add(record.order_id)
             else:
                 table[record.order_id] = record
-        return _paged(list(table.values()))
+        return _split_into_pages(list(table.values()))
 
     def _stored_records(self) -> Iterator[SpanRecord]:
         for number in range(self._stored_pages):
@@ -222,7 +219,7 @@ class Memory:
             yield from _records(self._fetch(number))
 
 
-def _paged(records: list[SpanRecord]) -> list[bytes]:
+def _split_into_pages(records: list[SpanRecord]) -> list[bytes]:
     pages: list[list[SpanRecord]] = [[] for _ in range(-(-len(records) // _SPANS_A_PAGE))]
     for record in records:
         pages[fingerprint(record.order_id) % len(pages)].append(record)

@@ -1,12 +1,15 @@
-"""The derived lines of format.md section 5: what they hold, and their one byte form.
+"""The derived lines of format.md section 5 (their fields and their encoding) and the totals of a ledger.
 
-Field order here is field order in the files. Fields that are None are not written.
+The order of the fields here is their order in the files. Fields that are None are not written.
 """
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import msgspec
 from msgspec import Struct
+
+from compactor.core.lifecycle import LIFE
 
 
 class Trade(Struct, gc=False, omit_defaults=True):
@@ -95,15 +98,32 @@ FINDING_ORDER = {
         )
     )
 }
-"""The order of several findings of one event: that of the rules that they come from."""
+"""Sort key of the findings of one event: the order of the rules that make them."""
 
 
 class Lines(NamedTuple):
-    """Whole lines of trades and of findings, to append to their files."""
+    """Whole lines of trades and findings, ready to be appended to their files."""
 
     trades: bytes
     findings: bytes
 
 
 encode_lines = msgspec.json.Encoder().encode_lines
-"""A list of derived lines as bytes, each ended by a newline."""
+"""Encode derived lines, each terminated by a newline."""
+
+
+class Counts(Struct):
+    """Totals of a ledger since the first byte of its log."""
+
+    events: int = 0
+    trades: int = 0
+    findings: int = 0
+    kinds: dict[str, int] = {}
+    """Events by name. Names outside the life cycle are counted as `other`, which bounds the number of keys."""
+
+    def add(self, numbers: Mapping[str, int]) -> None:
+        """Count applied events, given as a number for each name."""
+        for name, number in numbers.items():
+            kind = name if name in LIFE else "other"
+            self.kinds[kind] = self.kinds.get(kind, 0) + number
+            self.events += number

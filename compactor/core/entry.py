@@ -1,7 +1,6 @@
-"""One event on its way through the rules: where it stands in the log, and what it has given rise to so far.
+"""One event on its way through the rules: its offset in the log, and the trades and findings derived from it so far.
 
-The rules write trades and findings through an `Entry`, so that offsets, trade ids and the order of lines are made in
-one place.
+The rules write trades and findings through an `Entry` only, which makes their offsets, trade ids and order.
 """
 
 from msgspec import Struct
@@ -11,21 +10,21 @@ from compactor.core.orders import Order, Rare
 
 
 class Derived(Struct):
-    """What a stretch of the log gives rise to: lines to append to `trades.jsonl` and `findings.jsonl`, in order."""
+    """The lines derived from a range of the log, to be appended to `trades.jsonl` and `findings.jsonl` in order."""
 
     trades: list[Trade] = []
     findings: list[Finding] = []
 
 
-def rare_of(order: Order) -> Rare:
-    """The order's rare part, made when it is first needed."""
+def ensure_rare(order: Order) -> Rare:
+    """The order's rare part, created when it is first needed."""
     if order.rare is None:
         order.rare = Rare()
     return order.rare
 
 
 class Entry:
-    """An event at `offset` with `length` bytes; for a leg of a multi-leg fill also the leg's place."""
+    """An event at `offset` with `length` bytes; for a leg of a multi-leg fill also the index of the leg."""
 
     __slots__ = ("derived", "findings", "length", "made", "offset", "stem", "team_id", "ts")
 
@@ -42,11 +41,11 @@ class Entry:
         self.findings: list[Finding] = []
 
     def find(self, kind: str, detail: str) -> None:
-        """Report something suspicious about an event that is applied all the same."""
+        """Report something suspicious about an event that is applied."""
         self.findings.append(Finding(self.offset, self.length, kind, True, detail))
 
     def close(self) -> None:
-        """Hand the findings over, in the order of the rules that they come from."""
+        """Hand the findings over, in the order of the rules that make them."""
         self.findings.sort(key=lambda finding: FINDING_ORDER[finding.kind])
         self.derived.findings.extend(self.findings)
         self.findings.clear()
@@ -62,8 +61,11 @@ class Entry:
         corrects: str | None = None,
         ts: str | None = None,
     ) -> str:
-        """Write a trade line, or hold it back while the order's symbol or side is not known (rule 4.5), or not at all
-        while the order is another ledger's (4.12); returns its id. `ts` is when it happened, if not now."""
+        """Write a trade line and return its id.
+
+        The line is held back while the order's symbol or side is not known (rule 4.5), and dropped while the order
+        belongs to another ledger (4.12). `ts` is when the trade happened, if not at the event's `ts`.
+        """
         trade_id = f"{self.stem}-{self.made}"
         self.made += 1
         if order.rare is not None and order.rare.away is not None:
@@ -72,10 +74,10 @@ class Entry:
         trade = Trade(trade_id, self.team_id, order.order_id, None, None, quantity, price, timestamp=ts or self.ts)
         trade.kind = kind
         trade.execution_id, trade.reverses, trade.corrects, trade.offset = execution_id, reverses, corrects, self.offset
-        if has_symbol_and_side(order):
+        if is_tradable(order):
             self._release(order, trade)
         else:
-            rare_of(order).held.append(trade)
+            ensure_rare(order).held.append(trade)
         return trade_id
 
     def _find_away(self, order: Order) -> None:
@@ -85,8 +87,8 @@ class Entry:
             self.find("assigned_away", f"{detail}; none is written here")
 
     def release_held(self, order: Order) -> None:
-        """Write what was held back, now that the terms are there."""
-        if order.rare is not None and order.rare.held and has_symbol_and_side(order):
+        """Write the lines that were held back, once the terms are known."""
+        if order.rare is not None and order.rare.held and is_tradable(order):
             for trade in order.rare.held:
                 self._release(order, trade)
             order.rare.held = []
@@ -100,6 +102,6 @@ class Entry:
         self.derived.trades.append(trade)
 
 
-def has_symbol_and_side(order: Order) -> bool:
+def is_tradable(order: Order) -> bool:
     """Whether a fill of this order can be written as a trade."""
     return order.terms is not None and order.terms.symbol is not None and order.terms.side is not None

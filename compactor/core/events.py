@@ -15,7 +15,7 @@ from msgspec import Meta, Struct
 
 from compactor.core.decimals import BadDecimal, Decimals, decimal_of, without_exponent
 from compactor.core.instants import BadInstant, moment
-from compactor.core.lifecycle import STATUSES, spelled
+from compactor.core.lifecycle import STATUSES, normalize_name
 
 LINE_BYTES_MAX = 1 << 20
 """The longest line that is read as an event, without its newline."""
@@ -110,7 +110,7 @@ def _variants(names: Iterable[str]) -> dict[str, type[Any]]:
     """One tagged type a name: msgspec then knows the event before it has built anything."""
     types = {}
     for name in names:
-        namespace = {"event": spelled(name), "__module__": __name__}
+        namespace = {"event": normalize_name(name), "__module__": __name__}
         types[name] = msgspec.defstruct(
             f"Event_{name}", [], bases=(Event,), namespace=namespace, tag=name, tag_field="event", gc=False
         )
@@ -240,7 +240,7 @@ def _check_values(event: Event) -> None:
         if "e" in text or "E" in text:
             setattr(event, name, without_exponent(text))
     if event.order_status is not None:
-        event.order_status = spelled(event.order_status)
+        event.order_status = normalize_name(event.order_status)
 
 
 def _check_fill(event: Event) -> Problem | None:

@@ -9,10 +9,10 @@ delivered once more.
 from decimal import Decimal
 
 from compactor.core.decimals import plain, quotient
-from compactor.core.entry import Entry, has_symbol_and_side, rare_of
+from compactor.core.entry import Entry, ensure_rare, is_tradable
 from compactor.core.events import Event
 from compactor.core.instants import is_older, nanos
-from compactor.core.orders import DECIMAL, ZERO, Fill, Inferred, Order, Revision, known_value
+from compactor.core.orders import DECIMAL, ZERO, Fill, Inferred, Order, Revision, sum_value
 
 
 def take_fill(order: Order, event: Event, entry: Entry) -> bool:
@@ -23,7 +23,7 @@ def take_fill(order: Order, event: Event, entry: Entry) -> bool:
         return False
     if order.ended:
         entry.find("late_fill", f"a fill after order {order.order_id} was {order.status}; it is a trade all the same")
-    if not has_symbol_and_side(order):
+    if not is_tradable(order):
         entry.find("fill_without_terms", f"order {order.order_id} has no symbol and side yet; its trade waits for them")
     _add_fill(order, event, entry)
     return True
@@ -106,7 +106,7 @@ def _take_again(order: Order, key: str, event: Event, entry: Entry) -> None:
     if event.source != fill.source and event.source not in fill.told:
         fill.told = (*fill.told, event.source)
     if event.execution_id is not None and event.execution_id != key:
-        rare_of(order).names[event.execution_id] = key
+        ensure_rare(order).names[event.execution_id] = key
         fill.execution_id = fill.execution_id or event.execution_id
         _apply_waiting(order, key, entry)
 
@@ -129,16 +129,16 @@ def take_snapshot(order: Order, event: Event, entry: Entry) -> None:
         found = f"`filled_qty` {event.filled_qty} is above the known {plain(known)}"
         entry.find("missing_field", f"{found}, but without `filled_avg_price` the difference has no price")
         return
-    if not has_symbol_and_side(order):
+    if not is_tradable(order):
         entry.find("fill_without_terms", f"order {order.order_id} has no symbol and side yet; its trade waits for them")
-    value = DECIMAL[event.filled_avg_price] * reported - known_value(order)
+    value = DECIMAL[event.filled_avg_price] * reported - sum_value(order)
     _infer(order, reported - known, value, reported, event.ts, entry)
 
 
 def _infer(order: Order, qty: Decimal, value: Decimal, snapshot_qty: Decimal, ts: str, entry: Entry) -> None:
     price = plain(quotient(value, qty))
     trade_id = entry.write(order, "inferred", plain(qty), price)
-    rare_of(order).inferred.append(Inferred(trade_id, qty, value, price, snapshot_qty, ts))
+    ensure_rare(order).inferred.append(Inferred(trade_id, qty, value, price, snapshot_qty, ts))
     order.filled += qty
 
 
@@ -187,7 +187,7 @@ def take_revision(order: Order, event: Event, entry: Entry) -> None:
     if key is None:
         name = event.previous_execution_id or event.execution_id
         assert name is not None
-        waiting = rare_of(order).waiting.setdefault(name, [])
+        waiting = ensure_rare(order).waiting.setdefault(name, [])
         if all(revision.event != event.event for revision in waiting):
             waiting.append(_revision(event, name, entry))
         return
@@ -270,7 +270,7 @@ def _write_correction(order: Order, fill: Fill, revision: Revision, entry: Entry
 def take_assignment(order: Order, event: Event, entry: Entry) -> None:
     """Take an `assigned` (4.12): the order's trades are taken back here, or written anew; nothing else about it
     changes."""
-    rare = rare_of(order)
+    rare = ensure_rare(order)
     if event.to_team is not None:
         if rare.away is None:
             _take_back(order, entry)
@@ -281,8 +281,8 @@ def take_assignment(order: Order, event: Event, entry: Entry) -> None:
 
 
 def _take_back(order: Order, entry: Entry) -> None:
-    rare = rare_of(order)
-    if not has_symbol_and_side(order):
+    rare = ensure_rare(order)
+    if not is_tradable(order):
         rare.held = []  # What was held back never was a line.
         return
     for fill in order.fills.values():
@@ -298,7 +298,7 @@ def _write_anew(order: Order, entry: Entry) -> None:
     for fill in order.fills.values():
         if fill.live:
             fill.trade_id = entry.write(order, "fill", fill.qty, fill.price, fill.execution_id, ts=fill.ts)
-    for inferred in rare_of(order).inferred:
+    for inferred in ensure_rare(order).inferred:
         inferred.trade_id = entry.write(order, "inferred", plain(inferred.qty), inferred.price, ts=inferred.ts)
 
 

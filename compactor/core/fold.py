@@ -1,9 +1,10 @@
-"""The fold: blocks of whole lines in, state changed, trades and findings out (format.md sections 3, 4 and 6).
+"""The fold of one ledger: blocks of whole lines in, trades, findings and pending rows out (format.md sections 3 to 6).
 
-`Fold.feed` hands blocks to `plain.PlainOrders`, which takes the common event where it lies, and gives every other line
-back to `Fold.feed_line`, where it goes through `rules.apply`. The first is an optimisation and nothing else, and the
-laws compare the two. What surprises: the fold asks for old lines through `recall`, when an event names
-an order that has left the state.
+`Fold.feed` offers each block to the compiled short path (`core/fast`), which leaves every line that is not plain to
+`Fold.feed_line`; there `rules.apply` changes the order that the event names. The short path is only an optimisation,
+and the laws compare both ways.
+
+Note: the fold reads old lines of the log through `recall`, when an event names an order that has left the state.
 """
 
 from collections import deque
@@ -12,32 +13,30 @@ from datetime import datetime, timedelta
 
 import msgspec
 
-from compactor.core.archive import Ended, Memory
-from compactor.core.counts import Counts
+from compactor.core.archive import Archive
 from compactor.core.decimals import exactly
-from compactor.core.derived import Finding, Lines, encode_lines
+from compactor.core.derived import Counts, Finding, Lines, encode_lines
 from compactor.core.entry import Derived, Entry
 from compactor.core.events import Event, Leg, Problem
 from compactor.core.fast import PlainOrders
-from compactor.core.fast.by_the_rules import ByTheRules
+from compactor.core.fast.interface import NoPlainOrders
 from compactor.core.instants import moment
 from compactor.core.lines import Placed, read_line, unreadable
-from compactor.core.orders import Order, pending_row, sort_key
-from compactor.core.rules import apply, apply_leg, begin, legs_in
+from compactor.core.orders import Ended, Order, build_row, get_sort_key
+from compactor.core.rules import apply, apply_leg, begin, read_legs
 
 Recall = Callable[[str, int, int], Iterable[tuple[int, bytes]]]
-"""Given an order id and a range of offsets: the lines of the log in it that may name that order, with their offsets,
+"""Given an order id and a range of offsets, return the lines of that range that may name the order, with their offsets,
 in order."""
 
 DAY = timedelta(days=1)
 DEFAULT_TEAM = "default"
 KEPT_ENDED = 1 << 12
-"""How many ended orders stay whole in the state before they shrink to their spans."""
+"""How many ended orders stay in the state as a whole before they shrink to spans."""
 
 
 class OpenOrder(msgspec.Struct, array_like=True, gc=False):
-    """An open order with its row as it was written last: what a checkpoint keeps, so that a pass need not write it
-    again."""
+    """An open order as a checkpoint keeps it, with its row, so that a pass need not encode the row again."""
 
     created_ns: int
     row: bytes
@@ -52,8 +51,7 @@ class Fold:
     """The state of one ledger, and the functions that change it.
 
     `team_id` is None for a ledger that its events name (rule 1.2). `retention` None keeps the spans of ended orders
-    for ever. Not one byte that comes out depends on `retention`, on `kept_ended`, or on how the log is cut into
-    blocks.
+    for ever. Invariant: no derived byte depends on `retention`, on `kept_ended`, or on how the log is cut into blocks.
     """
 
     def __init__(
@@ -64,19 +62,18 @@ class Fold:
         self.clock: datetime | None = None
         self.orders: dict[str, Order] = {}
         self.counts = Counts()
-        self.memory = Memory()
+        self.archive = Archive()
         self.stored: dict[str, OpenOrder] = {}
         """Open orders of a checkpoint that no event has named since."""
         self._recall = recall
         self._retention = retention
         self._kept_ended = kept_ended
         self.leaving: deque[Order] = deque()
-        """Orders that ended, or have no status of their own, and are whole in the state: those that did first in front.
-        """
+        """Orders in the state that ended, or have no status of their own, in the order in which they did."""
         self._rows: dict[str, tuple[tuple[int, str], bytes]] | None = None
         self.touched: set[str] | None = None
-        """The orders whose rows may have changed; None until the rows have been written once."""
-        self.plain: ByTheRules = PlainOrders()
+        """Orders whose rows may have changed since the last `pending_lines`; None before the first."""
+        self.plain: NoPlainOrders = PlainOrders()
         self._derived = Derived()
         self._trades: list[bytes] = []
         self._findings: list[bytes] = []
@@ -84,13 +81,13 @@ class Fold:
     # Events in.
 
     def feed(self, block: bytes, offset: int) -> None:
-        """Fold a block of whole lines that stands at an offset of the log."""
+        """Fold a block of whole lines that begins at an offset of the log."""
         with exactly():
             self.plain.feed(self, block, offset)
         self._shrink(self._kept_ended)
 
     def feed_too_long(self, head: bytes, offset: int, length: int) -> None:
-        """Report a line that nobody can hold in memory by its first bytes and its length."""
+        """Report a line that is too long to be read, given its first bytes and its length."""
         problem = Problem(
             "too_long", f"a line of {length - 1} bytes, expected at most 1048576; only its beginning stands here"
         )
@@ -98,14 +95,14 @@ class Fold:
         self._encode_derived()
 
     def take_lines(self) -> Lines:
-        """What has come out since the last call, to append to what was taken before."""
+        """Take the trades and findings derived since the last call."""
         lines = Lines(b"".join(self._trades), b"".join(self._findings))
         self._trades.clear()
         self._findings.clear()
         return lines
 
     def add_trades(self, lines: bytes, number: int) -> None:
-        """So many lines of trades have come out."""
+        """Accept trade lines that the short path derived."""
         self._trades.append(lines)
         self.counts.trades += number
 
@@ -135,7 +132,7 @@ class Fold:
 
     @property
     def known_team(self) -> str | None:
-        """The team that events have to name, if they name one; None while the first that does is still to come."""
+        """The team that an event has to name, if it names one; None until an event has named the ledger's team."""
         return None if self.names_team else self.team_id
 
     def _is_of_team(self, event: Event) -> bool:
@@ -151,8 +148,8 @@ class Fold:
         entry = Entry(offset, length, event.ts, self.team_id, self._derived)
         self._take_clock(event, entry)
         self._apply_to(event.order_id, event, entry, None)
-        for place, leg in enumerate(legs_in(event)):
-            entry = Entry(offset, length, event.ts, self.team_id, self._derived, leg=place)
+        for index, leg in enumerate(read_legs(event)):
+            entry = Entry(offset, length, event.ts, self.team_id, self._derived, leg=index)
             self._apply_to(leg.order_id, event, entry, leg)
 
     def _apply_to(self, order_id: str, event: Event, entry: Entry, leg: Leg | None) -> None:
@@ -170,7 +167,7 @@ class Fold:
             self.touched.add(order_id)
 
     def _take_clock(self, event: Event, entry: Entry) -> None:
-        """The log's clock is the greatest `recorded_at`, else `ts`; a `ts` from far ahead does not move it (6.1)."""
+        """Move the log's clock: the greatest `recorded_at`, else `ts`; a `ts` far ahead does not move it (6.1)."""
         at = event.recorded_at or moment(event.ts)
         if event.recorded_at is None and self.clock is not None and at > self.clock + DAY:
             entry.find("future_timestamp", f"`ts` {event.ts} is more than a day ahead of the log's clock")
@@ -178,40 +175,40 @@ class Fold:
             self.advance_clock(at)
 
     def advance_clock(self, at: datetime) -> None:
-        """An event was recorded at an instant; the clock never goes back."""
+        """Move the log's clock to an instant, unless that lies before it."""
         if self.clock is None or at > self.clock:
             self.clock = at
 
-    def order(self, order_id: str) -> Order | None:
-        """An order that is whole in the state; it is not to be changed."""
+    def find_order(self, order_id: str) -> Order | None:
+        """Look up an order in the state. The caller must not change it."""
         order = self.orders.get(order_id)
         if order is None:
             plain = self.plain.get(order_id)
-            order = plain.order() if plain is not None else None
+            order = plain.build_order() if plain is not None else None
         return order
 
-    def status_of(self, order_id: str) -> str | None:
-        """The status of an order that is in the state, or ended not long ago; else None."""
+    def find_status(self, order_id: str) -> str | None:
+        """Look up the status of an order in the state: the open ones and those that ended last; else None."""
         order = self.orders.get(order_id) or self.plain.get(order_id)
         return order.status if order is not None else None
 
     # Orders that have left the state.
 
     def may_know(self, order_id: str) -> bool:
-        """Whether the log may have an event of an order so far; False is certain."""
+        """Whether the log may have an event of an order; False is certain."""
         is_here = order_id in self.orders or order_id in self.stored or self.plain.get(order_id) is not None
-        return is_here or self.memory.may_know(order_id)
+        return is_here or self.archive.may_know(order_id)
 
     def _bring_back(self, order_id: str, here: int) -> Order | None:
-        """Build an order again that is not in the state, from the checkpoint or from its lines; None if there are
-        none."""
+        """Restore an order that is not in `orders`: from the checkpoint, the short path, or its lines in the log; None
+        if it has no event so far."""
         stored = self.stored.pop(order_id, None)
         if stored is not None:
             order = self.orders[order_id] = _decode_order(stored.order)
             return order
         plain = self.plain.pop(order_id)
-        span = self.memory.find(order_id) if plain is None else (plain.first, plain.last, None)
-        whole = plain.order() if plain is not None else None
+        span = self.archive.find(order_id) if plain is None else (plain.first, plain.last, None)
+        whole = plain.build_order() if plain is not None else None
         if whole is not None:
             self.orders[order_id] = whole
             if whole.ended:
@@ -229,7 +226,7 @@ class Fold:
         return found
 
     def _refold(self, order_id: str, lines: Iterable[tuple[int, bytes]], here: int) -> Order | None:
-        """Fold the events of one order that stand before `here`; what they gave rise to has been written long ago."""
+        """Fold the events of one order before the offset `here`; what they derive was written long ago."""
         order: Order | None = None
         written = Derived()
         for start, line in lines:
@@ -242,33 +239,30 @@ class Fold:
                 if event.order_id == order_id:
                     order = order or begin(order_id, event, offset)
                     apply(order, event, Entry(offset, length, event.ts, self.team_id, written))
-                for place, leg in enumerate(legs_in(event)):
+                for index, leg in enumerate(read_legs(event)):
                     if leg.order_id == order_id:
                         order = order or begin(order_id, event, offset)
-                        apply_leg(order, event, leg, Entry(offset, length, event.ts, self.team_id, written, leg=place))
+                        apply_leg(order, event, leg, Entry(offset, length, event.ts, self.team_id, written, leg=index))
         return order
 
     def _shrink(self, kept: int = 0) -> None:
-        """Let ended orders leave the state, all but those that ended last; what is remembered of them is where their
-        lines are.
-
-        The last ones stay, because a fill that is delivered again mostly comes soon.
-        """
+        """Move ended orders from the state to the archive, except for those that ended last: a duplicate mostly comes
+        soon after the fill."""
         leaving, orders = self.leaving, self.orders
         gone: list[Ended] = self.plain.shrink(kept)
         while len(leaving) > kept:
             order = leaving.popleft()
-            # An order that had no status may have opened since, and may have left and been built again as another one.
+            # An order that had no status may have opened since, or may have left and been restored as another object.
             if not order.open and orders.get(order.order_id) is order:
                 del orders[order.order_id]
                 gone.append((order.order_id, order.first, order.last))
-        self.memory.keep(gone, self.clock)
+        self.archive.keep(gone, self.clock)
         limit = self.oldest_kept()
         if limit is not None:
-            self.memory.age(limit)
+            self.archive.age(limit)
 
     def oldest_kept(self) -> datetime | None:
-        """The instant before which ended orders are forgotten; None to keep them for ever (6.1)."""
+        """The instant before which the spans of ended orders shrink to marks; None to keep them for ever (6.1)."""
         if self._retention is None or self.clock is None:
             return None
         try:
@@ -276,23 +270,23 @@ class Fold:
         except OverflowError:
             return None
 
-    def ended_last(self) -> list[Ended]:
-        """The ended orders that have not left the state."""
+    def list_ended(self) -> list[Ended]:
+        """List the ended orders that have not left the state."""
         whole = [(order.order_id, order.first, order.last) for order in self.orders.values() if not order.open]
-        return whole + self.plain.ended_orders()
+        return whole + self.plain.list_ended()
 
     # Rows out.
 
     def pending_lines(self) -> bytes:
-        """The bytes of `pending_orders.jsonl` as of now; empty when no order is open."""
+        """Encode `pending_orders.jsonl` as of now; empty when no order is open."""
         with exactly():
             if self._rows is None:
                 self._rows = {order_id: ((one.created_ns, order_id), one.row) for order_id, one in self.stored.items()}
-                self.touched = {*self.orders, *self.plain.open_orders()}
+                self.touched = {*self.orders, *self.plain.list_open()}
             for order_id in self.touched or ():
-                order = self.order(order_id)
+                order = self.find_order(order_id)
                 if order is not None and order.open:
-                    self._rows[order_id] = (sort_key(order), encode_lines([pending_row(order, self.team_id)]))
+                    self._rows[order_id] = (get_sort_key(order), encode_lines([build_row(order, self.team_id)]))
                 else:
                     self._rows.pop(order_id, None)
         self.touched = set()
@@ -300,28 +294,28 @@ class Fold:
 
     @property
     def open_orders(self) -> int:
-        """How many orders are open; right after `pending_lines`."""
+        """How many orders are open, as of the last `pending_lines`."""
         return len(self._rows or ())
 
     def store_open(self) -> dict[str, OpenOrder]:
-        """The open orders as a checkpoint keeps them."""
+        """Encode the open orders as a checkpoint keeps them."""
         self.pending_lines()
         assert self._rows is not None
         stored = dict(self.stored)
-        for order_id in (*self.orders, *self.plain.open_orders()):
-            order = self.order(order_id)
+        for order_id in (*self.orders, *self.plain.list_open()):
+            order = self.find_order(order_id)
             if order is not None and order.open:
                 (created_ns, _id), row = self._rows[order_id]
                 stored[order_id] = OpenOrder(created_ns, row, msgspec.Raw(_encode(order)))
         return stored
 
     def store_ended(self) -> list[bytes]:
-        """The spans of the ended orders as the pages of a table."""
+        """Encode the spans of the ended orders as the pages of a table."""
         self._shrink()
-        return self.memory.spans(self.oldest_kept())
+        return self.archive.encode_spans(self.oldest_kept())
 
     def drop_rows(self) -> None:
-        """Forget the rows, so that a long pass need not keep track of every order that it touches."""
+        """Drop the rows, so that a long pass need not keep track of every order that it touches."""
         self._rows = self.touched = None
 
     def _unstore(self) -> None:

@@ -1,8 +1,7 @@
-"""The life of an order as one table: what each event does to the status, and what happened in the world when it comes.
+"""The life of an order as one table of transitions: what each event does to the status, and what happened in the world.
 
-The rules are those of format.md section 3; the table is what the fold looks up, and `docs/lifecycle.md` is generated
-from it (`python -m compactor.core.lifecycle`). What surprises: a name that stands nowhere in this table keeps an
-order open (rule 3.7).
+The rules are those of format.md section 3. The fold looks effects up in the table, and `docs/lifecycle.md` is generated
+from it (`python -m compactor.core.lifecycle`). Note: an event that the table does not have keeps an order open (3.7).
 """
 
 from enum import Enum
@@ -82,21 +81,21 @@ STATUSES = tuple(row.event for row in _BY_STATUS)
 """Alpaca's eighteen order statuses; each is also the name of an event."""
 
 
-def spelled(name: str) -> str:
-    """Rule 3.1: `cancelled` is `canceled`."""
+def normalize_name(name: str) -> str:
+    """Read `cancelled` as `canceled` (3.1)."""
     return "canceled" if name == "cancelled" else name
 
 
 def to_markdown() -> str:
-    """The table and the state diagram of `docs/lifecycle.md`."""
+    """Write `docs/lifecycle.md`: the table and the state diagram."""
     rows = "\n".join(
         f"| `{row.event}` | {row.effect.value} | {f'`{row.status}`' if row.status else '—'} | {row.reason} |"
         for row in TRANSITIONS
     )
-    return _PAGE.format(rows=rows, edges="\n".join(_edges()))
+    return _PAGE.format(rows=rows, edges="\n".join(_list_edges()))
 
 
-def _edges() -> list[str]:
+def _list_edges() -> list[str]:
     """The diagram's lines: open statuses live in one box, because any of them may follow any other (rule 3.5 orders
     them)."""
     inside = [f"        {row.status}" for row in TRANSITIONS if row.effect in (Effect.OPENS, Effect.REQUESTS)]
@@ -115,12 +114,12 @@ def _edges() -> list[str]:
         elif row.effect is Effect.COMPLETES:
             lines.append(f"    open --> {row.status}_and_filled: {row.event} when all is filled")
         elif row.effect is Effect.RETURNS:
-            lines.extend(f"    {request} --> open: {row.event}" for request in _request_of(row.event))
+            lines.extend(f"    {request} --> open: {row.event}" for request in _find_requests(row.event))
     ends = [*sorted(TERMINAL), "calculated_and_filled"]
     return lines + [f"    {status} --> [*]" for status in ends]
 
 
-def _request_of(rejection: str) -> list[str]:
+def _find_requests(rejection: str) -> list[str]:
     return [request for request in sorted(REQUESTS) if request.removeprefix("pending_") in rejection]
 
 

@@ -1,7 +1,7 @@
 """What the state knows of one order: its terms, its status and its fills.
 
-An order is what its own events made of it and nothing else, so that it can be built again from them at any time.
-What few orders ever need is in `Rare`.
+Invariant: an order is a function of its own events, so that it can be built from them again at any time. What few
+orders ever need is in `Rare`.
 """
 
 from decimal import Decimal
@@ -16,14 +16,16 @@ from compactor.core.events import TERMS, AnyEvent
 from compactor.core.instants import nanos
 
 DECIMAL = Decimals()
-"""Decimals by their text, for texts that were checked when their event was read."""
+"""Decimals by their text, for texts that were checked when their event was decoded."""
 
 ZERO = Decimal(0)
 
+Ended = tuple[str, int, int]
+"""An order that has ended: its id, and the offsets of its first and last event."""
+
 
 class Fill(Struct, array_like=True, gc=False):
-    """One execution. Numbers are texts as they came; `source` and `told` are the channels that have told of it (rule
-    4.3)."""
+    """One execution. Numbers are texts as they came; `source` and `told` are the sources that told of it (4.3)."""
 
     execution_id: str | None
     qty: str
@@ -36,11 +38,11 @@ class Fill(Struct, array_like=True, gc=False):
     live: bool = True
     remembered: bool = True
     version: str | None = None
-    """The key of the fill that a correction put in this one's place."""
+    """The key of the fill by which a correction replaced this one."""
 
 
 class Inferred(Struct, array_like=True, gc=False):
-    """A trade that only a snapshot tells of; `value` is exact, `price` is what was written (rules 4.7 and 4.8)."""
+    """A trade inferred from a cumulative quantity; `value` is exact, `price` is as written (rules 4.7 and 4.8)."""
 
     trade_id: str
     qty: Decimal
@@ -51,7 +53,7 @@ class Inferred(Struct, array_like=True, gc=False):
 
 
 class Revision(Struct, array_like=True, gc=False):
-    """A bust or a correction as it came, kept while it waits for its fill (rule 4.9)."""
+    """A bust or a correction, kept while it waits for its fill (rule 4.9)."""
 
     event: str
     names: str
@@ -70,7 +72,7 @@ class Rare(Struct, array_like=True, gc=False):
     restated_at: str | None = None
     multi_leg: bool = False
     names: dict[str, str] = {}
-    """Further ids of a fill, to the key under which it stands in `fills`."""
+    """Further ids of a fill, each mapped to its key in `fills`."""
     inferred: list[Inferred] = []
     waiting: dict[str, list[Revision]] = {}
     held: list[Trade] = []
@@ -79,7 +81,7 @@ class Rare(Struct, array_like=True, gc=False):
 
 
 class Order(Struct, array_like=True, gc=False):
-    """One order. `first` and `last` are the offsets between which all its events lie."""
+    """One order. `first` and `last` are the offsets of its first and last event."""
 
     order_id: str
     first: int
@@ -112,47 +114,47 @@ class Order(Struct, array_like=True, gc=False):
         return self.ended or (self.rare is not None and self.rare.away is not None)
 
 
-def quantity_of(order: Order) -> Decimal | None:
-    """The quantity ordered, as far as it is known."""
+def get_quantity(order: Order) -> Decimal | None:
+    """The quantity ordered; None while it is not known."""
     return DECIMAL[order.terms.quantity] if order.terms is not None and order.terms.quantity is not None else None
 
 
-def known_value(order: Order) -> Decimal:
-    """The exact sum of price times quantity over the known fills."""
+def sum_value(order: Order) -> Decimal:
+    """Sum price times quantity over the known fills, exactly."""
     value = sum((DECIMAL[fill.price] * DECIMAL[fill.qty] for fill in order.fills.values() if fill.live), ZERO)
     return value + sum((inferred.value for inferred in order.rare.inferred), ZERO) if order.rare else value
 
 
-def _written_value(order: Order) -> Decimal:
-    """The same from the prices as the trade lines have them, so that anybody can compute it from `trades.jsonl`."""
+def _sum_written_value(order: Order) -> Decimal:
+    """The same sum with the prices of the trade lines, so that it can be computed from `trades.jsonl`."""
     value = sum((DECIMAL[fill.price] * DECIMAL[fill.qty] for fill in order.fills.values() if fill.live), ZERO)
     inferred = order.rare.inferred if order.rare else []
     return value + sum((DECIMAL[trade.price] * trade.qty for trade in inferred), ZERO)
 
 
-def created_at(order: Order) -> str:
-    """When the order was made: the term, else the least `ts`."""
+def get_created_at(order: Order) -> str:
+    """When the order was created: the term, else the least `ts`."""
     return (order.terms.created_at if order.terms is not None else None) or order.created_at
 
 
 _carried: Any = attrgetter(*TERMS)
 
 
-def pending_row(order: Order, team_id: str) -> PendingOrder:
-    """The row of an open order (format.md section 5)."""
+def build_row(order: Order, team_id: str) -> PendingOrder:
+    """Build the row of an open order (format.md section 5)."""
     terms = dict(zip(TERMS, _carried(order.terms), strict=True)) if order.terms is not None else {}
     row = PendingOrder(**{**terms, "order_id": order.order_id, "team_id": team_id})
     row.status = order.status
-    row.created_at, row.updated_at = created_at(order), order.updated_at
+    row.created_at, row.updated_at = get_created_at(order), order.updated_at
     held = order.rare is not None and bool(order.rare.held)
     row.filled_qty = "0"
     if order.filled and not held:
         with exactly():
             row.filled_qty = plain(order.filled)
-            row.filled_avg_price = plain(quotient(_written_value(order), order.filled))
+            row.filled_avg_price = plain(quotient(_sum_written_value(order), order.filled))
     return row
 
 
-def sort_key(order: Order) -> tuple[int, str]:
-    """The place of an order in `pending_orders.jsonl`."""
-    return nanos(created_at(order)), order.order_id
+def get_sort_key(order: Order) -> tuple[int, str]:
+    """The sort key of an order in `pending_orders.jsonl`."""
+    return nanos(get_created_at(order)), order.order_id

@@ -9,12 +9,12 @@ from operator import attrgetter
 from typing import Any
 
 from compactor.core.decimals import plain
-from compactor.core.entry import Entry, rare_of
+from compactor.core.entry import Entry, ensure_rare
 from compactor.core.events import EVENTS, FILLS, REVISIONS, TERMS, Event, Leg, UnknownEvent, legs_of
 from compactor.core.fills import take_assignment, take_fill, take_revision, take_snapshot
 from compactor.core.instants import is_older
 from compactor.core.lifecycle import LIFE, OPEN, REQUESTS, TERMINAL, Effect
-from compactor.core.orders import DECIMAL, Order, quantity_of
+from compactor.core.orders import DECIMAL, Order, get_quantity
 
 _carried: Any = attrgetter(*TERMS)
 _NO_TERMS = (None,) * len(TERMS)
@@ -35,7 +35,7 @@ def apply(order: Order, event: Event, entry: Entry) -> None:
         entry.close()
         return
     stale = event.event == "snapshot" and order.status != "" and is_older(event.ts, order.updated_at)
-    quantity_before, filled_before = quantity_of(order), order.filled
+    quantity_before, filled_before = get_quantity(order), order.filled
     _take_terms(order, event, entry)
     if stale:
         _end_late(order, event)
@@ -54,7 +54,7 @@ def apply_leg(order: Order, event: Event, leg: Leg, entry: Entry) -> None:
         return
     fill = EVENTS["fill"](leg.order_id, event.ts, symbol=leg.symbol, side=leg.side, source=event.source)
     fill.execution_id, fill.price, fill.qty, fill.filled_qty = leg.execution_id, leg.price, leg.qty, leg.filled_qty
-    quantity, filled_before = quantity_of(order), order.filled
+    quantity, filled_before = get_quantity(order), order.filled
     _take_terms(order, fill, entry)
     fresh = take_fill(order, fill, entry)
     _report_quantities(order, event, entry, quantity, filled_before, fresh=False)
@@ -63,7 +63,7 @@ def apply_leg(order: Order, event: Event, leg: Leg, entry: Entry) -> None:
     entry.close()
 
 
-def legs_in(event: Event) -> list[Leg]:
+def read_legs(event: Event) -> list[Leg]:
     """The legs of a multi-leg fill; none for any other event."""
     return legs_of(event.legs) if event.event in FILLS and event.legs is not None else []
 
@@ -102,7 +102,7 @@ def _take_terms(order: Order, event: Event, entry: Entry) -> None:
 
 
 def _is_restated_late(order: Order, event: Event) -> bool:
-    rare = rare_of(order)
+    rare = ensure_rare(order)
     if rare.restated_at is not None and is_older(event.ts, rare.restated_at):
         return True
     rare.restated_at = event.ts
@@ -116,14 +116,14 @@ def _take_fills(order: Order, event: Event, entry: Entry) -> bool:
     """Take what the event says of executions; whether it told of a new one."""
     if event.event in FILLS:
         if event.legs is not None:
-            rare_of(order).multi_leg = True
+            ensure_rare(order).multi_leg = True
             return False
         return take_fill(order, event, entry)
     if event.event in REVISIONS:
         take_revision(order, event, entry)
     elif event.event == "snapshot":
         if order.terms is not None and order.terms.order_class == "mleg":
-            rare_of(order).multi_leg = True
+            ensure_rare(order).multi_leg = True
         take_snapshot(order, event, entry)
     return False
 
@@ -132,7 +132,7 @@ def _report_quantities(
     order: Order, event: Event, entry: Entry, quantity_before: Decimal | None, filled_before: Decimal, fresh: bool
 ) -> None:
     """Say so when more is filled than was ordered, or when a final fill leaves a part unexplained (4.6)."""
-    quantity = quantity_of(order)
+    quantity = get_quantity(order)
     lowered = quantity != quantity_before
     if quantity is not None and order.filled > quantity and (order.filled > filled_before or lowered):
         entry.find("overfill", f"{plain(order.filled)} is filled of {plain(quantity)} ordered; every trade is kept")
@@ -183,7 +183,7 @@ def _end_of(order: Order, event: Event) -> str | None:
         return row.status
     if event.order_status in TERMINAL:
         return event.order_status
-    quantity = quantity_of(order)
+    quantity = get_quantity(order)
     if quantity is None or order.filled < quantity:
         return None
     return row.status if row is not None and row.effect is Effect.COMPLETES else "filled"

@@ -105,7 +105,7 @@ class _Replayed:
         return _rows(self._replay.fold.pending_lines().splitlines())
 
     def status_of(self, order_id: str) -> str | None:
-        return self._replay.fold.status_of(order_id)
+        return self._replay.fold.find_status(order_id)
 
 
 class _Written:

@@ -16,7 +16,7 @@ from msgspec import Struct
 
 from compactor.core.events import Event
 from compactor.core.lines import Placed
-from compactor.core.rules import legs_in
+from compactor.core.rules import read_legs
 from compactor.history.past import checked
 from compactor.history.search import Finder
 from compactor.history.story import Story, Team, tell
@@ -182,12 +182,12 @@ def _legs_named(event: Event) -> list[str]:
 
 def _orders_of(event: Event) -> list[str]:
     """The orders that an event changes."""
-    return [event.order_id, *(leg.order_id for leg in legs_in(event))]
+    return [event.order_id, *(leg.order_id for leg in read_legs(event))]
 
 
 def _orders_executing(event: Event, name: str) -> list[str]:
     own = [event.order_id] if name in (event.execution_id, event.previous_execution_id) else []
-    return own + [leg.order_id for leg in legs_in(event) if leg.execution_id == name]
+    return own + [leg.order_id for leg in read_legs(event) if leg.execution_id == name]
 
 
 def _once(names: list[str]) -> list[str]:

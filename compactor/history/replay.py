@@ -15,7 +15,7 @@ from pathlib import Path
 
 import msgspec
 
-from compactor.core.archive import Forgotten, Memory, SpanRecord
+from compactor.core.archive import Archive, BloomFilter, SpanRecord
 from compactor.core.derived import Lines
 from compactor.core.fold import Fold
 from compactor.history.moment import Moment
@@ -131,10 +131,10 @@ def _restored(slot: Slot, selection: Selection) -> Fold:
     fold = slot.restore(selection.recall, RETENTION)
     marks = [slot.read(chunk) for chunk in header.marks]
     spans = [record for chunk in header.spans for record in _decode_spans(slot.read(chunk))]
-    fold.memory = Memory(
-        forgotten=Forgotten(header.marked, lambda number: marks[number] if number < len(marks) else b"")
+    fold.archive = Archive(
+        marks=BloomFilter(header.marked, lambda number: marks[number] if number < len(marks) else b"")
     )
-    fold.memory.keep_all(spans)
+    fold.archive.keep_all(spans)
     return fold
 
 

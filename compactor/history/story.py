@@ -19,8 +19,8 @@ from compactor.core.entry import Derived, Entry
 from compactor.core.events import Event, Leg
 from compactor.core.instants import EPOCH, rfc3339
 from compactor.core.lines import Placed
-from compactor.core.orders import Order, pending_row
-from compactor.core.rules import apply, apply_leg, begin, legs_in
+from compactor.core.orders import Order, build_row
+from compactor.core.rules import apply, apply_leg, begin, read_legs
 from compactor.ledger.names import UNREADABLE, decode_named
 
 
@@ -104,7 +104,7 @@ def _parts(event: Event, order_id: str) -> Iterator[tuple[int | None, Leg | None
     """What of an event is about an order: the event itself, or legs of it with their places."""
     if event.order_id == order_id:
         yield None, None
-    yield from ((place, leg) for place, leg in enumerate(legs_in(event)) if leg.order_id == order_id)
+    yield from ((place, leg) for place, leg in enumerate(read_legs(event)) if leg.order_id == order_id)
 
 
 def _take(order: Order, placed: Placed, leg: Leg | None, place: int | None, team: Team) -> Told:
@@ -134,7 +134,7 @@ def _take(order: Order, placed: Placed, leg: Leg | None, place: int | None, team
 
 
 def _row(order: Order, team_id: str) -> dict[str, Any]:
-    row: dict[str, Any] = msgspec.to_builtins(pending_row(order, team_id))
+    row: dict[str, Any] = msgspec.to_builtins(build_row(order, team_id))
     return row
 
 

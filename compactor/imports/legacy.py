@@ -21,7 +21,7 @@ from compactor.broker.alpaca import digest, parse
 from compactor.core.decimals import decimal_of, plain
 from compactor.core.events import TERMS, Problem, event_of
 from compactor.core.instants import nanos
-from compactor.core.lifecycle import TERMINAL, spelled
+from compactor.core.lifecycle import TERMINAL, normalize_name
 
 Fields = dict[str, Any]
 
@@ -70,7 +70,7 @@ class _Line(msgspec.Struct):
 
     @property
     def is_terminal(self) -> bool:
-        return spelled(self.event.get("order_status", "")) in TERMINAL
+        return normalize_name(self.event.get("order_status", "")) in TERMINAL
 
 
 class _Order(msgspec.Struct, eq=False):
@@ -152,7 +152,11 @@ def _event_of(file: str, number: int, line: bytes, team: str | None) -> Fields |
 def _snapshot(told: Fields) -> Fields:
     event = {name: told[name] for name in TERMS if name in told} | _renamed(told, ORDER_NAMES)
     order_id, ts = told.get("order_id") or told.get("broker_order_id"), told.get("updated_at") or told.get("created_at")
-    if spelled(event.get("order_status", "")) == "filled" and "filled_avg_price" in event and "quantity" in event:
+    if (
+        normalize_name(event.get("order_status", "")) == "filled"
+        and "filled_avg_price" in event
+        and "quantity" in event
+    ):
         event.setdefault("filled_qty", event["quantity"])  # A filled order that does not say how much is filled whole.
     return {"event": "snapshot"} | _present(order_id=order_id, ts=ts) | event
 
@@ -313,7 +317,7 @@ def _fills_of(order: _Order) -> Iterator[OldEvent]:
     terms = {name: value for name in TERMS if (value := order.first(name)) is not None}
     own_id = {"order_id": order.first("order_id")} if order.lines else {}
     quantity = order.decimal("quantity")
-    is_filled = any(spelled(line.event.get("order_status", "")) == "filled" for line in order.lines)
+    is_filled = any(normalize_name(line.event.get("order_status", "")) == "filled" for line in order.lines)
     known = _ZERO
     for trade in order.trades:
         known += decimal_of(trade.event["qty"])

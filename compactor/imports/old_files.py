@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 
 from compactor.broker.alpaca import parse
-from compactor.core.lifecycle import OPEN, spelled
+from compactor.core.lifecycle import OPEN, normalize_name
 from compactor.ledger.checkpoint import SLOTS
 from compactor.ledger.files import Files
 from compactor.ledger.paths import LOG, PENDING, STATE, TEAM_PATTERN, TRADES
@@ -85,7 +85,7 @@ def looks_derived(path: Path) -> bool:
             order = parse(line)
             if not isinstance(order, dict) or None in order.values() or order.get("order_id") in seen:
                 return False
-            if not isinstance(order.get("order_id"), str) or spelled(str(order.get("status"))) not in OPEN:
+            if not isinstance(order.get("order_id"), str) or normalize_name(str(order.get("status"))) not in OPEN:
                 return False
             seen.add(order["order_id"])
     return True

@@ -16,7 +16,7 @@ import msgspec
 
 from compactor.books.failures import Failure, failure_of
 from compactor.core.events import LINE_BYTES_MAX, Problem, decode
-from compactor.core.lifecycle import spelled
+from compactor.core.lifecycle import normalize_name
 from compactor.ledger import Compaction, Ledger
 from compactor.ledger.paths import LOG
 
@@ -109,7 +109,7 @@ def key_of(event: Fields) -> bytes:
 
 
 def _key(order_id: str, event: str, event_id: str | None) -> bytes:
-    return blake2b(msgspec.json.encode((order_id, spelled(event), event_id)), digest_size=16).digest()
+    return blake2b(msgspec.json.encode((order_id, normalize_name(event), event_id)), digest_size=16).digest()
 
 
 class _Pile(msgspec.Struct):

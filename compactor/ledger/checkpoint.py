@@ -15,8 +15,8 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
-from compactor.core.archive import Forgotten, Memory
-from compactor.core.counts import Counts
+from compactor.core.archive import Archive, BloomFilter
+from compactor.core.derived import Counts
 from compactor.core.fold import Fold, OpenOrder, Recall
 from compactor.ledger.files import Files, Reader, replace
 
@@ -122,8 +122,8 @@ class Slot:
         fold = Fold(None if header.names_team else header.team_id, recall, retention)
         fold.clock, fold.counts = header.clock, msgspec.structs.replace(header.counts, kinds=dict(header.counts.kinds))
         fold.stored = _decode_open(self.read(header.open_orders))
-        forgotten = Forgotten(header.marked, self._page(header.marks))
-        fold.memory = Memory(len(header.spans), self._page(header.spans), forgotten)
+        forgotten = BloomFilter(header.marked, self._page(header.marks))
+        fold.archive = Archive(len(header.spans), self._page(header.spans), forgotten)
         return fold
 
     def close(self) -> None:
@@ -153,8 +153,8 @@ def encode_slot(
         open_orders=chunk(msgspec.msgpack.encode(fold.store_open())),
         # The spans come first: storing them may add marks.
         spans=chunks(fold.store_ended()),
-        marks=chunks(fold.memory.forgotten.pages()),
-        marked=fold.memory.forgotten.counts,
+        marks=chunks(fold.archive.marks.pages()),
+        marked=fold.archive.marks.counts,
     )  # fmt: skip
     body = msgspec.msgpack.encode(header)
     return [_MAGIC, _HEAD.pack(len(body), checksum(body)), body, *parts]

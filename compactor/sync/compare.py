@@ -16,7 +16,7 @@ import msgspec
 from compactor.broker.alpaca import Fields, digest
 from compactor.core.decimals import decimal_of, quotient
 from compactor.core.instants import nanos, rfc3339
-from compactor.core.lifecycle import TERMINAL, spelled
+from compactor.core.lifecycle import TERMINAL, normalize_name
 from compactor.sync.revisions import plan_revisions
 
 ZERO = Decimal(0)
@@ -104,7 +104,7 @@ class Comparison:
         self._known = known
         self._quiet = quiet
         self._row = known.row if known is not None else None
-        self._status = spelled(str(order.get("order_status", "")))
+        self._status = normalize_name(str(order.get("order_status", "")))
         self._theirs = _number(order, "filled_qty")
         self._ours = known.filled if known is not None else ZERO
         self._executions: list[Fields] = []
@@ -257,4 +257,4 @@ def _differs(name: str, ours: Any, theirs: Any) -> bool:
 
 def is_open(order: Fields) -> bool:
     """Whether the broker has an order open."""
-    return spelled(str(order.get("order_status", ""))) not in TERMINAL
+    return normalize_name(str(order.get("order_status", ""))) not in TERMINAL

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from compactor.core.archive import Forgotten, SpanRecord, fingerprint, set_mark
+from compactor.core.archive import BloomFilter, SpanRecord, fingerprint, set_mark
 from compactor.core.fold import Fold, OpenOrder
 from compactor.core.orders import Order
 from compactor.ledger.checkpoint import FOLD_VERSION, FORMAT, SLOTS, TAIL_BYTES, Chunk, Damaged, Slot, checksum
@@ -36,7 +36,7 @@ Unequal = tuple[str, Any, Any]
 """What is different, what the log says, and what is stored."""
 
 
-class Marks(Forgotten):
+class Marks(BloomFilter):
     """Marks of ended orders that can be asked for by fingerprint, and remember which were set here."""
 
     noted: bytearray | None = None
@@ -208,20 +208,20 @@ def _unequal_spans(ours: Fold, opened: dict[str, OpenOrder], slot: Slot) -> Iter
     # There are as many as orders ended in a week, so that their dictionaries are made without a loop in Python.
     records = list(chain.from_iterable(_decode_spans(slot.read(chunk)) for chunk in header.spans))
     stored = dict(zip(map(_order_id, records), map(_place, records), strict=True))
-    ended = dict(zip(ours.memory.recent, map(_first_and_last, ours.memory.recent.values()), strict=True))
-    ended |= {order_id: (first, last) for order_id, first, last in ours.ended_last()}
+    ended = dict(zip(ours.archive.recent, map(_first_and_last, ours.archive.recent.values()), strict=True))
+    ended |= {order_id: (first, last) for order_id, first, last in ours.list_ended()}
     # The leg of a multi-leg order may have left the state without a status, and have come back and opened.
     unlike = () if stored == ended else ended.items() - stored.items()
     for order_id in sorted(one for one, _span in unlike if one not in opened):
         if order_id in stored or not marks.has(fingerprint(order_id)):
             yield f"ended order {order_id} at", ended[order_id], stored.get(order_id, "none")
     for order_id in sorted(stored.keys() - ended.keys() - opened.keys()):
-        if ours.memory.find(order_id) is None:
+        if ours.archive.find(order_id) is None:
             yield f"no ended order {order_id} at", "any place", stored[order_id]
     kept_longer = [fingerprint(order_id) for order_id in stored.keys() - ended.keys()]
-    if isinstance(ours.memory.forgotten, Marks) and not _covers(marks, ours.memory.forgotten, kept_longer):
+    if isinstance(ours.archive.marks, Marks) and not _covers(marks, ours.archive.marks, kept_longer):
         known = {fingerprint(order_id) for order_id in stored}
-        lost = sum(mark not in known and not marks.has(mark) for mark in ours.memory.forgotten.noted_marks())
+        lost = sum(mark not in known and not marks.has(mark) for mark in ours.archive.marks.noted_marks())
         if lost:
             yield "marks of ended orders", "all of them", f"{lost} are missing"
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from compactor.core.derived import encode_lines
 from compactor.core.fold import Fold
-from compactor.core.orders import pending_row
+from compactor.core.orders import build_row
 from compactor.ledger.files import Files, Reader
 from compactor.verify.report import Findings
 
@@ -110,10 +110,10 @@ class OpenRows:
         touched, fold.touched = fold.touched, set()
         self._touched |= touched
         for order_id in touched:
-            order = fold.order(order_id)
+            order = fold.find_order(order_id)
             self._sum -= self._rows.pop(order_id, 0)
             if order is not None and order.open:
-                row = encode_lines([pending_row(order, fold.team_id)])
+                row = encode_lines([build_row(order, fold.team_id)])
                 self._sum += self._rows.setdefault(order_id, hash(row))
         return self._sum
 

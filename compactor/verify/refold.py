@@ -58,7 +58,7 @@ class Refold:
     def run(self, log: Log, segments: Segments, end: int, progress: Progress | None) -> None:
         """Read, hash, fold and compare the log up to the end of a line. Raises OSError."""
         fold = self._fold = Fold(self._team_id, log.lines_naming, self._retention)
-        fold.memory.forgotten = Marks()
+        fold.archive.marks = Marks()
         for slot in self._slots:
             examine_slot(slot, log, self._findings)
         slots: dict[int, list[Slot]] = {}

@@ -6,17 +6,19 @@ Set `COMPACTOR_PURE_PYTHON=1` to turn the compiled modules off. The output is th
 from os import environ
 from typing import TYPE_CHECKING
 
-from compactor.core.fast.by_the_rules import ByTheRules
+from compactor.core.fast.interface import NoPlainOrders
 
 IS_COMPILED = False
 """Whether the compiled modules are in use."""
-PlainOrders = ByTheRules
+IS_SWITCHED_OFF = environ.get("COMPACTOR_PURE_PYTHON", "") not in ("", "0")
+"""Whether the environment forbids them."""
+PlainOrders = NoPlainOrders
 
-if not TYPE_CHECKING and not environ.get("COMPACTOR_PURE_PYTHON"):
+if not TYPE_CHECKING and not IS_SWITCHED_OFF:
     try:
         from compactor.core.fast import marks  # noqa: F401
         from compactor.core.fast.plain_orders import PlainOrders
     except ImportError:  # There was no compiler at installation.
-        PlainOrders = ByTheRules
+        PlainOrders = NoPlainOrders
     else:
         IS_COMPILED = True

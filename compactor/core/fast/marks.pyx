@@ -1,5 +1,5 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""The loops of `memory` over fingerprints and bits, compiled. They give what the functions of these names there give."""
+"""The loops of `compactor.core.archive` over fingerprints and bits. Each function returns what its namesake there does."""
 
 from cpython.bytearray cimport PyByteArray_AS_STRING, PyByteArray_GET_SIZE
 from cpython.dict cimport PyDict_GetItem
@@ -21,11 +21,11 @@ cdef uint64_t FACTOR_HIGH = 0x243F6A8885A308D3, FACTOR_LOW = 0x13198A2E03707345
 
 
 def fingerprint(str order_id):
-    cdef Py_ssize_t length, place
+    cdef Py_ssize_t length, index
     cdef const unsigned char* at = <const unsigned char*> PyUnicode_AsUTF8AndSize(order_id, &length)
     cdef uint128 rest = 0
-    for place in range(length):
-        rest = (rest << 8 | at[place])
+    for index in range(length):
+        rest = (rest << 8 | at[index])
         rest = (rest & PRIME) + (rest >> 61)
     cdef uint64_t number = <uint64_t> rest
     if number >= PRIME:

@@ -1,4 +1,4 @@
-"""The fields and the names of events by number, and what can be asked of a line."""
+"""Fields and names of events by number, and questions about a line."""
 
 from compactor.core.fast.scan cimport Bytes, Line, Text
 from libc.stdint cimport uint64_t

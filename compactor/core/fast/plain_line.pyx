@@ -1,8 +1,7 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""A plain line as an event: which fields it has, whether their values are plainly right, and what its name means.
+"""A plain line as an event: its fields, whether their values are plainly valid, and the meaning of its name.
 
-What a name means comes from the table of `lifecycle`, and which fields there are from `events`; here they only become
-numbers and bits.
+Fields come from `events` and the meaning of names from the table in `lifecycle`; here they become numbers and bits.
 """
 
 from compactor.core.fast.scan cimport Words, amount, is_clean, is_same, nanoseconds, scan
@@ -36,8 +35,8 @@ cdef uint64_t NEEDED = _bits("event", "order_id", "ts", "recorded_at")
 cdef uint64_t NEVER = _bits("notional", "legs", "previous_execution_id", "to_team", "from_team")
 cdef uint64_t AMOUNTS = _bits(*DECIMALS)
 cdef int AMOUNT[DECIMALS_MAX]
-for _place, _name in enumerate(DECIMALS):
-    AMOUNT[_place] = _number(_name)
+for _index, _name in enumerate(DECIMALS):
+    AMOUNT[_index] = _number(_name)
 cdef int AMOUNTS_COUNT = len(DECIMALS)
 ALL_TERMS = _bits(*TERMS)
 NEEDED_TO_PLACE = _bits("symbol", "side", "quantity")
@@ -47,7 +46,7 @@ NEEDED_TO_FILL = _bits("execution_id", "price", "qty")
 
 NAMES = tuple(sorted({*EVENTS, *OPEN, *TERMINAL}))
 COUNTED = tuple(EVENTS[name].event if name in EVENTS else name for name in NAMES)
-"""As which event each of the names counts: `cancelled` is `canceled`."""
+"""The event as which each name is counted: `cancelled` counts as `canceled`."""
 
 cdef Words WORDS = Words(NAMES)
 cdef Kind KINDS[64]
@@ -75,7 +74,7 @@ _lay_out()
 
 
 cdef Kind* kind_at(int name) noexcept:
-    """What is to be known of a name. `asks` holds for the statuses as well, of which a cancel or replace is one."""
+    """The meaning of a name. `asks` is set for requests, as events and as statuses."""
     return &KINDS[name]
 
 
@@ -103,24 +102,26 @@ cdef bint read_plain(Bytes at, Bytes end, Line* line) noexcept:
 
 
 cdef bint is_plain(Line* line, Kind* kind) noexcept:
-    """Whether it has what every event has, nothing that only the rules understand, and values that are plainly
-    right: no line that is taken here would have been a finding there."""
-    cdef int place, field
+    """Whether the line has the required fields, none that only the rules understand, and values that are plainly valid.
+
+    Invariant: the rules make no finding of a line that is plain.
+    """
+    cdef int index, field
     if line.seen & NEEDED != NEEDED or line.seen & NEVER or not line.values[ORDER_ID].length:
         return False
     if not kind.is_plain or (kind.is_fill and line.seen & NEEDED_TO_FILL != NEEDED_TO_FILL):
         return False
     if line.seen & AMOUNTS:
-        for place in range(AMOUNTS_COUNT):
-            field = AMOUNT[place]
-            # Of these two the rules take no zero.
+        for index in range(AMOUNTS_COUNT):
+            field = AMOUNT[index]
+            # The rules accept no zero in these two.
             if has(line, field) and amount(line.values[field]) < (field == QUANTITY or field == QTY):
                 return False
     return not has(line, CREATED_AT) or nanoseconds(line.values[CREATED_AT]) >= 0
 
 
 cdef bint repeats_terms(Line* line, Line* placed) noexcept:
-    """Whether a line has no term that the line of the placement has not in the same words."""
+    """Whether each term of a line stands in the line of the placement in the same words."""
     cdef int field
     if line.seen & ALL_TERMS & ~placed.seen:
         return False

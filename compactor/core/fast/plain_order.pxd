@@ -1,4 +1,4 @@
-"""An order to which only plain things happened, with what it takes to let one more happen."""
+"""An order to which only plain things happened so far."""
 
 from compactor.core.fast.plain_line cimport Kind
 from compactor.core.fast.scan cimport Bytes, Line, Out, Text

@@ -1,9 +1,11 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""An order to which only plain things happened so far: placed with its terms, then filled and told of, in order of time.
+"""An order to which only plain things happened so far: it was placed with its terms, and then filled or reported on, in
+order of time.
 
-It is kept as the line that placed it and a few numbers, so that hundreds of them fit into the processor's cache. What
-surprises: an order that has ended drops the line, since nearly everything that is still told of it is an execution that
-is known; anything else has the order built again from its lines in the log.
+It is kept as the line that placed it and a few numbers, so that hundreds of orders fit into the processor's cache.
+
+Note: an order that has ended drops the line, since nearly everything that comes later is an execution that is known. For
+anything else the fold restores the order from its lines in the log.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
@@ -25,7 +27,7 @@ from compactor.core.fast.plain_line import NAMES
 cdef enum:
     TOLD = 6
 
-# The terms that a trade line has, and what is told of a fill.
+# The terms in a trade line, and the fields that identify a fill.
 cdef int TERM[TRADE_TERMS]
 TERM[:] = [SYMBOL, SIDE, REQUESTED_PRICE, ORDER_TYPE, BROKER_ORDER_ID, CLIENT_ORDER_ID]
 cdef int TOLD_FIELD[TOLD]
@@ -34,7 +36,7 @@ cdef Out TELLING = Out()
 
 
 cdef PlainOrder place(Line* line, int name, str order_id, Text whole, long long ts, long long offset):
-    """The order that a plain line places, all of which is `whole`; None where it is not a plain placement."""
+    """Make the order that a plain line places; `whole` is the line. None where the placement is not plain."""
     cdef long long target
     cdef int term
     cdef Text value
@@ -61,8 +63,8 @@ cdef class PlainOrder:
     def status(self):
         return NAMES[self._status]
 
-    def order(self):
-        """The same as an `Order`; None where it has ended and its terms are gone, so that only its lines have them."""
+    def build_order(self):
+        """Build the same as an `Order`; None for an ended one that has dropped its terms, which its lines have."""
         if self._line is None:
             return None
         placed = decode(self._line)
@@ -95,7 +97,7 @@ cdef class PlainOrder:
     # What happens next.
 
     cdef bint take(self, Line* line, Kind* kind, long long ts, long long offset, bytes team, Out out) except -1:
-        """Take an execution or a status from a plain line; False, and nothing is changed, where that is not plain."""
+        """Take an execution or a status from a plain line; return False and change nothing where that is not plain."""
         if not self._adds_nothing(line):
             return False
         if kind.is_fill:
@@ -103,7 +105,7 @@ cdef class PlainOrder:
         return self._take_status(line, kind, ts, offset)
 
     cdef bint _adds_nothing(self, Line* line):
-        """Whether the terms that an event carries are known in the same words."""
+        """Whether each term of the line is known in the same words."""
         cdef Line placed
         cdef Text whole
         if not line.seen & ALL_TERMS:
@@ -115,7 +117,7 @@ cdef class PlainOrder:
         return read_plain(whole.at, whole.at + whole.length, &placed) and repeats_terms(line, &placed)
 
     cdef bint _take_fill(self, Line* line, Kind* kind, long long ts, long long offset, bytes team, Out out) except -1:
-        """An execution that is new, or one that is told again in the same words."""
+        """Take a new execution, or a duplicate in the same words."""
         cdef Text* values = line.values
         cdef Text told
         cdef bytes known, words
@@ -127,7 +129,7 @@ cdef class PlainOrder:
                     continue
                 if kind.ends and not self.ended or known[8:] != words[8:]:
                     return False
-                # It changes nothing but where the order's last event lies.
+                # A duplicate only moves the offset of the last event.
                 self.last = offset
                 return True
         if self.ended or ts <= self._updated or (self._fills is not None and not self._is_source(line)):
@@ -155,7 +157,7 @@ cdef class PlainOrder:
         return True
 
     cdef bint _take_status(self, Line* line, Kind* kind, long long ts, long long offset) except -1:
-        """A status event that leads to the status of its own name."""
+        """Take a status event."""
         if self.ended or ts <= self._updated:
             return False
         self._note_time(line, ts, offset)
@@ -168,7 +170,7 @@ cdef class PlainOrder:
         return True
 
     cdef bint _is_source(self, Line* line):
-        """Whether the line comes from the order's source."""
+        """Whether the line has the source of the order's fills."""
         if not has(line, SOURCE):
             return self._source is None
         return self._source is not None and is_same(line.values[SOURCE], text_of(self._source))
@@ -185,7 +187,7 @@ cdef class PlainOrder:
         return 0
 
     cdef int _write_trade(self, Line* line, long long offset, bytes team, Out out) except -1:
-        """Write the line as `derived.Trade` has it."""
+        """Write the trade as `derived.Trade` is encoded."""
         cdef Text* values = line.values
         out.put_bytes(b'{"trade_id":"')
         out.put_number(offset)
@@ -220,21 +222,21 @@ cdef int _put(bytes name, Text value, Out out) except -1:
 
 
 cdef bytes _told(Line* line, long long offset):
-    """The offset in eight bytes, and then what is told of a fill, as bytes that are the same for the same words."""
-    cdef int place
+    """Encode a fill: its offset in eight bytes, then the fields that identify it."""
+    cdef int index
     TELLING.put(Text(<Bytes> &offset, 8))
-    for place in range(TOLD):
-        if place:
+    for index in range(TOLD):
+        if index:
             TELLING.put_bytes(b"\n")
-        if has(line, TOLD_FIELD[place]):
-            TELLING.put(line.values[TOLD_FIELD[place]])
+        if has(line, TOLD_FIELD[index]):
+            TELLING.put(line.values[TOLD_FIELD[index]])
         else:
             TELLING.put_bytes(b"\0")
     return TELLING.take()
 
 
 cdef bint _is_of(bytes known, Text execution_id) noexcept:
-    """Whether a fill that is known is of an execution."""
+    """Whether an encoded fill has an execution id."""
     cdef Text told = Text(text_of(known).at + 8, PyBytes_GET_SIZE(known) - 8)
     if told.length <= execution_id.length or told.at[execution_id.length] != c"\n":
         return False

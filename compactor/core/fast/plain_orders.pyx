@@ -1,9 +1,10 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""The plain case of the common events, compiled: a placement, an execution, a status, taken from the bytes of the log.
+"""The compiled short path of the fold: placements, executions and statuses, taken from the bytes of the log.
 
-It is an optimisation and nothing else. An event is taken here only if every condition under which the rules come to the
-plain result holds; any other line is left to `Fold.feed_line`, and the laws compare the two ways. What surprises: an
-order lives here as long as only plain things happen to it, and becomes an `Order` for good with the first other event.
+A line is taken only if every condition holds under which the rules give the plain result; any other line is left to
+`Fold.feed_line`. README.md says more, and the laws compare both ways.
+
+Note: an order stays here as long as only plain things happen to it; with the first other event it becomes an `Order`.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
@@ -52,11 +53,11 @@ cdef class PlainOrders:
     def pop(self, order_id):
         return self._orders.pop(order_id, None)
 
-    def open_orders(self):
+    def list_open(self):
         cdef PlainOrder order
         return [order.order_id for order in self._orders.values() if not order.ended]
 
-    def ended_orders(self):
+    def list_ended(self):
         cdef PlainOrder order
         return [(order.order_id, order.first, order.last) for order in self._orders.values() if order.ended]
 
@@ -65,7 +66,7 @@ cdef class PlainOrders:
         gone = []
         while len(self._ended) > kept:
             order = self._ended.popleft()
-            # One that the rules have taken over is theirs to let go.
+            # An order that the rules have taken over leaves the state through them.
             if self._orders.get(order.order_id) is order:
                 del self._orders[order.order_id]
                 gone.append((order.order_id, order.first, order.last))
@@ -89,7 +90,7 @@ cdef class PlainOrders:
         self._settle(fold)
 
     cdef int _begin(self, fold) except -1:
-        """Take over what the rules may change as well."""
+        """Read what the rules may change too."""
         team = fold.known_team
         self._may_know, self._touched = fold.may_know, fold.touched
         self._team = None if team is None else team.encode()
@@ -97,7 +98,7 @@ cdef class PlainOrders:
         return 0
 
     cdef int _settle(self, fold) except -1:
-        """Hand over what has come out."""
+        """Hand over what was derived since the last call."""
         cdef int name
         if self._clock < 0:
             return 0
@@ -115,7 +116,7 @@ cdef class PlainOrders:
         cdef Text whole
         if read_plain(at, stop, &line):
             return self._take(&line, Text(at, stop - at), offset)
-        # Another writer's line, with spaces, escapes or fields that nobody reads, may be plain once it is written anew.
+        # A line with spaces, escapes or unknown fields may be plain once it is encoded again.
         cdef bytes written = rewritten(PyBytes_FromStringAndSize(<char*> at, stop - at))
         if written is None:
             return False
@@ -123,7 +124,7 @@ cdef class PlainOrders:
         return read_plain(whole.at, whole.at + whole.length, &line) and self._take(&line, whole, offset)
 
     cdef bint _take(self, Line* line, Text whole, long long offset) except -1:
-        """What is the same for all: the values, the team, the delivery; then the order is placed, filled or told of."""
+        """Check what all events have in common, then place the order or let it take the line."""
         cdef Text* values = line.values
         cdef int name = name_of(values[EVENT]) if has(line, EVENT) else -1, status
         cdef Kind* kind = kind_at(name)

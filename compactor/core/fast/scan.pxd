@@ -1,4 +1,4 @@
-"""Texts that lie in a line, how they are found, read and written."""
+"""Texts as ranges of bytes: found in a line, read, and written."""
 
 from libc.stdint cimport uint64_t
 

@@ -1,9 +1,10 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True
-"""A plain line read where it lies: an object of texts without escapes, in printable ASCII, with no field twice.
+"""Scan a plain line in place: a JSON object of texts without escapes, in printable ASCII, with no field twice.
 
-Nothing here decides what a line means, and nothing is refused for good: a line that is not plain is msgspec's to read.
-The rule that surprises: amounts are whole numbers of billionths and times whole numbers of nanoseconds, both exact, and
--1 for whatever is not plainly one, which is not to say that it is none.
+This module decides nothing about the meaning of a line. A line that is not plain is left to msgspec and the rules.
+
+Note: amounts are whole billionths and times whole nanoseconds, both exact. -1 means "not plainly an amount or a time";
+it may still be a valid one.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
@@ -21,7 +22,7 @@ cdef inline unsigned char _slot(Text text) noexcept nogil:
 
 
 cdef class Words:
-    """Up to 64 words by number; a word is looked for from the slot of its length and three of its letters on."""
+    """A hash table of up to 64 words; `find` returns the number of a word."""
 
     def __init__(self, words):
         self._joined = "".join(words).encode()
@@ -54,7 +55,7 @@ cdef class Words:
 
 
 cdef class Out:
-    """Bytes that are written one behind the other, and then taken."""
+    """A growing buffer of bytes."""
 
     def __dealloc__(self):
         free(self._data)
@@ -80,19 +81,19 @@ cdef class Out:
     cdef int put_number(self, long long number) except -1:
         """Write a number that is not negative."""
         cdef unsigned char digits[20]
-        cdef int place = 20
+        cdef int index = 20
         while True:
-            place -= 1
-            digits[place] = c"0" + number % 10
+            index -= 1
+            digits[index] = c"0" + number % 10
             number //= 10
             if not number:
-                return self.put(Text(&digits[place], 20 - place))
+                return self.put(Text(&digits[index], 20 - index))
 
     cdef Py_ssize_t length(self):
         return self._used
 
     cdef bytes take(self):
-        """What was written since the last time."""
+        """Return what was written since the last call."""
         cdef bytes taken = PyBytes_FromStringAndSize(self._data, self._used)
         self._used = 0
         return taken
@@ -111,7 +112,7 @@ cdef inline bint is_same(Text one, Text other) noexcept nogil:
 
 
 cdef bint is_clean(Bytes at, Bytes end) noexcept nogil:
-    """Whether all bytes are printable ASCII and none is a backslash, so that a text in quotes is its own bytes."""
+    """Whether all bytes are printable ASCII without a backslash, so that a text in quotes needs no decoding."""
     cdef unsigned char odd = 0
     while at < end:
         odd |= (at[0] < 0x20) | (at[0] > 0x7E) | (at[0] == c"\\")
@@ -120,8 +121,8 @@ cdef bint is_clean(Bytes at, Bytes end) noexcept nogil:
 
 
 cdef bint scan(Words fields, int flag, Bytes at, Bytes end, Line* line) noexcept nogil:
-    """Find the values of a clean line, whose byte at `end` can be read and is no part of it. `flag` is the one field
-    that is true or false. What is null is not seen."""
+    """Find the values of a clean line. The byte at `end` must be readable and is no part of the line. `flag` is the one
+    field that is true or false. A null value counts as absent."""
     cdef uint64_t named = 0, bit
     cdef Bytes start, stop
     cdef int field
@@ -171,41 +172,41 @@ cdef bint scan(Words fields, int flag, Bytes at, Bytes end, Line* line) noexcept
 
 
 cdef long long amount(Text text) noexcept nogil:
-    """A decimal without sign and exponent in billionths, where nine digits before its point and nine behind it are
-    enough; else -1."""
+    """Read a decimal in billionths, if it has no sign, no exponent and at most nine digits on either side of its point;
+    else return -1."""
     cdef long long value = 0
-    cdef Py_ssize_t place, point = -1
+    cdef Py_ssize_t index, point = -1
     cdef unsigned char digit
     if text.length > 19:
         return -1
-    for place in range(text.length):
-        digit = text.at[place] - c"0"
+    for index in range(text.length):
+        digit = text.at[index] - c"0"
         if digit <= 9:
             value = value * 10 + digit
-        elif text.at[place] == c"." and point < 0:
-            point = place
+        elif text.at[index] == c"." and point < 0:
+            point = index
         else:
             return -1
     cdef Py_ssize_t whole = text.length if point < 0 else point
     cdef Py_ssize_t places = 0 if point < 0 else text.length - point - 1
     if not 1 <= whole <= 9 or places > 9 or (point >= 0 and not places):
         return -1
-    for place in range(9 - places):
+    for index in range(9 - places):
         value *= 10
     return value
 
 
 cdef inline int _pair(Bytes at) noexcept nogil:
-    """Two digits, or a number that is too large for anything that has two."""
+    """Read two digits; 1000, which no field of a time can have, where they are none."""
     cdef unsigned char tens = at[0] - c"0", ones = at[1] - c"0"
     return tens * 10 + ones if tens <= 9 and ones <= 9 else 1000
 
 
 cdef long long nanoseconds(Text text) noexcept nogil:
-    """A time in UTC as brokers write it, with one to nine digits behind the second, in nanoseconds since 1970; else
+    """Read a time in UTC as brokers write it, with up to nine fractional digits, in nanoseconds since 1970; else return
     -1."""
     cdef Bytes at = text.at
-    cdef Py_ssize_t place
+    cdef Py_ssize_t index
     cdef unsigned char digit
     cdef long long fraction = 0
     if not (22 <= text.length <= 30 or text.length == 20) or at[text.length - 1] != c"Z":
@@ -221,14 +222,14 @@ cdef long long nanoseconds(Text text) noexcept nogil:
     if hour > 23 or minute > 59 or second > 59:
         return -1
     year += century * 100
-    if day > 28 and day > _days_of(year, month):
+    if day > 28 and day > _count_days(year, month):
         return -1
-    for place in range(20, text.length - 1):
-        digit = at[place] - c"0"
+    for index in range(20, text.length - 1):
+        digit = at[index] - c"0"
         if digit > 9:
             return -1
         fraction = fraction * 10 + digit
-    for place in range(text.length - 1, 29):
+    for index in range(text.length - 1, 29):
         fraction *= 10
     # Years that begin in March have their leap day at the end.
     if month <= 2:
@@ -237,22 +238,22 @@ cdef long long nanoseconds(Text text) noexcept nogil:
     return (((days * 24 + hour) * 60 + minute) * 60 + second) * 1_000_000_000 + fraction
 
 
-cdef int _days_of(int year, int month) noexcept nogil:
+cdef int _count_days(int year, int month) noexcept nogil:
     if month == 2:
         return 29 if year % 4 == 0 and (year % 100 != 0 or year % 400 == 0) else 28
     return 30 if month in (4, 6, 9, 11) else 31
 
 
-# For the tests, which compare these with `decimals` and `instants`.
+# For the tests, which compare them with `decimals` and `instants`.
 
 
-def amount_of(text):
-    """The billionths of a text, or -1."""
+def parse_amount(text):
+    """Read an amount in billionths, or return -1."""
     cdef bytes encoded = text.encode()
     return amount(text_of(encoded))
 
 
-def nanoseconds_of(text):
-    """The nanoseconds of a text, or -1."""
+def parse_nanoseconds(text):
+    """Read a time in nanoseconds, or return -1."""
     cdef bytes encoded = text.encode()
     return nanoseconds(text_of(encoded))

@@ -6,43 +6,43 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compactor.core import archive as memory
-from compactor.core.archive import Forgotten, Memory, fingerprint
+from compactor.core import archive
+from compactor.core.archive import Archive, BloomFilter, fingerprint
 
 START = datetime(2026, 3, 2, tzinfo=UTC)
 DAY = timedelta(days=1)
 MANY = 100_000
 
 
-def stored(forgotten: Forgotten) -> Forgotten:
+def stored(marks: BloomFilter) -> BloomFilter:
     """The same filter, its pages read from where a checkpoint has put them."""
-    pages = [bytes(page) for page in forgotten.pages()]
-    return Forgotten(forgotten.counts, lambda number: pages[number] if number < len(pages) else b"")
+    pages = [bytes(page) for page in marks.pages()]
+    return BloomFilter(marks.counts, lambda number: pages[number] if number < len(pages) else b"")
 
 
 @pytest.fixture(scope="module")
-def marked() -> Forgotten:
+def marked() -> BloomFilter:
     """A filter that has taken many ids alike, in several generations."""
-    forgotten = Forgotten()
+    forgotten = BloomFilter()
     for number in range(MANY):
         forgotten.add(f"o-{number}")
     return forgotten
 
 
-def test_what_was_marked_is_always_found(marked: Forgotten) -> None:
+def test_what_was_marked_is_always_found(marked: BloomFilter) -> None:
     """6.2: an event of a forgotten order is never mistaken for the first event of a new one."""
     assert len(marked.counts) >= 2
     assert [] == [number for number in range(MANY) if f"o-{number}" not in marked]
 
 
-def test_hardly_any_other_id_is_found(marked: Forgotten) -> None:
+def test_hardly_any_other_id_is_found(marked: BloomFilter) -> None:
     """A false mark costs a search of the log: fewer than one in ten thousand, however alike the ids are."""
     others = [f"o-{number}" for number in range(MANY, 2 * MANY)]
     others += [f"{kind}{number}" for kind in ("p-", "o_", "0-", "o-0") for number in range(MANY // 4)]
     assert sum(order_id in marked for order_id in others) <= len(others) // 10_000
 
 
-def test_a_stored_filter_finds_what_was_marked(marked: Forgotten) -> None:
+def test_a_stored_filter_finds_what_was_marked(marked: BloomFilter) -> None:
     """7: marks survive a checkpoint, and so do those that come after it."""
     again = stored(marked)
     for number in range(MANY, MANY + 1000):
@@ -51,7 +51,7 @@ def test_a_stored_filter_finds_what_was_marked(marked: Forgotten) -> None:
     assert [] == [number for number in range(0, MANY + 1000, 7) if f"o-{number}" not in again]
 
 
-def test_pages_that_nobody_asked_for_are_not_read(marked: Forgotten) -> None:
+def test_pages_that_nobody_asked_for_are_not_read(marked: BloomFilter) -> None:
     """Starting costs the same after ten million orders: a look-up reads a page of each generation."""
     pages, read = [bytes(page) for page in marked.pages()], list[int]()
 
@@ -59,7 +59,7 @@ def test_pages_that_nobody_asked_for_are_not_read(marked: Forgotten) -> None:
         read.append(number)
         return pages[number]
 
-    again = Forgotten(marked.counts, fetch)
+    again = BloomFilter(marked.counts, fetch)
     assert [] == read
     assert "o-7" in again
     assert "nobody" not in again
@@ -68,16 +68,16 @@ def test_pages_that_nobody_asked_for_are_not_read(marked: Forgotten) -> None:
 
 def test_one_id_marked_again_takes_no_room() -> None:
     """An order that comes back for ever does not fill the filter."""
-    forgotten = Forgotten()
+    forgotten = BloomFilter()
     for _ in range(100):
         forgotten.add("o-1")
     assert [1] == forgotten.counts
 
 
-def test_a_generation_that_is_full_is_followed_by_a_larger_one(marked: Forgotten) -> None:
+def test_a_generation_that_is_full_is_followed_by_a_larger_one(marked: BloomFilter) -> None:
     """The filter grows with what it has taken; the sum of its counts is what it holds, but for false marks."""
     assert MANY * 0.999 <= sum(marked.counts) <= MANY
-    assert marked.counts[0] == 4 * (memory.PAGE_BYTES // 6)
+    assert marked.counts[0] == 4 * (archive.PAGE_BYTES // 6)
 
 
 IDS = st.text(st.characters(exclude_characters="\0", codec="utf-8"), max_size=40)
@@ -93,13 +93,13 @@ def test_fingerprints_are_the_same_on_every_machine_and_differ(one: str, other: 
 
 def test_spans_survive_a_store() -> None:
     """6.1: where the events of ended orders lie, those of an earlier checkpoint too."""
-    kept = Memory()
+    kept = Archive()
     kept.keep([(f"o-{number}", number, number + 5) for number in range(500)], START)
-    pages = kept.spans(None)
-    again = Memory(len(pages), lambda number: pages[number])
+    pages = kept.encode_spans(None)
+    again = Archive(len(pages), lambda number: pages[number])
     again.keep([("o-7", 7, 9000), ("new", 1, 2)], START + DAY)
-    pages_again = again.spans(None)
-    last = Memory(len(pages_again), lambda number: pages_again[number])
+    pages_again = again.encode_spans(None)
+    last = Archive(len(pages_again), lambda number: pages_again[number])
 
     assert len(pages_again) > 1
     assert [(number, number + 5, START) for number in range(500) if number != 7] == [
@@ -114,20 +114,20 @@ def test_spans_survive_a_store() -> None:
 @pytest.mark.parametrize("is_stored", [False, True])
 def test_a_span_that_is_too_old_shrinks_to_a_mark(is_stored: bool) -> None:
     """6.1: exactly the retention is kept; older ones are only known to have been there."""
-    kept = Memory()
+    kept = Archive()
     kept.keep([("old", 10, 20)], START - timedelta(microseconds=1))
     kept.keep([("at the edge", 30, 40)], START)
     if is_stored:
-        pages = kept.spans(None)
-        kept = Memory(len(pages), lambda number: pages[number])
+        pages = kept.encode_spans(None)
+        kept = Archive(len(pages), lambda number: pages[number])
     else:
         kept.age(START)
-    pages_of_rest = kept.spans(START)
-    marks = [bytes(page) for page in kept.forgotten.pages()]
-    again = Memory(
+    pages_of_rest = kept.encode_spans(START)
+    marks = [bytes(page) for page in kept.marks.pages()]
+    again = Archive(
         len(pages_of_rest),
         lambda number: pages_of_rest[number],
-        Forgotten(kept.forgotten.counts, lambda number: marks[number]),
+        BloomFilter(kept.marks.counts, lambda number: marks[number]),
     )
 
     assert (0, None, None) == again.find("old")
@@ -137,7 +137,7 @@ def test_a_span_that_is_too_old_shrinks_to_a_mark(is_stored: bool) -> None:
 
 def test_an_order_that_comes_back_is_aged_from_then_on() -> None:
     """6.1: the last event counts, not the first leaving."""
-    kept = Memory()
+    kept = Archive()
     kept.keep([("o-1", 1, 2)], START)
     kept.keep([("o-2", 3, 4)], START + DAY)
     kept.keep([("o-1", 1, 9)], START + 2 * DAY)
