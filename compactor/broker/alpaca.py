@@ -1,10 +1,11 @@
-"""Turns Alpaca's messages into events: stream frames, order objects as REST returns them, and FILL activities.
+"""Translate Alpaca's messages into events: stream frames, order objects as REST returns them, and FILL activities.
 
-Which field becomes which is data: the tables below. The module leaves to others where messages come from and what an
-event means; it does no IO, reads no clock, and does not need alpaca-py. Names that nobody has heard of pass through as
-they are, because the fold knows what to do with them (format.md, rule 3.7). The rule that surprises: the money of a
-multi-leg order is in its legs, so what Alpaca adds up for the parent (`filled_qty`, a net price) is left out, or it
-would be counted again (rule 4.10).
+The tables below say which field becomes which. Where messages come from and what an event means is left to others. The
+module does no I/O, reads no clock, and does not need alpaca-py. Unknown names pass through unchanged, because the fold
+knows what to do with them (format.md, rule 3.7).
+
+Note: the money of a multi-leg order is in its legs. The sums that Alpaca gives for the parent (`filled_qty`, a net
+price) are left out, or they would be counted again (rule 4.10).
 """
 
 from __future__ import annotations
@@ -47,14 +48,14 @@ ORDER: Mapping[str, str] = {
     "filled_avg_price": "filled_avg_price",
 }
 
-# A trade update around its order. `at` is when the message was made, `timestamp` when the thing happened.
+# A trade update around its order. `at` is when the message was sent, `timestamp` when it happened.
 UPDATE: Mapping[str, str] = {"event": "event", "at": "ts", "timestamp": "ts"}
 
-# Only where an execution is told. A `new` has an execution id too, and sometimes a previous one, and is no trade.
+# Only for executions. A `new` also has an execution id, and sometimes a previous one, but is no trade.
 TRADE: Mapping[str, str] = {"execution_id": "execution_id", "price": "price", "qty": "qty"}
 REVISION: Mapping[str, str] = {**TRADE, "previous_execution_id": "previous_execution_id"}
 
-# One leg of a multi-leg fill; symbol and side may stand in the order's own list of legs only.
+# One leg of a multi-leg fill. Symbol and side may be given in the order's own list of legs only.
 LEG: Mapping[str, str] = {**REVISION, "order_id": "order_id", "symbol": "symbol", "side": "side"}
 LEG_ORDER: Mapping[str, str] = {"id": "order_id", "symbol": "symbol", "side": "side", "filled_qty": "filled_qty"}
 
@@ -71,24 +72,24 @@ ACTIVITY: Mapping[str, str] = {
     "order_status": "order_status",
 }
 
-# An activity tells a short sale by its side; for an order, and for a position, it is a sale.
+# An activity marks a short sale by its side. For an order, and for a position, it is a sale.
 SIDES: Mapping[str, str] = {"sell_short": "sell"}
 
-# The times at which something happened to an order. `expires_at` lies in the future and is none of them.
+# The times at which something happened to an order. `expires_at` lies in the future, so it is not one of them.
 ORDER_TIMES = (
     "updated_at", "filled_at", "canceled_at", "expired_at", "failed_at", "replaced_at", "submitted_at", "created_at",
 )  # fmt: skip
 
 
 class Translation(NamedTuple):
-    """The events of a message, in its order, and beside them what in it could not be read."""
+    """The events of a message, in its order, and the problems found in it."""
 
     events: list[Fields]
     problems: list[Problem]
 
 
 def parse(line: bytes) -> Any:
-    """Read JSON so that no number passes through a float; a `Problem` for what is no JSON, such as an HTML page."""
+    """Parse JSON without passing a number through a float. Returns a `Problem` for what is not JSON, such as HTML."""
     try:
         return _decode(line)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -100,17 +101,17 @@ _decode = msgspec.json.Decoder(float_hook=str).decode
 
 
 def translate(message: Any, *, source: str | None = None) -> Translation:
-    """Make events of one parsed message or of a list of them; never raises for what Alpaca may send.
+    """Translate one parsed message, or a list of them, into events. Never raises, whatever the JSON holds.
 
     Understood are `{"stream": "trade_updates", "data": ...}`, the bare data of it, orders with nested legs, and FILL
     activities. `source` defaults to `stream` for updates and `rest` for orders and activities. Frames about the
-    connection itself give no event. Each event has the message it was made of as `raw`, and an `event_id`: Alpaca's,
-    or a digest of the content, which is the same for a frame and for its bare data.
+    connection itself give no event. Each event has its message as `raw` and an `event_id`: Alpaca's own, or a digest of
+    the content, which is the same for a frame and for its bare data.
     """
     events: list[Fields] = []
     problems: list[Problem] = []
     try:
-        for found in _events_of(message, source):
+        for found in _read_message(message, source):
             if isinstance(found, Problem):
                 problems.append(found)
             else:
@@ -120,113 +121,113 @@ def translate(message: Any, *, source: str | None = None) -> Translation:
     return Translation(events, problems)
 
 
-def _events_of(message: Any, source: str | None) -> Iterator[Fields | Problem]:
-    """Tell by its fields what a message is. One odd order in a list does not stop the others."""
+def _read_message(message: Any, source: str | None) -> Iterator[Fields | Problem]:
+    """Recognize a message by its fields. One odd order in a list does not stop the others."""
     if isinstance(message, Problem):
         yield message
     elif isinstance(message, list):
         for item in message:
-            yield from _events_of(item, source)
+            yield from _read_message(item, source)
     elif not isinstance(message, dict):
-        yield Problem("bad_value", f"expected a JSON object or a list of them, found {_shown(message)}")
-    elif "stream" in (known := _stripped(message)):
-        yield from _of_frame(known, message, source or "stream")
+        yield Problem("bad_value", f"expected a JSON object or a list of them, found {_shorten(message)}")
+    elif "stream" in (known := _strip_names(message)):
+        yield from _read_frame(known, message, source or "stream")
     elif "event" in known:
-        yield from _of_update(known, message, source or "stream")
+        yield from _read_update(known, message, source or "stream")
     elif "activity_type" in known:
-        yield _of_activity(known, message, source or "rest")
+        yield _read_activity(known, message, source or "rest")
     elif "id" in known and "status" in known and ("time_in_force" in known or "client_order_id" in known):
-        yield from _of_order(known, message, source or "rest")
+        yield from _read_order(known, message, source or "rest")
     else:
-        yield Problem("bad_value", f"neither a trade update, nor an order, nor an activity: {_shown(message)}")
+        yield Problem("bad_value", f"neither a trade update, nor an order, nor an activity: {_shorten(message)}")
 
 
-def _of_frame(frame: Fields, raw: Fields, source: str) -> Iterator[Fields | Problem]:
+def _read_frame(frame: Fields, raw: Fields, source: str) -> Iterator[Fields | Problem]:
     if frame["stream"] != "trade_updates":
         return  # `authorization` and `listening` are about the connection.
     data = frame.get("data")
     if isinstance(data, dict):
-        yield from _of_update(_stripped(data), raw, source)
+        yield from _read_update(_strip_names(data), raw, source)
     else:
-        yield Problem("missing_field", f"a trade_updates frame whose `data` is {_shown(data)}, expected an object")
+        yield Problem("missing_field", f"a trade_updates frame whose `data` is {_shorten(data)}, expected an object")
 
 
-def _of_update(update: Fields, raw: Fields, source: str) -> Iterator[Fields | Problem]:
+def _read_update(update: Fields, raw: Fields, source: str) -> Iterator[Fields | Problem]:
     order = update.get("order")
     if not isinstance(order, dict):
-        yield Problem("missing_field", f"a trade update whose `order` is {_shown(order)}, expected an object")
+        yield Problem("missing_field", f"a trade update whose `order` is {_shorten(order)}, expected an object")
         return
-    order = _stripped(order)
+    order = _strip_names(order)
     name = update.get("event")
-    event = _renamed(order, ORDER) | _renamed(update, UPDATE)
+    event = _rename_fields(order, ORDER) | _rename_fields(update, UPDATE)
     if "ts" not in event:
-        event["ts"] = _newest_time(order)
-    legs = _leg_executions(update, order)
+        event["ts"] = _find_newest_time(order)
+    legs = _read_leg_executions(update, order)
     if legs and name in REVISIONS:
         # A bust or a correction of a multi-leg order is one of each leg's execution.
         for leg in legs:
             leg_event = {"event": name, "ts": event["ts"], "parent_order_id": event.get("order_id"), **leg}
-            yield _finished(leg_event, _own_id(update), update, raw, source)
+            yield _finish_event(leg_event, _find_event_id(update), update, raw, source)
         return
     if legs and name in FILLS:
-        event = _without_sums(event) | {"legs": legs}
+        event = _drop_sums(event) | {"legs": legs}
     elif _is_multi_leg(order):
-        event = _without_sums(event)
+        event = _drop_sums(event)
     elif name in FILLS or name in REVISIONS:
-        event |= _renamed(update, TRADE if name in FILLS else REVISION)
+        event |= _rename_fields(update, TRADE if name in FILLS else REVISION)
     if name in FILLS and not legs and not {"price", "qty"} <= event.keys():
         # A fill without its numbers, or without its legs, tells no execution, only how the order now stands.
         event["event"] = "snapshot"
-    yield _finished(event, _own_id(update), update, raw, source)
+    yield _finish_event(event, _find_event_id(update), update, raw, source)
     if not legs:
-        yield from _of_legs(order, source, in_update=True)
+        yield from _read_legs(order, source, in_update=True)
 
 
-def _of_order(order: Fields, raw: Fields, source: str) -> Iterator[Fields | Problem]:
-    event = {"event": "snapshot", "ts": _newest_time(order)} | _renamed(order, ORDER)
-    yield _finished(_without_sums(event) if _is_multi_leg(order) else event, None, order, raw, source)
-    yield from _of_legs(order, source)
+def _read_order(order: Fields, raw: Fields, source: str) -> Iterator[Fields | Problem]:
+    event = {"event": "snapshot", "ts": _find_newest_time(order)} | _rename_fields(order, ORDER)
+    yield _finish_event(_drop_sums(event) if _is_multi_leg(order) else event, None, order, raw, source)
+    yield from _read_legs(order, source)
 
 
-def _of_legs(order: Fields, source: str, in_update: bool = False) -> Iterator[Fields | Problem]:
-    """The nested legs of an order: each is an order of its own, and here alone it is told whose leg it is."""
-    for raw in _list(order.get("legs")):
-        leg = _stripped(raw) if isinstance(raw, dict) else {}
-        event = {"event": "snapshot", "ts": _newest_time(leg)} | _renamed(leg, ORDER)
+def _read_legs(order: Fields, source: str, in_update: bool = False) -> Iterator[Fields | Problem]:
+    """Read the nested legs of an order. Each leg is an order; only the nesting tells whose leg it is."""
+    for raw in _as_list(order.get("legs")):
+        leg = _strip_names(raw) if isinstance(raw, dict) else {}
+        event = {"event": "snapshot", "ts": _find_newest_time(leg)} | _rename_fields(leg, ORDER)
         event["parent_order_id"] = order.get("id")
         if in_update and not _is_multi_leg(order):
-            # The legs of a bracket have updates of their own, which tell their fills and their end; this one may be
-            # ahead of them. That a leg is held, however, is often told nowhere else.
+            # The legs of a bracket have their own updates for fills and ends, and this one may be ahead of them. That a
+            # leg is held, however, is often told nowhere else.
             if normalize_name(str(event.get("order_status"))) in TERMINAL:
                 continue
-            event = _without_sums(event)
-        yield _finished(event, None, [leg, order.get("id"), in_update], raw, source)
+            event = _drop_sums(event)
+        yield _finish_event(event, None, [leg, order.get("id"), in_update], raw, source)
 
 
-def _of_activity(activity: Fields, raw: Fields, source: str) -> Fields | Problem:
+def _read_activity(activity: Fields, raw: Fields, source: str) -> Fields | Problem:
     if activity["activity_type"] != "FILL":
-        found = _shown(activity["activity_type"])
+        found = _shorten(activity["activity_type"])
         return Problem("bad_value", f"an activity {found}, expected FILL: no other is about an order")
-    event = {"event": "fill"} | _renamed(activity, ACTIVITY)
-    return _finished(event, activity.get("id"), activity, raw, source)
+    event = {"event": "fill"} | _rename_fields(activity, ACTIVITY)
+    return _finish_event(event, activity.get("id"), activity, raw, source)
 
 
-def _finished(event: Fields, event_id: Any, content: Any, raw: Any, source: str) -> Fields | Problem:
-    """Add what every event has, or say which of it is missing."""
+def _finish_event(event: Fields, event_id: Any, content: Any, raw: Any, source: str) -> Fields | Problem:
+    """Add the fields that every event has, or return a problem that names the missing one."""
     for name in ("event", "order_id", "ts"):
         if not event.get(name):
-            return Problem("missing_field", f"the message has nothing that tells `{name}`: {_shown(raw)}")
+            return Problem("missing_field", f"the message has nothing that tells `{name}`: {_shorten(raw)}")
     for name, value in event.items():
         if isinstance(value, float):
             detail = f"`{name}` is the float {value!r}, whose digits are not exact; read messages with parse()"
             return Problem("bad_value", detail)
-    # The name comes first: a reader of the log then knows the type of an event before it has read the event.
+    # The name comes first, so that a reader of the log knows the type of an event before it has read the rest.
     first = {name: event[name] for name in ("event", "order_id", "ts")}
-    return first | event | {"event_id": str(event_id or digest(content)), "source": source, "raw": raw}
+    return first | event | {"event_id": str(event_id or content_digest(content)), "source": source, "raw": raw}
 
 
-def _renamed(found: Fields, table: Mapping[str, str]) -> Fields:
-    """Our names for what the message tells; empty texts and nulls tell nothing, and a JSON number becomes its text."""
+def _rename_fields(found: Fields, table: Mapping[str, str]) -> Fields:
+    """Rename fields by a table. Drops empty texts and nulls, and turns a JSON number into its text."""
     event: Fields = {}
     for theirs, ours in table.items():
         value = found.get(theirs)
@@ -238,28 +239,32 @@ def _renamed(found: Fields, table: Mapping[str, str]) -> Fields:
     return event
 
 
-def _leg_executions(update: Fields, order: Fields) -> list[Fields]:
-    """The executions that an update of a multi-leg order tells, each completed by what the order says of that leg."""
-    orders = [_renamed(_stripped(leg), LEG_ORDER) for leg in _list(order.get("legs")) if isinstance(leg, dict)]
+def _read_leg_executions(update: Fields, order: Fields) -> list[Fields]:
+    """Read the leg executions of a multi-leg update, each completed from the order's own list of legs."""
+    orders = [
+        _rename_fields(_strip_names(leg), LEG_ORDER) for leg in _as_list(order.get("legs")) if isinstance(leg, dict)
+    ]
     known = {str(leg.get("order_id")): leg for leg in orders}
-    executions = [_renamed(_stripped(leg), LEG) for leg in _list(update.get("legs")) if isinstance(leg, dict)]
+    executions = [
+        _rename_fields(_strip_names(leg), LEG) for leg in _as_list(update.get("legs")) if isinstance(leg, dict)
+    ]
     return [known.get(str(leg.get("order_id")), {}) | leg for leg in executions]
 
 
 def _is_multi_leg(order: Fields) -> bool:
-    """Whether an order is a multi-leg parent: its legs have the same class, but a symbol."""
+    """Whether an order is a multi-leg parent. Its legs have the same class, but each has a symbol."""
     return order.get("order_class") == "mleg" and not order.get("symbol")
 
 
-def _without_sums(event: Fields) -> Fields:
+def _drop_sums(event: Fields) -> Fields:
     return {name: value for name, value in event.items() if name not in ("filled_qty", "filled_avg_price")}
 
 
-def _list(found: Any) -> list[Any]:
+def _as_list(found: Any) -> list[Any]:
     return found if isinstance(found, list) else []
 
 
-def _newest_time(order: Fields) -> str | None:
+def _find_newest_time(order: Fields) -> str | None:
     times: list[tuple[int, str]] = []
     for name in ORDER_TIMES:
         try:
@@ -269,21 +274,21 @@ def _newest_time(order: Fields) -> str | None:
     return max(times)[1] if times else None
 
 
-def _own_id(update: Fields) -> Any:
+def _find_event_id(update: Fields) -> Any:
     # Where a legacy number and a ULID are both sent, newer interfaces send the ULID alone as `event_id`.
     return update.get("event_ulid") or update.get("event_id")
 
 
-def digest(content: Any) -> str:
-    """An id made of the content of a message, whatever the order of its fields."""
+def content_digest(content: Any) -> str:
+    """Make an id of the content of a message, independent of the order of its fields."""
     return "digest:" + blake2b(msgspec.json.encode(content, order="sorted"), digest_size=16).hexdigest()
 
 
-def _stripped(message: Mapping[Any, Any]) -> Fields:
-    """The fields by names without the spaces around them that some payloads have."""
+def _strip_names(message: Mapping[Any, Any]) -> Fields:
+    """Strip the spaces that some payloads have around field names."""
     return {str(name).strip(): value for name, value in message.items()}
 
 
-def _shown(found: Any) -> str:
+def _shorten(found: Any) -> str:
     text = msgspec.json.encode(found).decode()
     return text if len(text) <= 120 else text[:120] + "…"

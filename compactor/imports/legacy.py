@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from compactor.broker.alpaca import digest, parse
+from compactor.broker.alpaca import content_digest, parse
 from compactor.core.decimals import decimal_of, plain
 from compactor.core.events import TERMS, Problem, event_of
 from compactor.core.instants import nanos
@@ -142,7 +142,7 @@ def _event_of(file: str, number: int, line: bytes, team: str | None) -> Fields |
         return Problem("wrong_team", f"`team_id` is {told['team_id']!r} in the files of team {team!r}")
     text = line.decode()
     event = _snapshot(told) if file == ORDERS else _fill(told, number)
-    event |= {"event_id": digest([file, number, text]), "source": "import", "raw": text}
+    event |= {"event_id": content_digest([file, number, text]), "source": "import", "raw": text}
     event |= _present(team_id=told.get("team_id"))
     if file == TRADES:
         event.setdefault("order_id", _own_name(event))

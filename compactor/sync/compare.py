@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from compactor.broker.alpaca import Fields, digest
+from compactor.broker.alpaca import Fields, content_digest
 from compactor.core.decimals import decimal_of, quotient
 from compactor.core.instants import nanos, rfc3339
 from compactor.core.lifecycle import TERMINAL, normalize_name
@@ -243,7 +243,7 @@ class Comparison:
 
     def _event(self, name: str, at: str, part: str = "") -> Fields:
         # Its own id: the same order told again at another time, or in part, is another event.
-        changed = {"event": name, "ts": at, "event_id": digest([self._order["event_id"], name, at, part])}
+        changed = {"event": name, "ts": at, "event_id": content_digest([self._order["event_id"], name, at, part])}
         return {**self._order, **changed}
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from decimal import Decimal
 from itertools import chain, count
 
-from compactor.broker.alpaca import Fields, digest
+from compactor.broker.alpaca import Fields, content_digest
 from compactor.core.decimals import decimal_of, plain
 
 Numbers = tuple[Decimal, Decimal]
@@ -94,7 +94,7 @@ def _revision(name: str, order: Fields, fields: Fields) -> Fields:
     kept = {name: value for name, value in event.items() if value is not None}
     return {
         **kept,
-        "event_id": digest(
+        "event_id": content_digest(
             [
                 name,
                 order["order_id"],
