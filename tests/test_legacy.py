@@ -1,243 +1,210 @@
-"""The old layout as events: nothing comes out twice, nothing is lost."""
+"""Importing old files: nothing counts twice and nothing is lost, wherever the import is stopped."""
 
 import json
-from collections.abc import Iterable
+import shutil
+from collections.abc import Callable
 from decimal import Decimal
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any
 
-from hypothesis import given
-from hypothesis import strategies as st
+import pytest
 
-from compactor.core.events import Problem, event_of
-from compactor.imports.legacy import OldProblem, translate_legacy
+from compactor.imports import legacy, writer
+from compactor.imports.legacy import import_legacy, put_away
+from compactor.ledger import Ledger
+from compactor.ledger.files import Files
+from compactor.ledger.log_writer import append_lines
+from tests.imported import by_team, read_derived, read_files, sum_positions
 
-ORDER: dict[str, Any] = {
-    "order_id": "o1",
-    "team_id": "alpha",
-    "symbol": "AAPL",
-    "side": "buy",
-    "quantity": "100",
-    "order_type": "limit",
-    "limit_price": "181.50",
-    "status": "new",
-    "filled_qty": "0",
-    "filled_avg_price": None,
-    "time_in_force": "day",
-    "created_at": "2026-03-02T14:30:00Z",
-    "updated_at": "2026-03-02T14:30:00Z",
-    "broker_order_id": "b1",
-    "requested_price": "181.50",
-}
-FILLED = {**ORDER, "status": "filled", "filled_qty": "100", "filled_avg_price": "181.42"}
-FILLED["updated_at"] = "2026-03-02T14:31:00Z"
-TRADE: dict[str, Any] = {
-    "team_id": "alpha",
-    "symbol": "AAPL",
-    "side": "buy",
-    "quantity": "100",
-    "requested_price": "181.50",
-    "execution_price": "181.42",
-    "order_type": "limit",
-    "timestamp": "2026-03-02T14:31:00Z",
-    "broker_order_id": "b1",
-}
+FIXTURES = Path(__file__).parent.parent / "fixtures"
+OLD, EXPECTED = FIXTURES / "legacy" / "old", FIXTURES / "legacy" / "expected"
+T = "2026-03-02T14:30:00Z"
 
 
-class Old(NamedTuple):
-    """The translation of old lines, without where each stands."""
-
-    events: list[dict[str, Any]]
-    problems: list[OldProblem]
+def _without_addresses(path: Path) -> list[Any]:
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    return [{name: value for name, value in row.items() if name not in ("trade_id", "offset")} for row in rows]
 
 
-def _translated(orders: Iterable[Any], trades: Iterable[Any] = (), team: str | None = None) -> Old:
-    old = translate_legacy(map(_line, orders), map(_line, trades), team=team)
-    events = [found.event for found in old.events]
-    assert not [event for event in events if isinstance(event_of(event), Problem)]
-    return Old(events, old.problems)
+def test_old_files_become_the_expected_ledgers(tmp_path: Path) -> None:
+    """fixtures/legacy: two teams, trades with and without orders, torn lines; each share comes out once."""
+    teams = by_team(import_legacy(OLD, tmp_path / "data"))
+    for expected in sorted(EXPECTED.glob("team/*/*.jsonl")):
+        name = expected.relative_to(EXPECTED)
+        assert [json.loads(line) for line in expected.read_text().splitlines()] == _without_addresses(
+            tmp_path / "data" / name
+        )
+    assert [(4, "not_json"), (11, "not_json")] == [(found.line, found.kind) for found in teams["alpha"].problems]
+    assert (13, 6) == (teams["alpha"].lines_read, teams["beta"].lines_read)
+    assert not list((tmp_path / "data").rglob("findings.jsonl"))
 
 
-def _line(found: Any) -> bytes:
-    return found if isinstance(found, bytes) else json.dumps(found).encode() + b"\n"
+def test_old_files_again_add_nothing(tmp_path: Path) -> None:
+    """From the directory, from one team's directory, or from a single file: the same lines are the same events."""
+    import_legacy(OLD, tmp_path / "data")
+    before = read_files(tmp_path / "data")
+    for path in (OLD, OLD / "team/alpha", OLD / "team/beta/pending_orders.jsonl", OLD / "team/alpha/trades.jsonl"):
+        assert {0} == {team.events_appended for team in by_team(import_legacy(path, tmp_path / "data")).values()}
+        assert before == read_files(tmp_path / "data")
+    assert OLD.joinpath("team/alpha/pending_orders.jsonl").exists()
 
 
-def _told(old: Old, *names: str) -> list[list[Any]]:
-    return [[event.get(name) for name in names] for event in old.events]
+def test_a_file_that_grew_adds_what_is_new(tmp_path: Path) -> None:
+    """The old program may still run: its file is imported again, and a trade it wrote later is no second trade."""
+    lines = (OLD / "team/alpha/pending_orders.jsonl").read_text().splitlines(keepends=True)
+    trade = (OLD / "team/alpha/trades.jsonl").read_text().splitlines(keepends=True)[0]
+    (tmp_path / "old.jsonl").write_text("".join(lines[:6]))
+    import_legacy(tmp_path / "old.jsonl", tmp_path / "data")
+    (tmp_path / "old.jsonl").write_text("".join(lines[:7]))
+    (tmp_path / "trades.jsonl").write_text(trade)
+    assert 2 == by_team(import_legacy(tmp_path / "old.jsonl", tmp_path / "data"))["alpha"].events_appended
+    assert {"AAPL": Decimal(100), "MSFT": Decimal(-20)} == sum_positions(tmp_path / "data/team/alpha")
 
 
-def _without(fields: dict[str, Any], *names: str) -> dict[str, Any]:
-    return {name: value for name, value in fields.items() if name not in names}
+def _old_in_place(tmp_path: Path) -> Path:
+    data = tmp_path / "data"
+    shutil.copytree(OLD, data)
+    return data
 
 
-def test_an_order_line_is_a_snapshot_with_its_terms() -> None:
-    """A line is what the broker said of the order at `updated_at`; `null` says nothing."""
-    [event] = _translated([ORDER]).events
-    raw, event_id = event.pop("raw"), event.pop("event_id")
-    expected = {
-        name: value for name, value in ORDER.items() if name not in ("status", "filled_avg_price", "updated_at")
+def test_old_files_in_place_are_put_away(tmp_path: Path) -> None:
+    """The data directory itself: old files move to legacy/, and what then has their names is derived from the log."""
+    data = _old_in_place(tmp_path)
+    by_team(import_legacy(data, data))
+    import_legacy(OLD, tmp_path / "elsewhere")
+    assert read_files(OLD) == {
+        name.replace("/legacy", ""): found for name, found in read_files(data).items() if "/legacy/" in name
     }
-    expected |= {"event": "snapshot", "ts": "2026-03-02T14:30:00Z", "order_status": "new", "source": "import"}
-    assert expected == event
-    assert ORDER == json.loads(raw)
-    assert event_id.startswith("digest:")
+    kept = {name: found for name, found in read_derived(data).items() if "/legacy/" not in name}
+    assert read_derived(tmp_path / "elsewhere") == kept
+    before = read_files(data)
+    assert {0} == {team.events_appended for team in by_team(import_legacy(data, data)).values()}
+    assert before == read_files(data)
 
 
-def test_a_trade_comes_once_where_the_order_tells_it_too() -> None:
-    """The trade is the fill; the order's lines do not tell their fills again (rule 4.7 would infer them)."""
-    old = _translated([ORDER, FILLED], [TRADE])
-    expected = [["snapshot", "new", None], ["fill", None, "100"], ["snapshot", "filled", None]]
-    assert expected == _told(old, "event", "order_status", "filled_qty")
-    fill = old.events[1]
-    expected_fill = ["o1", "legacy:1", "181.42", "100", "181.50", "2026-03-02T14:31:00Z", "AAPL"]
-    assert expected_fill == [
-        fill[name] for name in ("order_id", "execution_id", "price", "qty", "requested_price", "ts", "symbol")
-    ]
+def test_a_single_file_in_place_is_put_away(tmp_path: Path) -> None:
+    """Naming the file instead of the directory is the same."""
+    data = _old_in_place(tmp_path)
+    import_legacy(data / "team/beta/pending_orders.jsonl", data)
+    assert {"pending_orders.jsonl", "trades.jsonl"} == {path.name for path in (data / "team/beta/legacy").iterdir()}
+    assert not (data / "team/alpha/legacy").exists()
 
 
-def test_a_fill_without_a_trade_stays_on_the_order() -> None:
-    """Filled in part, then canceled: no old trade tells it, so the fold has to infer it (rule 4.7)."""
-    part = {**ORDER, "status": "cancelled", "filled_qty": "40", "filled_avg_price": "181.40"}
-    assert [["cancelled", "40", "181.40"]] == _told(
-        _translated([part]), "order_status", "filled_qty", "filled_avg_price"
-    )
+def test_a_ledgers_own_files_are_never_taken_for_old_ones(tmp_path: Path) -> None:
+    """Rule 1.3: derived files may lie there without any state; importing them would tell every order again."""
+    ledger = tmp_path / "data/team/alpha"
+    open_order = {"event": "new", "order_id": "o1", "ts": T, "symbol": "AAPL", "side": "buy", "quantity": "5"}
+    Ledger(ledger).append([open_order])
+    Ledger(ledger).compact()
+    before = read_files(tmp_path / "data")
+    assert [] == import_legacy(tmp_path / "data", tmp_path / "data").teams
+    shutil.rmtree(ledger / ".state")
+    [team] = import_legacy(tmp_path / "data", tmp_path / "data").teams
+    assert (["not_old"], 0) == ([problem.kind for problem in team.problems], team.events_appended)
+    assert before == read_files(tmp_path / "data")
+    Ledger(ledger).append([{"event": "fill", "order_id": "o1", "ts": T, "price": "1", "qty": "2", "filled_qty": "2"}])
+    Ledger(ledger).compact()
+    shutil.rmtree(ledger / ".state")
+    assert [] == import_legacy(tmp_path / "data", tmp_path / "data").teams
 
 
-def test_what_is_filled_beyond_the_trade_stays_on_the_order() -> None:
-    """A trade of 40 and an order filled with 100: the other 60 are inferred after the trade, at their own price."""
-    old = _translated([ORDER, FILLED], [{**TRADE, "quantity": "40"}])
-    assert [["snapshot", None], ["fill", "40"], ["snapshot", "100"]] == _told(old, "event", "filled_qty")
+def test_an_old_file_beside_a_new_log_is_still_old(tmp_path: Path) -> None:
+    """A program wrote events before anybody imported: ended orders show that the file is no ledger's own."""
+    data = _old_in_place(tmp_path)
+    (data / "team/alpha/trades.jsonl").unlink()
+    Ledger(data / "team/alpha").append([{"event": "canceled", "order_id": "a-3", "ts": "2026-02-03T10:00:00Z"}])
+    by_team(import_legacy(data, data))
+    assert [] == Ledger(data / "team/alpha").pending_orders()
+    assert (data / "team/alpha/legacy/pending_orders.jsonl").exists()
 
 
-def test_several_trades_of_one_order_add_up() -> None:
-    """Two trades with the same broker's id are two executions; only the last one completes the order."""
-    trades = [{**TRADE, "quantity": "40"}, {**TRADE, "quantity": "60", "timestamp": "2026-03-02T14:32:00Z"}]
-    old = _translated([ORDER, FILLED], trades)
-    expected = [["snapshot", None], ["partial_fill", "40"], ["fill", "100"], ["snapshot", None]]
-    assert expected == _told(old, "event", "filled_qty")
+def test_nothing_is_put_away_where_nothing_could_be_read(tmp_path: Path) -> None:
+    """A file of something else stays where it is, and is reported."""
+    place = tmp_path / "data/team/alpha"
+    place.mkdir(parents=True)
+    (place / "pending_orders.jsonl").write_text("what is this?\n")
+    [team] = import_legacy(tmp_path / "data", tmp_path / "data").teams
+    assert ["not_json"] == [problem.kind for problem in team.problems]
+    assert {"team/alpha/pending_orders.jsonl"} == set(read_files(tmp_path / "data"))
 
 
-def test_a_trade_of_an_order_that_still_works_does_not_end_it() -> None:
-    """Rule 3.3: `fill` always ends the order, so a part is a `partial_fill`."""
-    old = _translated([{**ORDER, "status": "partially_filled", "filled_qty": "40"}], [{**TRADE, "quantity": "40"}])
-    assert [["partial_fill", "40"], ["snapshot", None]] == _told(old, "event", "filled_qty")
+class Stopped(BaseException):
+    """The process was killed here."""
 
 
-def test_the_fill_comes_before_the_line_that_ends_the_order() -> None:
-    """Lines in any order: by time, and no fill after the end, which would be a `late_fill` (rule 3.4)."""
-    again = {**FILLED, "updated_at": "2026-03-02T14:40:00Z"}
-    old = _translated([again, FILLED, ORDER], [TRADE])
-    assert [["snapshot", "new"], ["fill", None], ["snapshot", "filled"], ["snapshot", "filled"]] == _told(
-        old, "event", "order_status"
-    )
+class StoppingFiles(Files):
+    """The real file system until the call that is the last one."""
+
+    def __init__(self, calls: int) -> None:
+        self.calls = calls
+
+    def _count(self) -> None:
+        self.calls -= 1
+        if self.calls < 0:
+            raise Stopped
+
+    def make_directory(self, path: Path) -> None:
+        self._count()
+        super().make_directory(path)
+
+    def rename(self, source: Path, target: Path) -> None:
+        self._count()
+        super().rename(source, target)
+
+    def sync_directory(self, path: Path) -> None:
+        self._count()
+        super().sync_directory(path)
 
 
-def test_a_line_with_the_brokers_id_only_joins_its_order() -> None:
-    """A missing `order_id` is the broker's, or that of the order which another line knows by both."""
-    old = _translated([_without(FILLED, "order_id"), ORDER, {**_without(ORDER, "order_id"), "broker_order_id": "b9"}])
-    assert {("o1", "b1"), ("b9", "b9")} == {(event["order_id"], event["broker_order_id"]) for event in old.events}
+def _stop_append(calls: int) -> Callable[..., Any]:
+    count = iter(range(calls))
+
+    def stopping(*given: Any) -> Any:
+        if next(count, None) is None:
+            raise Stopped
+        return append_lines(*given)
+
+    return stopping
 
 
-def test_a_trade_without_an_id_finds_its_order_by_what_was_traded() -> None:
-    """Team, symbol, side, quantity and requested price; two alike orders take one trade each."""
-    orders = [{**FILLED, "order_id": f"o{number}", "broker_order_id": None} for number in (1, 2, 3)]
-    orders[1]["updated_at"] = "2026-03-02T14:35:00Z"
-    trades = [{**TRADE, "broker_order_id": None, "timestamp": f"2026-03-02T14:{minute}:00Z"} for minute in ("35", "31")]
-    old = _translated(orders, trades)
-    fills = {event["order_id"]: event["execution_id"] for event in old.events if event["event"] == "fill"}
-    assert {"o2": "legacy:1", "o1": "legacy:2"} == fills
-    left = [event["order_id"] for event in old.events if event["event"] == "snapshot" and "filled_qty" in event]
-    assert ["o3"] == left
+@pytest.mark.parametrize("calls", range(22))
+def test_a_stop_while_putting_away_loses_and_doubles_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, calls: int
+) -> None:
+    """Stopped before any rename or sync: the next import ends with the bytes of one that was never stopped."""
+    data = _old_in_place(tmp_path)
+    stopping = StoppingFiles(calls)
+    with monkeypatch.context() as patch:
+        patch.setattr(legacy, "put_away", lambda source: put_away(source, stopping))
+        try:
+            import_legacy(data, data)
+            assert calls >= 20, "the range above covers every call"
+        except Stopped:
+            pass
+    by_team(import_legacy(data, data))
+    _assert_as_if_never_stopped(tmp_path, data)
 
 
-def test_quantity_and_price_must_fit() -> None:
-    """A trade of other numbers belongs to no order: it is kept under an id of its own, and the order keeps its fill."""
-    for other in ({"quantity": "50"}, {"requested_price": "180"}, {"side": "sell"}, {"team_id": "beta"}):
-        old = _translated([{**FILLED, "broker_order_id": None}], [{**TRADE, "broker_order_id": None, **other}])
-        [fill] = [event for event in old.events if event["event"] == "fill"]
-        assert fill["order_id"].startswith("legacy-trade:")
-        assert [["100"]] == [[event["filled_qty"]] for event in old.events if event["order_id"] == "o1"]
+@pytest.mark.parametrize("calls", range(18))
+def test_a_stop_while_appending_loses_and_doubles_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, calls: int
+) -> None:
+    """Stopped between any two batches, here of one event: what is in the log is recognized, the rest follows."""
+    data = _old_in_place(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(writer, "BATCH_LINES", 1)
+        patch.setattr(writer, "append_lines", _stop_append(calls))
+        try:
+            import_legacy(data, data)
+            assert calls >= 17, "the range above covers every batch"
+        except Stopped:
+            pass
+    by_team(import_legacy(data, data))
+    _assert_as_if_never_stopped(tmp_path, data)
 
 
-def test_a_trade_of_an_unknown_order_is_an_order() -> None:
-    """Nothing is lost: the broker's id names an order that no line tells of."""
-    [fill] = _translated([], [{**TRADE, "broker_order_id": "b7"}]).events
-    assert ["fill", "b7", "100", "AAPL", "buy"] == [
-        fill[name] for name in ("event", "order_id", "filled_qty", "symbol", "side")
-    ]
-
-
-def test_an_id_that_means_two_things_is_two_orders() -> None:
-    """A trade of another symbol under the same broker's id is kept apart from that order."""
-    old = _translated([FILLED], [{**TRADE, "symbol": "MSFT"}])
-    assert 2 == len({event["order_id"] for event in old.events})
-
-
-def test_a_trade_that_is_written_twice_comes_out_once() -> None:
-    """The same line again beyond the order's quantity is a copy, and is reported; two alike halves are two trades."""
-    old = _translated([FILLED], [TRADE, TRADE])
-    assert 1 == len([event for event in old.events if event["event"] == "fill"])
-    assert [("trades", 2, "duplicate_trade")] == [(file, line, found.kind) for file, line, found in old.problems]
-    halves = _translated([FILLED], [{**TRADE, "quantity": "50"}, {**TRADE, "quantity": "50"}])
-    assert 2 == len([event for event in halves.events if event["event"].endswith("fill")])
-
-
-def test_what_cannot_be_read_is_a_problem_with_its_line() -> None:
-    """Torn and foreign lines are never dropped in silence, and never stop the lines after them."""
-    no_time = _without(ORDER, "updated_at", "created_at")
-    lines = [b"<html>\n", b"\n", b"[]\n", {"team_id": "alpha"}, no_time, {**ORDER, "quantity": "many"}, b'{"order_id":']
-    old = _translated([*lines[:-1], ORDER, lines[-1]])
-    expected = [(1, "not_json"), (3, "bad_value"), (4, "missing_field"), (5, "missing_field"), (6, "bad_value")]
-    assert [*expected, (8, "not_json")] == [(line, found.kind) for _, line, found in old.problems]
-    assert ["o1"] == [event["order_id"] for event in old.events]
-
-
-def test_a_line_of_another_team_is_a_problem() -> None:
-    """A team's directory holds that team's orders; a line that names none is one of them."""
-    old = _translated([ORDER, {**ORDER, "team_id": "beta"}, _without(ORDER, "team_id")], team="alpha")
-    assert [(2, "wrong_team")] == [(line, found.kind) for _, line, found in old.problems]
-    assert ["alpha", "alpha"] == [event["team_id"] for event in old.events]
-
-
-def test_a_filled_order_that_does_not_say_how_much_is_filled_whole() -> None:
-    """`filled_qty` null beside `filled` and a price: the quantity is what was filled."""
-    old = _translated([{**FILLED, "filled_qty": None}])
-    assert [["100", "181.42"]] == _told(old, "filled_qty", "filled_avg_price")
-
-
-def test_times_without_an_offset_are_utc_and_numbers_are_texts() -> None:
-    """Old programs wrote what `datetime.isoformat()` and a float gave them."""
-    [event] = _translated(
-        [{**ORDER, "updated_at": "2026-03-02T14:30:00.123456", "quantity": 100, "limit_price": 0.1}]
-    ).events
-    assert ["2026-03-02T14:30:00.123456Z", "100", "0.1"] == [event[name] for name in ("ts", "quantity", "limit_price")]
-
-
-PRICES = st.sampled_from(["181.42", "181.5", "0.1"])
-LIVES = st.lists(st.tuples(st.booleans(), st.booleans(), st.sampled_from(["1", "2.5", "100"]), PRICES), max_size=8)
-
-
-@given(LIVES, st.randoms(use_true_random=False))
-def test_every_share_is_told_once(lives: list[tuple[bool, bool, str, str]], shuffle: Any) -> None:
-    """For any orders, with or without trade and broker's id, in any order: each quantity comes out once."""
-    orders, trades = [], []
-    for number, (has_trade, has_id, quantity, price) in enumerate(lives):
-        ids = {"order_id": f"o{number}", "broker_order_id": f"b{number}" if has_id else None}
-        terms = {"quantity": quantity, "requested_price": price, "limit_price": price}
-        orders += [
-            {**ORDER, **ids, **terms},
-            {**FILLED, **ids, **terms, "filled_qty": quantity, "filled_avg_price": price},
-        ]
-        if has_trade:
-            trades.append({**TRADE, "quantity": quantity, "requested_price": price, "execution_price": price})
-            trades[-1]["broker_order_id"] = ids["broker_order_id"]
-    shuffle.shuffle(orders)
-    shuffle.shuffle(trades)
-    told: dict[str, Decimal] = {}
-    for event in _translated(orders, trades).events:
-        if event["event"] == "snapshot":
-            told[event["order_id"]] = max(
-                told.get(event["order_id"], Decimal(0)), Decimal(event.get("filled_qty", "0"))
-            )
-        else:
-            told[event["order_id"]] = told.get(event["order_id"], Decimal(0)) + Decimal(event["qty"])
-    assert {f"o{number}": Decimal(quantity) for number, (_, _, quantity, _) in enumerate(lives)} == told
+def _assert_as_if_never_stopped(tmp_path: Path, data: Path) -> None:
+    whole = tmp_path / "whole"
+    shutil.copytree(OLD, whole)
+    import_legacy(whole, whole)
+    assert read_derived(whole) == read_derived(data)

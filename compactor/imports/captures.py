@@ -1,8 +1,8 @@
-"""Brings other recordings into the ledgers: captured Alpaca messages, and files of the old layout.
+"""Import captured Alpaca messages: translate them, find the team of each order, and append their events.
 
-What a message or an old line means is for `broker.alpaca` and `legacy`, which files are old for `old_files`, and how
-events get into a ledger for `import_desk`. Here each event finds its team. The rule that surprises: a recording is read
-twice, because the message that tells whose an order is may come after those that do not.
+What a message means is left to `broker.alpaca`, and appending to `writer`.
+
+Note: a recording is read twice, because the message that tells whose an order is may come after those that do not.
 """
 
 from __future__ import annotations
@@ -13,24 +13,23 @@ from pathlib import Path
 from compactor.books.ownership import UNASSIGNED, claim_of, holder_of, relations_of
 from compactor.broker.alpaca import parse, translate
 from compactor.core.events import Problem
-from compactor.imports.legacy import ORDERS, TRADES, translate_legacy
-from compactor.imports.old_files import OldFiles, find_old_files, looks_derived, put_away
 from compactor.imports.writer import (
-    Desk,
     Fields,
     ImportProblem,
     ImportResult,
+    ImportWriter,
     KnownEvent,
     Meter,
     Progress,
     TeamImport,
-    key_of,
+    check_event,
+    hash_identity,
     known_events,
 )
 from compactor.ledger import discover
-from compactor.ledger.paths import LOG, TEAM_PATTERN, check_team
+from compactor.ledger.paths import LOG, check_team
 
-__all__ = ["UNASSIGNED", "ImportProblem", "ImportResult", "TeamImport", "import_alpaca", "import_legacy"]
+__all__ = ["ImportProblem", "ImportResult", "TeamImport", "import_alpaca"]
 
 
 def import_alpaca(file: Path, data: Path, *, team: str | None, progress: Progress | None = None) -> ImportResult:
@@ -39,57 +38,39 @@ def import_alpaca(file: Path, data: Path, *, team: str | None, progress: Progres
     An event goes to `team`; without it to the team of its order: the one that it was assigned to, else the ledger that
     knows the order, its parent or the order it replaces, else the team that its client order id or theirs begins with
     (`team:anything`), else `unassigned`. Where `data` is itself a ledger, all goes there unless `team` says otherwise.
-    Lines that are no messages come back as problems. Raises BadTeam for a `team` that is none, and OSError
-    where `file` cannot be read.
+    Lines that are not messages come back as problems. Raises BadTeam for an invalid `team`, and OSError where `file`
+    cannot be read.
     """
-    desk = Desk(data)
-    fixed = check_team(team, data) if team is not None else desk.own_team
-    logs = _logs(desk, fixed)
+    writer = ImportWriter(data)
+    fixed = check_team(team, data) if team is not None else writer.own_team
+    logs = _find_logs(writer, fixed)
     meter = Meter(progress, 2 * file.stat().st_size + sum(log.stat().st_size for log in logs.values()))
     routes = _Routes(fixed)
     wanted = set()
-    for _, event in _messages(file, meter):
+    for _, event in _read_messages(file, meter):
         if not isinstance(event, Problem):
-            wanted.add(key_of(event))
+            wanted.add(hash_identity(event))
             routes.note(event)
     for owner, log in logs.items():
         for known in known_events(log, meter):
-            desk.recognize(known, wanted)
+            writer.recognize(known, wanted)
             routes.note_known(known, owner)
-    for number, event in _messages(file, meter):
-        target = (fixed or UNASSIGNED) if isinstance(event, Problem) else routes.team_of(event)
-        desk.take(target, event, str(file), number)
-    return desk.finish()
+    for number, event in _read_messages(file, meter):
+        target = (fixed or UNASSIGNED) if isinstance(event, Problem) else routes.find_team(event)
+        writer.add(target, event, str(file), number)
+    return writer.finish()
 
 
-def import_legacy(path: Path, data: Path, *, progress: Progress | None = None) -> ImportResult:
-    """Import the old layout into the ledgers below `data`, and compact those.
-
-    `path` is an old `pending_orders.jsonl` (with the `trades.jsonl` beside it, if there is one), one team's directory,
-    or a directory that holds `team/`; that may be `data` itself. Old files that lie where a ledger keeps its own are
-    put away into `team/<id>/legacy/` once their events are durable in the log, and are read from there ever after.
-    """
-    desk = Desk(data)
-    sources = find_old_files(path, data)
-    meter = Meter(progress, sum(source.bytes_total for source in sources))
-    for source in sources:
-        try:
-            _take_old_files(source, desk, meter)
-        except Exception as error:
-            desk.fail(source.team or UNASSIGNED, error)
-    return desk.finish()
-
-
-def _logs(desk: Desk, fixed: str | None) -> dict[str, Path]:
-    """The logs that may have an event already: that of the one team, else of all."""
+def _find_logs(writer: ImportWriter, fixed: str | None) -> dict[str, Path]:
+    """The logs that may have an event already: the log of the one team, else all."""
     if fixed is not None:
-        log = desk.directory(fixed) / LOG
+        log = writer.find_directory(fixed) / LOG
         return {fixed: log} if log.exists() else {}
-    places = [place for place in discover(desk.data) if place.problem is None]
-    return {place.team_id: place.path / LOG for place in places if place.team_id is not None}
+    ledgers = [place for place in discover(writer.data) if place.problem is None]
+    return {ledger.team_id: ledger.path / LOG for ledger in ledgers if ledger.team_id is not None}
 
 
-def _messages(file: Path, meter: Meter) -> Iterator[tuple[int, Fields | Problem]]:
+def _read_messages(file: Path, meter: Meter) -> Iterator[tuple[int, Fields | Problem]]:
     with file.open("rb") as lines:
         for number, line in enumerate(lines, 1):
             meter.add(len(line))
@@ -97,55 +78,13 @@ def _messages(file: Path, meter: Meter) -> Iterator[tuple[int, Fields | Problem]
                 continue
             events, problems = translate(parse(line.rstrip(b"\r\n")))
             for event in events:
-                yield number, event
+                yield number, check_event(event)
             for problem in problems:
                 yield number, problem
 
 
-def _take_old_files(source: OldFiles, desk: Desk, meter: Meter) -> None:
-    """Translate the old files of one directory, append what is new, and only then put them away."""
-    names = {ORDERS: source.orders, TRADES: source.trades}
-    orders, trades = (source.lines(path, meter.add) for path in names.values())
-    old = translate_legacy(orders, trades, team=source.team)
-    home = source.team or UNASSIGNED
-    events = [found.event for found in old.events]
-    teams = {team for event in events if (team := _team_or_none(event))}
-    knows_order, has_event = _recognize_all(desk, teams, events)
-    if source.may_be_derived and knows_order and not has_event and source.orders and looks_derived(source.orders):
-        detail = "the log tells of these orders and of no old file, so these are the ledger's own pending orders"
-        desk.take(
-            home, Problem("not_old", f"{detail}; an old file is to be imported from elsewhere"), str(source.orders), 1
-        )
-        return
-    for file, number, event in old.events:
-        team = _team_or_none(event)
-        found = event if team else Problem("bad_value", f"{event['team_id']!r} is no team id (rule 1.1)")
-        desk.take(team or home, found, str(names[file]), number)
-    for file, number, problem in old.problems:
-        desk.take(home, problem, str(names[file]), number)
-    if desk.flush(teams) and events:
-        put_away(source)
-
-
-def _recognize_all(desk: Desk, teams: set[str], events: list[Fields]) -> tuple[bool, bool]:
-    """Note which events the teams' logs have; whether they know any of the orders, and have any of the events."""
-    wanted = {key_of(event) for event in events}
-    order_ids = {event["order_id"] for event in events}
-    knows_order = has_event = False
-    for team in sorted(teams):
-        for known in known_events(desk.directory(team) / LOG):
-            has_event |= desk.recognize(known, wanted, team)
-            knows_order |= known.order_id in order_ids
-    return knows_order, has_event
-
-
-def _team_or_none(event: Fields) -> str | None:
-    team = event["team_id"]
-    return team if TEAM_PATTERN.fullmatch(team) else None
-
-
 class _Routes:
-    """Which team an order belongs to, learned from all of a recording before any of it is appended."""
+    """The team of each order, learned from the whole recording before any of it is appended."""
 
     def __init__(self, fixed: str | None) -> None:
         self._fixed = fixed
@@ -156,7 +95,7 @@ class _Routes:
         self._orders: set[str] = set()
 
     def note(self, event: Fields) -> None:
-        """Learn from an event whose order it is, and which orders go together."""
+        """Learn the team and the relations of an order from an event."""
         order_id = str(event["order_id"])
         claim = claim_of(event.get("client_order_id"))
         if claim:
@@ -181,23 +120,23 @@ class _Routes:
             self._away.get(team, {}).pop(order_id, None)
         self._known.setdefault(order_id, team)
 
-    def _holder(self, order_id: str) -> str | None:
-        """The team that has an order by what its ledgers say, where it was ever assigned."""
+    def _find_holder(self, order_id: str) -> str | None:
+        """The team that an order was assigned to, if it ever was."""
         for team, orders in self._away.items():
             if order_id in orders:
                 return holder_of(order_id, team, self._away)
         return None
 
-    def team_of(self, event: Fields) -> str:
-        """The ledger that has the order, or one it came from; else the team that its name, or theirs, carries."""
+    def find_team(self, event: Fields) -> str:
+        """The team whose ledger has the order or one it came from; else the team in their client order ids."""
         if self._fixed is not None:
             return self._fixed
-        family = list(self._family(str(event["order_id"])))
-        known = (self._holder(order_id) or self._known.get(order_id) for order_id in family)
+        family = list(self._walk_family(str(event["order_id"])))
+        known = (self._find_holder(order_id) or self._known.get(order_id) for order_id in family)
         return next(filter(None, (*known, *map(self._claimed.get, family))), UNASSIGNED)
 
-    def _family(self, order_id: str) -> Iterator[str]:
-        """The order and those it came from, nearest first; a circle, which no broker should make, ends it."""
+    def _walk_family(self, order_id: str) -> Iterator[str]:
+        """Walk the order and those it came from, nearest first. Stops at a cycle, which no broker should send."""
         seen = set[str]()
         while order_id not in seen:
             seen.add(order_id)

@@ -1,344 +1,211 @@
-"""Turns the old layout into events: a `pending_orders.jsonl` in which each line is an order as it then was, and a
-`trades.jsonl` with one line per filled order.
+"""Import the files of the old layout: find them, append their events, and put them away.
 
-Pure: lines in, events out; reading, writing and what a ledger already has are for `importing`. Each old order line
-becomes a `snapshot`, each old trade a `fill` of the order that it belongs to. The rule that surprises: an order whose
-trade is known does not tell what it has filled, or the same money would come out twice, as the trade and as what the
-fold infers from the order (format.md, rule 4.7). An order without a known trade tells it, so that its fill is not lost.
+The old layout and a ledger share two names, `pending_orders.jsonl` and `trades.jsonl`. What the lines mean is left to
+`old_layout`, and appending to `writer`.
+
+Invariant: a file that lies where a ledger keeps its own is renamed into `legacy/` only after its events are durable in
+the log, and before the ledger is compacted, which would overwrite it. After a crash a file is where it was or in
+`legacy/`, and the next import continues from there.
 """
 
 from __future__ import annotations
 
-import re
-from collections import defaultdict
-from collections.abc import Iterable, Iterator
-from decimal import Decimal
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import msgspec
 
-from compactor.broker.alpaca import content_digest, parse
-from compactor.core.decimals import decimal_of, plain
-from compactor.core.events import TERMS, Problem, event_of
-from compactor.core.instants import nanos
-from compactor.core.lifecycle import TERMINAL, normalize_name
+from compactor.books.ownership import UNASSIGNED
+from compactor.broker.alpaca import parse
+from compactor.core.events import Problem
+from compactor.core.lifecycle import OPEN, normalize_name
+from compactor.imports.old_layout import ORDERS as ORDERS_FILE
+from compactor.imports.old_layout import TRADES as TRADES_FILE
+from compactor.imports.old_layout import translate_old_layout
+from compactor.imports.writer import Fields, ImportResult, ImportWriter, Meter, Progress, hash_identity, known_events
+from compactor.ledger.checkpoint import SLOTS
+from compactor.ledger.files import Files
+from compactor.ledger.paths import LOG, PENDING, STATE, TEAM_PATTERN, TRADES
 
-Fields = dict[str, Any]
-
-ORDERS, TRADES = "orders", "trades"
-
-# The old layout has our names for everything but these.
-ORDER_NAMES = {"status": "order_status", "filled_qty": "filled_qty", "filled_avg_price": "filled_avg_price"}
-TRADE_NAMES = {"execution_price": "price", "quantity": "qty"}
-
-_WITHOUT_OFFSET = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]+)?")
-_ZERO = Decimal(0)
+PUT_AWAY = "legacy"
+"""The directory of a ledger that keeps the old files it started from."""
 
 
-class OldProblem(NamedTuple):
-    """A line of the old files that could not be read: in which of the two, its number counted from 1, and why."""
+class OldFiles(msgspec.Struct, frozen=True):
+    """The old files of one directory.
 
-    file: str
-    line: int
-    problem: Problem
-
-
-class OldEvent(NamedTuple):
-    """What one old line became, and where it stands."""
-
-    file: str
-    line: int
-    event: Fields
-
-
-class OldLedger(NamedTuple):
-    """The events that old files amount to, in the order to append them, and what could not be read."""
-
-    events: list[OldEvent]
-    problems: list[OldProblem]
-
-
-class _Line(msgspec.Struct):
-    """One readable old line, as the event that it is by itself."""
-
-    number: int
-    event: Fields
-    ns: int
-
-    def decimal(self, name: str) -> Decimal | None:
-        return decimal_of(self.event[name]) if name in self.event else None
-
-    @property
-    def is_terminal(self) -> bool:
-        return normalize_name(self.event.get("order_status", "")) in TERMINAL
-
-
-class _Order(msgspec.Struct, eq=False):
-    """All lines of one order, by time, and the old trades found to be its own."""
-
-    lines: list[_Line] = []
-    trades: list[_Line] = []
-
-    def first(self, name: str) -> Any:
-        """A term, from the first line that carries it (rule 3.2)."""
-        return next((line.event[name] for line in self.lines if name in line.event), None)
-
-    def decimal(self, name: str) -> Decimal | None:
-        text = self.first(name)
-        return None if text is None else decimal_of(text)
-
-    @property
-    def filled(self) -> Decimal:
-        return max((line.decimal("filled_qty") or _ZERO for line in self.lines), default=_ZERO)
-
-    @property
-    def traded(self) -> Decimal:
-        return sum((decimal_of(trade.event["qty"]) for trade in self.trades), _ZERO)
-
-
-_Book = dict[tuple[str, str], _Order]
-
-
-def translate_legacy(orders: Iterable[bytes], trades: Iterable[bytes] = (), *, team: str | None = None) -> OldLedger:
-    """Make events of the lines of an old `pending_orders.jsonl` and of the `trades.jsonl` beside it.
-
-    Each event has the `team_id` of its line, else `team`; a line of another team than `team` is a problem. Events come
-    by time, and an order's fill before the line that ends it. The whole files are needed at once, because the last
-    lines of an order and its trade decide what its first lines tell.
+    `team` comes from the directory's name; without it the lines name their team. `home` is the ledger's directory that
+    they lie in, if any. `may_be_derived` is set where only the log can tell whether they are a ledger's own.
     """
-    problems: list[OldProblem] = []
-    order_lines = list(_readable(ORDERS, orders, team, problems))
-    trade_lines = list(_readable(TRADES, trades, team, problems))
-    book = _grouped(order_lines)
-    strays = _match_by_id(book, trade_lines, problems)
-    strays = _match_by_value(book, strays)
-    _open_for(book, strays, problems)
-    placed = [item for order in book.values() for item in _events_of(order)]
-    placed.sort(key=lambda item: item[0])
-    return OldLedger([found for _, found in placed], problems)
+
+    directory: Path
+    orders: Path | None
+    trades: Path | None
+    team: str | None = None
+    home: Path | None = None
+    may_be_derived: bool = False
+
+    @property
+    def bytes_total(self) -> int:
+        return sum(path.stat().st_size for path in (self.orders, self.trades) if path is not None)
+
+    def read_lines(self, path: Path | None, on_bytes: Callable[[int], None]) -> Iterator[bytes]:
+        """Read the lines of one of the two files, none if it is absent. `on_bytes` gets the length of each."""
+        if path is None:
+            return
+        with path.open("rb") as file:
+            for line in file:
+                on_bytes(len(line))
+                yield line
 
 
-def _readable(file: str, lines: Iterable[bytes], team: str | None, problems: list[OldProblem]) -> Iterator[_Line]:
-    """The lines that are events; the others go to `problems`. Blank lines are neither."""
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
+def import_legacy(path: Path, data: Path, *, progress: Progress | None = None) -> ImportResult:
+    """Import the old layout into the ledgers below `data`, and compact those.
+
+    `path` is an old `pending_orders.jsonl` (with the `trades.jsonl` beside it, if there is one), one team's directory,
+    or a directory that holds `team/`; that may be `data` itself. Old files that lie where a ledger keeps its own are
+    renamed into `team/<id>/legacy/` once their events are durable in the log, and are read from there from then on.
+    """
+    writer = ImportWriter(data)
+    sources = find_old_files(path, data)
+    meter = Meter(progress, sum(source.bytes_total for source in sources))
+    for source in sources:
+        try:
+            _import_old_files(source, writer, meter)
+        except Exception as error:
+            writer.fail(source.team or UNASSIGNED, error)
+    return writer.finish()
+
+
+def _import_old_files(source: OldFiles, writer: ImportWriter, meter: Meter) -> None:
+    """Translate the old files of one directory, append what is new, and only then put them away."""
+    names = {ORDERS_FILE: source.orders, TRADES_FILE: source.trades}
+    orders, trades = (source.read_lines(path, meter.add) for path in names.values())
+    old = translate_old_layout(orders, trades, team=source.team)
+    home = source.team or UNASSIGNED
+    events = [found.event for found in old.events]
+    teams = {team for event in events if (team := _valid_team(event))}
+    knows_order, has_event = _recognize_all(writer, teams, events)
+    if source.may_be_derived and knows_order and not has_event and source.orders and looks_derived(source.orders):
+        detail = "the log has these orders and no event of an old file, so this is the ledger's own file"
+        problem = Problem("not_old", f"{detail}; expected an old file, which can be imported from another directory")
+        writer.add(home, problem, str(source.orders), 1)
+        return
+    for file, number, event in old.events:
+        team = _valid_team(event)
+        found = event if team else Problem("bad_value", f"{event['team_id']!r} is no team id (rule 1.1)")
+        writer.add(team or home, found, str(names[file]), number)
+    for file, number, problem in old.problems:
+        writer.add(home, problem, str(names[file]), number)
+    if writer.flush(teams) and events:
+        put_away(source)
+
+
+def _recognize_all(writer: ImportWriter, teams: set[str], events: list[Fields]) -> tuple[bool, bool]:
+    """Recognize events that the teams' logs have. Returns whether these have any of the orders, and of the events."""
+    wanted = {hash_identity(event) for event in events}
+    order_ids = {event["order_id"] for event in events}
+    knows_order = has_event = False
+    for team in sorted(teams):
+        for known in known_events(writer.find_directory(team) / LOG):
+            has_event |= writer.recognize(known, wanted, team)
+            knows_order |= known.order_id in order_ids
+    return knows_order, has_event
+
+
+def _valid_team(event: Fields) -> str | None:
+    team = event["team_id"]
+    return team if TEAM_PATTERN.fullmatch(team) else None
+
+
+def find_old_files(path: Path, data: Path) -> list[OldFiles]:
+    """Find the old files at `path`: a file, one team's directory, or a directory with `team/`."""
+    if not path.is_dir():
+        return _find_beside(path, data)
+    teams = path / "team"
+    directories = sorted(each for each in teams.iterdir() if each.is_dir()) if teams.is_dir() else [path]
+    return [found for directory in directories if (found := _find_in_directory(directory, data)) is not None]
+
+
+def put_away(source: OldFiles, files: Files | None = None) -> None:
+    """Rename old files that lie in a ledger's directory into its `legacy/`; durable when it returns.
+
+    The orders go first: a `trades.jsonl` that a crash leaves behind is recognized as old by its lines.
+    """
+    files = files or Files()
+    for path in (source.orders, source.trades):
+        if path is None or source.home is None or path.parent != source.home:
             continue
-        event = _event_of(file, number, line.rstrip(b"\r\n"), team)
-        problem = event if isinstance(event, Problem) else _wrong(event)
-        if isinstance(problem, Problem):
-            problems.append(OldProblem(file, number, problem))
-        elif isinstance(event, dict):
-            yield _Line(number, event, nanos(event["ts"]))
+        target = source.home / PUT_AWAY
+        files.make_directory(target)
+        files.sync_directory(source.home)
+        files.rename(path, target / path.name)
+        files.sync_directory(target)
+        files.sync_directory(source.home)
 
 
-def _event_of(file: str, number: int, line: bytes, team: str | None) -> Fields | Problem:
-    found = parse(line)
-    if isinstance(found, Problem):
-        return found
-    if not isinstance(found, dict):
-        return Problem("bad_value", f"expected a JSON object, found {type(found).__name__}")
-    told = {name: _text(value) for name, value in found.items() if value is not None and value != ""}
-    if team is not None and told.setdefault("team_id", team) != team:
-        return Problem("wrong_team", f"`team_id` is {told['team_id']!r} in the files of team {team!r}")
-    text = line.decode()
-    event = _snapshot(told) if file == ORDERS else _fill(told, number)
-    event |= {"event_id": content_digest([file, number, text]), "source": "import", "raw": text}
-    event |= _present(team_id=told.get("team_id"))
-    if file == TRADES:
-        event.setdefault("order_id", _own_name(event))
-    return event
-
-
-def _snapshot(told: Fields) -> Fields:
-    event = {name: told[name] for name in TERMS if name in told} | _renamed(told, ORDER_NAMES)
-    order_id, ts = told.get("order_id") or told.get("broker_order_id"), told.get("updated_at") or told.get("created_at")
-    if (
-        normalize_name(event.get("order_status", "")) == "filled"
-        and "filled_avg_price" in event
-        and "quantity" in event
-    ):
-        event.setdefault("filled_qty", event["quantity"])  # A filled order that does not say how much is filled whole.
-    return {"event": "snapshot"} | _present(order_id=order_id, ts=ts) | event
-
-
-def _fill(told: Fields, number: int) -> Fields:
-    event = {name: told[name] for name in TERMS if name in told and name != "quantity"} | _renamed(told, TRADE_NAMES)
-    order_id, ts = told.get("broker_order_id"), told.get("timestamp")
-    return {"event": "fill", "execution_id": f"legacy:{number}"} | _present(order_id=order_id, ts=ts) | event
-
-
-def _own_name(trade: Fields) -> str:
-    """The id of an order that is known by an old trade alone."""
-    return f"legacy-trade:{trade['event_id'].removeprefix('digest:')}"
-
-
-def _wrong(event: Fields) -> Problem | None:
-    """Why an old line is no event, by the same check as for any line of a log; else None."""
-    if "order_id" not in event:
-        return Problem("missing_field", "neither `order_id` nor `broker_order_id`")
-    if "ts" not in event:
-        which = "`timestamp`" if event["event"] == "fill" else "neither `updated_at` nor `created_at`"
-        return Problem("missing_field", f"{which} is there, so that nobody knows when it happened")
-    if "team_id" not in event:
-        return Problem("missing_field", "`team_id` is missing, so that nobody knows whose it is")
-    found = event_of(event)
-    return found if isinstance(found, Problem) else None
-
-
-def _grouped(lines: list[_Line]) -> _Book:
-    """The orders by team and id, each with its lines by time.
-
-    A line that has the broker's id only joins the order that another line knows by both ids.
-    """
-    own_ids = {
-        (line.event["team_id"], line.event["broker_order_id"]): line.event["order_id"]
-        for line in reversed(lines)
-        if line.event.get("broker_order_id", line.event["order_id"]) != line.event["order_id"]
-    }
-    book: _Book = defaultdict(_Order)
-    for line in lines:
-        team, order_id = line.event["team_id"], line.event["order_id"]
-        line.event["order_id"] = own_ids.get((team, order_id), order_id)
-        book[team, line.event["order_id"]].lines.append(line)
-    for order in book.values():
-        order.lines.sort(key=lambda line: (line.ns, line.number))
-    return book
-
-
-def _match_by_id(book: _Book, trades: list[_Line], problems: list[OldProblem]) -> list[_Line]:
-    """Give each old trade to the order that has its broker's id. Returns those that have none such."""
-    by_broker_id = {
-        (team, line.event["broker_order_id"]): order
-        for (team, _), order in book.items()
-        for line in order.lines
-        if "broker_order_id" in line.event
-    }
-    strays = []
-    for trade in trades:
-        key = (trade.event["team_id"], trade.event.get("broker_order_id", ""))
-        order = by_broker_id.get(key) or book.get(key)
-        if order is None:
-            strays.append(trade)
-        elif not _agree(order, trade, "symbol", "side"):
-            # The same id cannot be two things; the trade is kept, apart from the order.
-            trade.event["order_id"] = _own_name(trade.event)
-            strays.append(trade)
-        elif not _is_copy(order, trade, problems):
-            order.trades.append(trade)
-    return strays
-
-
-def _is_copy(order: _Order, trade: _Line, problems: list[OldProblem]) -> bool:
-    """Whether a trade is written twice: like one before it, and beyond what was ordered. Two halves may be alike."""
-    if all(other.event["raw"] != trade.event["raw"] for other in order.trades):
-        return False
-    ordered = max(order.decimal("quantity") or _ZERO, order.filled)
-    if order.traded + decimal_of(trade.event["qty"]) <= ordered:
-        return False
-    detail = f"the same line stands before it, and its order {trade.event['order_id']} is filled without it"
-    problems.append(OldProblem(TRADES, trade.number, Problem("duplicate_trade", detail)))
+def looks_derived(path: Path) -> bool:
+    """Whether pending orders could be a ledger's own: open ones only, each once, no nulls (format.md, section 5)."""
+    seen = set()
+    with path.open("rb") as file:
+        for line in file:
+            order = parse(line)
+            if not isinstance(order, dict) or None in order.values() or order.get("order_id") in seen:
+                return False
+            if not isinstance(order.get("order_id"), str) or normalize_name(str(order.get("status"))) not in OPEN:
+                return False
+            seen.add(order["order_id"])
     return True
 
 
-def _match_by_value(book: _Book, trades: list[_Line]) -> list[_Line]:
-    """Give trades without a known id to orders of the same team, symbol, side, quantity and requested price.
-
-    Each order takes one. Orders that tell they are filled come before open ones, then those with the same average
-    price, then the nearest in time. Returns the trades for which there is none.
-    """
-    candidates: dict[tuple[Any, ...], list[_Order]] = defaultdict(list)
-    for (team, _), order in book.items():
-        quantity = order.filled or (_ZERO if order.lines[-1].is_terminal else order.decimal("quantity") or _ZERO)
-        if quantity and not order.trades:
-            candidates[team, order.first("symbol"), order.first("side"), plain(quantity)].append(order)
-    strays = []
-    for trade in trades:
-        event = trade.event
-        key = (event["team_id"], event.get("symbol"), event.get("side"), plain(decimal_of(event["qty"])))
-        fitting = [order for order in candidates[key] if _fits(order, trade)]
-        if not fitting:
-            strays.append(trade)
-            continue
-        nearest = min(fitting, key=lambda order: _distance(order, trade))
-        nearest.trades.append(trade)
-        candidates[key].remove(nearest)
-    return strays
+def _find_beside(path: Path, data: Path) -> list[OldFiles]:
+    """Find the trades beside a single file. A file in a ledger's directory stands for that directory."""
+    directory = path.parent
+    if _find_home(directory, data) is not None:
+        found = _find_in_directory(directory, data)
+        return [found] if found is not None else []
+    trades = directory / TRADES
+    if path.name == TRADES:
+        return [OldFiles(directory, _if_exists(directory / PENDING), path)]
+    return [OldFiles(directory, path, trades if trades.exists() and not _is_derived_trades(trades) else None)]
 
 
-def _open_for(book: _Book, trades: list[_Line], problems: list[OldProblem]) -> None:
-    """Give trades whose order is nowhere told an order of their own, one for each id."""
-    for trade in trades:
-        order = book[trade.event["team_id"], trade.event["order_id"]]
-        if not _is_copy(order, trade, problems):
-            order.trades.append(trade)
+def _find_in_directory(directory: Path, data: Path) -> OldFiles | None:
+    """Find the old files of a team's directory; None where there are none, or only files that a ledger derived."""
+    home = _find_home(directory, data)
+    is_team = directory.parent.name == "team" and TEAM_PATTERN.fullmatch(directory.name) is not None
+    team = directory.name if home is not None or is_team else None
+    orders, trades = _if_exists(directory / PENDING), _if_exists(directory / TRADES)
+    trades = None if trades is not None and _is_derived_trades(trades) else trades
+    kept_orders, kept_trades = _if_exists(directory / PUT_AWAY / PENDING), _if_exists(directory / PUT_AWAY / TRADES)
+    if kept_orders is not None or kept_trades is not None:
+        # The files in the directory itself are derived, except old trades that a crash kept from being renamed.
+        return OldFiles(directory, kept_orders, kept_trades or trades, team, home)
+    if _is_compacted(directory) or (trades is None and _if_exists(directory / TRADES) is not None):
+        return None
+    if orders is None and trades is None:
+        return None
+    may_be_derived = (directory / LOG).exists() and (trades is None or not trades.stat().st_size)
+    return OldFiles(directory, orders, trades, team, home, may_be_derived)
 
 
-def _fits(order: _Order, trade: _Line) -> bool:
-    asked = order.decimal("requested_price") or order.decimal("limit_price")
-    wanted = trade.decimal("requested_price")
-    same_price = asked is None or wanted is None or asked == wanted
-    in_time = bool(order.filled) or order.lines[0].ns <= trade.ns
-    return same_price and in_time and _agree(order, trade, "broker_order_id", "order_type")
+def _find_home(directory: Path, data: Path) -> Path | None:
+    """Return the directory where it belongs to a ledger of `data`, else None."""
+    is_team = TEAM_PATTERN.fullmatch(directory.name) is not None
+    return directory if is_team and directory.resolve() == (data / "team" / directory.name).resolve() else None
 
 
-def _agree(order: _Order, trade: _Line, *names: str) -> bool:
-    """Whether the order and the trade say the same of these, where both say something."""
-    return all(order.first(name) in (None, trade.event.get(name)) or name not in trade.event for name in names)
+def _is_compacted(directory: Path) -> bool:
+    """Whether a ledger was compacted here. Then both files are its own, because it accepts no others."""
+    return any((directory / STATE / slot).exists() for slot in SLOTS)
 
 
-def _distance(order: _Order, trade: _Line) -> tuple[bool, bool, int, int]:
-    last = order.lines[-1]
-    return (
-        not order.filled,
-        last.decimal("filled_avg_price") != trade.decimal("price"),
-        abs(last.ns - trade.ns),
-        last.number,
-    )
+def _is_derived_trades(path: Path) -> bool:
+    """Whether a ledger wrote these trades: its lines have a `trade_id`, those of an old file do not."""
+    with path.open("rb") as file:
+        first = parse(file.readline())
+    return isinstance(first, dict) and "trade_id" in first
 
 
-def _events_of(order: _Order) -> Iterator[tuple[tuple[int, int, int], OldEvent]]:
-    """The events of one order, each with its place: when, in which line, and fills before the line at their place."""
-    ends = [index for index, line in enumerate(order.lines) if line.is_terminal]
-    before = ends[0] if ends else len(order.lines) - 1
-    anchor = order.lines[before] if order.lines else order.trades[0]
-    yield from (((anchor.ns, anchor.number, 0), fill) for fill in _fills_of(order))
-    traded = order.traded
-    for index, line in enumerate(order.lines):
-        filled = line.decimal("filled_qty") or _ZERO
-        # What the trades tell is left out; what goes beyond them, or contradicts them in the end, is the fold's to see.
-        told_by_trades = bool(order.trades) and (filled <= traded if index < before else filled in (_ZERO, traded))
-        hidden = ("filled_qty", "filled_avg_price") if told_by_trades else ()
-        event = {name: value for name, value in line.event.items() if name not in hidden}
-        yield (line.ns, line.number, 1), OldEvent(ORDERS, line.number, event)
-
-
-def _fills_of(order: _Order) -> Iterator[OldEvent]:
-    """The old trades of an order as its fills, with its terms and the cumulative quantity after each."""
-    terms = {name: value for name in TERMS if (value := order.first(name)) is not None}
-    own_id = {"order_id": order.first("order_id")} if order.lines else {}
-    quantity = order.decimal("quantity")
-    is_filled = any(normalize_name(line.event.get("order_status", "")) == "filled" for line in order.lines)
-    known = _ZERO
-    for trade in order.trades:
-        known += decimal_of(trade.event["qty"])
-        # Only the execution that completes an order ends it; an order that is filled in part may still be working.
-        completes = quantity is None or known >= quantity or (is_filled and trade is order.trades[-1])
-        name = "fill" if completes else "partial_fill"
-        yield OldEvent(TRADES, trade.number, trade.event | terms | own_id | {"event": name, "filled_qty": plain(known)})
-
-
-def _renamed(told: Fields, names: dict[str, str]) -> Fields:
-    return {ours: told[theirs] for theirs, ours in names.items() if theirs in told}
-
-
-def _present(**fields: Any) -> Fields:
-    return {name: value for name, value in fields.items() if value is not None}
-
-
-def _text(value: Any) -> Any:
-    """Numbers as their text; a time without an offset is read as UTC, which is what programs that leave it out mean."""
-    if type(value) is int:
-        return str(value)
-    if isinstance(value, str) and _WITHOUT_OFFSET.fullmatch(value):
-        return value + "Z"
-    return value
+def _if_exists(path: Path) -> Path | None:
+    return path if path.exists() else None

@@ -1,12 +1,14 @@
-"""Takes imported events to their ledgers: drops what a log has, appends the rest in batches, and compacts.
+"""Append imported events to their ledgers: drop duplicates, write the rest in batches, and compact.
 
-Where events come from, and which team they are for, is for `importing` to say. The rule that surprises: an event is
-known by its order, its name and its `event_id`, which come from the recording alone. So the same recording imported
-again, or once more after a crash half-way, adds nothing.
+Translation of a recording into events, and the team of each event, are left to `captures` and `legacy`.
+
+Note: an event is identified by its order, its name and its `event_id`, which come from the recording alone. Importing
+the same recording again, or once more after a crash half-way, therefore adds nothing.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Collection, Iterator
 from hashlib import blake2b
 from pathlib import Path
@@ -15,9 +17,11 @@ from typing import Any
 import msgspec
 
 from compactor.books.failures import Failure, failure_of
-from compactor.core.events import LINE_BYTES_MAX, Problem, decode
+from compactor.core.events import Problem, event_of
+from compactor.core.instants import rfc3339
 from compactor.core.lifecycle import normalize_name
 from compactor.ledger import Compaction, Ledger
+from compactor.ledger.log_writer import append_lines, encode_event
 from compactor.ledger.paths import LOG
 
 Progress = Callable[[int, int], None]
@@ -25,15 +29,13 @@ Fields = dict[str, Any]
 
 BATCH_LINES = 4000
 BATCH_BYTES = 8 << 20
-# What the ledger adds to a line (`recorded_at`) has to fit into the longest line too.
-_LINE_BYTES = LINE_BYTES_MAX - 128
 
 ANY_TEAM = ""
-"""In place of a team: the event is known whichever ledger it is for."""
+"""In place of a team: the event is a duplicate in every ledger."""
 
 
 class ImportProblem(msgspec.Struct, frozen=True):
-    """A line that could not be imported: where it stands, counted from 1, and why."""
+    """A line that could not be imported: its file, its number counted from 1, and the reason."""
 
     file: str
     line: int
@@ -45,7 +47,7 @@ class ImportProblem(msgspec.Struct, frozen=True):
 
 
 class TeamImport(msgspec.Struct):
-    """What one ledger got. `error`: why it could not be appended to or compacted; a new import goes on from there."""
+    """What one ledger received. `error` says why appending or compacting failed; importing again continues there."""
 
     team_id: str
     path: str
@@ -58,13 +60,13 @@ class TeamImport(msgspec.Struct):
 
 
 class ImportResult(msgspec.Struct):
-    """What became of a recording, one entry a team, ordered by team id."""
+    """What became of a recording, one entry per team, ordered by team id."""
 
     teams: list[TeamImport]
 
 
 class KnownEvent(msgspec.Struct):
-    """What of a line in a log tells which event it is."""
+    """The fields of a log line that identify its event."""
 
     order_id: str
     event: str
@@ -76,10 +78,10 @@ _decode_known = msgspec.json.Decoder(KnownEvent).decode
 
 
 def known_events(log: Path, meter: Meter | None = None) -> Iterator[KnownEvent]:
-    """The events of a log that can be read at a glance; whatever else stands in it is for the fold."""
+    """Read the events of a log that parse at once; damaged lines are left to the fold."""
     if not log.exists():
         return
-    for line in _lines_of(log):
+    for line in _read_lines(log):
         if meter is not None:
             meter.add(len(line) + 1)
         try:
@@ -88,8 +90,8 @@ def known_events(log: Path, meter: Meter | None = None) -> Iterator[KnownEvent]:
             continue
 
 
-def _lines_of(log: Path) -> Iterator[bytes]:
-    """The lines of a log, sealed or not, and its unfinished last one."""
+def _read_lines(log: Path) -> Iterator[bytes]:
+    """Read the lines of a log, sealed or not, and its unfinished last one."""
     rest = b""
     for piece in Ledger(log.parent).cat(0, log.stat().st_size):
         first, *lines = piece.split(b"\n")
@@ -103,17 +105,23 @@ def _lines_of(log: Path) -> Iterator[bytes]:
         yield rest
 
 
-def key_of(event: Fields) -> bytes:
-    """What an event is known by, in 16 bytes, because a recording may have millions."""
-    return _key(event["order_id"], event["event"], event["event_id"])
+def check_event(event: Fields) -> Fields | Problem:
+    """Return the event, or why a log would not take it. This is the only check on an event's way into a log."""
+    found = event_of(event)
+    return found if isinstance(found, Problem) else event
 
 
-def _key(order_id: str, event: str, event_id: str | None) -> bytes:
+def hash_identity(event: Fields) -> bytes:
+    """Hash the identity of an event to 16 bytes, because a recording may have millions."""
+    return _hash(event["order_id"], event["event"], event["event_id"])
+
+
+def _hash(order_id: str, event: str, event_id: str | None) -> bytes:
     return blake2b(msgspec.json.encode((order_id, normalize_name(event), event_id)), digest_size=16).digest()
 
 
-class _Pile(msgspec.Struct):
-    """The lines that wait to be appended to one ledger. `named` is None where the ledger's events name its team."""
+class _Batch(msgspec.Struct):
+    """The lines to append next to one ledger. `named` is None where the ledger's events name its team."""
 
     directory: Path
     named: str | None
@@ -123,8 +131,8 @@ class _Pile(msgspec.Struct):
     last_read: tuple[str, int] = ("", 0)
 
 
-class Desk:
-    """Takes events for the ledgers of a data directory.
+class ImportWriter:
+    """Collects events for the ledgers of a data directory and appends them in batches.
 
     `own_team` is the team of the directory where it is itself a ledger (rule 1.2).
     """
@@ -132,98 +140,99 @@ class Desk:
     def __init__(self, data: Path) -> None:
         self.data = data
         self.own_team = Ledger(data).team_id if (data / LOG).exists() else None
-        self._piles: dict[str, _Pile] = {}
-        self._have: set[tuple[str, bytes]] = set()
+        self._batches: dict[str, _Batch] = {}
+        self._known: set[tuple[str, bytes]] = set()
+        self._stamp = rfc3339(time.time_ns())
 
-    def directory(self, team: str) -> Path:
-        """Where the ledger of a team lies."""
+    def find_directory(self, team: str) -> Path:
+        """The directory of a team's ledger."""
         return self.data if team == self.own_team else self.data / "team" / team
 
     def recognize(self, known: KnownEvent, wanted: Collection[bytes], team: str = ANY_TEAM) -> bool:
-        """Note that a log has an event, if it is one of those wanted."""
-        key = _key(known.order_id, known.event, known.event_id)
-        if key in wanted:
-            self._have.add((team, key))
-        return key in wanted
+        """Remember that a log has an event, if it is one of those wanted."""
+        identity = _hash(known.order_id, known.event, known.event_id)
+        if identity in wanted:
+            self._known.add((team, identity))
+        return identity in wanted
 
-    def take(self, team: str, found: Fields | Problem, file: str, number: int) -> None:
-        """Take what a line gave for a team: an event that is new, one that is not, or a problem."""
-        pile = self._pile(team)
-        result = pile.result
-        if pile.last_read != (file, number):
-            pile.last_read = (file, number)
+    def add(self, team: str, found: Fields | Problem, file: str, number: int) -> None:
+        """Add what a line gave for a team: a checked event, which may be a duplicate, or a problem."""
+        batch = self._find_batch(team)
+        result = batch.result
+        if batch.last_read != (file, number):
+            batch.last_read = (file, number)
             result.lines_read += 1
-        if isinstance(found, dict):
-            key = key_of(found)
-            if (team, key) in self._have or (ANY_TEAM, key) in self._have:
-                result.duplicates += 1
-                return
-        line = _line(found, pile.named) if isinstance(found, dict) else found
+        if isinstance(found, Problem):
+            result.problems.append(ImportProblem(file, number, found.kind, found.detail))
+            return
+        identity = hash_identity(found)
+        if (team, identity) in self._known or (ANY_TEAM, identity) in self._known:
+            result.duplicates += 1
+            return
+        line = self._encode(found, batch.named)
         if isinstance(line, Problem):
             result.problems.append(ImportProblem(file, number, line.kind, line.detail))
             return
-        self._have.add((team, key))
-        pile.lines.append(line)
-        pile.bytes_waiting += len(line)
-        if len(pile.lines) >= BATCH_LINES or pile.bytes_waiting >= BATCH_BYTES:
-            _append(pile)
+        self._known.add((team, identity))
+        batch.lines.append(line)
+        batch.bytes_waiting += len(line)
+        if len(batch.lines) >= BATCH_LINES or batch.bytes_waiting >= BATCH_BYTES:
+            self._append(batch)
 
     def fail(self, team: str, error: Exception) -> None:
-        """Note why a team's recording could not be imported; the others go on."""
-        pile = self._pile(team)
-        pile.result.error = failure_of(error, pile.directory)
+        """Record why a team's recording could not be imported. The other teams continue."""
+        batch = self._find_batch(team)
+        batch.result.error = failure_of(error, batch.directory)
 
     def flush(self, teams: Collection[str] = ()) -> bool:
-        """Append what waits; durable when it returns. Whether that went well for all of `teams`."""
-        for pile in self._piles.values():
-            _append(pile)
-        return all(self._pile(team).result.error is None for team in teams)
+        """Append all waiting lines; durable when it returns. Returns whether that succeeded for all of `teams`."""
+        for batch in self._batches.values():
+            self._append(batch)
+        return all(self._find_batch(team).result.error is None for team in teams)
 
     def finish(self) -> ImportResult:
-        """Append what waits and compact every ledger that anything was for."""
+        """Append all waiting lines and compact every ledger that was named."""
         self.flush()
-        for pile in self._piles.values():
-            if pile.result.error is None and (pile.directory / LOG).exists():
-                _compact(pile)
-        return ImportResult([self._piles[team].result for team in sorted(self._piles)])
+        for batch in self._batches.values():
+            if batch.result.error is None and (batch.directory / LOG).exists():
+                _compact(batch)
+        return ImportResult([self._batches[team].result for team in sorted(self._batches)])
 
-    def _pile(self, team: str) -> _Pile:
-        if team not in self._piles:
-            directory = self.directory(team)
-            self._piles[team] = _Pile(
-                directory, None if team == self.own_team else team, TeamImport(team, str(directory))
-            )
-        return self._piles[team]
+    def _find_batch(self, team: str) -> _Batch:
+        if team not in self._batches:
+            directory = self.find_directory(team)
+            named = None if team == self.own_team else team
+            self._batches[team] = _Batch(directory, named, TeamImport(team, str(directory)))
+        return self._batches[team]
+
+    def _encode(self, event: Fields, team: str | None) -> bytes | Problem:
+        """Encode an event as a line of the log, without the raw message where the line would be too long."""
+        if team is not None:
+            event = event | {"team_id": team}
+        line = encode_event(event, self._stamp)
+        if isinstance(line, Problem) and line.kind == "too_long":
+            line = encode_event({name: value for name, value in event.items() if name != "raw"}, self._stamp)
+        return line
+
+    def _append(self, batch: _Batch) -> None:
+        lines, batch.lines, batch.bytes_waiting = batch.lines, [], 0
+        if not lines or batch.result.error is not None:
+            return
+        try:
+            Ledger(batch.directory, team_id=batch.named)  # Refuses a bad team id before anything is made.
+            batch.directory.mkdir(parents=True, exist_ok=True)
+            batch.result.events_appended += append_lines(batch.directory / LOG, lines, "sync").events
+        except Exception as error:
+            batch.result.error = failure_of(error, batch.directory)
+        self._stamp = rfc3339(time.time_ns())
 
 
-def _line(event: Fields, team: str | None) -> bytes | Problem:
-    """The line to append, checked as the log's reader will; without the raw message where it would be too long."""
-    if team is not None:
-        event = event | {"team_id": team}
-    line = msgspec.json.encode(event)
-    if len(line) > _LINE_BYTES:
-        line = msgspec.json.encode({name: value for name, value in event.items() if name != "raw"})
-    found = decode(line)
-    return found if isinstance(found, Problem) else line
-
-
-def _append(pile: _Pile) -> None:
-    lines, pile.lines, pile.bytes_waiting = pile.lines, [], 0
-    if not lines or pile.result.error is not None:
-        return
+def _compact(batch: _Batch) -> None:
     try:
-        with Ledger(pile.directory, team_id=pile.named) as ledger:
-            pile.result.events_appended += ledger.append(lines).events
+        with Ledger(batch.directory, team_id=batch.named) as ledger:
+            batch.result.compaction = ledger.compact()
     except Exception as error:
-        pile.result.error = failure_of(error, pile.directory)
-
-
-def _compact(pile: _Pile) -> None:
-    try:
-        with Ledger(pile.directory, team_id=pile.named) as ledger:
-            pile.result.compaction = ledger.compact()
-    except Exception as error:
-        pile.result.error = failure_of(error, pile.directory)
+        batch.result.error = failure_of(error, batch.directory)
 
 
 class Meter:

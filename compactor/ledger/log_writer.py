@@ -91,17 +91,22 @@ def _as_text(value: Any) -> Any:
 
 
 def _stamped(fields: dict[str, Any], team_id: str | None, stamp: str) -> bytes | Problem:
-    head: dict[str, Any] = {name: fields[name] for name in ("event", "order_id", "ts") if name in fields}
-    fields = {**head, "recorded_at": stamp, **{name: value for name, value in fields.items() if name != "recorded_at"}}
     plain = {name: str.__str__(value) if isinstance(value, _Number) else value for name, value in fields.items()}
-    checked = event_of(plain)
+    checked = event_of(plain | {"recorded_at": stamp})
     if isinstance(checked, Problem):
         return checked
     if team_id is not None and checked.team_id not in (None, team_id):
         return Problem("wrong_team", f"expected team_id {team_id!r}, found {checked.team_id!r}")
+    return encode_event(fields, stamp)
+
+
+def encode_event(fields: Mapping[str, Any], stamp: str) -> bytes | Problem:
+    """Encode a checked event as a line of a log, stamped as recorded at `stamp`."""
+    head: dict[str, Any] = {name: fields[name] for name in ("event", "order_id", "ts") if name in fields}
+    fields = {**head, "recorded_at": stamp, **{name: value for name, value in fields.items() if name != "recorded_at"}}
     try:
         line = _encode(fields)
-    except (TypeError, ValueError, NotImplementedError) as error:
+    except (TypeError, ValueError, NotImplementedError, RecursionError) as error:
         return Problem("bad_value", f"not to be written as JSON: {error}")
     if len(line) > LINE_BYTES_MAX:
         return Problem("too_long", f"a line of {len(line)} bytes, expected at most {LINE_BYTES_MAX}")

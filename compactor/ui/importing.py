@@ -12,7 +12,7 @@ from compactor.ui.commands import exit_named
 from compactor.ui.options import data_option, json_option, recording, recording_file, team_option
 
 if TYPE_CHECKING:
-    from compactor.imports.captures import ImportResult, TeamImport
+    from compactor.imports.writer import ImportResult, TeamImport
 
 
 @click.group("import", short_help="Bring in what was recorded elsewhere.")
@@ -40,7 +40,7 @@ def legacy(path: Path, data: Path, as_json: bool) -> None:
     Example:
       compactor import legacy old-data --data data
     """
-    from compactor.imports.captures import import_legacy
+    from compactor.imports.legacy import import_legacy
     from compactor.ui.progress import progress_bar
 
     with progress_bar("Importing") as progress:

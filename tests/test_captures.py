@@ -1,0 +1,218 @@
+"""Importing captured messages: every event finds its team, nothing counts twice, and nothing is lost."""
+
+import json
+from collections.abc import Iterable
+from decimal import Decimal
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from compactor.imports.captures import import_alpaca
+from compactor.ledger import BadTeam, Ledger
+from tests.imported import by_team, read_files, sum_positions
+
+FIXTURES = Path(__file__).parent.parent / "fixtures"
+T = "2026-03-02T14:30:00Z"
+ORDER = {"id": "o1", "symbol": "AAPL", "side": "buy", "qty": "100", "type": "limit", "time_in_force": "day"}
+ORDER |= {"status": "new", "filled_qty": "0", "created_at": T, "updated_at": T, "client_order_id": "c1"}
+
+
+def _update(event: str, order: dict[str, Any], **fields: Any) -> dict[str, Any]:
+    return {"stream": "trade_updates", "data": {"event": event, "timestamp": T, "order": {**ORDER, **order}, **fields}}
+
+
+def _activity(order_id: str) -> dict[str, Any]:
+    fill = {"price": "10", "qty": "100", "cum_qty": "100", "side": "buy", "symbol": "AAPL", "type": "fill"}
+    return {"activity_type": "FILL", "id": f"act-{order_id}", "order_id": order_id, "transaction_time": T, **fill}
+
+
+def _file(path: Path, messages: Iterable[Any]) -> Path:
+    path.write_text("".join(json.dumps(message) + "\n" for message in messages))
+    return path
+
+
+def _orders(data: Path) -> dict[str, set[str]]:
+    """Which orders the log of each team tells of."""
+    logs = {path.parent.name: path for path in data.glob("team/*/events.jsonl")}
+    return {team: {json.loads(line)["order_id"] for line in log.read_text().splitlines()} for team, log in logs.items()}
+
+
+def test_the_same_file_again_adds_nothing(tmp_path: Path) -> None:
+    """Importing a file twice leaves every byte as it was, whichever messages it holds."""
+    stories = (path.read_text() for path in sorted((FIXTURES / "alpaca").glob("*/messages.jsonl")))
+    (tmp_path / "captured.jsonl").write_text("".join(stories))
+    first = by_team(import_alpaca(tmp_path / "captured.jsonl", tmp_path / "data", team="alpha"))["alpha"]
+    before = read_files(tmp_path / "data")
+    again = by_team(import_alpaca(tmp_path / "captured.jsonl", tmp_path / "data", team="alpha"))["alpha"]
+    assert before == read_files(tmp_path / "data")
+    assert (0, first.events_appended + first.duplicates) == (again.events_appended, again.duplicates)
+    assert first.problems == again.problems
+    assert first.events_appended > 30
+
+
+def test_orders_go_to_the_team_in_their_client_order_id(tmp_path: Path) -> None:
+    """`team:anything` names the team; what tells no team, or none that can be one, is unassigned."""
+    ids = {"o1": "alpha:1", "o2": "beta:x:y", "o3": "61e69015-8549-4bfd", "o4": "../up:1", "o5": ":1", "o6": "gamma:"}
+    messages = [_update("new", {"id": order_id, "client_order_id": client}) for order_id, client in ids.items()]
+    by_team(import_alpaca(_file(tmp_path / "f", messages), tmp_path / "data", team=None))
+    expected = {"alpha": {"o1"}, "beta": {"o2"}, "unassigned": {"o3", "o4", "o5", "o6"}}
+    assert expected == _orders(tmp_path / "data")
+
+
+def test_a_fill_goes_where_its_order_goes(tmp_path: Path) -> None:
+    """Activities have no client order id, and may come before the order; legs and replacements have other ids."""
+    messages = [
+        _activity("o1"),
+        _update("new", {"id": "o3", "replaces": "o2", "client_order_id": "auto"}),
+        _update("replaced", {"id": "o2", "replaced_by": "o3", "replaces": "o1"}),
+        {**ORDER, "legs": [{**ORDER, "id": "leg", "client_order_id": "auto"}], "client_order_id": "alpha:1"},
+        _activity("leg"),
+        _activity("stranger"),
+    ]
+    by_team(import_alpaca(_file(tmp_path / "f", messages), tmp_path / "data", team=None))
+    assert {"alpha": {"o1", "o2", "o3", "leg"}, "unassigned": {"stranger"}} == _orders(tmp_path / "data")
+
+
+def test_an_order_that_a_ledger_knows_goes_there(tmp_path: Path) -> None:
+    """A second recording continues the first; what is already known is not told to another team again."""
+    import_alpaca(_file(tmp_path / "f", [_update("new", {"client_order_id": "alpha:1"})]), tmp_path / "data", team=None)
+    import_alpaca(_file(tmp_path / "g", [_activity("o2")]), tmp_path / "data", team="beta")
+    later = _file(tmp_path / "h", [_activity("o1"), _activity("o2")])
+    result = by_team(import_alpaca(later, tmp_path / "data", team=None))
+    assert {"alpha": {"o1"}, "beta": {"o2"}} == _orders(tmp_path / "data")
+    assert (1, 0) == (result["alpha"].events_appended, result["beta"].events_appended)
+    assert 1 == result["beta"].duplicates
+
+
+def test_a_ledger_that_has_an_order_wins_over_what_the_order_is_called(tmp_path: Path) -> None:
+    """Issue 4, 5: the ledger that knows the order comes first, or the same fills would stand in two ledgers."""
+    data, file = tmp_path / "data", _file(tmp_path / "f", [{**ORDER, "client_order_id": "alpha:1"}, _activity("o1")])
+    import_alpaca(_file(tmp_path / "g", [ORDER]), data, team="bravo")
+    import_alpaca(file, data, team=None)
+    assert {"bravo": {"o1"}} == _orders(data)
+
+
+def test_a_directory_that_is_a_ledger_takes_all(tmp_path: Path) -> None:
+    """Rule 1.2: a person with one account needs no teams."""
+    Ledger(tmp_path / "data").append([{"event": "new", "order_id": "o0", "ts": T, "team_id": "me"}])
+    import_alpaca(_file(tmp_path / "f", [_update("new", {"client_order_id": "alpha:1"})]), tmp_path / "data", team=None)
+    assert {"events.jsonl", "pending_orders.jsonl"} == set(read_files(tmp_path / "data"))
+    assert ["o1"] == [order["order_id"] for order in Ledger(tmp_path / "data").pending_orders() if order.get("symbol")]
+
+
+def test_what_is_no_message_is_reported_with_its_line(tmp_path: Path) -> None:
+    """Bad lines never stop the lines after them; values that no log takes are told as well."""
+    broken = _update("fill", {"id": "o2"}, price="ten", qty="1", execution_id="e")
+    (tmp_path / "f").write_text("<html>\n\n" + json.dumps(broken) + "\n" + json.dumps(_update("new", {})) + "\n")
+    team = by_team(import_alpaca(tmp_path / "f", tmp_path / "data", team="alpha"))["alpha"]
+    assert [(1, "not_json"), (3, "bad_value")] == [(problem.line, problem.kind) for problem in team.problems]
+    assert str(team.problems[0]).startswith(f"{tmp_path / 'f'}:1: not_json: ")
+    assert (3, 1) == (team.lines_read, team.events_appended)
+
+
+def test_a_message_too_long_for_a_line_is_kept_without_its_raw_form(tmp_path: Path) -> None:
+    """Section 2: a line has at most 1 MiB; `raw` is the part that means nothing."""
+    message = _update("new", {"unknown": "x" * (1 << 20)})
+    assert (
+        []
+        == by_team(import_alpaca(_file(tmp_path / "f", [message]), tmp_path / "data", team="alpha"))["alpha"].problems
+    )
+    [line] = (tmp_path / "data/team/alpha/events.jsonl").read_text().splitlines()
+    assert "raw" not in json.loads(line)
+
+
+def test_a_ledger_that_fails_does_not_stop_another(tmp_path: Path) -> None:
+    """Teams are independent: a broken ledger is named, and the others have their events."""
+    (tmp_path / "data/team/alpha").mkdir(parents=True)
+    (tmp_path / "data/team/alpha/trades.jsonl").write_text("not ours\n")
+    messages = [_update("new", {"id": team, "client_order_id": f"{team}:1"}) for team in ("alpha", "beta")]
+    result = import_alpaca(_file(tmp_path / "f", messages), tmp_path / "data", team=None)
+    errors = {team.team_id: team.error.kind if team.error else None for team in result.teams}
+    assert {"alpha": "derived_conflict", "beta": None} == errors
+    assert ["beta"] == [order["order_id"] for order in Ledger(tmp_path / "data/team/beta").pending_orders()]
+
+
+def test_a_team_that_cannot_be_a_directory_is_refused(tmp_path: Path) -> None:
+    """Rule 1.1: refused before a path is built from it."""
+    with pytest.raises(BadTeam):
+        import_alpaca(_file(tmp_path / "f", []), tmp_path / "data", team="../beta")
+
+
+def test_progress_is_told_in_bytes(tmp_path: Path) -> None:
+    """A long import is not silent, and what it tells only grows."""
+    told: list[tuple[int, int]] = []
+    file = _file(tmp_path / "f", [_update("new", {"id": f"o{number}"}) for number in range(2000)])
+    import_alpaca(file, tmp_path / "data", team="alpha", progress=lambda *now: told.append(now))
+    assert told == sorted(told)
+    assert told[-1][0] > file.stat().st_size
+    assert {2 * file.stat().st_size} == {total for _, total in told}
+
+
+# Any order life, told by any mixture of channels.
+
+
+QUANTITIES = st.lists(st.integers(min_value=1, max_value=40), min_size=1, max_size=4)
+LIFE = st.tuples(st.sampled_from(["AAPL", "LTC/USD"]), st.sampled_from(["buy", "sell"]), QUANTITIES, st.booleans())
+
+
+def _told_by_all_channels(number: int, life: tuple[str, str, list[int], bool]) -> list[Any]:
+    """An order's life three times: as frames, as orders asked for by REST after each step, and as FILL activities."""
+    symbol, side, quantities, ends_canceled = life
+    ordered = sum(quantities) + (10 if ends_canceled else 0)
+    order = {**ORDER, "id": f"o{number}", "client_order_id": f"alpha:{number}", "symbol": symbol, "side": side}
+    order |= {"qty": str(ordered)}
+    messages = [_at(0, _update("new", order, execution_id=f"ack-{number}")), {**order, "updated_at": _time(0)}]
+    filled, cost = 0, Decimal(0)
+    for step, quantity in enumerate(quantities, 1):
+        price = Decimal(10 + step)
+        filled, cost = filled + quantity, cost + price * quantity
+        is_last = filled == ordered
+        order |= {"filled_qty": str(filled), "filled_avg_price": f"{cost / filled:.9f}"}
+        order |= {"status": "filled" if is_last else "partially_filled", "updated_at": _time(step, 5)}
+        fill = {"price": str(price), "qty": str(quantity)}
+        name = "fill" if is_last else "partial_fill"
+        messages.append(_at(step, _update(name, order, execution_id=f"e-{number}-{step}", **fill)))
+        messages.append(dict(order))
+        told = {"symbol": symbol, "side": side, "cum_qty": str(filled), "order_status": order["status"], "type": name}
+        messages.append(
+            {**_activity(f"o{number}"), **fill, **told, "id": f"a-{number}-{step}", "transaction_time": _time(step)}
+        )
+    if ends_canceled:
+        order |= {"status": "canceled", "updated_at": _time(9, 5), "canceled_at": _time(9)}
+        messages += [_at(9, _update("canceled", order)), dict(order)]
+    return messages
+
+
+def _at(step: int, frame: dict[str, Any]) -> dict[str, Any]:
+    frame["data"]["timestamp"] = _time(step)
+    return frame
+
+
+def _time(step: int, milliseconds: int = 0) -> str:
+    return f"2026-03-02T14:30:{step:02d}.{milliseconds:03d}Z"
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(LIFE, min_size=1, max_size=2), st.data())
+def test_any_mixture_of_channels_gives_the_same_position(
+    lives: list[tuple[str, str, list[int], bool]], data: st.DataObject
+) -> None:
+    """Rules 4.2, 4.3, 4.7 and 4.8: frames, orders and activities in any order are the same executions, each once."""
+    messages = [message for number, life in enumerate(lives) for message in _told_by_all_channels(number, life)]
+    messages = data.draw(st.permutations(messages))
+    expected: dict[str, Decimal] = {}
+    for symbol, side, quantities, _ in lives:
+        net = sum(quantities) * (1 if side == "buy" else -1)
+        expected[symbol] = expected.get(symbol, Decimal(0)) + net
+    with TemporaryDirectory() as directory:
+        home = Path(directory)
+        cut = data.draw(st.integers(min_value=0, max_value=len(messages)))
+        for part in (messages[:cut], messages[cut:]):
+            by_team(import_alpaca(_file(home / "captured.jsonl", part), home / "data", team=None))
+        # A fill that comes before anything tells its team is unassigned, and what follows goes to its order there.
+        assert expected == sum_positions(*(home / "data/team").iterdir())
+        assert [] == Ledger(home / "data/team/alpha").pending_orders()
