@@ -17,7 +17,7 @@ from compactor import Ledger
 from compactor.books.turns import ReconcileBusy, turn
 from compactor.imports.captures import import_alpaca
 from compactor.ledger import BadTeam
-from compactor.ledger.paths import place_of
+from compactor.ledger.paths import locate_ledger
 from compactor.sync import assign as assigning
 from compactor.sync.assign import CannotAssign, assign
 from tests.stories import clean_lives
@@ -283,4 +283,4 @@ def test_moving_an_order_about_changes_no_sum(events: list[dict[str, Any]], draw
 
 def append(data: Path, team: str, event: dict[str, Any]) -> None:
     data.mkdir(exist_ok=True)
-    Ledger(place_of(data, team).path).append([event], durability="none")
+    Ledger(locate_ledger(data, team).path).append([event], durability="none")

@@ -9,7 +9,7 @@ import pytest
 from compactor import DerivedConflict, Ledger
 from compactor.core.fold import Fold
 from compactor.ledger import checkpoint, compaction
-from compactor.ledger.checkpoint import SLOTS, Damaged, Slot, Slots, Written, checksum, encode_slot
+from compactor.ledger.checkpoint import SLOTS, DamagedCheckpoint, PrefixDigest, Slot, Slots, checksum, encode_slot
 from tests.cases import read_derived
 from tests.disk import Disk
 from tests.faults import orders
@@ -17,7 +17,7 @@ from tests.faults import orders
 LEDGER = Path("/ledger")
 STATE = LEDGER / ".state"
 LOG = LEDGER / "events.jsonl"
-WRITTEN = Written(0, checksum(b""))
+WRITTEN = PrefixDigest(0, checksum(b""))
 
 
 def slot_of(generation: int, log: bytes = b"") -> bytes:
@@ -25,7 +25,7 @@ def slot_of(generation: int, log: bytes = b"") -> bytes:
     fold = Fold("alpha", lambda order_id, first, end: [])
     fold.feed(log, 0)
     fold.take_lines()
-    return b"".join(encode_slot(fold, generation, 1, Written(len(log), checksum(log)), WRITTEN, WRITTEN))
+    return b"".join(encode_slot(fold, generation, 1, PrefixDigest(len(log), checksum(log)), WRITTEN, WRITTEN))
 
 
 def open_slot(data: bytes) -> Slot:
@@ -54,7 +54,7 @@ def test_a_slot_gives_back_what_was_written() -> None:
         header.generation,
         header.team_id,
     )
-    assert Written(len(log), checksum(log)) == header.log
+    assert PrefixDigest(len(log), checksum(log)) == header.log
     fold = slot.restore(lambda order_id, first, end: [], None)
     whole = Fold("alpha", lambda order_id, first, end: [])
     whole.feed(log, 0)
@@ -67,7 +67,7 @@ def test_damage_at_any_byte_is_noticed() -> None:
     good = slot_of(1, orders(0, 9))
     assert list(read_whole(open_slot(good)))
     for place in range(len(good)):
-        with pytest.raises(Damaged, match=r"checkpoint\.0"):
+        with pytest.raises(DamagedCheckpoint, match=r"checkpoint\.0"):
             list(read_whole(open_slot(good[:place] + bytes([good[place] ^ 1]) + good[place + 1 :])))
 
 
@@ -75,14 +75,14 @@ def test_a_slot_that_was_cut_anywhere_is_noticed() -> None:
     """7: a slot that a crash has left short is damage, whatever is missing."""
     good = slot_of(1, orders(0, 9))
     for place in range(len(good)):
-        with pytest.raises(Damaged):
+        with pytest.raises(DamagedCheckpoint):
             list(read_whole(open_slot(good[:place])))
 
 
 def test_a_header_that_promises_too_much_is_damage() -> None:
     """A length beyond the end of the file costs no memory and no exception of another kind."""
     head = b"compactor checkpoint\n" + struct.pack("<I16s", 0xFFFFFFFF, checksum(b""))
-    with pytest.raises(Damaged, match="does not match its checksum"):
+    with pytest.raises(DamagedCheckpoint, match="does not match its checksum"):
         open_slot(head + b"x" * 100)
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from compactor import Ledger
 from compactor.history.diff import Change, diff_moments
 from compactor.history.moment import END, at_offset
-from compactor.ledger import LedgerPlace
+from compactor.ledger import LedgerEntry
 from compactor.ui.cli import app
 from tests.test_laws import derived_from, logs
 
@@ -49,7 +49,7 @@ def test_the_differences_lead_from_one_moment_to_the_other(tmp_path: Path, log: 
         Ledger(path).compact(checkpoint=True)
     with (path / "events.jsonl").open("ab") as file:
         file.write(log[file.tell() :])
-    changes = list(diff_moments(LedgerPlace(None, path), at_offset(a), at_offset(b)))
+    changes = list(diff_moments(LedgerEntry(None, path), at_offset(a), at_offset(b)))
     before, after = derived_from(log[:a]), derived_from(log[:b])
     for what, key, old, new in (
         ("pending_order", "order_id", rows(before.pending, "order_id"), rows(after.pending, "order_id")),
@@ -138,4 +138,4 @@ class TestCommand:
 def test_end_is_the_end(data: Path, write_log: WriteLog, placed: Event) -> None:
     """From a moment to itself there is no difference."""
     path = write_log("a", placed())
-    assert [] == list(diff_moments(LedgerPlace("a", path), END, END))
+    assert [] == list(diff_moments(LedgerEntry("a", path), END, END))

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from compactor import Ledger
-from compactor.core.merkle import EMPTY_ROOT, Growing, Tree, is_whole, leaf_hash, node_hash, root_of
+from compactor.core.merkle import EMPTY_ROOT, MerkleAccumulator, Tree, compute_root, is_whole, leaf_hash, node_hash
 from compactor.ledger.files import Files
 from compactor.ledger.segments import Segments, decode_seal, encode_seal
 from tests.cases import LOG
@@ -52,10 +52,12 @@ def lines_of(count: int) -> list[bytes]:
 
 def test_the_vectors_of_certificate_transparency() -> None:
     """RFC 6962, 2.1: leaves behind a NUL, nodes behind a 1, the empty tree the hash of nothing."""
-    assert "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855" == EMPTY_ROOT.hex() == root_of([]).hex()
+    assert (
+        "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855" == EMPTY_ROOT.hex() == compute_root([]).hex()
+    )
     for size, root in enumerate(VECTOR_ROOTS, 1):
         assert root == mth(VECTOR_LEAVES[:size]).hex()
-        tree = Growing()
+        tree = MerkleAccumulator()
         tree.extend([leaf_hash(leaf) for leaf in VECTOR_LEAVES[:size]])
         assert (size, root) == (tree.size, tree.root().hex())
     assert VECTOR_ROOTS[1] == node_hash(leaf_hash(b""), leaf_hash(b"\0")).hex()
@@ -67,19 +69,19 @@ def test_a_tree_is_that_of_the_rfc_however_it_grew(size: int) -> None:
     lines = lines_of(size)
     chance = random.Random(size)
     for _ in range(6):
-        tree = Growing()
+        tree = MerkleAccumulator()
         data = b"".join(lines)
         while data:
             cut = chance.randint(1, len(data))
             tree.feed(data[:cut])
             data = data[cut:]
             # As from a seal to the next: only what ends with a line is carried over so.
-            tree = Growing(tree.tree()) if not data else tree
+            tree = MerkleAccumulator(tree.tree()) if not data else tree
         assert (size, mth(lines)) == (tree.size, tree.root())
     for cut in range(0, size + 1, max(1, size // 7)):
-        first = Growing()
+        first = MerkleAccumulator()
         first.feed(b"".join(lines[:cut]))
-        then = Growing(first.tree())
+        then = MerkleAccumulator(first.tree())
         then.feed(b"".join(lines[cut:]))
         assert mth(lines) == then.root()
         assert is_whole(then.tree())
@@ -87,7 +89,7 @@ def test_a_tree_is_that_of_the_rfc_however_it_grew(size: int) -> None:
 
 def test_a_tree_whose_parts_do_not_fit_is_not_whole() -> None:
     """8.6: the root follows from the peaks, and there are as many as the size needs."""
-    tree = Growing()
+    tree = MerkleAccumulator()
     tree.feed(b"".join(lines_of(11)))
     good = tree.tree()
     assert is_whole(good)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from compactor import BadTeam, Ledger, discover
-from compactor.ledger.paths import place_of
+from compactor.ledger.paths import locate_ledger
 from tests.cases import LOG
 from tests.faults import orders
 
@@ -39,7 +39,7 @@ def test_a_bad_team_id_is_refused_before_a_path_is_built(team_id: str, data: Pat
 @pytest.mark.parametrize("team_id", ["a", "0", "A.b_c-d", "a" * 64])
 def test_a_good_team_id_is_a_directory_below_team(team_id: str, data: Path) -> None:
     """1.1: and the ledger there has its name."""
-    assert data / "team" / team_id == place_of(data, team_id).path
+    assert data / "team" / team_id == locate_ledger(data, team_id).path
     assert team_id == Ledger(data / "team" / team_id).team_id or (data / "team" / team_id).exists()
 
 

@@ -12,11 +12,16 @@ import pytest
 from click.testing import CliRunner
 
 from compactor import Ledger
-from compactor.core.merkle import leaf_hash
+from compactor.core.merkle import (
+    derive_consistency_roots,
+    derive_inclusion_root,
+    leaf_hash,
+    plan_consistency,
+    plan_inclusion,
+)
 from compactor.ledger.files import Files
 from compactor.proofs.check import Consistency, Inclusion, check_proof, decode_proof, encode_proof
 from compactor.proofs.errors import BadProof, NotProvable
-from compactor.proofs.merkle import plan_consistency, plan_inclusion, root_by_inclusion, roots_by_consistency
 from compactor.proofs.notes import Head, decode_note
 from compactor.proofs.prove import prove_line, prove_since
 from compactor.ui.cli import app
@@ -58,7 +63,7 @@ class TestMerkle:
             "ca854ea128ed050b41b35ffc1b87b8eb2bde461e9e3b5596ece6b9d5975a0ae0",
             "d37ee418976dd95753c1c73862b9398fa2a2cf9b4ff0fdfe8b30cd95209614b7",
         ] == [one.hex() for one in path]
-        assert VECTOR_ROOTS[7] == (root_by_inclusion(leaf_hash(VECTOR_LEAVES[5]), 5, 8, path) or b"").hex()
+        assert VECTOR_ROOTS[7] == (derive_inclusion_root(leaf_hash(VECTOR_LEAVES[5]), 5, 8, path) or b"").hex()
         assert ["fac54203e7cc696cf0dfcb42c92a1d9dbaf70ad9e621f4bd8d98662f00e3c125"] == [
             mth(VECTOR_LEAVES[low:high]).hex() for low, high in plan_inclusion(2, 3)
         ]
@@ -80,16 +85,16 @@ class TestMerkle:
             root = mth(lines[:size])
             for at in range(size):
                 path = [mth(lines[low:high]) for low, high in plan_inclusion(at, size)]
-                assert root == root_by_inclusion(leaf_hash(lines[at]), at, size, path)
-                assert root != root_by_inclusion(leaf_hash(b"other"), at, size, path)
-                assert root_by_inclusion(leaf_hash(lines[at]), at, size, [*path, root]) is None
-                assert root_by_inclusion(leaf_hash(lines[at]), size, size, path) is None
+                assert root == derive_inclusion_root(leaf_hash(lines[at]), at, size, path)
+                assert root != derive_inclusion_root(leaf_hash(b"other"), at, size, path)
+                assert derive_inclusion_root(leaf_hash(lines[at]), at, size, [*path, root]) is None
+                assert derive_inclusion_root(leaf_hash(lines[at]), size, size, path) is None
             for old in range(1, size + 1):
                 path = [mth(lines[low:high]) for low, high in plan_consistency(old, size)]
-                assert (mth(lines[:old]), root) == roots_by_consistency(old, size, mth(lines[:old]), path)
-                assert (b"?" * 32, root) != roots_by_consistency(old, size, b"?" * 32, path)
-                assert roots_by_consistency(old, size, root, [*path, root]) is None
-        assert roots_by_consistency(0, 5, root, []) is roots_by_consistency(6, 5, root, []) is None
+                assert (mth(lines[:old]), root) == derive_consistency_roots(old, size, mth(lines[:old]), path)
+                assert (b"?" * 32, root) != derive_consistency_roots(old, size, b"?" * 32, path)
+                assert derive_consistency_roots(old, size, root, [*path, root]) is None
+        assert derive_consistency_roots(0, 5, root, []) is derive_consistency_roots(6, 5, root, []) is None
 
 
 class TestLines:

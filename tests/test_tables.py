@@ -21,7 +21,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from compactor import Ledger
-from compactor.core.derived import Finding, PendingOrder, Trade
+from compactor.core.derived import Finding, PendingLine, TradeLine
 from compactor.core.events import Event
 from compactor.core.fold import Fold
 from compactor.core.instants import BadInstant, nanos
@@ -79,8 +79,8 @@ class TestRows:
     @pytest.mark.parametrize(
         ("table", "struct", "own"),
         [
-            (TRADES, Trade, set()),
-            (PENDING, PendingOrder, set()),
+            (TRADES, TradeLine, set()),
+            (PENDING, PendingLine, set()),
             (FINDINGS, Finding, {"team_id"}),
             (EVENTS, Event, {"event", "offset", "length", "raw"}),
         ],

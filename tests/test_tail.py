@@ -19,7 +19,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from compactor import Ledger, LogRewritten
-from compactor.ledger import LedgerPlace
+from compactor.ledger import LedgerEntry
 from compactor.tables.follow import Start, Tail
 from compactor.tables.schema import EVENTS, FINDINGS, TRADES
 from compactor.ui.cli import app
@@ -189,7 +189,7 @@ class TestTail:
     def test_every_row_is_told_once_across_sealing(self, data: Path, write_log: WriteLog, placed: Made) -> None:
         """8: sealing between any two looks changes no offset, and no row is told twice or never."""
         ledger = write_log("alpha")
-        tail = Tail(LedgerPlace("alpha", ledger), EVENTS)
+        tail = Tail(LedgerEntry("alpha", ledger), EVENTS)
         told: list[str] = []
         book = Ledger(ledger)
         for number in range(40):
@@ -206,7 +206,7 @@ class TestTail:
         """1.3: a file that was deleted comes back with the same bytes, and its rows are not told again."""
         sample(data)
         ledger = data / "team/alpha"
-        tail = Tail(LedgerPlace("alpha", ledger), table)
+        tail = Tail(LedgerEntry("alpha", ledger), table)
         before = len(list(tail.rows()))
         for name in ("trades.jsonl", "findings.jsonl"):
             (ledger / name).unlink()
@@ -225,7 +225,7 @@ class TestTail:
     def test_a_log_that_was_cut_is_an_error(self, write_log: WriteLog, placed: Made) -> None:
         """The log only grows: what was there and is gone is said, not skipped."""
         ledger = write_log("alpha", placed("a"), placed("b"))
-        tail = Tail(LedgerPlace("alpha", ledger), EVENTS)
+        tail = Tail(LedgerEntry("alpha", ledger), EVENTS)
         assert 2 == len(list(tail.rows()))
         (ledger / "events.jsonl").write_text(json.dumps(placed("a")) + "\n")
         with pytest.raises(LogRewritten, match="truncated or replaced"):
@@ -235,7 +235,7 @@ class TestTail:
         """Section 5: the line of a finding is in it, escaped, so that its own line may be longer than a mebibyte."""
         ledger = write_log("alpha", '"' * (1 << 20))
         Ledger(ledger).compact()
-        told = next(Tail(LedgerPlace("alpha", ledger), FINDINGS).begin(Start(last=5)))
+        told = next(Tail(LedgerEntry("alpha", ledger), FINDINGS).begin(Start(last=5)))
         assert 1 << 20 == len(told.row[FINDINGS.place("line")])
 
 

@@ -22,9 +22,9 @@ from click.testing import CliRunner
 
 from compactor import Ledger
 from compactor.core.fold import OpenOrder
-from compactor.core.merkle import Growing
+from compactor.core.merkle import MerkleAccumulator
 from compactor.ledger import index
-from compactor.ledger.checkpoint import Header
+from compactor.ledger.checkpoint import CheckpointHeader
 from compactor.ledger.files import Files
 from compactor.ledger.segments import decode_seal, encode_seal
 from compactor.proofs.heads import publish
@@ -431,7 +431,7 @@ class TestEdits:
         """Every field of a seal is held against the lines of its segment, also one whose checksum was made to fit."""
         path = scene.files()["seals"][-1]
         seal = decode_seal(path.read_bytes(), path)
-        tree = Growing()
+        tree = MerkleAccumulator()
         tree.feed(b"x\n" * (seal.tree.size if seal.tree else 0))
         for changed in (
             {"first_ts": "2020-01-01T00:00:00Z"}, {"last_ts": None}, {"lines": seal.lines + 1}, {"tree": tree.tree()},
@@ -449,13 +449,15 @@ def fix_inode(scene: Scene) -> None:
         rewrite_header(path, lambda header: msgspec.structs.replace(header, inode=inode))
 
 
-def rewrite_header(path: Path, change: Callable[[Header], Header], chunks: bytes | None = None) -> None:
+def rewrite_header(
+    path: Path, change: Callable[[CheckpointHeader], CheckpointHeader], chunks: bytes | None = None
+) -> None:
     """Write a checkpoint again with another header, whose checksum fits."""
     data = path.read_bytes()
     magic = data.index(b"\n") + 1
     size = int.from_bytes(data[magic : magic + 4], "little")
     body = data[magic + 20 : magic + 20 + size]
-    header = change(msgspec.msgpack.decode(body, type=Header))
+    header = change(msgspec.msgpack.decode(body, type=CheckpointHeader))
     body = msgspec.msgpack.encode(header)
     head = len(body).to_bytes(4, "little") + blake2b(body, digest_size=16).digest()
     rest = data[magic + 20 + size :] if chunks is None else chunks
@@ -493,7 +495,7 @@ class TestStates:
         scene = Scene(tmp_path)
         path = max(scene.files()["checkpoints"], key=lambda one: one.stat().st_mtime_ns)
 
-        def without_spans(header: Header) -> Header:
+        def without_spans(header: CheckpointHeader) -> CheckpointHeader:
             return msgspec.structs.replace(header, spans=[])
 
         rewrite_header(path, without_spans)
@@ -518,11 +520,13 @@ class TestStates:
         assert any("are missing" in one.found for one in verdict.differences)
 
 
-def _chunks(path: Path) -> tuple[Header, bytes]:
+def _chunks(path: Path) -> tuple[CheckpointHeader, bytes]:
     data = path.read_bytes()
     magic = data.index(b"\n") + 1
     size = int.from_bytes(data[magic : magic + 4], "little")
-    return msgspec.msgpack.decode(data[magic + 20 : magic + 20 + size], type=Header), data[magic + 20 + size :]
+    return msgspec.msgpack.decode(data[magic + 20 : magic + 20 + size], type=CheckpointHeader), data[
+        magic + 20 + size :
+    ]
 
 
 def _replaced(path: Path, change: Callable[[str, bytes], bytes]) -> None:

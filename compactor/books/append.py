@@ -12,11 +12,11 @@ from pathlib import Path
 
 import msgspec
 
-from compactor.books.failures import Failure, failure_of
+from compactor.books.failures import Failure, describe_failure
 from compactor.core.events import Problem, decode
 from compactor.ledger import BadTeam, Ledger, RejectedEvents
 from compactor.ledger.log_writer import check_events
-from compactor.ledger.paths import LOG, check_team, place_of
+from compactor.ledger.paths import LOG, check_team, locate_ledger
 
 
 class BadLine(msgspec.Struct, frozen=True):
@@ -81,7 +81,7 @@ def append_lines(data: Path, lines: Iterable[bytes], team: str | None = None) ->
         except RejectedEvents as error:
             return AppendResult(appended, _bad_lines(route, error))
         except Exception as error:
-            failure = failure_of(error, route.path)
+            failure = describe_failure(error, route.path)
             return AppendResult(appended, [], _name(route), failure, _names(routes[index + 1 :]))
     return AppendResult(appended)
 
@@ -107,7 +107,7 @@ def _plan_routes(data: Path, lines: Iterable[bytes], team: str | None) -> tuple[
 
 def _route_to(data: Path, team: str) -> _Route | Problem:
     try:
-        place = place_of(data, team)
+        place = locate_ledger(data, team)
     except BadTeam as error:
         return Problem("bad_value", error.message)
     return _Route(team, place.path) if place.problem is None else Problem("bad_value", place.problem)

@@ -10,17 +10,16 @@ from __future__ import annotations
 import gc
 import mmap
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
 
-from compactor.books.failures import Failure, bad_place, failure_of, name_of
+from compactor.books.failures import Failure, describe_bad_entry, describe_failure
 from compactor.books.workers import Died, run_forked
-from compactor.ledger import Compaction, Ledger, LedgerPlace, discover
-
-Progress = Callable[[int, int], None]
+from compactor.ledger import Compaction, Ledger, LedgerEntry, discover
+from compactor.ledger.compaction import Progress
 
 # Below this many bytes of logs in all, starting processes costs more than it saves.
 INLINE_BYTES_MAX = 8 << 20
@@ -89,30 +88,30 @@ def plan_batches(sizes: Sequence[int]) -> list[list[int]]:
 
 
 def _compact_one(
-    place: LedgerPlace, progress: Progress | None, retention_days: int | None, checkpoint: bool
+    place: LedgerEntry, progress: Progress | None, retention_days: int | None, checkpoint: bool
 ) -> Outcome:
     path = str(place.path)
     if place.problem is not None:
-        return Outcome(name_of(place), path, error=bad_place(place))
+        return Outcome(place.name, path, error=describe_bad_entry(place))
     try:
         with Ledger(place.path, team_id=place.team_id, retention_days=retention_days) as ledger:
             compaction = ledger.compact(progress=progress, checkpoint=checkpoint)
         return Outcome(compaction.team_id, path, compaction=compaction)
     except Exception as error:
-        return Outcome(name_of(place), path, error=failure_of(error, path))
+        return Outcome(place.name, path, error=describe_failure(error, path))
 
 
-def _outcome(place: LedgerPlace, result: bytes | Died) -> Outcome:
+def _outcome(place: LedgerEntry, result: bytes | Died) -> Outcome:
     if not isinstance(result, Died):
         return msgspec.msgpack.decode(result, type=Outcome)
     message = (
         f"{place.path}: {result.reason}. Nothing was lost: the ledger stands at its last commit. Run compactor compact "
         "again, with --workers 1 if memory was short"
     )
-    return Outcome(name_of(place), str(place.path), error=Failure("process_died", message))
+    return Outcome(place.name, str(place.path), error=Failure("process_died", message))
 
 
-def _log_bytes(place: LedgerPlace) -> int:
+def _log_bytes(place: LedgerEntry) -> int:
     try:
         return os.stat(Path(place.path) / "events.jsonl").st_size
     except OSError:

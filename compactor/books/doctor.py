@@ -20,7 +20,7 @@ import msgspec
 from compactor.core.fast import IS_COMPILED, IS_SWITCHED_OFF
 from compactor.ledger import Ledger, discover
 from compactor.ledger.files import Files
-from compactor.ledger.paths import LOG, PENDING, STATE, TRADES
+from compactor.ledger.paths import LOG, PENDING, PRIVATE, STATE, TRADES
 
 Result = Literal["ok", "warn", "fail"]
 
@@ -96,7 +96,7 @@ def _inotify(data: Path) -> Iterator[Checked]:
 
 def _trial(data: Path) -> Iterator[Checked]:
     """Lock, replace and punch, on a file of our own."""
-    place = data / ".compactor"
+    place = data / PRIVATE
     place.mkdir(exist_ok=True)
     path = place / f"doctor-{os.getpid()}"
     try:

@@ -10,7 +10,7 @@ import re
 
 import msgspec
 
-from compactor.ledger import LedgerError, LedgerPlace
+from compactor.ledger import LedgerEntry, LedgerError
 
 
 class Failure(msgspec.Struct, frozen=True):
@@ -21,13 +21,13 @@ class Failure(msgspec.Struct, frozen=True):
     trace: str = ""
 
 
-def failure_of(error: Exception, path: object) -> Failure:
+def describe_failure(error: Exception, path: object) -> Failure:
     """The failure that `error` means for the ledger at `path`."""
     import traceback
 
     trace = "".join(traceback.format_exception(error))
     if isinstance(error, LedgerError):
-        return Failure(kind_of(error), str(error), trace)
+        return Failure(classify(error), str(error), trace)
     if isinstance(error, OSError):
         place = error.filename or path
         return Failure(
@@ -42,16 +42,11 @@ def failure_of(error: Exception, path: object) -> Failure:
     return Failure("unexpected", message, trace)
 
 
-def kind_of(error: LedgerError) -> str:
+def classify(error: LedgerError) -> str:
     """The name of an error as programs see it: `LockHeld` is `lock_held`."""
     return re.sub(r"(?<!^)(?=[A-Z])", "_", type(error).__name__).lower()
 
 
-def bad_place(place: LedgerPlace) -> Failure:
+def describe_bad_entry(place: LedgerEntry) -> Failure:
     """The failure of a directory that cannot be a ledger."""
     return Failure("bad_place", f"{place.path}: {place.problem}")
-
-
-def name_of(place: LedgerPlace) -> str:
-    """What a ledger is called before it is read; a directory that is itself a ledger is named by its events (1.2)."""
-    return place.team_id or "default"

@@ -15,7 +15,7 @@ import msgspec
 
 from compactor.books.ownership import holder_of
 from compactor.core.instants import BadInstant, nanos
-from compactor.ledger import Ledger, LedgerError, LedgerPlace, discover
+from compactor.ledger import Ledger, LedgerEntry, LedgerError, discover
 from compactor.ledger.files import Files
 from compactor.ledger.paths import LOG
 from compactor.ledger.reading import read_naming
@@ -52,7 +52,7 @@ class Owners:
         self._teams: dict[str, str] = {}
         self._away: dict[str, dict[str, str]] = {}
         """For each team the orders that its log says to be another's now, and whose (rule 4.12)."""
-        self._places: list[LedgerPlace] = []
+        self._places: list[LedgerEntry] = []
         self._discovered_at = 0.0
         self._read_to: dict[Path, int] = {}
         self._covered_since: int | None = None
@@ -117,7 +117,7 @@ class Owners:
         except BadInstant:
             return False
 
-    def _search(self, place: LedgerPlace, order_id: str) -> None:
+    def _search(self, place: LedgerEntry, order_id: str) -> None:
         try:
             for _offset, text in read_naming(place.path, order_id, Files()):
                 self._take(text, _team_of(place), order_id)
@@ -125,7 +125,7 @@ class Owners:
             # The daemon names a ledger that cannot be read, and the reconcile adopts nothing meanwhile.
             return
 
-    def _follow(self, place: LedgerPlace) -> None:
+    def _follow(self, place: LedgerEntry) -> None:
         path, team = place.path, _team_of(place)
         size = (path / LOG).stat().st_size
         start = self._read_to.get(path)
@@ -142,7 +142,7 @@ class Owners:
             start += end or len(text)
         self._read_to[path] = start
 
-    def _begin(self, place: LedgerPlace, size: int) -> int:
+    def _begin(self, place: LedgerEntry, size: int) -> int:
         """Where to begin in a log that is new here: its open orders are known from their file."""
         try:
             for row in Ledger(place.path, team_id=place.team_id).pending_orders():
@@ -174,7 +174,7 @@ class Owners:
                 self._away.get(team, {}).pop(line.order_id, None)
 
 
-def _team_of(place: LedgerPlace) -> str:
+def _team_of(place: LedgerEntry) -> str:
     """A directory that is itself a ledger gets everything, so how its team is called does not matter here."""
     return place.team_id or ""
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import msgspec
 
-from compactor.books.failures import Failure, bad_place, failure_of, name_of
-from compactor.ledger import Ledger, LedgerPlace, LedgerStatus, NoLedger, discover
+from compactor.books.failures import Failure, describe_bad_entry, describe_failure
+from compactor.ledger import Ledger, LedgerEntry, LedgerStatus, NoLedger, discover
 from compactor.ledger.paths import LOG
 
 
@@ -27,10 +27,10 @@ def status_all(data: Path, *, team: str | None = None) -> list[Report]:
     return [_report(place) for place in discover(data, team)]
 
 
-def _report(place: LedgerPlace) -> Report:
+def _report(place: LedgerEntry) -> Report:
     path = str(place.path)
     if place.problem is not None:
-        return Report(name_of(place), path, error=bad_place(place))
+        return Report(place.name, path, error=describe_bad_entry(place))
     try:
         if not (place.path / LOG).exists():
             raise NoLedger(place.path, f"there is no {LOG}; append events to it first")
@@ -38,7 +38,7 @@ def _report(place: LedgerPlace) -> Report:
             status = ledger.status()
         return Report(status.team_id, path, status=status)
     except Exception as error:
-        return Report(name_of(place), path, error=failure_of(error, path))
+        return Report(place.name, path, error=describe_failure(error, path))
 
 
 class Rows:
@@ -47,7 +47,7 @@ class Rows:
     `failures` has an entry for each ledger that could not be read; it is complete once the iteration is over.
     """
 
-    def __init__(self, places: Sequence[LedgerPlace], what: str) -> None:
+    def __init__(self, places: Sequence[LedgerEntry], what: str) -> None:
         self.ledgers = len(places)
         self.failures: list[tuple[str, Failure]] = []
         self._places = places
@@ -56,13 +56,13 @@ class Rows:
     def __iter__(self) -> Iterator[dict[str, Any]]:
         for place in self._places:
             if place.problem is not None:
-                self.failures.append((name_of(place), bad_place(place)))
+                self.failures.append((place.name, describe_bad_entry(place)))
                 continue
             try:
                 with Ledger(place.path, team_id=place.team_id) as ledger:
                     yield from _rows(ledger, self._what)
             except Exception as error:
-                self.failures.append((name_of(place), failure_of(error, place.path)))
+                self.failures.append((place.name, describe_failure(error, place.path)))
 
 
 def rows_of(data: Path, what: str, *, team: str | None = None) -> Rows:

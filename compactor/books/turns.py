@@ -14,8 +14,8 @@ from pathlib import Path
 
 from compactor.ledger import Compaction, Ledger, LockHeld
 from compactor.ledger.files import Files
+from compactor.ledger.paths import PRIVATE
 
-DIRECTORY = ".compactor"
 LOCK = "reconcile.lock"
 _TRIES = 100
 _PAUSE_SECONDS = 0.05
@@ -28,7 +28,7 @@ class ReconcileBusy(Exception):
 @contextmanager
 def turn(data: Path, wait_seconds: float = 0.0) -> Iterator[None]:
     """Hold the data directory's turn; waits for so long at most. Raises ReconcileBusy, which names the holder."""
-    files, path = Files(), data / DIRECTORY / LOCK
+    files, path = Files(), data / PRIVATE / LOCK
     files.make_directory(path.parent)
     until = time.monotonic() + wait_seconds
     while (descriptor := files.lock(path)) is None:

@@ -24,7 +24,7 @@ from compactor.broker.rest import TIMEOUT_SECONDS, Broker, BrokerError, BrokerUn
 from compactor.core.lifecycle import TERMINAL
 from compactor.ledger import Ledger, LedgerError, discover
 from compactor.ledger.errors import BadTeam
-from compactor.ledger.paths import LOG, place_of
+from compactor.ledger.paths import LOG, locate_ledger
 
 CLIENT_ID_LENGTH_MAX = 128
 TRIES = 4
@@ -139,7 +139,7 @@ class Trader:
     def _ledger_of(self, team: str) -> Path:
         if (self._data / LOG).exists():
             return self._data
-        place = place_of(self._data, team)
+        place = locate_ledger(self._data, team)
         if place.problem is not None:
             raise BadTeam(place.path, place.problem)
         return place.path

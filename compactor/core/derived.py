@@ -12,7 +12,7 @@ from msgspec import Struct
 from compactor.core.lifecycle import LIFE
 
 
-class Trade(Struct, gc=False, omit_defaults=True):
+class TradeLine(Struct, gc=False, omit_defaults=True):
     """One line of `trades.jsonl`. `quantity` is negative for a reversal; decimals and times are texts as they came."""
 
     trade_id: str
@@ -47,7 +47,7 @@ class Finding(Struct, gc=False, omit_defaults=True):
     line_base64: str | None = None
 
 
-class PendingOrder(Struct, gc=False, omit_defaults=True):
+class PendingLine(Struct, gc=False, omit_defaults=True):
     """One line of `pending_orders.jsonl`: an open order, with what is known of it."""
 
     order_id: str

@@ -5,14 +5,14 @@ The rules write trades and findings through an `Entry` only, which makes their o
 
 from msgspec import Struct
 
-from compactor.core.derived import FINDING_ORDER, Finding, Trade
+from compactor.core.derived import FINDING_ORDER, Finding, TradeLine
 from compactor.core.orders import Order, Rare
 
 
 class Derived(Struct):
     """The lines derived from a range of the log, to be appended to `trades.jsonl` and `findings.jsonl` in order."""
 
-    trades: list[Trade] = []
+    trades: list[TradeLine] = []
     findings: list[Finding] = []
 
 
@@ -71,7 +71,7 @@ class Entry:
         if order.rare is not None and order.rare.away is not None:
             self._find_away(order)
             return trade_id
-        trade = Trade(trade_id, self.team_id, order.order_id, None, None, quantity, price, timestamp=ts or self.ts)
+        trade = TradeLine(trade_id, self.team_id, order.order_id, None, None, quantity, price, timestamp=ts or self.ts)
         trade.kind = kind
         trade.execution_id, trade.reverses, trade.corrects, trade.offset = execution_id, reverses, corrects, self.offset
         if is_tradable(order):
@@ -93,7 +93,7 @@ class Entry:
                 self._release(order, trade)
             order.rare.held = []
 
-    def _release(self, order: Order, trade: Trade) -> None:
+    def _release(self, order: Order, trade: TradeLine) -> None:
         terms = order.terms
         trade.team_id = self.team_id
         trade.symbol, trade.side, trade.order_type = terms.symbol, terms.side, terms.order_type

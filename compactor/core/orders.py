@@ -11,7 +11,7 @@ from typing import Any
 from msgspec import Struct
 
 from compactor.core.decimals import Decimals, exactly, plain, quotient
-from compactor.core.derived import PendingOrder, Trade
+from compactor.core.derived import PendingLine, TradeLine
 from compactor.core.events import TERMS, AnyEvent
 from compactor.core.instants import nanos
 
@@ -75,7 +75,7 @@ class Rare(Struct, array_like=True, gc=False):
     """Further ids of a fill, each mapped to its key in `fills`."""
     inferred: list[Inferred] = []
     waiting: dict[str, list[Revision]] = {}
-    held: list[Trade] = []
+    held: list[TradeLine] = []
     away: str | None = None
     """The team whose ledger has the order now; its trades are written there (rule 4.12)."""
 
@@ -140,10 +140,10 @@ def get_created_at(order: Order) -> str:
 _carried: Any = attrgetter(*TERMS)
 
 
-def build_row(order: Order, team_id: str) -> PendingOrder:
+def build_row(order: Order, team_id: str) -> PendingLine:
     """Build the row of an open order (format.md section 5)."""
     terms = dict(zip(TERMS, _carried(order.terms), strict=True)) if order.terms is not None else {}
-    row = PendingOrder(**{**terms, "order_id": order.order_id, "team_id": team_id})
+    row = PendingLine(**{**terms, "order_id": order.order_id, "team_id": team_id})
     row.status = order.status
     row.created_at, row.updated_at = get_created_at(order), order.updated_at
     held = order.rare is not None and bool(order.rare.held)

@@ -13,10 +13,10 @@ from datetime import UTC
 
 import msgspec
 
-from compactor.books.failures import Failure, failure_of, name_of
+from compactor.books.failures import Failure, describe_failure
 from compactor.daemon.health import Health, LedgerHealth, printable
 from compactor.daemon.notices import Log
-from compactor.ledger import Compaction, Ledger, LedgerPlace, LockHeld, TooMuch
+from compactor.ledger import Compaction, Ledger, LedgerEntry, LockHeld, TooMuch
 from compactor.ledger.paths import LOG
 
 LIMIT_BYTES = 2 << 20
@@ -34,10 +34,10 @@ IDLE_SECONDS = 600.0
 class Keeper:
     """One ledger in the care of the daemon."""
 
-    def __init__(self, place: LedgerPlace, retention_days: int | None, health: Health, log: Log) -> None:
+    def __init__(self, place: LedgerEntry, retention_days: int | None, health: Health, log: Log) -> None:
         self.place = place
         # A name that is not UTF-8 is shown with escapes everywhere.
-        self.team_id = printable(name_of(place))
+        self.team_id = printable(place.name)
         self.is_due = True
         self.has_errand = False
         """Whether a process of its own works on it; the loop keeps away meanwhile."""
@@ -115,7 +115,7 @@ class Keeper:
             self._wait_for_holder(error)
             return None
         except Exception as error:
-            self.fail(failure_of(error, self.place.path))
+            self.fail(describe_failure(error, self.place.path))
             return None
         self.succeed(compaction)
         return compaction
@@ -124,7 +124,7 @@ class Keeper:
         now = time.monotonic()
         self._held_since = self._held_since or now
         if now - self._held_since > HELD_SECONDS_MAX:
-            self.fail(failure_of(error, self.place.path))
+            self.fail(describe_failure(error, self.place.path))
         else:
             self.is_due, self.retry_at = True, now + HELD_RETRY_SECONDS
 

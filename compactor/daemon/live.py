@@ -23,13 +23,13 @@ from compactor.daemon.health import Health
 from compactor.daemon.link import Link
 from compactor.daemon.notices import Log
 from compactor.ledger.files import Files
+from compactor.ledger.paths import PRIVATE
 from compactor.settings.accounts import Account
 from compactor.sync.answers import Asked
 from compactor.sync.gaps import Gaps
 from compactor.sync.reconcile import QUIET_SECONDS, Reconciler
 from compactor.sync.stream_writer import StreamWriter
 
-DIRECTORY = ".compactor"
 STOP_SECONDS = 0.8
 
 
@@ -131,7 +131,7 @@ class Live:
             self._healing.want()
 
     def _take(self, account: str) -> None:
-        path = self._data / DIRECTORY / f"stream-{account}.lock"
+        path = self._data / PRIVATE / f"stream-{account}.lock"
         self._files.make_directory(path.parent)
         lock = self._files.lock(path)
         if lock is None:

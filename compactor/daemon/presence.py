@@ -15,8 +15,8 @@ import msgspec
 
 from compactor.daemon.health import AccountHealth, Health, State
 from compactor.daemon.staleness import reconcile_reason, stream_reason
+from compactor.ledger.paths import PRIVATE
 
-DIRECTORY = ".compactor"
 LOCK = "daemon.lock"
 TEXT_BYTES = 1 << 16
 _TAKE_TRIES = 20
@@ -105,7 +105,7 @@ def _padded(report: DaemonReport) -> bytes:
 
 def take(data: Path) -> Presence:
     """Take a data directory for this process. Raises AlreadyRunning, which names the other one; OSError."""
-    path = data / DIRECTORY / LOCK
+    path = data / PRIVATE / LOCK
     path.parent.mkdir(exist_ok=True)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     # `compactor status` holds the lock for a moment when it asks whether a daemon has it.
@@ -128,7 +128,7 @@ def take(data: Path) -> Presence:
 def read(data: Path) -> DaemonReport | None:
     """What the daemon of a data directory last said, or None when none runs."""
     try:
-        descriptor = os.open(data / DIRECTORY / LOCK, os.O_RDONLY)
+        descriptor = os.open(data / PRIVATE / LOCK, os.O_RDONLY)
     except OSError:
         return None
     try:

@@ -17,10 +17,12 @@ import msgspec
 from msgspec import Struct
 
 from compactor.books.compact import collector_paused
+from compactor.core.fold import DEFAULT_TEAM
 from compactor.history.moment import END, Moment
 from compactor.history.past import checked
-from compactor.history.replay import Progress, Replay, open_replay
-from compactor.ledger import LedgerPlace
+from compactor.history.replay import Replay, open_replay
+from compactor.ledger import LedgerEntry
+from compactor.ledger.compaction import Progress
 from compactor.ledger.paths import LOG, PENDING, TRADES
 from compactor.ledger.reading import whole_lines
 
@@ -44,7 +46,7 @@ class Change(Struct, omit_defaults=True):
 _decode = msgspec.json.Decoder(Row).decode
 
 
-def diff_moments(place: LedgerPlace, a: Moment, b: Moment, progress: Progress | None = None) -> Iterator[Change]:
+def diff_moments(place: LedgerEntry, a: Moment, b: Moment, progress: Progress | None = None) -> Iterator[Change]:
     """What is different at the second moment of a ledger: first the trades, then the pending orders.
 
     Starts both from the same state at hand. Raises LedgerError.
@@ -74,7 +76,7 @@ def ledgers_in(data: Path) -> dict[str, Path]:
     """The directories of a data directory that hold a log, or derived files without one, by team."""
     teams = data / "team"
     found = {path.name: path for path in (sorted(teams.iterdir()) if teams.is_dir() else ()) if _holds_any(path)}
-    return {"default": data, **found} if _holds_any(data) else found
+    return {DEFAULT_TEAM: data, **found} if _holds_any(data) else found
 
 
 def _holds_any(path: Path) -> bool:
@@ -130,7 +132,7 @@ def _rows(lines: Iterable[bytes]) -> dict[str, Row]:
 
 
 def _diff(team_id: str | None, a: _Replayed | _Written, b: _Replayed | _Written) -> Iterator[Change]:
-    team = team_id or "default"
+    team = team_id or DEFAULT_TEAM
     yield from _diff_trades(team, a.trades(), b.trades())
     before, after = a.pending(), b.pending()
     for order_id, row in before.items():

@@ -16,8 +16,9 @@ from msgspec import Struct
 
 from compactor.books.compact import collector_paused
 from compactor.history.moment import Moment
-from compactor.history.replay import Progress, Replay, open_replay
-from compactor.ledger import LedgerPlace
+from compactor.history.replay import Replay, open_replay
+from compactor.ledger import LedgerEntry
+from compactor.ledger.compaction import Progress
 from compactor.ledger.errors import BadTeam, LedgerError, from_os
 from compactor.ledger.paths import FINDINGS, PENDING, TRADES
 
@@ -47,7 +48,7 @@ LAST_TRADES = 10
 """So many trades are shown at most; as many as are known without reading those before them."""
 
 
-def past_of(place: LedgerPlace, moment: Moment, progress: Progress | None = None) -> Past:
+def past_of(place: LedgerEntry, moment: Moment, progress: Progress | None = None) -> Past:
     """A ledger as of a moment. Raises LedgerError."""
     with collector_paused(), open_replay(checked(place), place.team_id) as replay:
         replay.begin(moment)
@@ -57,7 +58,7 @@ def past_of(place: LedgerPlace, moment: Moment, progress: Progress | None = None
         return _past(replay, moment, last[-LAST_TRADES:])
 
 
-def lines_of(place: LedgerPlace, moment: Moment, what: What, progress: Progress | None = None) -> Iterator[bytes]:
+def lines_of(place: LedgerEntry, moment: Moment, what: What, progress: Progress | None = None) -> Iterator[bytes]:
     """The lines of one derived file as of a moment, as they come out of the fold. Raises LedgerError."""
     with collector_paused(), open_replay(checked(place), place.team_id) as replay:
         replay.begin(moment, from_first=what != "pending")
@@ -68,7 +69,7 @@ def lines_of(place: LedgerPlace, moment: Moment, what: What, progress: Progress 
             yield from replay.fold.pending_lines().splitlines(keepends=True)
 
 
-def write_past(place: LedgerPlace, moment: Moment, directory: Path, progress: Progress | None = None) -> Past:
+def write_past(place: LedgerEntry, moment: Moment, directory: Path, progress: Progress | None = None) -> Past:
     """Write the three derived files as of a moment into a directory, which is made; an empty one is not written.
 
     Raises LedgerError.
@@ -94,7 +95,7 @@ def write_past(place: LedgerPlace, moment: Moment, directory: Path, progress: Pr
 
 
 def _write(
-    place: LedgerPlace, moment: Moment, directory: Path, trades: BinaryIO, findings: BinaryIO, progress: Progress | None
+    place: LedgerEntry, moment: Moment, directory: Path, trades: BinaryIO, findings: BinaryIO, progress: Progress | None
 ) -> Past:
     with collector_paused(), open_replay(checked(place), place.team_id) as replay:
         replay.begin(moment, from_first=True)
@@ -121,7 +122,7 @@ def _past(replay: Replay, moment: Moment, last_trades: list[bytes]) -> Past:
     )  # fmt: skip
 
 
-def checked(place: LedgerPlace) -> Path:
+def checked(place: LedgerEntry) -> Path:
     """The directory of a ledger that can be read. Raises BadTeam."""
     if place.problem is not None:
         raise BadTeam(place.path, place.problem)

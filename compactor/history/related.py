@@ -15,12 +15,13 @@ from typing import Literal
 from msgspec import Struct
 
 from compactor.core.events import Event
+from compactor.core.fold import DEFAULT_TEAM
 from compactor.core.lines import Placed
 from compactor.core.rules import read_legs
 from compactor.history.past import checked
 from compactor.history.search import Finder
 from compactor.history.story import Story, Team, tell
-from compactor.ledger import LedgerPlace
+from compactor.ledger import LedgerEntry
 from compactor.ledger.errors import from_os
 from compactor.ledger.files import Files
 from compactor.ledger.log import open_log
@@ -58,7 +59,7 @@ class History(Struct, omit_defaults=True):
     chain: list[Link] = []
 
 
-def history_of(place: LedgerPlace, name: str, *, raw: bool = False, files: Files | None = None) -> list[History]:
+def history_of(place: LedgerEntry, name: str, *, raw: bool = False, files: Files | None = None) -> list[History]:
     """The histories of the orders that an id means in one ledger; none where nothing there names it.
 
     Needs no lock and changes nothing but indexes, which are made where they are missing. Raises LedgerError.
@@ -118,7 +119,7 @@ class _Teller:
     def _story(self, order_id: str) -> Story:
         if self._team is None:
             # Named by its events (rule 1.2).
-            self._team = Team(*(self._finder.team() or ("default", 0)))
+            self._team = Team(*(self._finder.team() or (DEFAULT_TEAM, 0)))
         return tell(order_id, self._finder.pieces(order_id), self._team, self._raw)
 
     def _history(self, order_id: str, found_as: FoundAs) -> History:

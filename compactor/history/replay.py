@@ -8,7 +8,7 @@ file that anybody may have changed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
@@ -20,7 +20,8 @@ from compactor.core.derived import Lines
 from compactor.core.fold import Fold
 from compactor.history.moment import Moment
 from compactor.history.selecting import Selection
-from compactor.ledger.checkpoint import TAIL_BYTES, Damaged, Header, Slot, checksum
+from compactor.ledger.checkpoint import TAIL_BYTES, CheckpointHeader, DamagedCheckpoint, Slot, checksum
+from compactor.ledger.compaction import Progress
 from compactor.ledger.errors import LedgerError, NoLedger, from_os
 from compactor.ledger.files import Files
 from compactor.ledger.log import Log, open_log
@@ -32,8 +33,6 @@ RETENTION = timedelta(days=7)
 """Bounds memory, and no output depends on it (6.2)."""
 
 _decode_spans = msgspec.msgpack.Decoder(list[SpanRecord]).decode
-
-Progress = Callable[[int, int], None]
 
 
 class BeyondLog(LedgerError):
@@ -49,7 +48,7 @@ class Replay:
         self._log = log
         self._files = files
         self._segments = segments
-        self._header: Header | None = None
+        self._header: CheckpointHeader | None = None
         self._selection: Selection | None = None
         self._end = 0
         self.fold = Fold(team_id, log.lines_naming, RETENTION)
@@ -79,7 +78,7 @@ class Replay:
         for slot in usable_points(*known, limit):
             try:
                 self.fold = _restored(slot, selection)
-            except Damaged:
+            except DamagedCheckpoint:
                 continue
             finally:
                 slot.close()
@@ -122,7 +121,7 @@ class Replay:
 
 
 def _restored(slot: Slot, selection: Selection) -> Fold:
-    """The fold of a checkpoint, all of it read at once. Raises Damaged.
+    """The fold of a checkpoint, all of it read at once. Raises DamagedCheckpoint.
 
     A page that turned out to be damaged in the middle of a fold would come too late, and looking up each new order in
     its page costs more than reading them all.

@@ -14,9 +14,10 @@ import msgspec
 from msgspec import Struct
 
 from compactor.core.decimals import exactly
-from compactor.core.derived import Finding, Trade
+from compactor.core.derived import Finding, TradeLine
 from compactor.core.entry import Derived, Entry
 from compactor.core.events import Event, Leg
+from compactor.core.fold import DEFAULT_TEAM
 from compactor.core.instants import EPOCH, rfc3339
 from compactor.core.lines import Placed
 from compactor.core.orders import Order, build_row
@@ -32,7 +33,7 @@ class Team(NamedTuple):
 
     def at(self, offset: int) -> str:
         """What lines derived at an offset say."""
-        return self.team_id if offset >= self.named_at else "default"
+        return self.team_id if offset >= self.named_at else DEFAULT_TEAM
 
 
 class Told(Struct, omit_defaults=True):
@@ -50,7 +51,7 @@ class Told(Struct, omit_defaults=True):
     status_before: str | None = None
     status_after: str | None = None
     changes: dict[str, tuple[Any, Any]] = {}
-    trades: list[Trade] = []
+    trades: list[TradeLine] = []
     findings: list[Finding] = []
     raw: msgspec.Raw | None = None
     line: str | None = None

@@ -20,13 +20,13 @@ from compactor.imports.writer import (
     ImportWriter,
     KnownEvent,
     Meter,
-    Progress,
     TeamImport,
     check_event,
     hash_identity,
     known_events,
 )
 from compactor.ledger import discover
+from compactor.ledger.compaction import Progress
 from compactor.ledger.paths import LOG, check_team
 
 __all__ = ["ImportProblem", "ImportResult", "TeamImport", "import_alpaca"]

@@ -22,8 +22,9 @@ from compactor.core.lifecycle import OPEN, normalize_name
 from compactor.imports.old_layout import ORDERS as ORDERS_FILE
 from compactor.imports.old_layout import TRADES as TRADES_FILE
 from compactor.imports.old_layout import translate_old_layout
-from compactor.imports.writer import Fields, ImportResult, ImportWriter, Meter, Progress, hash_identity, known_events
+from compactor.imports.writer import Fields, ImportResult, ImportWriter, Meter, hash_identity, known_events
 from compactor.ledger.checkpoint import SLOTS
+from compactor.ledger.compaction import Progress
 from compactor.ledger.files import Files
 from compactor.ledger.paths import LOG, PENDING, STATE, TEAM_PATTERN, TRADES
 

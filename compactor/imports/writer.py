@@ -9,22 +9,22 @@ the same recording again, or once more after a crash half-way, therefore adds no
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from compactor.books.failures import Failure, failure_of
+from compactor.books.failures import Failure, describe_failure
 from compactor.core.events import Problem, event_of
 from compactor.core.instants import rfc3339
 from compactor.core.lifecycle import normalize_name
 from compactor.ledger import Compaction, Ledger
+from compactor.ledger.compaction import Progress
 from compactor.ledger.log_writer import append_lines, encode_event
 from compactor.ledger.paths import LOG
 
-Progress = Callable[[int, int], None]
 Fields = dict[str, Any]
 
 BATCH_LINES = 4000
@@ -182,7 +182,7 @@ class ImportWriter:
     def fail(self, team: str, error: Exception) -> None:
         """Record why a team's recording could not be imported. The other teams continue."""
         batch = self._find_batch(team)
-        batch.result.error = failure_of(error, batch.directory)
+        batch.result.error = describe_failure(error, batch.directory)
 
     def flush(self, teams: Collection[str] = ()) -> bool:
         """Append all waiting lines; durable when it returns. Returns whether that succeeded for all of `teams`."""
@@ -223,7 +223,7 @@ class ImportWriter:
             batch.directory.mkdir(parents=True, exist_ok=True)
             batch.result.events_appended += append_lines(batch.directory / LOG, lines, "sync").events
         except Exception as error:
-            batch.result.error = failure_of(error, batch.directory)
+            batch.result.error = describe_failure(error, batch.directory)
         self._stamp = rfc3339(time.time_ns())
 
 
@@ -232,7 +232,7 @@ def _compact(batch: _Batch) -> None:
         with Ledger(batch.directory, team_id=batch.named) as ledger:
             batch.result.compaction = ledger.compact()
     except Exception as error:
-        batch.result.error = failure_of(error, batch.directory)
+        batch.result.error = describe_failure(error, batch.directory)
 
 
 class Meter:

@@ -16,7 +16,7 @@ from compactor.ledger.errors import (
 )
 from compactor.ledger.ledger import Ledger
 from compactor.ledger.log_writer import Appended
-from compactor.ledger.paths import LedgerPlace, discover
+from compactor.ledger.paths import LedgerEntry, discover
 from compactor.ledger.reading import LedgerStatus
 
 __all__ = [
@@ -26,8 +26,8 @@ __all__ = [
     "DerivedConflict",
     "DiskFull",
     "Ledger",
+    "LedgerEntry",
     "LedgerError",
-    "LedgerPlace",
     "LedgerStatus",
     "LedgerUnreadable",
     "LockHeld",

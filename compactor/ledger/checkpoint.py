@@ -37,7 +37,7 @@ def checksum(data: bytes | bytearray) -> bytes:
     return blake2b(data, digest_size=16).digest()
 
 
-class Written(Struct, array_like=True):
+class PrefixDigest(Struct, array_like=True):
     """How much of a file the checkpoint stands for: its length, and a digest of the last 4 KiB before it."""
 
     length: int = 0
@@ -52,7 +52,7 @@ class Chunk(Struct, array_like=True, gc=False):
     checksum: bytes
 
 
-class Header(Struct):
+class CheckpointHeader(Struct):
     """What a slot says before its chunks."""
 
     format: int
@@ -63,9 +63,9 @@ class Header(Struct):
     clock: datetime | None
     counts: Counts
     inode: int
-    log: Written
-    trades: Written
-    findings: Written
+    log: PrefixDigest
+    trades: PrefixDigest
+    findings: PrefixDigest
     open_orders: Chunk
     spans: list[Chunk]
     marks: list[Chunk]
@@ -73,7 +73,7 @@ class Header(Struct):
     """How many order ids each generation of the filter has taken."""
 
 
-class Damaged(Exception):
+class DamagedCheckpoint(Exception):
     """A slot that is not what was written."""
 
     def __init__(self, path: Path, what: str) -> None:
@@ -81,7 +81,7 @@ class Damaged(Exception):
         self.path = path
 
 
-_decode_header = msgspec.msgpack.Decoder(Header).decode
+_decode_header = msgspec.msgpack.Decoder(CheckpointHeader).decode
 _decode_open = msgspec.msgpack.Decoder(dict[str, OpenOrder]).decode
 
 
@@ -94,30 +94,32 @@ class Slot:
         length = len(_MAGIC) + _HEAD.size
         head = reader.read(0, 1 << 16)
         if len(head) < length or not head.startswith(_MAGIC):
-            raise Damaged(path, "it does not begin as a checkpoint does")
+            raise DamagedCheckpoint(path, "it does not begin as a checkpoint does")
         size, expected = _HEAD.unpack_from(head, len(_MAGIC))
         self.base = length + size
         """Where its chunks begin."""
         body = head[length : self.base] if len(head) >= self.base else reader.read(length, size)
         if checksum(body) != expected:
-            raise Damaged(path, "its header does not match its checksum")
+            raise DamagedCheckpoint(path, "its header does not match its checksum")
         try:
             self.header = _decode_header(body)
         except msgspec.DecodeError as error:
-            raise Damaged(path, f"its header cannot be read: {error}") from None
+            raise DamagedCheckpoint(path, f"its header cannot be read: {error}") from None
 
     def read(self, chunk: Chunk) -> bytes:
-        """The bytes of a chunk. Raises Damaged."""
+        """The bytes of a chunk. Raises DamagedCheckpoint."""
         data = self._reader.read(self.base + chunk.start, chunk.length) if chunk.length else b""
         if checksum(data) != chunk.checksum:
-            raise Damaged(self.path, f"bytes {chunk.start} to {chunk.start + chunk.length} do not match their checksum")
+            raise DamagedCheckpoint(
+                self.path, f"bytes {chunk.start} to {chunk.start + chunk.length} do not match their checksum"
+            )
         return data
 
     def _page(self, chunks: list[Chunk]) -> Callable[[int], bytes]:
         return lambda number: self.read(chunks[number]) if number < len(chunks) else b""
 
     def restore(self, recall: Recall, retention: timedelta | None) -> Fold:
-        """The fold as it was. Raises Damaged."""
+        """The fold as it was. Raises DamagedCheckpoint."""
         header = self.header
         fold = Fold(None if header.names_team else header.team_id, recall, retention)
         fold.clock, fold.counts = header.clock, msgspec.structs.replace(header.counts, kinds=dict(header.counts.kinds))
@@ -132,7 +134,7 @@ class Slot:
 
 
 def encode_slot(
-    fold: Fold, generation: int, inode: int, log: Written, trades: Written, findings: Written
+    fold: Fold, generation: int, inode: int, log: PrefixDigest, trades: PrefixDigest, findings: PrefixDigest
 ) -> list[bytes | bytearray]:
     """A slot for the state of a fold, as the parts of its bytes: the pages of marks are not copied."""
     parts: list[bytes | bytearray] = []
@@ -147,7 +149,7 @@ def encode_slot(
     def chunks(pages: Iterable[bytes | bytearray]) -> list[Chunk]:
         return [chunk(page) for page in pages]
 
-    header = Header(
+    header = CheckpointHeader(
         FORMAT, FOLD_VERSION, generation, fold.team_id, fold.names_team, fold.clock, fold.counts, inode,
         log, trades, findings,
         open_orders=chunk(msgspec.msgpack.encode(fold.store_open())),
@@ -181,7 +183,7 @@ class Slots:
                 continue
             try:
                 slot = Slot(path, reader)
-            except Damaged as damage:
+            except DamagedCheckpoint as damage:
                 reader.close()
                 self.set_aside(damage)
             else:
@@ -195,7 +197,7 @@ class Slots:
         self._next = 1 - SLOTS.index(newest.path.name)
         return newest
 
-    def set_aside(self, damage: Damaged) -> None:
+    def set_aside(self, damage: DamagedCheckpoint) -> None:
         """Rename a damaged slot, so that the other one serves and people can look at it."""
         self.damaged.append(str(damage))
         self._files.rename(damage.path, damage.path.with_name(damage.path.name + ".damaged"))

@@ -13,7 +13,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from compactor.core.fold import Fold
-from compactor.ledger.checkpoint import FOLD_VERSION, FORMAT, Damaged, Slot, Slots, encode_slot
+from compactor.ledger.checkpoint import FOLD_VERSION, FORMAT, DamagedCheckpoint, Slot, Slots, encode_slot
 from compactor.ledger.errors import NoLedger, TooMuch, from_os
 from compactor.ledger.files import Files, replace
 from compactor.ledger.log import Log, open_log
@@ -164,7 +164,7 @@ class Compactor:
                 self._advance(fold, log, size, progress)
                 self._commit(fold, log, final=True, checkpoint=checkpoint)
                 break
-            except Damaged as damage:
+            except DamagedCheckpoint as damage:
                 # A page of the checkpoint that nobody had read so far: fall back to the other slot, or to the whole
                 # log.
                 self._roll_back()
@@ -192,7 +192,7 @@ class Compactor:
     def _load(self, log: Log) -> Fold:
         """The state to start from: what is in memory, else the newest good checkpoint, else nothing at all."""
         if self._fold is not None:
-            log.check(self._inode, self._log_written)
+            log.check(self._inode, self._log_digest)
             if self._is_behind_files():
                 self.close()
         if self._fold is None:
@@ -228,18 +228,18 @@ class Compactor:
             return None
         try:
             fold = slot.restore(self._recall, self._retention)
-        except Damaged:
+        except DamagedCheckpoint:
             slot.close()
             raise
         self._slot = slot
-        self._inode, self._offset, self._log_written = header.inode, header.log.length, header.log
+        self._inode, self._offset, self._log_digest = header.inode, header.log.length, header.log
         self._checkpoint_at, self._checkpoint_bytes = self._offset, CHECKPOINT_BYTES_MIN
         return fold
 
     def _start_over(self, log: Log) -> Fold:
         self._trades = Tail(self.path / TRADES, self._files)
         self._findings = Tail(self.path / FINDINGS, self._files)
-        self._inode, self._offset, self._log_written = log.identity().inode, 0, log.written(0)
+        self._inode, self._offset, self._log_digest = log.identity().inode, 0, log.digest_prefix(0)
         self._checkpoint_at = None
         return Fold(self._team_id, self._recall, self._retention)
 
@@ -294,7 +294,7 @@ class Compactor:
                 tail.sync()
         if final:
             self._write_pending(fold)
-        self._log_written = log.written(self._offset)
+        self._log_digest = log.digest_prefix(self._offset)
         since = self._offset - (self._checkpoint_at or 0)
         if (checkpoint and since) or self._checkpoint_at is None or since >= self._checkpoint_bytes:
             self._write_checkpoint(fold)
@@ -323,8 +323,8 @@ class Compactor:
 
     def _write_checkpoint(self, fold: Fold) -> None:
         self._generation += 1
-        trades, findings = self._trades.written(), self._findings.written()
-        parts = encode_slot(fold, self._generation, self._inode, self._log_written, trades, findings)
+        trades, findings = self._trades.digest(), self._findings.digest()
+        parts = encode_slot(fold, self._generation, self._inode, self._log_digest, trades, findings)
         keep_point(self._files, self._slots.write(parts), self._offset)
         wanted = max(CHECKPOINT_BYTES_MIN, sum(map(len, parts)))
         self._checkpoint_at, self._checkpoint_bytes = self._offset, min(wanted, CHECKPOINT_BYTES_MAX)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from compactor.core.events import LINE_BYTES_MAX
 from compactor.core.lines import EXCERPT_BYTES
-from compactor.ledger.checkpoint import TAIL_BYTES, Written, checksum
+from compactor.ledger.checkpoint import TAIL_BYTES, PrefixDigest, checksum
 from compactor.ledger.errors import LogRewritten
 from compactor.ledger.files import Files, Identity, Reader
 from compactor.ledger.paths import LOG
@@ -91,16 +91,16 @@ class Log:
         """Where in the file the first bytes at or behind an offset lie that take up space."""
         return self._reader.data_from(offset)
 
-    def written(self, offset: int) -> Written:
+    def digest_prefix(self, offset: int) -> PrefixDigest:
         """The digest of the 4 KiB before an offset."""
         start = max(0, offset - TAIL_BYTES)
         # Sealing leaves these bytes in the file before the last seal's end, so that a pass with nothing to read from
         # the history opens no segment.
         in_file = self._segments is None or offset >= self._segments.sealed_end
         read = self._read_file if in_file else self.read
-        return Written(offset, checksum(read(start, offset - start)))
+        return PrefixDigest(offset, checksum(read(start, offset - start)))
 
-    def check(self, inode: int, known: Written) -> None:
+    def check(self, inode: int, known: PrefixDigest) -> None:
         """Raise LogRewritten unless it is the same file, no shorter, with the same bytes before the offset."""
         identity = self.identity()
         what_to_do = (
@@ -113,7 +113,7 @@ class Log:
         if identity.size < known.length:
             found = f"the log was truncated: expected at least {known.length} bytes, found {identity.size}"
             raise LogRewritten(self.path, f"{found}. {what_to_do}")
-        if self.written(known.length) != known:
+        if self.digest_prefix(known.length) != known:
             start = max(0, known.length - TAIL_BYTES)
             found = f"the log was rewritten: the bytes from {start} to {known.length} are not those that were folded"
             raise LogRewritten(self.path, f"{found}. {what_to_do}")

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
+from compactor.core.fold import DEFAULT_TEAM
 from compactor.ledger.errors import BadTeam
 
 LOG = "events.jsonl"
@@ -13,18 +14,25 @@ TRADES = "trades.jsonl"
 FINDINGS = "findings.jsonl"
 STATE = ".state"
 SEGMENTS = "segments"
+PRIVATE = ".compactor"
+"""Of a data directory: locks, and what the daemon and reconciling last said."""
 TEAM_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 TEAM_EXPECTED = "letters, digits, dot, underscore and hyphen, at most 64, the first a letter or digit"
 
 
-class LedgerPlace(Struct, frozen=True):
+class LedgerEntry(Struct, frozen=True):
     """A ledger that was found: its team (None where its events name it), its directory, and why it cannot be used, if
     so."""
 
     team_id: str | None
     path: Path
     problem: str | None = None
+
+    @property
+    def name(self) -> str:
+        """What to call it before it is read; a directory that is itself a ledger is named by its events (1.2)."""
+        return self.team_id or DEFAULT_TEAM
 
 
 def check_team(team_id: str, where: Path) -> str:
@@ -34,37 +42,37 @@ def check_team(team_id: str, where: Path) -> str:
     return team_id
 
 
-def place_of(data: Path, team_id: str) -> LedgerPlace:
+def locate_ledger(data: Path, team_id: str) -> LedgerEntry:
     """Where the ledger of a team lies, whether it is there yet or not."""
     path = data / "team" / check_team(team_id, data)
-    return LedgerPlace(team_id, path, _leads_out(data, path))
+    return LedgerEntry(team_id, path, _leads_out(data, path))
 
 
-def discover(data: Path, team: str | None = None) -> list[LedgerPlace]:
+def discover(data: Path, team: str | None = None) -> list[LedgerEntry]:
     """The ledgers of a data directory, by team id: every `team/<id>/` with a log, and the directory itself if it has
     one (1.2).
 
     With `team` only that one, whether it is there or not. Directories that cannot be ledgers come with their problem.
     """
     if team is not None:
-        return [place_of(data, team)]
-    places = [LedgerPlace(None, data)] if (data / LOG).exists() else []
+        return [locate_ledger(data, team)]
+    places = [LedgerEntry(None, data)] if (data / LOG).exists() else []
     teams = data / "team"
     found = (_place_at(data, path) for path in sorted(teams.iterdir())) if teams.is_dir() else ()
     return places + [place for place in found if place is not None]
 
 
-def _place_at(data: Path, path: Path) -> LedgerPlace | None:
+def _place_at(data: Path, path: Path) -> LedgerEntry | None:
     """The ledger in a directory below `team/`; None where there is none. One that is unreadable stops no other."""
     try:
         if not (path / LOG).exists():
             return None
         if TEAM_PATTERN.fullmatch(path.name) is None:
             expected = f"expected {TEAM_EXPECTED}; rename the directory, or move it out of {path.parent}"
-            return LedgerPlace(path.name, path, f"{path.name!r} is no team id: {expected}")
-        return LedgerPlace(path.name, path, _leads_out(data, path))
+            return LedgerEntry(path.name, path, f"{path.name!r} is no team id: {expected}")
+        return LedgerEntry(path.name, path, _leads_out(data, path))
     except OSError as error:
-        return LedgerPlace(path.name, path, f"{error.strerror}: check owner and permissions of {path}")
+        return LedgerEntry(path.name, path, f"{error.strerror}: check owner and permissions of {path}")
 
 
 def _leads_out(data: Path, path: Path) -> str | None:

@@ -11,7 +11,7 @@ from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 
-from compactor.ledger.checkpoint import FOLD_VERSION, FORMAT, SLOTS, Damaged, Slot
+from compactor.ledger.checkpoint import FOLD_VERSION, FORMAT, SLOTS, DamagedCheckpoint, Slot
 from compactor.ledger.errors import LogRewritten
 from compactor.ledger.files import Files
 from compactor.ledger.log import Log
@@ -57,7 +57,7 @@ def plan_thinning(offsets: Sequence[int], near: int = NEAR_BYTES) -> list[int]:
 def usable_points(path: Path, team_id: str | None, files: Files, log: Log, limit: int) -> Iterator[Slot]:
     """The checkpoints and points of a ledger at or before an offset that this log still bears out, newest first.
 
-    Whoever takes one closes it. Its pages are checked as they are read (`Damaged`).
+    Whoever takes one closes it. Its pages are checked as they are read (`DamagedCheckpoint`).
     """
     state = path / STATE
     points = [state / POINTS / _name(one) for one in _offsets(files, state / POINTS) if one <= limit]
@@ -92,7 +92,7 @@ def _opened(path: Path, files: Files) -> Slot | None:
         return None
     try:
         return Slot(path, reader)
-    except (Damaged, OSError):
+    except (DamagedCheckpoint, OSError):
         reader.close()
         return None
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from compactor.core.fold import Fold
+from compactor.core.fold import DEFAULT_TEAM, Fold
 from compactor.core.instants import EPOCH, rfc3339
-from compactor.ledger.checkpoint import SLOTS, Damaged, Slot
+from compactor.ledger.checkpoint import SLOTS, DamagedCheckpoint, Slot
 from compactor.ledger.errors import from_os
 from compactor.ledger.files import Files
 from compactor.ledger.log import Log, open_log
@@ -76,7 +76,7 @@ def _status(path: Path, team_id: str | None, files: Files, log: Log) -> LedgerSt
     whole = log.end_of_whole_lines(size)
     slot, checkpoint = _newest(path, files)
     if slot is None:
-        team = team_id or "default"
+        team = team_id or DEFAULT_TEAM
         return LedgerStatus(team, str(path), size, 0, whole, size - whole, 0, 0, 0, 0, None, checkpoint)
     try:
         log.check(slot.header.inode, slot.header.log)
@@ -92,8 +92,10 @@ def _status(path: Path, team_id: str | None, files: Files, log: Log) -> LedgerSt
             fold.open_orders, counts.trades, counts.findings,
             _text_of(clock) if clock is not None else None, checkpoint,
         )  # fmt: skip
-    except Damaged:
-        return LedgerStatus(team_id or "default", str(path), size, 0, whole, size - whole, 0, 0, 0, 0, None, "damaged")
+    except DamagedCheckpoint:
+        return LedgerStatus(
+            team_id or DEFAULT_TEAM, str(path), size, 0, whole, size - whole, 0, 0, 0, 0, None, "damaged"
+        )
     finally:
         slot.close()
 
@@ -112,7 +114,7 @@ def _newest(path: Path, files: Files) -> tuple[Slot | None, str]:
             slot = Slot(slot_path, files.open(slot_path))
         except FileNotFoundError:
             continue
-        except Damaged:
+        except DamagedCheckpoint:
             state = "damaged"
             continue
         if newest is None or slot.header.generation > newest.header.generation:

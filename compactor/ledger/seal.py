@@ -17,7 +17,7 @@ from compactor.ledger.errors import SegmentDamaged, from_os
 from compactor.ledger.files import Files, replace
 from compactor.ledger.indexing import complete_indexes
 from compactor.ledger.log import Log, open_log
-from compactor.ledger.segment_writer import Maker, line_end, recorded_at, tree_over
+from compactor.ledger.segment_writer import SegmentWriter, line_end, recorded_at, tree_over
 from compactor.ledger.segments import (
     HOLE_BYTES_MIN,
     KEPT_BYTES,
@@ -170,7 +170,9 @@ class _Run:
 
     def _seal(self, start: int, stop: int) -> None:
         """Make one segment: write it, read it back, and only then say that it is sealed."""
-        maker = Maker(self._log, start, stop, self._frame_bytes, tree_over(self._segments, self._segments.seals))
+        maker = SegmentWriter(
+            self._log, start, stop, self._frame_bytes, tree_over(self._segments, self._segments.seals)
+        )
         directory = self._segments.path
         path = directory / maker.name
         try:

@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Struct
 
 from compactor.core.instants import BadInstant, moment
-from compactor.core.merkle import Growing
+from compactor.core.merkle import MerkleAccumulator
 from compactor.ledger.log import Log
 from compactor.ledger.segments import Seal, Segments
 from compactor.ledger.zstd import encode_frame
@@ -23,13 +23,13 @@ _LINES_TRIED = 1000
 _BLOCKS_TRIED = 16
 
 
-class Maker:
+class SegmentWriter:
     """Makes a segment of a range of the log, a frame at a time, and gathers what its seal says.
 
     `tree` is the one over all lines before it, and grows by those of the segment.
     """
 
-    def __init__(self, log: Log, start: int, end: int, frame_bytes: int, tree: Growing) -> None:
+    def __init__(self, log: Log, start: int, end: int, frame_bytes: int, tree: MerkleAccumulator) -> None:
         self._log = log
         self._tree = tree
         self._frame_bytes = frame_bytes
@@ -80,10 +80,10 @@ def first_ts(lines: list[bytes]) -> str | None:
     return None
 
 
-def tree_over(segments: Segments, seals: list[Seal]) -> Growing:
+def tree_over(segments: Segments, seals: list[Seal]) -> MerkleAccumulator:
     """The tree over the first segments; of those that an earlier version sealed without one, from their lines."""
     at = next((number for number in range(len(seals), 0, -1) if seals[number - 1].tree is not None), 0)
-    tree = Growing(seals[at - 1].tree if at else None)
+    tree = MerkleAccumulator(seals[at - 1].tree if at else None)
     for seal in seals[at:]:
         for piece in segments.pieces(seal):
             tree.feed(piece.data)

@@ -7,7 +7,7 @@ touching it.
 
 from pathlib import Path
 
-from compactor.ledger.checkpoint import TAIL_BYTES, Written, checksum
+from compactor.ledger.checkpoint import TAIL_BYTES, PrefixDigest, checksum
 from compactor.ledger.errors import DerivedConflict
 from compactor.ledger.files import Files
 
@@ -17,7 +17,7 @@ PIECE_BYTES = 1 << 20
 class Tail:
     """A derived file from the length on that is known to be right."""
 
-    def __init__(self, path: Path, files: Files, known: Written | None = None) -> None:
+    def __init__(self, path: Path, files: Files, known: PrefixDigest | None = None) -> None:
         self.path = path
         self._files = files
         self.length = known.length if known is not None else 0
@@ -30,7 +30,7 @@ class Tail:
         self._start: int | None = None
         self._is_new = False
 
-    def fits(self, known: Written) -> bool:
+    def fits(self, known: PrefixDigest) -> bool:
         """Whether the file still begins as the checkpoint left it: as far as its length and its last 4 KiB tell."""
         identity = self._files.identity(self.path)
         if identity is None or identity.size < known.length:
@@ -102,12 +102,12 @@ class Tail:
         else:
             self._files.remove(self.path)
 
-    def written(self) -> Written:
+    def digest(self) -> PrefixDigest:
         """What a checkpoint says of this file."""
         tail = self._recent
         if len(tail) < min(self.length, TAIL_BYTES):
             tail = self._read(max(0, self.length - TAIL_BYTES), self.length)
-        return Written(self.length, checksum(tail))
+        return PrefixDigest(self.length, checksum(tail))
 
     def _read(self, start: int, end: int) -> bytes:
         if end <= start:

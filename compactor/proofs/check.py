@@ -13,13 +13,13 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
-from compactor.core.merkle import leaf_hash
+from compactor.core.merkle import (
+    derive_consistency_roots,
+    derive_inclusion_root,
+    leaf_hash,
+)
 from compactor.proofs.errors import BadProof
 from compactor.proofs.keys import VerifierKey, checked_note
-from compactor.proofs.merkle import (
-    root_by_inclusion,
-    roots_by_consistency,
-)
 from compactor.proofs.notes import Head
 
 FORMAT = 1
@@ -110,7 +110,7 @@ def _check_line(proof: Inclusion, where: Path, keys: Sequence[VerifierKey], know
     if known is not None and not _is(head, known):
         raise BadProof(where, f"expected the head of {_said(known)}, found one of {_said(head)}")
     leaf = leaf_hash(_line_of(proof, where))
-    root = root_by_inclusion(leaf, proof.index, head.size, _hashes(proof.path, where))
+    root = derive_inclusion_root(leaf, proof.index, head.size, _hashes(proof.path, where))
     if root != head.root:
         found = "a path of the wrong length" if root is None else f"root {root.hex()}"
         what = f"expected root {head.root.hex()} to follow from the line and its path, found {found}"
@@ -128,7 +128,7 @@ def _check_since(proof: Consistency, where: Path, keys: Sequence[VerifierKey], k
         raise BadProof(where, f"{what}, found {_said(old)}, and {_said(new)}")
     if old.origin != new.origin:
         raise BadProof(where, f"expected two heads of one log, found one of {old.origin} and one of {new.origin}")
-    roots = roots_by_consistency(old.size, new.size, old.root, _hashes(proof.path, where))
+    roots = derive_consistency_roots(old.size, new.size, old.root, _hashes(proof.path, where))
     if roots != (old.root, new.root):
         what = f"expected roots {old.root.hex()} and {new.root.hex()} to follow from the path, found others"
         raise BadProof(where, f"{what}: the older head is no beginning of the newer one, or the proof was changed")

@@ -7,14 +7,13 @@ line is proven in the head at the end of its own segment, so that one segment is
 from base64 import b64encode
 from pathlib import Path
 
-from compactor.core.merkle import Growing
+from compactor.core.merkle import MerkleAccumulator, Range, hash_range, list_spans, plan_consistency, plan_inclusion
 from compactor.ledger.files import Files
 from compactor.ledger.segment_writer import tree_over
 from compactor.ledger.segments import Seal, Segments
 from compactor.proofs.check import Consistency, Inclusion
 from compactor.proofs.errors import BadProof, NotProvable
 from compactor.proofs.heads import head_name, head_of
-from compactor.proofs.merkle import Range, hash_of, plan_consistency, plan_inclusion, spans_of
 from compactor.proofs.notes import NAME, Head, decode_note, encode_note
 
 
@@ -41,9 +40,9 @@ def prove_line(path: Path, team: str, offset: int, files: Files) -> Inclusion:
                 index = base + len(leaves) + piece.data.count(b"\n", 0, offset - piece.start)
             leaves += growing.leaves(piece.data)
     line_start, line = _line_at(segments, seals[number], offset)
-    known = dict(zip(spans_of(base), peaks, strict=True))
+    known = dict(zip(list_spans(base), peaks, strict=True))
     plan = plan_inclusion(index, base + len(leaves))
-    hashes = [hash_of(span, base, known, lambda low, high: _over(leaves[low - base : high - base])) for span in plan]
+    hashes = [hash_range(span, base, known, lambda low, high: _over(leaves[low - base : high - base])) for span in plan]
     text, binary = _texts(line)
     return Inclusion(team, line_start, index, [one.hex() for one in hashes], head, text, binary)
 
@@ -66,9 +65,11 @@ def prove_since(path: Path, team: str, old: Head, where: Path, files: Files) -> 
         what = f"expected root {old.root.hex()} over the first {old.size} lines, found {tree.root}"
         raise BadProof(where, f"{what}: the log was changed after that head was made. compactor verify says where")
     plan = plan_consistency(old.size, newest.size)
-    known = dict(zip(spans_of(old.size), (bytes.fromhex(peak) for peak in tree.peaks), strict=True))
-    later = _hashes_of([span for span in plan if span[0] >= old.size], segments, seals[at + 1 :], Growing(tree))
-    hashes = [later[span] if span in later else hash_of(span, old.size, known, _never) for span in plan]
+    known = dict(zip(list_spans(old.size), (bytes.fromhex(peak) for peak in tree.peaks), strict=True))
+    later = _hashes_of(
+        [span for span in plan if span[0] >= old.size], segments, seals[at + 1 :], MerkleAccumulator(tree)
+    )
+    hashes = [later[span] if span in later else hash_range(span, old.size, known, _never) for span in plan]
     old_note = _head_at(segments, seals[at], team, files)
     return Consistency(team, [one.hex() for one in hashes], old_note, _head_at(segments, seals[-1], team, files))
 
@@ -77,11 +78,13 @@ def _never(_low: int, _high: int) -> bytes:
     raise AssertionError("a range of the older tree lies behind its end")
 
 
-def _hashes_of(spans: list[Range], segments: Segments, seals: list[Seal], tree: Growing) -> dict[Range, bytes]:
+def _hashes_of(
+    spans: list[Range], segments: Segments, seals: list[Seal], tree: MerkleAccumulator
+) -> dict[Range, bytes]:
     """The hashes over ranges that follow each other, from the lines of the segments behind the tree so far."""
     found: dict[Range, bytes] = {}
     waiting = sorted(spans)
-    place, part = tree.size, Growing()
+    place, part = tree.size, MerkleAccumulator()
     for seal in seals:
         for piece in segments.pieces(seal):
             leaves = tree.leaves(piece.data)
@@ -91,12 +94,12 @@ def _hashes_of(spans: list[Range], segments: Segments, seals: list[Seal], tree: 
                 place += len(taken)
                 part.extend(taken)
                 if place == waiting[0][1]:
-                    found[waiting.pop(0)], part = part.root(), Growing()
+                    found[waiting.pop(0)], part = part.root(), MerkleAccumulator()
     return found
 
 
 def _over(leaves: list[bytes]) -> bytes:
-    tree = Growing()
+    tree = MerkleAccumulator()
     tree.extend(leaves)
     return tree.root()
 

@@ -23,7 +23,7 @@ from compactor.core.instants import rfc3339
 from compactor.core.lines import read_line
 from compactor.ledger import Ledger, discover
 from compactor.ledger.files import Files
-from compactor.ledger.paths import LOG, place_of
+from compactor.ledger.paths import LOG, locate_ledger
 from compactor.ledger.reading import read_naming
 
 TURN_SECONDS = 30
@@ -69,7 +69,7 @@ def assign(data: Path, order_id: str, team: str) -> Assigned:
             f"{data}: this directory is itself one team's ledger (it has {LOG}); orders are assigned between the "
             "ledgers below team/ of a data directory"
         )
-    place = place_of(data, team)
+    place = locate_ledger(data, team)
     if place.problem is not None:
         raise CannotAssign(f"{place.path}: {place.problem}")
     with turn(data, TURN_SECONDS):
@@ -79,7 +79,7 @@ def assign(data: Path, order_id: str, team: str) -> Assigned:
             if not _pass(data, place.path, done):
                 break
         for name in sorted({team, *done.from_teams}):
-            with Ledger(place_of(data, name).path) as ledger:
+            with Ledger(locate_ledger(data, name).path) as ledger:
                 compact_in_turn(ledger)
         return done
 
@@ -103,7 +103,7 @@ def _pass(data: Path, target_path: Path, done: Assigned) -> bool:
     for name, holding in sorted(holdings.items()):
         leaving = [one for one in family if one in holding.orders and one not in holding.away]
         if leaving:
-            with Ledger(place_of(data, name).path) as ledger:
+            with Ledger(locate_ledger(data, name).path) as ledger:
                 ledger.append([_assigned(one, stamp, holding, to_team=team) for one in leaving])
             done.from_teams.append(name)
             told = True

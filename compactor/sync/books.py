@@ -11,12 +11,12 @@ from pathlib import Path
 
 import msgspec
 
-from compactor.books.failures import Failure, bad_place, failure_of, name_of
+from compactor.books.failures import Failure, describe_bad_entry, describe_failure
 from compactor.books.turns import compact_in_turn
 from compactor.broker.alpaca import Fields
 from compactor.core.events import LINE_BYTES_MAX, Problem, decode
-from compactor.ledger import Ledger, LedgerPlace, discover
-from compactor.ledger.paths import LOG, place_of
+from compactor.ledger import Ledger, LedgerEntry, discover
+from compactor.ledger.paths import LOG, locate_ledger
 from compactor.sync.knowledge import Away, AwayReader
 
 # The ledger adds `recorded_at` to each line.
@@ -46,15 +46,15 @@ class Books:
         unreadable = []
         for place in discover(self.data):
             try:
-                failure = bad_place(place) if place.problem is not None else None
+                failure = describe_bad_entry(place) if place.problem is not None else None
                 if failure is None:
                     ledger = self._ledger(place)
                     compact_in_turn(ledger)
                     ledgers[ledger.team_id] = ledger
             except Exception as error:
-                failure = failure_of(error, place.path)
+                failure = describe_failure(error, place.path)
             if failure is not None:
-                unreadable.append(TeamReconciled(name_of(place), str(place.path), error=failure))
+                unreadable.append(TeamReconciled(place.name, str(place.path), error=failure))
         return ledgers, unreadable
 
     def away(self, ledgers: Mapping[str, Ledger]) -> Away:
@@ -69,7 +69,7 @@ class Books:
         problems = []
         for team, of_team in sorted(events.items()):
             target = own or team  # A directory that is itself a ledger gets all of it.
-            path = self.data if own else place_of(self.data, team).path
+            path = self.data if own else locate_ledger(self.data, team).path
             one = found.setdefault(target, TeamReconciled(target, str(path), []))
             lines = [_short(event if own else {**event, "team_id": team}) for event in of_team]
             bad = {str(line["order_id"]): reason for line in lines if (reason := _problem_of(line)) is not None}
@@ -82,15 +82,15 @@ class Books:
         """Append a ledger's events and bring its derived files up to date; what fails is the team's `error`."""
         try:
             path = Path(team.path)
-            place = LedgerPlace(None, path) if path == self.data else place_of(self.data, team.team_id)
+            place = LedgerEntry(None, path) if path == self.data else locate_ledger(self.data, team.team_id)
             if place.problem is not None:
-                team.error = bad_place(place)
+                team.error = describe_bad_entry(place)
                 return
             ledger = self._ledger(place)
             ledger.append(team.events)
             compact_in_turn(ledger)
         except Exception as error:
-            team.error = failure_of(error, team.path)
+            team.error = describe_failure(error, team.path)
 
     def close(self) -> None:
         """Forget what is in memory."""
@@ -98,7 +98,7 @@ class Books:
             ledger.close()
         self._ledgers.clear()
 
-    def _ledger(self, place: LedgerPlace) -> Ledger:
+    def _ledger(self, place: LedgerEntry) -> Ledger:
         if place.path not in self._ledgers:
             self._ledgers[place.path] = Ledger(place.path, team_id=place.team_id)
         return self._ledgers[place.path]

@@ -16,9 +16,9 @@ import msgspec
 from compactor.broker.resend import ADDRESSES, Kind, NoReplay, Replay, Replayed, read_replayed
 from compactor.core.instants import BadInstant, nanos, rfc3339
 from compactor.ledger.files import Files
+from compactor.ledger.paths import PRIVATE
 from compactor.sync.stream_writer import StreamWriter, Written
 
-DIRECTORY = ".compactor"
 MEMORY = "replay.json"
 OVERLAP_SECONDS = 300
 FIRST_SECONDS = 3600
@@ -60,7 +60,7 @@ class Gaps:
         *,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._path = data / DIRECTORY / MEMORY
+        self._path = data / PRIVATE / MEMORY
         self._account = account
         self._replay = replay
         self._writer = writer

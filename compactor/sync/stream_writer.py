@@ -22,7 +22,7 @@ from compactor.core.events import Problem, decode
 from compactor.ledger import BadTeam, RejectedEvents
 from compactor.ledger.log_writer import check_events
 from compactor.ledger.open_logs import OpenLogs
-from compactor.ledger.paths import LOG, place_of
+from compactor.ledger.paths import LOG, locate_ledger
 
 Frame = bytes | str
 Reader = Callable[[Any], Translation]
@@ -205,7 +205,7 @@ class StreamWriter:
             return self._data  # A directory that is itself a ledger gets all of it (rule 1.2).
         path = self._paths.get(team)
         if path is None:
-            place = place_of(self._data, team)
+            place = locate_ledger(self._data, team)
             if place.problem is not None:
                 raise BadTeam(place.path, place.problem)
             path = self._paths[team] = place.path

@@ -12,14 +12,15 @@ from collections.abc import Iterable, Iterator
 from contextlib import closing
 from typing import NamedTuple
 
+from compactor.core.fold import DEFAULT_TEAM
 from compactor.core.instants import nanos
-from compactor.ledger import Ledger, LedgerPlace, LogRewritten
+from compactor.ledger import Ledger, LedgerEntry, LogRewritten
 from compactor.ledger.errors import from_os
 from compactor.ledger.files import Files
 from compactor.ledger.log import BLOCK_BYTES, Block, Log, open_log
 from compactor.ledger.segments import Segments
 from compactor.tables.positions import line_start, recorded_at
-from compactor.tables.rows import AGAIN, DEFAULT_TEAM, FILES, DerivedReader, EventReader, whole_blocks
+from compactor.tables.rows import AGAIN, FILES, DerivedReader, EventReader, whole_blocks
 from compactor.tables.schema import EVENTS, FINDINGS, Row, Table
 from compactor.tables.windows import event_time
 
@@ -42,7 +43,7 @@ class Start(NamedTuple):
 class Tail:
     """One ledger's table from a place on. Not for several threads at once."""
 
-    def __init__(self, place: LedgerPlace, table: Table) -> None:
+    def __init__(self, place: LedgerEntry, table: Table) -> None:
         self.place = place
         self.position = 0
         """How far its file was read: always the end of a line."""
@@ -149,7 +150,7 @@ def in_order(streams: Iterable[Iterable[Told]]) -> Iterator[Told]:
     return heapq.merge(*streams, key=lambda told: told.at)
 
 
-def _team_of(place: LedgerPlace) -> str | None:
+def _team_of(place: LedgerEntry) -> str | None:
     """The team of a ledger that its events name, as far as it is known (1.2)."""
     team = place.team_id or Ledger(place.path).team_id
     return None if place.team_id is None and team == DEFAULT_TEAM else team

@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from compactor.core.instants import rfc3339
-from compactor.ledger import LedgerPlace
+from compactor.ledger import LedgerEntry
+from compactor.ledger.compaction import Progress
 from compactor.tables.extra import MissingExtra, needed
-from compactor.tables.rows import Progress, Source
+from compactor.tables.rows import Source
 from compactor.tables.schema import TABLES, Table
 
 BATCH_ROWS = 8192
@@ -57,7 +58,7 @@ def named_tables(query: str) -> list[Table]:
 
 @contextmanager
 def run_query(
-    query: str, places: Sequence[LedgerPlace], text: frozenset[str] = frozenset(), progress: Progress | None = None
+    query: str, places: Sequence[LedgerEntry], text: frozenset[str] = frozenset(), progress: Progress | None = None
 ) -> Iterator[Result]:
     """Run one statement that reads, over the tables of these ledgers; `text` names columns that are left as texts.
 

@@ -18,9 +18,11 @@ from typing import Any
 import msgspec
 
 from compactor.core.events import Event
+from compactor.core.fold import DEFAULT_TEAM
 from compactor.core.instants import EPOCH, BadInstant, is_common, nanos, rfc3339
 from compactor.core.lines import Placed, read_line
-from compactor.ledger import DerivedConflict, Ledger, LedgerPlace, LedgerUnreadable
+from compactor.ledger import DerivedConflict, Ledger, LedgerEntry, LedgerUnreadable
+from compactor.ledger.compaction import Progress
 from compactor.ledger.errors import from_os
 from compactor.ledger.files import Files
 from compactor.ledger.log import Block, Log, open_log
@@ -34,10 +36,7 @@ from compactor.tables.windows import ALL_TIME, Window, event_time
 
 FILES = {TRADES.name: TRADES_FILE, PENDING.name: PENDING_FILE, FINDINGS.name: FINDINGS_FILE, EVENTS.name: LOG}
 """The file of a ledger that a table is read from."""
-DEFAULT_TEAM = "default"
 AGAIN = "run the command again"
-
-Progress = Callable[[int, int], None]
 
 
 class _Beside(msgspec.Struct, gc=False):
@@ -61,7 +60,7 @@ class Source:
     """
 
     table: Table
-    places: Sequence[LedgerPlace]
+    places: Sequence[LedgerEntry]
     window: Window = ALL_TIME
     progress: Progress | None = None
 
@@ -76,7 +75,7 @@ class Source:
                 yield row
             done += self._size(place) if self.progress else 0
 
-    def _size(self, place: LedgerPlace) -> int:
+    def _size(self, place: LedgerEntry) -> int:
         identity = Files().identity(place.path / FILES[self.table.name])
         return identity.size if identity is not None else 0
 
@@ -88,7 +87,7 @@ class Source:
         return f"{values['team_id']}: {FILES[self.table.name]}, {named}"
 
 
-def _rows(table: Table, place: LedgerPlace, window: Window) -> Iterator[tuple[Row, int]]:
+def _rows(table: Table, place: LedgerEntry, window: Window) -> Iterator[tuple[Row, int]]:
     """The rows of one ledger, now and then with the bytes that were read until then (else 0)."""
     if table is EVENTS:
         return _event_rows(place, window)
@@ -97,7 +96,7 @@ def _rows(table: Table, place: LedgerPlace, window: Window) -> Iterator[tuple[Ro
     return _derived_rows(table, place, window)
 
 
-def _derived_rows(table: Table, place: LedgerPlace, window: Window) -> Iterator[tuple[Row, int]]:
+def _derived_rows(table: Table, place: LedgerEntry, window: Window) -> Iterator[tuple[Row, int]]:
     assert table.time is not None
     when = table.place(table.time)
     for row, read in _lines_of(table, place):
@@ -111,7 +110,7 @@ def whole_blocks(file: Log, offset: int) -> Iterator[Block]:
         yield block._replace(data=file.read(block.offset, block.length)) if block.too_long else block
 
 
-def _lines_of(table: Table, place: LedgerPlace) -> Iterator[tuple[Row, int]]:
+def _lines_of(table: Table, place: LedgerEntry) -> Iterator[tuple[Row, int]]:
     """All rows of a derived file, the last of each block with the offset behind it."""
     path = place.path / FILES[table.name]
     reader = DerivedReader(place, table)
@@ -131,7 +130,7 @@ def _lines_of(table: Table, place: LedgerPlace) -> Iterator[tuple[Row, int]]:
 class DerivedReader:
     """Makes rows of blocks of a derived file."""
 
-    def __init__(self, place: LedgerPlace, table: Table) -> None:
+    def __init__(self, place: LedgerEntry, table: Table) -> None:
         self._path = place.path / FILES[table.name]
         self._decode = msgspec.json.Decoder(line_type(table)).decode
         self._take = _row_taker(table)
@@ -177,7 +176,7 @@ def document(raw: msgspec.Raw) -> str | None:
     return text.decode(errors="replace") if text and text != b"null" else None
 
 
-def _finding_rows(place: LedgerPlace, window: Window) -> Iterator[tuple[Row, int]]:
+def _finding_rows(place: LedgerEntry, window: Window) -> Iterator[tuple[Row, int]]:
     """A finding has no time of its own: it has that of its event, or of the last event before a line that is none."""
     if not window.is_limited:
         yield from _lines_of(FINDINGS, place)
@@ -197,7 +196,7 @@ def _open(path: Path) -> Log:
         raise from_os(path / LOG, error, "opening the log", AGAIN) from error
 
 
-def _event_rows(place: LedgerPlace, window: Window) -> Iterator[tuple[Row, int]]:
+def _event_rows(place: LedgerEntry, window: Window) -> Iterator[tuple[Row, int]]:
     reader = EventReader(place.team_id)
     try:
         with closing(_open(place.path)) as log:

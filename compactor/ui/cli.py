@@ -77,12 +77,12 @@ class Frame(click.Group):
 
 
 def _refusal_of(error: Exception) -> click.ClickException:
-    from compactor.books.failures import failure_of
+    from compactor.books.failures import describe_failure
 
     if isinstance(error, OSError) and not error.filename:
         _forget_stdout()
         return click.ClickException(f"could not write the output: {error.strerror or error}")
-    failure = failure_of(error, "compactor")
+    failure = describe_failure(error, "compactor")
     return (click.UsageError if failure.kind == "bad_team" else click.ClickException)(failure.message)
 
 

@@ -18,7 +18,7 @@ import click
 from compactor.ui.options import data_option, json_option, refuse_empty, team_option
 
 if TYPE_CHECKING:
-    from compactor.ledger import LedgerPlace
+    from compactor.ledger import LedgerEntry
     from compactor.tables.query import Result
     from compactor.tables.windows import Window
 
@@ -108,7 +108,7 @@ def _opened(out: Path | None, format_: str) -> Iterator[BinaryIO]:
         yield file
 
 
-def _places(data: Path, team: str | None) -> list[LedgerPlace]:
+def _places(data: Path, team: str | None) -> list[LedgerEntry]:
     from compactor.ledger import discover
     from compactor.ledger.paths import LOG
 

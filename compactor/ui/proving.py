@@ -60,7 +60,6 @@ def prove(offset: int | None, team: str | None, since: Path | None, out: Path | 
       compactor prove 1048576 --team alice --out event.proof
       compactor prove --since alice-in-march.head --team alice --out since-march.proof
     """
-    from compactor.books.failures import name_of
     from compactor.ledger.files import Files
     from compactor.proofs.check import encode_proof
     from compactor.proofs.prove import prove_line, prove_since
@@ -68,7 +67,7 @@ def prove(offset: int | None, team: str | None, since: Path | None, out: Path | 
     if (offset is None) == (since is None):
         raise click.UsageError("expected either an OFFSET or --since HEAD_FILE")
     place = _ledger(data, team)
-    name = name_of(place)
+    name = place.name
     if offset is not None:
         proof: Any = prove_line(place.path, name, offset, Files())
     else:
@@ -89,7 +88,7 @@ def _ledger(data: Path, team: str | None) -> Any:
     places = [place for place in discover(data, team) if place.problem is not None or (place.path / LOG).exists()]
     refuse_empty(len(places), data, team)
     if len(places) > 1:
-        names = ", ".join(place.team_id or "default" for place in places[:5])
+        names = ", ".join(place.name for place in places[:5])
         raise click.UsageError(f"found {len(places)} ledgers in {data} ({names}), expected one: name it with --team")
     if places[0].problem is not None:
         raise click.ClickException(f"{places[0].path}: {places[0].problem}")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from compactor.core.fold import DEFAULT_TEAM
 from compactor.ui.commands import exit_named
 from compactor.ui.options import VARIABLE, data_argument, data_directory, json_option, refuse_empty, team_option
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from compactor.history.diff import Change
     from compactor.history.moment import Clock, Moment
     from compactor.history.past import Past
-    from compactor.ledger import LedgerPlace
+    from compactor.ledger import LedgerEntry
 
 _PENDING = ("order_id", "symbol", "side", "quantity", "filled_qty", "status", "limit_price", "order_type", "created_at")
 _TRADES = ("trade_id", "timestamp", "symbol", "side", "quantity", "execution_price", "kind", "order_id")
@@ -85,7 +86,7 @@ def _one_moment(at: int | None, known_at: str | None, as_of: str | None) -> Mome
     return END if at is None else at_offset(at)
 
 
-def _places(data: Path, team: str | None) -> list[LedgerPlace]:
+def _places(data: Path, team: str | None) -> list[LedgerEntry]:
     from compactor.ledger import discover
     from compactor.ledger.paths import LOG
 
@@ -94,9 +95,9 @@ def _places(data: Path, team: str | None) -> list[LedgerPlace]:
     return places
 
 
-def _refuse_several(places: list[LedgerPlace], data: Path, why: str) -> None:
+def _refuse_several(places: list[LedgerEntry], data: Path, why: str) -> None:
     if len(places) > 1:
-        names = ", ".join(place.team_id or "default" for place in places[:5])
+        names = ", ".join(place.name for place in places[:5])
         message = f"{why}: found {len(places)} ledgers in {data} ({names}), expected one: name it with --team"
         raise click.UsageError(message)
 
@@ -107,10 +108,10 @@ def _refuse_full(out: Path) -> None:
 
 
 def _replay_one(
-    place: LedgerPlace, moment: Moment, what: str | None, out: Path | None, of: int, as_json: bool
+    place: LedgerEntry, moment: Moment, what: str | None, out: Path | None, of: int, as_json: bool
 ) -> tuple[str, Failure | None]:
     """Replay one ledger and show it; what failed, if so. No failure stops the others."""
-    from compactor.books.failures import failure_of, name_of
+    from compactor.books.failures import describe_failure
     from compactor.history import past
     from compactor.ui.progress import progress_bar
 
@@ -118,10 +119,10 @@ def _replay_one(
         with progress_bar("Replaying") as progress:
             if what is not None:
                 rows = past.lines_of(place, moment, what, progress)  # type: ignore[arg-type]
-                _show_lines(rows, what, name_of(place) if of > 1 else None, as_json)
-                return name_of(place), None
+                _show_lines(rows, what, place.name if of > 1 else None, as_json)
+                return place.name, None
             if out is not None:
-                target = out if of == 1 else out / "team" / name_of(place)
+                target = out if of == 1 else out / "team" / place.name
                 done = past.write_past(place, moment, target, progress)
             else:
                 done = past.past_of(place, moment, progress)
@@ -129,8 +130,8 @@ def _replay_one(
     except BrokenPipeError:
         raise
     except Exception as error:
-        return name_of(place), failure_of(error, place.path)
-    return name_of(place), None
+        return place.name, describe_failure(error, place.path)
+    return place.name, None
 
 
 def _show_lines(lines: Iterator[bytes], what: str, team: str | None, as_json: bool) -> None:
@@ -219,7 +220,6 @@ Work = tuple[str, "Callable[[Any], Iterator[Change]]"]
 
 
 def _moments(a: str, b: str, data: Path, team: str | None, clock: Clock) -> list[Work]:
-    from compactor.books.failures import name_of
     from compactor.history.diff import diff_moments
     from compactor.history.moment import BadMoment, moment_of
 
@@ -231,10 +231,10 @@ def _moments(a: str, b: str, data: Path, team: str | None, clock: Clock) -> list
     if first.offset is not None or second.offset is not None:
         _refuse_several(places, data, "an offset is one of one log")
 
-    def work(place: LedgerPlace) -> Callable[[Any], Iterator[Change]]:
+    def work(place: LedgerEntry) -> Callable[[Any], Iterator[Change]]:
         return lambda progress: diff_moments(place, first, second, progress)
 
-    return [(name_of(place), work(place)) for place in places]
+    return [(place.name, work(place)) for place in places]
 
 
 def _pairs(a: Path, b: Path, team: str | None) -> list[Work]:
@@ -245,7 +245,7 @@ def _pairs(a: Path, b: Path, team: str | None) -> list[Work]:
         sides = [{name: path for name, path in side.items() if name == team or len(side) == 1} for side in sides]
     if [1, 1] == [len(side) for side in sides]:
         # One ledger on each side is the same one, whatever the directories are called.
-        name = min((*sides[0], *sides[1]), key=lambda name: name == "default")
+        name = min((*sides[0], *sides[1]), key=lambda name: name == DEFAULT_TEAM)
         sides = [dict.fromkeys([name], path) for side in sides for path in side.values()]
     names = sorted({name for side in sides for name in side})
     refuse_empty(len(names), b, team)
@@ -257,7 +257,7 @@ def _pairs(a: Path, b: Path, team: str | None) -> list[Work]:
 
 
 def _show_changes(name: str, compare: Callable[[Any], Iterator[Change]], as_json: bool) -> Failure | None:
-    from compactor.books.failures import failure_of
+    from compactor.books.failures import describe_failure
     from compactor.ui.output import show_json
     from compactor.ui.progress import progress_bar
 
@@ -275,7 +275,7 @@ def _show_changes(name: str, compare: Callable[[Any], Iterator[Change]], as_json
     except BrokenPipeError:
         raise
     except Exception as error:
-        return failure_of(error, name)
+        return describe_failure(error, name)
     return None
 
 

@@ -26,7 +26,7 @@ from compactor.ui.options import (
 
 if TYPE_CHECKING:
     from compactor.books.failures import Failure
-    from compactor.ledger import LedgerPlace
+    from compactor.ledger import LedgerEntry
     from compactor.settings.configuration import Settings
 
 _OFFSET = click.IntRange(min=0)
@@ -69,13 +69,13 @@ def seal(data: Path, team: str | None, now: bool, witness: str | None, config: P
     exit_named(failed, len(outcomes), "could not be sealed")
 
 
-def _outcome(data: Path, place: LedgerPlace, now: bool, settings: Settings) -> tuple[dict[str, Any], Failure | None]:
+def _outcome(data: Path, place: LedgerEntry, now: bool, settings: Settings) -> tuple[dict[str, Any], Failure | None]:
     """Seal one ledger: its row, with what was done or what failed. No failure stops the others."""
-    from compactor.books.failures import bad_place, failure_of, name_of
+    from compactor.books.failures import describe_bad_entry, describe_failure
     from compactor.ledger import Ledger
 
-    row: dict[str, Any] = {"team_id": name_of(place), "path": str(place.path)}
-    failure = bad_place(place) if place.problem is not None else None
+    row: dict[str, Any] = {"team_id": place.name, "path": str(place.path)}
+    failure = describe_bad_entry(place) if place.problem is not None else None
     if failure is None:
         try:
             with Ledger(place.path, team_id=place.team_id, retention_days=settings.retention_days) as ledger:
@@ -88,21 +88,20 @@ def _outcome(data: Path, place: LedgerPlace, now: bool, settings: Settings) -> t
             row |= {field: getattr(done, field) for field in done.__struct_fields__}
             return {**row, **_published(data, place, settings)}, None
         except Exception as error:
-            failure = failure_of(error, place.path)
+            failure = describe_failure(error, place.path)
     return {**row, "error": {"kind": failure.kind, "message": failure.message}}, failure
 
 
-def _published(data: Path, place: LedgerPlace, settings: Settings) -> dict[str, Any]:
+def _published(data: Path, place: LedgerEntry, settings: Settings) -> dict[str, Any]:
     """Sign the heads of what is sealed and tell the witness, as far as that is set."""
     if settings.signing_key is None and settings.witness is None:
         return {}
-    from compactor.books.failures import name_of
     from compactor.proofs.heads import publish
     from compactor.proofs.keys import read_key
 
     key = read_key(data / settings.signing_key) if settings.signing_key is not None else None
     witness = data / settings.witness if settings.witness is not None else None
-    done = publish(place.path, name_of(place), key=key, witness=witness)
+    done = publish(place.path, place.name, key=key, witness=witness)
     return {"signed": done.signed, "witnessed": done.witnessed}
 
 
@@ -130,7 +129,7 @@ def cat(data: Path, team: str | None, start: int, end: int | None) -> None:
     places = [place for place in discover(data, team) if place.problem is not None or (place.path / LOG).exists()]
     refuse_empty(len(places), data, team)
     if len(places) > 1:
-        names = ", ".join(place.team_id or "default" for place in places[:5])
+        names = ", ".join(place.name for place in places[:5])
         raise click.UsageError(f"found {len(places)} ledgers in {data} ({names}), expected one: name it with --team")
     place = places[0]
     if place.problem is not None:

@@ -43,7 +43,7 @@ def history(name: str, team: str | None, data: Path, raw: bool, as_json: bool) -
       compactor history 5dcf6d52-edcf-4a2d-9e5c-c20c2f17d679 --data data
       compactor history 241-0 --team alice --json
     """
-    from compactor.books.failures import failure_of, name_of
+    from compactor.books.failures import describe_failure
     from compactor.history.related import history_of
     from compactor.ledger import discover
     from compactor.ledger.paths import LOG
@@ -56,7 +56,7 @@ def history(name: str, team: str | None, data: Path, raw: bool, as_json: bool) -
         try:
             found += history_of(place, name, raw=raw)
         except Exception as error:
-            failed.append((name_of(place), failure_of(error, place.path)))
+            failed.append((place.name, describe_failure(error, place.path)))
     _show(found, as_json)
     exit_named(failed, len(places), "could not be searched")
     if not found:

@@ -20,7 +20,7 @@ from compactor.ui.options import data_option, json_option, refuse_empty, team_op
 from compactor.ui.watching import stop_on_signals
 
 if TYPE_CHECKING:
-    from compactor.ledger import LedgerPlace
+    from compactor.ledger import LedgerEntry
     from compactor.tables.follow import Start, Tail, Told
     from compactor.tables.schema import Row, Table
 
@@ -63,7 +63,7 @@ def tail(follow: bool, team: str | None, start: str, what: str, as_json: bool, d
     from compactor.tables.follow import Tail
     from compactor.tables.schema import TABLES
 
-    def found() -> list[LedgerPlace]:
+    def found() -> list[LedgerEntry]:
         return [place for place in discover(data, team) if place.problem is not None or (place.path / LOG).exists()]
 
     table, places = TABLES[what], found()
@@ -83,13 +83,13 @@ def tail(follow: bool, team: str | None, start: str, what: str, as_json: bool, d
 class _Tails:
     """The ledgers that are shown. One that cannot be read is named on stderr, once, and stops no other."""
 
-    def __init__(self, make: Callable[[LedgerPlace], Tail]) -> None:
+    def __init__(self, make: Callable[[LedgerEntry], Tail]) -> None:
         self.all: list[Tail] = []
         self.failures = 0
         self._make = make
         self._seen: set[Path] = set()
 
-    def add(self, places: Iterable[LedgerPlace]) -> None:
+    def add(self, places: Iterable[LedgerEntry]) -> None:
         """Take in the ledgers that are new."""
         for place in places:
             if place.path in self._seen:
@@ -145,7 +145,7 @@ def _first(tails: _Tails, begin: Start) -> Iterable[Told]:
 
 
 def _follow(
-    data: Path, tails: _Tails, found: Callable[[], list[LedgerPlace]], write: Write, stop: threading.Event
+    data: Path, tails: _Tails, found: Callable[[], list[LedgerEntry]], write: Write, stop: threading.Event
 ) -> None:
     from compactor.daemon.hints import Hints
 

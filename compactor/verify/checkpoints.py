@@ -16,7 +16,16 @@ import msgspec
 from compactor.core.archive import BloomFilter, SpanRecord, fingerprint, set_mark
 from compactor.core.fold import Fold, OpenOrder
 from compactor.core.orders import Order
-from compactor.ledger.checkpoint import FOLD_VERSION, FORMAT, SLOTS, TAIL_BYTES, Chunk, Damaged, Slot, checksum
+from compactor.ledger.checkpoint import (
+    FOLD_VERSION,
+    FORMAT,
+    SLOTS,
+    TAIL_BYTES,
+    Chunk,
+    DamagedCheckpoint,
+    Slot,
+    checksum,
+)
 from compactor.ledger.files import Files, Identity, Reader
 from compactor.ledger.log import Log
 from compactor.ledger.paths import FINDINGS, STATE, TRADES
@@ -75,7 +84,7 @@ def open_slots(path: Path, files: Files, findings: Findings) -> list[Slot]:
         try:
             slot = Slot(place, reader)
             _check_chunks(slot, reader)
-        except Damaged as damage:
+        except DamagedCheckpoint as damage:
             reader.close()
             meaning = "no answer depends on it: the other one serves, or the log is folded again. Remove it, or compact"
             what = str(damage).removeprefix(f"{place}: ")
@@ -104,7 +113,7 @@ def _check_chunks(slot: Slot, reader: Reader) -> None:
         slot.read(chunk)
     size, expected = reader.identity().size, slot.base + sum(chunk.length for chunk in chunks)
     if size != expected:
-        raise Damaged(slot.path, f"it has {size} bytes, expected {expected}")
+        raise DamagedCheckpoint(slot.path, f"it has {size} bytes, expected {expected}")
 
 
 def examine_slot(slot: Slot, log: Log, findings: Findings) -> None:
@@ -119,7 +128,7 @@ def examine_slot(slot: Slot, log: Log, findings: Findings) -> None:
         expected, found = f"at least {header.log.length} bytes, so much was folded", f"{identity.size}"
         meaning = "the log was truncated: events are gone; put it back from a backup"
         findings.add("log_truncated", log.path, offset=identity.size, expected=expected, found=found, meaning=meaning)
-    elif log.written(header.log.length) != header.log:
+    elif log.digest_prefix(header.log.length) != header.log:
         start = max(0, header.log.length - TAIL_BYTES)
         meaning = "the log was rewritten after it was folded; put it back from a backup"
         findings.add(
@@ -162,7 +171,7 @@ def compare_state(
         opened = fold.store_open()
         unequal = list(_unequal(fold, opened, stored, lengths, (header.trades.length, header.findings.length)))
         unequal += _unequal_spans(fold, opened, slot)
-    except (Damaged, msgspec.DecodeError) as error:
+    except (DamagedCheckpoint, msgspec.DecodeError) as error:
         findings.add("state_differs", slot.path, expected="a state", found=error, meaning=_STATE)
         return
     for what, expected, found in unequal:

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from compactor.books.failures import Failure, bad_place, failure_of, name_of
-from compactor.ledger import Compaction, LedgerPlace, NoLedger, discover
+from compactor.books.failures import Failure, describe_bad_entry, describe_failure
+from compactor.ledger import Compaction, LedgerEntry, NoLedger, discover
 from compactor.ledger.checkpoint import SLOTS
 from compactor.ledger.compaction import Compactor, Progress
 from compactor.ledger.errors import from_os
@@ -43,14 +43,14 @@ def rebuild_all(
     return [_rebuild_place(place, retention_days, progress) for place in discover(data, team)]
 
 
-def _rebuild_place(place: LedgerPlace, retention_days: int | None, progress: Progress | None) -> Rebuilt:
-    name, path = name_of(place), str(place.path)
+def _rebuild_place(place: LedgerEntry, retention_days: int | None, progress: Progress | None) -> Rebuilt:
+    name, path = place.name, str(place.path)
     if place.problem is not None:
-        return Rebuilt(name, path, error=bad_place(place))
+        return Rebuilt(name, path, error=describe_bad_entry(place))
     try:
         aside, compaction = rebuild(place.path, place.team_id, retention_days, progress)
     except Exception as error:
-        return Rebuilt(name, path, error=failure_of(error, place.path))
+        return Rebuilt(name, path, error=describe_failure(error, place.path))
     return Rebuilt(compaction.team_id, path, str(aside) if aside is not None else None, compaction)
 
 

@@ -10,7 +10,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from compactor.core.fold import Fold
-from compactor.core.merkle import Growing
+from compactor.core.merkle import MerkleAccumulator
 from compactor.ledger.checkpoint import Slot
 from compactor.ledger.compaction import PROGRESS_BYTES, Progress
 from compactor.ledger.errors import SegmentDamaged
@@ -65,7 +65,7 @@ class Refold:
         for slot in self._slots:
             if is_ours(slot):
                 slots.setdefault(slot.header.log.length, []).append(slot)
-        place, tree = 0, Growing()
+        place, tree = 0, MerkleAccumulator()
         for seal in segments.seals:
             tree = self._read_segment(log, segments, seal, tree, slots, end, progress)
             place = seal.end
@@ -79,9 +79,9 @@ class Refold:
             self._finish(log, end)
 
     def _read_segment(
-        self, log: Log, segments: Segments, seal: Seal, tree: Growing, slots: dict[int, list[Slot]], end: int,
+        self, log: Log, segments: Segments, seal: Seal, tree: MerkleAccumulator, slots: dict[int, list[Slot]], end: int,
         progress: Progress | None,
-    ) -> Growing:  # fmt: skip
+    ) -> MerkleAccumulator:  # fmt: skip
         """One segment: hashed, held against its seal and what the log still holds of it, and folded. Its tree."""
         check = SegmentCheck(seal, tree, segments.path)
         place = seal.start
@@ -102,7 +102,7 @@ class Refold:
             # Nothing is folded past a gap; the other segments are still held against their seals.
             self._fold = None
             locate_damage(seal, segments.path, self._files, self._findings)
-        return check.tree if seal.tree is None else Growing(seal.tree)
+        return check.tree if seal.tree is None else MerkleAccumulator(seal.tree)
 
     def _compare_file(self, block: Block, log: Log, segments: Segments) -> None:
         """What the log's own file still holds of a sealed range has to be the same bytes, or given back."""

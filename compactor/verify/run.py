@@ -16,11 +16,12 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
-from compactor.books.compact import INLINE_BYTES_MAX, Board, Progress, collector_paused, plan_batches
-from compactor.books.failures import Failure, bad_place, failure_of, name_of
+from compactor.books.compact import INLINE_BYTES_MAX, Board, collector_paused, plan_batches
+from compactor.books.failures import Failure, describe_bad_entry, describe_failure
 from compactor.books.workers import Died, run_forked
-from compactor.ledger import LedgerPlace, NoLedger, SegmentDamaged, discover
+from compactor.ledger import LedgerEntry, NoLedger, SegmentDamaged, discover
 from compactor.ledger.checkpoint import Slot
+from compactor.ledger.compaction import Progress
 from compactor.ledger.files import Files
 from compactor.ledger.ledger import name_of_directory
 from compactor.ledger.log import Log, open_log
@@ -89,7 +90,7 @@ def verify_all(
 
 
 def _verify_forked(
-    places: Sequence[LedgerPlace], parts: Sequence[str], sizes: Sequence[int], options: Options, workers: int,
+    places: Sequence[LedgerEntry], parts: Sequence[str], sizes: Sequence[int], options: Options, workers: int,
     progress: Progress | None,
 ) -> list[Verdict]:  # fmt: skip
     """Verify ledgers in processes of their own; the parts of each, first to last, make one verdict."""
@@ -119,14 +120,14 @@ def _merged(parts: Sequence[Verdict]) -> Verdict:
 
 
 def _told(
-    witness: Path | None, places: Sequence[LedgerPlace], team: str | None
+    witness: Path | None, places: Sequence[LedgerEntry], team: str | None
 ) -> tuple[list[tuple[int, Witnessed]], list[Difference]]:
     """The heads that a witness holds of these ledgers, and what in it belongs to none."""
     if witness is None:
         return [], []
     told: list[tuple[int, Witnessed]] = []
     wrong: list[Difference] = []
-    teams = {name_of(place) for place in places}
+    teams = {place.name for place in places}
     if not witness.exists():
         wrong.append(_of_witness(witness, "a file with heads", "none", "the witness is missing, or is not reachable"))
     for number, one in read_witness(witness):
@@ -145,31 +146,31 @@ def _of_witness(witness: Path, expected: str, found: str, meaning: str) -> Diffe
     return Difference("witness_damaged", str(witness), None, expected, found, meaning)
 
 
-def _log_bytes(place: LedgerPlace) -> int:
+def _log_bytes(place: LedgerEntry) -> int:
     try:
         return os.stat(place.path / LOG).st_size
     except OSError:
         return 0  # Verifying it will say what is wrong.
 
 
-def _verdict(place: LedgerPlace, result: bytes | Died) -> Verdict:
+def _verdict(place: LedgerEntry, result: bytes | Died) -> Verdict:
     if not isinstance(result, Died):
         return msgspec.msgpack.decode(result, type=Verdict)
     message = f"{place.path}: {result.reason}. Nothing was changed. Run compactor verify again, with --workers 1"
-    return Verdict(name_of(place), str(place.path), error=Failure("process_died", message))
+    return Verdict(place.name, str(place.path), error=Failure("process_died", message))
 
 
-def _verify_place(place: LedgerPlace, options: Options, part: str, progress: Progress | None) -> Verdict:
+def _verify_place(place: LedgerEntry, options: Options, part: str, progress: Progress | None) -> Verdict:
     started = time.perf_counter()
-    verdict = Verdict(name_of(place), str(place.path), quick=options.quick)
+    verdict = Verdict(place.name, str(place.path), quick=options.quick)
     if place.problem is not None:
-        verdict.error = bad_place(place)
+        verdict.error = describe_bad_entry(place)
         return verdict
     findings = Findings(place.path)
     try:
         _Pass(place, options, part, findings, verdict).run(progress)
     except Exception as error:
-        verdict.error = failure_of(error, place.path)
+        verdict.error = describe_failure(error, place.path)
     verdict.differences = findings.all
     verdict.elapsed_ms = round((time.perf_counter() - started) * 1000)
     return verdict
@@ -179,10 +180,10 @@ class _Pass:
     """The verifying of one ledger."""
 
     def __init__(
-        self, place: LedgerPlace, options: Options, part: str, findings: Findings, verdict: Verdict
+        self, place: LedgerEntry, options: Options, part: str, findings: Findings, verdict: Verdict
     ) -> None:  # fmt: skip
         self._path = place.path
-        self._team = name_of(place)
+        self._team = place.name
         self._team_id = place.team_id or name_of_directory(place.path)
         self._options = options
         self._part = part

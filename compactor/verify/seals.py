@@ -10,7 +10,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
 
-from compactor.core.merkle import Growing, Tree
+from compactor.core.merkle import MerkleAccumulator, Tree
 from compactor.ledger.errors import SegmentDamaged
 from compactor.ledger.files import Files
 from compactor.ledger.paths import SEGMENTS
@@ -88,7 +88,7 @@ def _check_sizes(before: Seal, seal: Seal, path: Path, findings: Findings) -> No
 class SegmentCheck:
     """Holds the bytes of one segment, fed in their order, against its seal."""
 
-    def __init__(self, seal: Seal, tree: Growing, directory: Path, with_tree: bool = True) -> None:
+    def __init__(self, seal: Seal, tree: MerkleAccumulator, directory: Path, with_tree: bool = True) -> None:
         self.seal = seal
         self._with_tree = with_tree and seal.tree is not None
         self._directory = directory
@@ -127,8 +127,10 @@ def examine_alone(seals: Sequence[Seal], directory: Path, files: Files, findings
     before: Seal | None = None
     for seal in seals:
         is_next = seal.start == (before.end if before is not None else 0)
-        tree = Growing(before.tree) if before is not None and before.tree is not None and is_next else None
-        check = SegmentCheck(seal, tree or Growing(), directory, with_tree=tree is not None or seal.start == 0)
+        tree = MerkleAccumulator(before.tree) if before is not None and before.tree is not None and is_next else None
+        check = SegmentCheck(
+            seal, tree or MerkleAccumulator(), directory, with_tree=tree is not None or seal.start == 0
+        )
         alone = Segments(directory.parent, files)
         try:
             for piece in alone.pieces(seal):
