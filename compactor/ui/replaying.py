@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from compactor.core.fold import DEFAULT_TEAM
 from compactor.ui.commands import exit_named
 from compactor.ui.options import VARIABLE, data_argument, data_directory, json_option, refuse_empty, team_option
 
@@ -238,6 +237,7 @@ def _moments(a: str, b: str, data: Path, team: str | None, clock: Clock) -> list
 
 
 def _pairs(a: Path, b: Path, team: str | None) -> list[Work]:
+    from compactor.core.fold import DEFAULT_TEAM
     from compactor.history.diff import diff_ledgers, ledgers_in
 
     sides = [ledgers_in(path) for path in (a, b)]
