@@ -153,11 +153,10 @@ class TestBesideSeals:
         """One index for each seal; those that are missing are made by the next run that seals, all the same."""
         made = {path.name: path.read_bytes() for path in (sealed / "segments").glob("*.index")}
         segments = Segments(sealed, Files())
-        log = open_log(sealed, Files(), segments)
-        assert [index_name(seal) for seal in segments.seals] == sorted(made)
-        next((sealed / "segments").glob("*.index")).unlink()
-        complete_indexes(Files(), segments, log)
-        log.close()
+        with open_log(sealed, Files(), segments) as log:
+            assert [index_name(seal) for seal in segments.seals] == sorted(made)
+            next((sealed / "segments").glob("*.index")).unlink()
+            complete_indexes(Files(), segments, log)
         assert made == {path.name: path.read_bytes() for path in (sealed / "segments").glob("*.index")}
 
     def test_history_reads_only_the_segments_that_it_needs(self, sealed: Path) -> None:
@@ -195,14 +194,11 @@ class TestBesideSeals:
         Ledger(data).compact()
         files = Files()
         segments = Segments(data, files)
-        log = open_log(data, files, segments)
-        finder = Finder(log, segments, files)
-        with Ledger(data) as ledger:
-            ledger.seal(now=True, segment_bytes=30_000)
-        try:
+        with open_log(data, files, segments) as log:
+            finder = Finder(log, segments, files)
+            with Ledger(data) as ledger:
+                ledger.seal(now=True, segment_bytes=30_000)
             assert [json.loads(line)["order_id"] for _, line in finder.lines("o-3")] == ["o-3"] * 2
-        finally:
-            log.close()
 
 
 def test_an_index_is_small() -> None:
@@ -221,14 +217,14 @@ def test_what_is_found_is_what_names_it(log: bytes, data: st.DataObject) -> None
             ledger.seal(now=True, segment_bytes=data.draw(st.sampled_from([100, 300, 1000])))
         disk.restart()
     segments = Segments(DIRECTORY, disk)
-    finder = Finder(open_log(DIRECTORY, disk, segments), segments, disk)
     name = data.draw(st.sampled_from(["o-1", "o-2", "o-1l", "x-1", "c-1", "o-", "new", ""]))
     expected, place = [], 0
     for line in whole(log).splitlines(keepends=True):
         if name and name in names_in(line[:-1]):
             expected.append((place, line[:-1]))
         place += len(line)
-    assert expected == finder.lines(name)
+    with open_log(DIRECTORY, disk, segments) as opened_log:
+        assert expected == Finder(opened_log, segments, disk).lines(name)
 
 
 @laws
@@ -241,8 +237,6 @@ def test_a_fold_gets_its_old_lines_through_the_indexes(log: bytes, data: st.Data
     disk.put(LOG, log + data.draw(st.sampled_from([b"", log])))
     disk.restart()
     segments = Segments(DIRECTORY, disk)
-    opened_log = open_log(DIRECTORY, disk, segments)
-    finder = Finder(opened_log, segments, disk)
     name = data.draw(st.sampled_from(["o-1", "o-2", "o-3", "o-1l"]))
 
     def events(lines: Iterable[tuple[int, bytes]], first: int, end: int) -> list[int]:
@@ -254,12 +248,14 @@ def test_a_fold_gets_its_old_lines_through_the_indexes(log: bytes, data: st.Data
             if name in {one.event.order_id, *(leg.order_id for leg in read_legs(one.event))}
         ]
 
-    starts = events(finder.lines(name), 0, 1 << 40)
-    first = data.draw(st.sampled_from([0, *starts]))
-    end = data.draw(st.sampled_from([1, *(one + 1 for one in starts)]))
-    if first < end:
-        expected = events(opened_log.lines_naming(name, first, end), first, end)
-        assert expected == events(finder.recall(name, first, end), first, end)
+    with open_log(DIRECTORY, disk, segments) as opened_log:
+        finder = Finder(opened_log, segments, disk)
+        starts = events(finder.lines(name), 0, 1 << 40)
+        first = data.draw(st.sampled_from([0, *starts]))
+        end = data.draw(st.sampled_from([1, *(one + 1 for one in starts)]))
+        if first < end:
+            expected = events(opened_log.lines_naming(name, first, end), first, end)
+            assert expected == events(finder.recall(name, first, end), first, end)
 
 
 def test_indexes_are_read_as_they_are_needed() -> None:
@@ -269,9 +265,9 @@ def test_indexes_are_read_as_they_are_needed() -> None:
     with Ledger(DIRECTORY, files=disk) as ledger:
         ledger.seal(now=True, segment_bytes=30_000)
     segments = Segments(DIRECTORY, disk)
-    log = open_log(DIRECTORY, disk, segments)
-    disk.restart()
-    indexes = Indexes(log, segments, disk)
-    for _ in range(2):
-        assert all(indexes.header(seal).places for seal in segments.seals)
-    assert disk.calls <= 3 * len(segments.seals)
+    with open_log(DIRECTORY, disk, segments) as log:
+        disk.restart()
+        indexes = Indexes(log, segments, disk)
+        for _ in range(2):
+            assert all(indexes.header(seal).places for seal in segments.seals)
+        assert disk.calls <= 3 * len(segments.seals)

@@ -334,7 +334,7 @@ class TestReading:
 
     def test_the_status_needs_a_log(self, data: Path) -> None:
         """A wrong path is an error here too."""
-        with pytest.raises(LedgerError, match="No such file"):
+        with pytest.raises(LedgerError, match="there is no events"):
             Ledger(data).status()
 
     def test_opening_a_ledger_makes_nothing(self, data: Path) -> None:

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from compactor import LogRewritten
 from compactor.core.events import LINE_BYTES_MAX
 from compactor.core.lines import EXCERPT_BYTES
-from compactor.ledger.log import BLOCK_BYTES, SEARCH_BYTES, Block, Log
+from compactor.core.reading import Block
+from compactor.ledger.log import BLOCK_BYTES, SEARCH_BYTES, Log
 from tests.disk import Disk
 
 PATH = Path("/ledger/events.jsonl")

@@ -296,12 +296,10 @@ class TestHistory:
         (data / LOG).write_bytes(RAW)
         pieces = Ledger(data).cat()
         from compactor.ledger.log import open_log
-        from compactor.ledger.segments import Segments
 
-        log = open_log(data, Files(), Segments(data, Files()))
-        sealed_ledger(data)
-        assert RAW == log.read(0, len(RAW))
-        log.close()
+        with open_log(data, Files()) as log:
+            sealed_ledger(data)
+            assert RAW == log.read(0, len(RAW))
         assert RAW == b"".join(pieces)
 
     def test_cat_gives_any_range(self, data: Path) -> None:

@@ -80,11 +80,11 @@ class TestReading:
         disk, segments = segments_of(raw, frame_bytes=7, segment_bytes=16, tail=tail)
         assert len(segments.seals) > 2
         assert max(len(seal.frames) for seal in segments.seals) > 2
-        log = open_log(DIRECTORY, disk, segments)
         whole = raw + tail
-        for offset in range(len(whole) + 1):
-            for length in range(len(whole) + 2 - offset):
-                assert whole[offset : offset + length] == log.read(offset, length)
+        with open_log(DIRECTORY, disk, segments) as log:
+            for offset in range(len(whole) + 1):
+                for length in range(len(whole) + 2 - offset):
+                    assert whole[offset : offset + length] == log.read(offset, length)
 
     @settings(deadline=None, max_examples=60)
     @given(

@@ -25,9 +25,9 @@ from compactor.core.derived import Finding, PendingLine, TradeLine
 from compactor.core.events import Event
 from compactor.core.fold import Fold
 from compactor.core.instants import BadInstant, nanos
-from compactor.ledger.log import Block
+from compactor.core.reading import Block
 from compactor.tables.arrow import WIDE, Shape, Unfit, batches, with_fitting_types
-from compactor.tables.rows import EventReader
+from compactor.tables.rows import EventRows
 from compactor.tables.schema import EVENTS, FINDINGS, PENDING, TRADES
 from compactor.ui.cli import app
 from tests import cases
@@ -109,7 +109,7 @@ class TestRows:
         fold = Fold("alpha", lambda *_: ())
         fold._retention = None
         fold.feed(log, 0)
-        rows = list(EventReader("alpha").rows(Block(0, log, len(log))))
+        rows = list(EventRows("alpha").rows(Block(0, log, len(log))))
         assert fold.counts.events == len(rows)
         spans = [(row[1], row[2]) for row in rows]
         spans += [

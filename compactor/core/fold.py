@@ -17,12 +17,13 @@ from compactor.core.archive import Archive
 from compactor.core.decimals import exactly
 from compactor.core.derived import Counts, Finding, Lines, encode_lines
 from compactor.core.entry import Derived, Entry
-from compactor.core.events import Event, Leg, Problem
+from compactor.core.events import Event, Leg
 from compactor.core.fast import PlainOrders
 from compactor.core.fast.interface import NoPlainOrders
 from compactor.core.instants import moment
-from compactor.core.lines import Placed, read_line, unreadable
+from compactor.core.lines import Placed
 from compactor.core.orders import Ended, Order, build_row, get_sort_key
+from compactor.core.reading import Block, EventReader, report_too_long
 from compactor.core.rules import apply, apply_leg, begin, read_legs
 
 Recall = Callable[[str, int, int], Iterable[tuple[int, bytes]]]
@@ -30,7 +31,6 @@ Recall = Callable[[str, int, int], Iterable[tuple[int, bytes]]]
 in order."""
 
 DAY = timedelta(days=1)
-DEFAULT_TEAM = "default"
 KEPT_ENDED = 1 << 12
 """How many ended orders stay in the state as a whole before they shrink to spans."""
 
@@ -57,8 +57,8 @@ class Fold:
     def __init__(
         self, team_id: str | None, recall: Recall, retention: timedelta | None = 7 * DAY, kept_ended: int = KEPT_ENDED
     ) -> None:
-        self.names_team = team_id is None
-        self.team_id = team_id or DEFAULT_TEAM
+        self._reader = EventReader(team_id)
+        self.team_id = self._reader.team_id
         self.clock: datetime | None = None
         self.orders: dict[str, Order] = {}
         self.counts = Counts()
@@ -86,13 +86,13 @@ class Fold:
             self.plain.feed(self, block, offset)
         self._shrink(self._kept_ended)
 
-    def feed_too_long(self, head: bytes, offset: int, length: int) -> None:
-        """Report a line that is too long to be read, given its first bytes and its length."""
-        problem = Problem(
-            "too_long", f"a line of {length - 1} bytes, expected at most 1048576; only its beginning stands here"
-        )
-        self._derived.findings.append(unreadable(head, offset, length, problem))
-        self._encode_derived()
+    def feed_block(self, block: Block) -> None:
+        """Fold a block of a log, or report a line that is too long to be read."""
+        if block.too_long:
+            self._derived.findings.append(report_too_long(block))
+            self._encode_derived()
+        else:
+            self.feed(block.data, block.offset)
 
     def take_lines(self) -> Lines:
         """Take the trades and findings derived since the last call."""
@@ -118,28 +118,30 @@ class Fold:
 
     def feed_line(self, line: bytes, offset: int) -> None:
         """Fold one line by the rules; within `exactly`."""
-        for found in read_line(line, offset):
+        for found in self._reader.read_line(line, offset):
             if isinstance(found, Finding):
                 self._derived.findings.append(found)
-            elif not self._is_of_team(found.event):
-                detail = f"expected team_id {self.team_id!r}, found {found.event.team_id!r}"
-                part = line[found.offset - offset :]
-                problem = Problem("wrong_team", detail)
-                self._derived.findings.append(unreadable(part[: found.length], found.offset, found.length, problem))
             else:
+                self._take_name()
                 self._take(found)
         self._encode_derived()
+
+    @property
+    def names_team(self) -> bool:
+        """Whether an event has still to name the ledger's team (rule 1.2)."""
+        return self._reader.names_team
 
     @property
     def known_team(self) -> str | None:
         """The team that an event has to name, if it names one; None until an event has named the ledger's team."""
         return None if self.names_team else self.team_id
 
-    def _is_of_team(self, event: Event) -> bool:
-        if event.team_id is not None and self.names_team:
-            self.team_id, self.names_team, self._rows = event.team_id, False, None
-            self._unstore()
-        return event.team_id is None or event.team_id == self.team_id
+    def _take_name(self) -> None:
+        """Give every open order a row with the team's name, once an event has named the team."""
+        if self.team_id != self._reader.team_id:
+            self.team_id, self._rows = self._reader.team_id, None
+            for order_id in list(self.stored):
+                self._bring_back(order_id, 0)
 
     def _take(self, placed: Placed) -> None:
         """Apply an event to the order that it names, and to the orders of its legs."""
@@ -228,14 +230,12 @@ class Fold:
     def _refold(self, order_id: str, lines: Iterable[tuple[int, bytes]], here: int) -> Order | None:
         """Fold the events of one order before the offset `here`; what they derive was written long ago."""
         order: Order | None = None
-        written = Derived()
+        written, reader = Derived(), EventReader(self.known_team)
         for start, line in lines:
-            for placed in read_line(line, start):
+            for placed in reader.read_line(line, start):
                 if isinstance(placed, Finding) or placed.offset >= here:
                     continue
                 offset, length, event = placed
-                if event.team_id not in (None, self.team_id):
-                    continue
                 if event.order_id == order_id:
                     order = order or begin(order_id, event, offset)
                     apply(order, event, Entry(offset, length, event.ts, self.team_id, written))
@@ -317,7 +317,3 @@ class Fold:
     def drop_rows(self) -> None:
         """Drop the rows, so that a long pass need not keep track of every order that it touches."""
         self._rows = self.touched = None
-
-    def _unstore(self) -> None:
-        for order_id in list(self.stored):
-            self._bring_back(order_id, 0)

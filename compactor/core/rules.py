@@ -15,6 +15,7 @@ from compactor.core.fills import take_assignment, take_fill, take_revision, take
 from compactor.core.instants import is_older
 from compactor.core.lifecycle import LIFE, OPEN, REQUESTS, TERMINAL, Effect
 from compactor.core.orders import DECIMAL, Order, get_quantity
+from compactor.core.reading import identify_delivery
 
 _carried: Any = attrgetter(*TERMS)
 _NO_TERMS = (None,) * len(TERMS)
@@ -69,11 +70,10 @@ def read_legs(event: Event) -> list[Leg]:
 
 
 def note_delivery(order: Order, event: Event, leg: str = "") -> bool:
-    """Section 2: the same `event_id` again, for the same order and event, is the same delivery; whether it is a new
-    one."""
-    if event.event_id is None:
+    """Note a delivery with its order; whether it is a new one, and not the same again (section 2)."""
+    delivery = identify_delivery(event, leg)
+    if delivery is None:
         return True
-    delivery = event.event_id + event.event + leg
     if order.delivered is None:
         order.delivered = set()
     elif delivery in order.delivered:

@@ -17,7 +17,7 @@ import msgspec
 from msgspec import Struct
 
 from compactor.books.compact import collector_paused
-from compactor.core.fold import DEFAULT_TEAM
+from compactor.core.reading import DEFAULT_TEAM
 from compactor.history.moment import END, Moment
 from compactor.history.past import checked
 from compactor.history.replay import Replay, open_replay

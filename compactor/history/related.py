@@ -15,17 +15,15 @@ from typing import Literal
 from msgspec import Struct
 
 from compactor.core.events import Event
-from compactor.core.fold import DEFAULT_TEAM
 from compactor.core.lines import Placed
+from compactor.core.reading import DEFAULT_TEAM
 from compactor.core.rules import read_legs
 from compactor.history.past import checked
 from compactor.history.search import Finder
 from compactor.history.story import Story, Team, tell
 from compactor.ledger import LedgerEntry
-from compactor.ledger.errors import from_os
 from compactor.ledger.files import Files
 from compactor.ledger.log import open_log
-from compactor.ledger.paths import LOG
 from compactor.ledger.segments import Segments
 
 FoundAs = Literal["order_id", "client_order_id", "execution_id", "trade_id", "mention"]
@@ -67,15 +65,9 @@ def history_of(place: LedgerEntry, name: str, *, raw: bool = False, files: Files
     files = files or Files()
     path = checked(place)
     segments = Segments(path, files)
-    try:
-        log = open_log(path, files, segments)
-        try:
-            finder = Finder(log, segments, files)
-            return _Teller(path, finder, place.team_id, raw).histories(name)
-        finally:
-            log.close()
-    except OSError as error:
-        raise from_os(path / LOG, error, "reading the log", "try again") from error
+    with open_log(path, files, segments) as log:
+        finder = Finder(log, segments, files)
+        return _Teller(path, finder, place.team_id, raw).histories(name)
 
 
 class _Teller:

@@ -22,7 +22,7 @@ from compactor.history.moment import Moment
 from compactor.history.selecting import Selection
 from compactor.ledger.checkpoint import TAIL_BYTES, CheckpointHeader, DamagedCheckpoint, Slot, checksum
 from compactor.ledger.compaction import Progress
-from compactor.ledger.errors import LedgerError, NoLedger, from_os
+from compactor.ledger.errors import LedgerError
 from compactor.ledger.files import Files
 from compactor.ledger.log import Log, open_log
 from compactor.ledger.paths import LOG, TRADES
@@ -90,11 +90,8 @@ class Replay:
         assert self._selection is not None, "a replay runs after it has begun"
         fold, end = self.fold, self._end
         for block in self._selection.blocks(self.offset, end):
-            if block.too_long:
-                fold.feed_too_long(block.data, block.offset, block.length)
-            else:
-                fold.feed(block.data, block.offset)
-            self.offset = block.offset + block.length
+            fold.feed_block(block)
+            self.offset = block.end
             lines = fold.take_lines()
             if lines.trades or lines.findings:
                 yield lines
@@ -142,16 +139,5 @@ def open_replay(path: Path, team_id: str | None, files: Files | None = None) -> 
     """Open a ledger to replay it. Changes nothing, and needs no lock. Raises LedgerError."""
     files = files or Files()
     segments = Segments(path, files)
-    try:
-        log = open_log(path, files, segments)
-    except FileNotFoundError:
-        raise NoLedger(path, f"there is no {LOG}; expected a ledger") from None
-    except OSError as error:
-        raise from_os(path / LOG, error, "opening the log", "try again") from error
-    replay = Replay(path, team_id, log, segments, files)
-    try:
-        yield replay
-    except OSError as error:
-        raise from_os(path, error, "reading the ledger", "try again") from error
-    finally:
-        log.close()
+    with open_log(path, files, segments, doing="reading the ledger") as log:
+        yield Replay(path, team_id, log, segments, files)

@@ -12,9 +12,10 @@ from collections.abc import Iterator
 
 from compactor.core.derived import Finding
 from compactor.core.lines import Placed, read_line
+from compactor.core.reading import Block
 from compactor.ledger.files import Files
 from compactor.ledger.indexing import Indexes
-from compactor.ledger.log import Block, Log
+from compactor.ledger.log import Log
 from compactor.ledger.names import first_team, names_in
 from compactor.ledger.segments import Segments
 
@@ -97,11 +98,7 @@ def _candidates(block: Block, wanted: bytes, escape: bytes) -> Iterator[Line]:
     """The lines of a block with an id in them, or with an escape."""
     data = block.data
     if escape in data:
-        offset = block.offset
-        for line in data.split(b"\n")[:-1]:
-            if wanted in line or escape in line:
-                yield offset, line
-            offset += len(line) + 1
+        yield from ((offset, line) for offset, line in block.lines() if wanted in line or escape in line)
         return
     place = data.find(wanted)
     while place >= 0:

@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Literal
 
+from compactor.core.reading import Block
 from compactor.history.moment import Moment
 from compactor.history.search import Finder
 from compactor.ledger.files import Files
-from compactor.ledger.log import Block, Log
+from compactor.ledger.log import Log
 from compactor.ledger.names import UNREADABLE, decode_named, instant_in, second_of
 from compactor.ledger.segments import Segments
 

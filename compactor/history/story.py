@@ -17,10 +17,10 @@ from compactor.core.decimals import exactly
 from compactor.core.derived import Finding, TradeLine
 from compactor.core.entry import Derived, Entry
 from compactor.core.events import Event, Leg
-from compactor.core.fold import DEFAULT_TEAM
 from compactor.core.instants import EPOCH, rfc3339
 from compactor.core.lines import Placed
 from compactor.core.orders import Order, build_row
+from compactor.core.reading import DEFAULT_TEAM
 from compactor.core.rules import apply, apply_leg, begin, read_legs
 from compactor.ledger.names import UNREADABLE, decode_named
 

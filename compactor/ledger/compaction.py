@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from compactor.core.fold import Fold
 from compactor.ledger.checkpoint import FOLD_VERSION, FORMAT, DamagedCheckpoint, Slot, Slots, encode_slot
-from compactor.ledger.errors import NoLedger, TooMuch, from_os
+from compactor.ledger.errors import TooMuch, from_os
 from compactor.ledger.files import Files, replace
 from compactor.ledger.log import Log, open_log
 from compactor.ledger.paths import FINDINGS, LOG, PENDING, STATE, TRADES
@@ -125,24 +125,19 @@ class Compactor:
         """
         started = time.perf_counter()
         self._readable_bytes = limit_bytes
-        try:
-            log = self._log = open_log(self.path, self._files, self.segments)
-        except FileNotFoundError:
-            raise NoLedger(self.path, f"there is no {LOG}; append events to it first") from None
-        except OSError as error:
-            raise from_os(self.path / LOG, error, "opening the log") from error
-        try:
-            return self._run(log, progress, checkpoint, started)
-        except OSError as error:
-            self._roll_back()
-            raise from_os(self.path, error, "compacting") from error
-        except BaseException:
-            # Also on Ctrl-C: the files are as they were, and the next pass starts from the checkpoint.
-            self._roll_back()
-            raise
-        finally:
-            log.close()
-            self._log = None
+        with open_log(self.path, self._files, self.segments, again="compact again") as log:
+            self._log = log
+            try:
+                return self._run(log, progress, checkpoint, started)
+            except OSError as error:
+                self._roll_back()
+                raise from_os(self.path, error, "compacting") from error
+            except BaseException:
+                # Also on Ctrl-C: the files are as they were, and the next pass starts from the checkpoint.
+                self._roll_back()
+                raise
+            finally:
+                self._log = None
 
     def _roll_back(self) -> None:
         self.close()
@@ -262,11 +257,8 @@ class Compactor:
         """Fold the whole lines up to `size`, handing out what comes as it comes, so that memory stays bounded."""
         started = committed = told = self._offset
         for block in log.blocks(self._offset, size):
-            if block.too_long:
-                fold.feed_too_long(block.data, block.offset, block.length)
-            else:
-                fold.feed(block.data, block.offset)
-            self._offset = block.offset + block.length
+            fold.feed_block(block)
+            self._offset = block.end
             self._put(fold)
             if progress is not None and self._offset - told >= PROGRESS_BYTES:
                 progress(self._offset, size)

@@ -41,7 +41,7 @@ def make_index(log: Log, seal: Seal) -> bytes:
     for end in _ends(seal):
         start, names = place, set[str]()
         for block in log.blocks(place, end):
-            place = block.offset + block.length
+            place = block.end
             if block.too_long:
                 told = False
                 continue

@@ -6,13 +6,15 @@ held in memory.
 """
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
 
+from compactor.core.derived import Finding
 from compactor.core.events import LINE_BYTES_MAX
-from compactor.core.lines import EXCERPT_BYTES
+from compactor.core.lines import EXCERPT_BYTES, Placed
+from compactor.core.reading import Block, EventReader
 from compactor.ledger.checkpoint import TAIL_BYTES, PrefixDigest, checksum
-from compactor.ledger.errors import LogRewritten
+from compactor.ledger.errors import LogRewritten, NoLedger, from_os
 from compactor.ledger.files import Files, Identity, Reader
 from compactor.ledger.paths import LOG
 from compactor.ledger.segments import Segments
@@ -22,29 +24,51 @@ BLOCK_BYTES = 1 << 16
 SEARCH_BYTES = 1 << 22
 
 
-class Block(NamedTuple):
-    """Whole lines at an offset; or the head of one line of `length` bytes that is too long."""
+@contextmanager
+def open_log(
+    path: Path,
+    files: Files,
+    segments: Segments | None = None,
+    *,
+    head: bool = False,
+    doing: str = "reading the log",
+    again: str = "try again",
+) -> Iterator["Log"]:
+    """Open the log of the ledger in a directory, with the segments that are sealed by now, and close it in the end.
 
-    offset: int
-    data: bytes
-    length: int
-
-    @property
-    def too_long(self) -> bool:
-        """Whether this is the head of a line that is too long."""
-        return self.length > len(self.data)
-
-
-def open_log(path: Path, files: Files, segments: Segments) -> "Log":
-    """Open the log of the ledger in a directory, with the segments that are sealed by now. Raises SegmentDamaged."""
-    reader = files.open(path / LOG)
+    Raises NoLedger and SegmentDamaged, and LedgerError in place of any OSError, also of one that is raised while the
+    log is open; `doing` and `again` are for its message. With `head` it also refuses a log without seals that begins
+    with the NULs of a hole.
+    """
+    segments = segments or Segments(path, files)
+    try:
+        reader = files.open(path / LOG)
+    except FileNotFoundError:
+        raise NoLedger(path, f"there is no {LOG}; expected a ledger. Append events to it first") from None
+    except OSError as error:
+        raise from_os(path / LOG, error, "opening the log", again) from error
+    log = Log(path / LOG, reader, segments)
     try:
         segments.refresh()
-        segments.check_log(path / LOG, reader)
-    except BaseException:
-        reader.close()
-        raise
-    return Log(path / LOG, reader, segments)
+        segments.check_log(log.path, reader, head=head)
+        yield log
+    except OSError as error:
+        raise from_os(path / LOG, error, doing, again) from error
+    finally:
+        log.close()
+
+
+def read_events(
+    log: "Log", start: int, end: int, team: str | EventReader | None
+) -> Iterator[tuple[Placed | Finding, bytes]]:
+    """The events of a log between two offsets, and findings for all other bytes, each with its bytes, in log order.
+
+    `start` is the beginning of a line; lines that end behind `end` are left out. Pass the EventReader instead of the
+    team to go on where an earlier call ended. Raises SegmentDamaged.
+    """
+    reader = team if isinstance(team, EventReader) else EventReader(team)
+    for block in log.blocks(start, end):
+        yield from reader.read_block(block)
 
 
 class Log:
@@ -191,13 +215,4 @@ class Log:
 
 def _lines_with_either(block: Block, wanted: bytes) -> Iterator[tuple[int, bytes]]:
     """The lines with an id in them, or with a backslash: an id can be written with escapes (`\\u0061`)."""
-    offset = block.offset
-    for line in _lines(block.data):
-        if wanted in line or b"\\" in line:
-            yield offset, line[:-1]
-        offset += len(line)
-
-
-def _lines(data: bytes) -> list[bytes]:
-    """Whole lines with their newlines; only `\n` ends a line, which `splitlines` sees differently."""
-    return [line + b"\n" for line in data.split(b"\n")[:-1]]
+    return ((offset, line) for offset, line in block.lines() if wanted in line or b"\\" in line)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from compactor.core.fold import DEFAULT_TEAM
+from compactor.core.reading import DEFAULT_TEAM
 from compactor.ledger.errors import BadTeam
 
 LOG = "events.jsonl"

@@ -4,18 +4,20 @@ A reader sees whole lines only, since the last one may still be being written.
 """
 
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 
 from msgspec import Struct
 
-from compactor.core.fold import DEFAULT_TEAM, Fold
+from compactor.core.fold import Fold
 from compactor.core.instants import EPOCH, rfc3339
+from compactor.core.reading import DEFAULT_TEAM
 from compactor.ledger.checkpoint import SLOTS, DamagedCheckpoint, Slot
-from compactor.ledger.errors import from_os
+from compactor.ledger.errors import NoLedger, from_os
 from compactor.ledger.files import Files
 from compactor.ledger.log import Log, open_log
-from compactor.ledger.paths import FINDINGS, LOG, PENDING, STATE, TRADES
+from compactor.ledger.paths import FINDINGS, PENDING, STATE, TRADES
 from compactor.ledger.segments import Segments
 
 LOOK_AHEAD_BYTES = 1 << 23
@@ -57,18 +59,10 @@ def whole_lines(path: Path) -> Iterator[bytes]:
 def read_status(path: Path, team_id: str | None, files: Files) -> LedgerStatus:
     """How the ledger in a directory is. Raises LedgerError where there is no log, or it cannot be read."""
     segments = Segments(path, files)
-    try:
-        log = open_log(path, files, segments)
-    except OSError as error:
-        raise from_os(path / LOG, error, "opening the log") from error
-    try:
+    with open_log(path, files, segments, doing="reading the ledger") as log:
         status = _status(path, team_id, files, log)
         status.sealed_bytes, status.segments = segments.sealed_end, len(segments.seals)
         return status
-    except OSError as error:
-        raise from_os(path, error, "reading the ledger") from error
-    finally:
-        log.close()
 
 
 def _status(path: Path, team_id: str | None, files: Files, log: Log) -> LedgerStatus:
@@ -133,38 +127,20 @@ def read_bytes(path: Path, start: int, end: int | None, files: Files) -> Iterato
 
     Without `end` up to the last whole line; beyond the end of the log there are none. Raises LedgerError.
     """
-    try:
-        log = open_log(path, files, Segments(path, files))
-    except OSError as error:
-        raise from_os(path / LOG, error, "opening the log") from error
-    try:
+    with open_log(path, files) as log:
         size = log.identity().size
         end = log.end_of_whole_lines(size) if end is None else min(end, size)
-        for place in range(start, end, CAT_BYTES):
-            yield log.read(place, min(CAT_BYTES, end - place))
-    except OSError as error:
-        raise from_os(path / LOG, error, "reading it") from error
-    finally:
-        log.close()
+        for offset in range(start, end, CAT_BYTES):
+            yield log.read(offset, min(CAT_BYTES, end - offset))
 
 
 def read_naming(path: Path, order_id: str, files: Files) -> Iterator[tuple[int, bytes]]:
     """The whole lines of a log that may name an order, with their offsets, in order, segments included; none where
     there is no log. Raises LedgerError."""
-    try:
-        log = open_log(path, files, Segments(path, files))
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise from_os(path / LOG, error, "opening the log") from error
-    try:
+    with suppress(NoLedger), open_log(path, files) as log:
         end = log.end_of_whole_lines(log.identity().size)
         if end:
             yield from log.lines_naming(order_id, 0, end)
-    except OSError as error:
-        raise from_os(path / LOG, error, "reading it") from error
-    finally:
-        log.close()
 
 
 def team_in_checkpoint(path: Path, files: Files) -> str | None:
@@ -179,10 +155,7 @@ def team_in_checkpoint(path: Path, files: Files) -> str | None:
 def _is_current(path: Path, files: Files, log: Log, slot: Slot, fold: Fold, whole: int) -> bool:
     """Fold what came after the checkpoint, without writing, and see whether the derived files have it already."""
     for block in log.blocks(slot.header.log.length, whole):
-        if block.too_long:
-            fold.feed_too_long(block.data, block.offset, block.length)
-        else:
-            fold.feed(block.data, block.offset)
+        fold.feed_block(block)
     lines = fold.take_lines()
     trades = slot.header.trades.length + len(lines.trades)
     findings = slot.header.findings.length + len(lines.findings)

@@ -98,12 +98,9 @@ class Sealer:
             done = Sealed(reclaim=reclaim)
             if due or (not self._has_completed and segments.seals):
                 self._lacks_indexes = True
-                log = open_log(path, self._files, segments)
-                try:
+                with open_log(path, self._files, segments, doing="sealing the log", again="seal again") as log:
                     run = _Run(self._files, segments, log, frame_bytes, done)
                     run.seal_up_to(end, segment_bytes, partial=due != "grown")
-                finally:
-                    log.close()
         except OSError as error:
             raise from_os(path, error, "sealing the log", "seal again") from error
         self._has_completed = True
@@ -115,19 +112,14 @@ class Sealer:
         if not self._lacks_indexes:
             return
         path, segments = self._compactor.path, self._compactor.segments
-        try:
-            log = open_log(path, self._files, segments)
-            try:
-                complete_indexes(self._files, segments, log)
-            finally:
-                log.close()
-        except OSError as error:
-            raise from_os(path, error, "making the index of a segment", "seal again") from error
+        with open_log(path, self._files, segments, doing="making the index of a segment", again="seal again") as log:
+            complete_indexes(self._files, segments, log)
         self._lacks_indexes = False
 
     def _due(self, segment_bytes: int, segment_age: timedelta, now: bool, at: datetime) -> Due | None:
-        log = open_log(self._compactor.path, self._files, self._compactor.segments)
-        try:
+        with open_log(
+            self._compactor.path, self._files, self._compactor.segments, doing="sealing the log", again="seal again"
+        ) as log:
             sealed, size = self._compactor.segments.sealed_end, log.identity().size
             waiting = log.end_of_whole_lines(size) - sealed
             oldest = recorded_at(log, sealed, size) if waiting > 0 and not now else None
@@ -135,8 +127,6 @@ class Sealer:
                 waiting_bytes=waiting, oldest=oldest, at=at, segment_bytes=segment_bytes, segment_age=segment_age,
                 now=now,
             )  # fmt: skip
-        finally:
-            log.close()
 
 
 class _Run:

@@ -9,18 +9,18 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from typing import NamedTuple
 
-from compactor.core.fold import DEFAULT_TEAM
 from compactor.core.instants import nanos
+from compactor.core.reading import DEFAULT_TEAM, Block
 from compactor.ledger import Ledger, LedgerEntry, LogRewritten
 from compactor.ledger.errors import from_os
 from compactor.ledger.files import Files
-from compactor.ledger.log import BLOCK_BYTES, Block, Log, open_log
+from compactor.ledger.log import BLOCK_BYTES, Log, open_log
 from compactor.ledger.segments import Segments
 from compactor.tables.positions import line_start, recorded_at
-from compactor.tables.rows import AGAIN, FILES, DerivedReader, EventReader, whole_blocks
+from compactor.tables.rows import AGAIN, FILES, DerivedReader, EventRows, whole_blocks
 from compactor.tables.schema import EVENTS, FINDINGS, Row, Table
 from compactor.tables.windows import event_time
 
@@ -52,7 +52,7 @@ class Tail:
         self._at = 0
         self._files = Files()
         self._segments = Segments(place.path, self._files)
-        self._reader: EventReader | DerivedReader | None = None
+        self._reader: EventRows | DerivedReader | None = None
 
     def rows(self) -> Iterator[Told]:
         """The rows of the whole lines behind `position`, which moves on with them. Raises LedgerError."""
@@ -63,10 +63,10 @@ class Tail:
             if identity.size < self.position:
                 self._check_shorter(identity.size)
                 return
-            with closing(self._open()) as log:
+            with self._open() as log:
                 for block in self._blocks(log):
                     yield from self._told(block)
-                    self.position = block.offset + block.length
+                    self.position = block.end
         except OSError as error:
             raise from_os(self._path, error, "reading it", AGAIN) from error
 
@@ -76,11 +76,15 @@ class Tail:
             found = f"expected at least {self.position} bytes, which were read before, found {size}"
             raise LogRewritten(self._path, f"the log was truncated or replaced: {found}. Look at it, then start again")
 
-    def _open(self) -> Log:
-        """What is read: the log with its segments, or a derived file, which is a file of lines as well."""
+    @contextmanager
+    def _open(self) -> Iterator[Log]:
+        """Open what is read: the log with its segments, or a derived file, which is a file of lines as well."""
         if self._table is EVENTS:
-            return open_log(self.place.path, self._files, self._segments)
-        return Log(self._path, self._files.open(self._path))
+            with open_log(self.place.path, self._files, self._segments, again=AGAIN) as log:
+                yield log
+        else:
+            with closing(Log(self._path, self._files.open(self._path))) as file:
+                yield file
 
     def _blocks(self, log: Log) -> Iterator[Block]:
         if self._table is not EVENTS:
@@ -90,7 +94,7 @@ class Tail:
     def _told(self, block: Block) -> Iterator[Told]:
         if self._reader is None:
             is_log = self._table is EVENTS
-            self._reader = EventReader(_team_of(self.place)) if is_log else DerivedReader(self.place, self._table)
+            self._reader = EventRows(_team_of(self.place)) if is_log else DerivedReader(self.place, self._table)
         for row in self._reader.rows(block):
             at = self._time(row)
             self._at = max(self._at, nanos(at) if at is not None else 0)
@@ -102,7 +106,7 @@ class Tail:
         if self._table is EVENTS:
             time = row[_RECORDED] or row[_TS]
         elif self._table is FINDINGS:
-            with closing(open_log(self.place.path, self._files, self._segments)) as log:
+            with open_log(self.place.path, self._files, self._segments, again=AGAIN) as log:
                 time = event_time(log, row[1], row[2])
         else:
             assert self._table.time is not None
@@ -116,7 +120,7 @@ class Tail:
         if start.last is not None:
             yield from self._last(start.last)
         elif self._table is EVENTS:
-            with closing(self._open()) as log:
+            with self._open() as log:
                 at, offset = start.at, start.offset
                 self.position = recorded_at(log, at) if at is not None else line_start(log, offset or 0)
             yield from self.rows()
@@ -134,7 +138,7 @@ class Tail:
         identity = self._files.identity(self._path)
         size, back = identity.size if identity is not None else 0, BLOCK_BYTES
         while True:
-            with closing(self._open()) as log:
+            with self._open() as log:
                 self.position, self._at = line_start(log, max(0, size - back)), 0
             found = list(self.rows())
             if len(found) >= count or back >= size:

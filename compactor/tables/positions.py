@@ -42,10 +42,8 @@ def recorded_at(log: Log, at: int) -> int:
 def _times(log: Log, start: int, end: int) -> Iterator[tuple[int, int]]:
     """The lines that hold events, each with its offset and when it was recorded."""
     for block in log.blocks(start, end):
-        offset = block.offset
-        for line in () if block.too_long else block.data.split(b"\n")[:-1]:
+        for offset, line in block.lines():
             for found in read_line(line, offset):
                 if isinstance(found, Placed):
                     recorded = found.event.recorded_at
                     yield offset, nanos(recorded.isoformat() if recorded is not None else found.event.ts)
-            offset += len(line) + 1

@@ -12,25 +12,23 @@ from contextlib import closing
 from dataclasses import dataclass
 from datetime import timedelta
 from operator import attrgetter
-from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from compactor.core.events import Event
-from compactor.core.fold import DEFAULT_TEAM
 from compactor.core.instants import EPOCH, BadInstant, is_common, nanos, rfc3339
-from compactor.core.lines import Placed, read_line
+from compactor.core.lines import Placed
+from compactor.core.reading import Block, EventReader
 from compactor.ledger import DerivedConflict, Ledger, LedgerEntry, LedgerUnreadable
 from compactor.ledger.compaction import Progress
 from compactor.ledger.errors import from_os
 from compactor.ledger.files import Files
-from compactor.ledger.log import Block, Log, open_log
+from compactor.ledger.log import Log, open_log
 from compactor.ledger.paths import FINDINGS as FINDINGS_FILE
 from compactor.ledger.paths import LOG
 from compactor.ledger.paths import PENDING as PENDING_FILE
 from compactor.ledger.paths import TRADES as TRADES_FILE
-from compactor.ledger.segments import Segments
 from compactor.tables.schema import EVENTS, FINDINGS, PENDING, TRADES, Row, Table, line_type
 from compactor.tables.windows import ALL_TIME, Window, event_time
 
@@ -117,7 +115,7 @@ def _lines_of(table: Table, place: LedgerEntry) -> Iterator[tuple[Row, int]]:
     try:
         with closing(Log(path, Files().open(path))) as file:
             for block in whole_blocks(file, 0):
-                read = block.offset + block.length
+                read = block.end
                 for row in reader.rows(block):
                     yield row, read
                     read = 0
@@ -182,64 +180,43 @@ def _finding_rows(place: LedgerEntry, window: Window) -> Iterator[tuple[Row, int
         yield from _lines_of(FINDINGS, place)
         return
     offset, length = FINDINGS.place("offset"), FINDINGS.place("length")
-    with closing(_open(place.path)) as log:
+    with open_log(place.path, Files(), again=AGAIN) as log:
         for row, read in _lines_of(FINDINGS, place):
             if window.holds(event_time(log, row[offset], row[length])):
                 yield row, read
 
 
-def _open(path: Path) -> Log:
-    files = Files()
-    try:
-        return open_log(path, files, Segments(path, files))
-    except OSError as error:
-        raise from_os(path / LOG, error, "opening the log", AGAIN) from error
-
-
 def _event_rows(place: LedgerEntry, window: Window) -> Iterator[tuple[Row, int]]:
-    reader = EventReader(place.team_id)
-    try:
-        with closing(_open(place.path)) as log:
-            for block in log.blocks(0, log.end_of_whole_lines(log.identity().size)):
-                read = block.offset + block.length
-                for row in reader.rows(block):
-                    if window.holds(row[_TS]):
-                        yield row, read
-                        read = 0
-    except OSError as error:
-        raise from_os(place.path / LOG, error, "reading it", AGAIN) from error
+    reader = EventRows(place.team_id)
+    with open_log(place.path, Files(), again=AGAIN) as log:
+        for block in log.blocks(0, log.end_of_whole_lines(log.identity().size)):
+            read = block.end
+            for row in reader.rows(block):
+                if window.holds(row[_TS]):
+                    yield row, read
+                    read = 0
 
 
 _TS = EVENTS.place("ts")
 
 
-class EventReader:
+class EventRows:
     """Makes rows of blocks of a log, in their order. `team_id` None stands for a ledger that its events name (1.2)."""
 
     def __init__(self, team_id: str | None) -> None:
-        self.team_id = team_id
+        self._reader = EventReader(team_id)
 
     def rows(self, block: Block) -> Iterator[Row]:
         """The events of a block of whole lines."""
-        if block.too_long:
-            return
-        offset = block.offset
-        for line in block.data.split(b"\n")[:-1]:
-            for found in read_line(line, offset):
-                if isinstance(found, Placed) and self._is_of_team(found.event):
-                    start = found.offset - offset
-                    yield self._row(found, line[start : start + found.length])
-            offset += len(line) + 1
-
-    def _is_of_team(self, event: Event) -> bool:
-        self.team_id = self.team_id or event.team_id
-        return event.team_id is None or event.team_id == self.team_id
+        for found, data in self._reader.read_block(block):
+            if isinstance(found, Placed):
+                yield self._row(found, data)
 
     def _row(self, placed: Placed, line: bytes) -> Row:
         event = placed.event
         beside = _decode_beside(line)
         return (
-            self.team_id or DEFAULT_TEAM, placed.offset, placed.length, event.event, event.order_id, event.ts,
+            self._reader.team_id, placed.offset, placed.length, event.event, event.order_id, event.ts,
             _recorded(beside.recorded_at, event), *_after_recorded(event), document(beside.legs),
             *_after_legs(event), document(beside.raw),
         )  # fmt: skip

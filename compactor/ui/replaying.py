@@ -237,7 +237,7 @@ def _moments(a: str, b: str, data: Path, team: str | None, clock: Clock) -> list
 
 
 def _pairs(a: Path, b: Path, team: str | None) -> list[Work]:
-    from compactor.core.fold import DEFAULT_TEAM
+    from compactor.core.reading import DEFAULT_TEAM
     from compactor.history.diff import diff_ledgers, ledgers_in
 
     sides = [ledgers_in(path) for path in (a, b)]

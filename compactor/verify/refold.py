@@ -11,11 +11,12 @@ from pathlib import Path
 
 from compactor.core.fold import Fold
 from compactor.core.merkle import MerkleAccumulator
+from compactor.core.reading import Block
 from compactor.ledger.checkpoint import Slot
 from compactor.ledger.compaction import PROGRESS_BYTES, Progress
 from compactor.ledger.errors import SegmentDamaged
 from compactor.ledger.files import Files
-from compactor.ledger.log import Block, Log
+from compactor.ledger.log import Log
 from compactor.ledger.paths import FINDINGS, LOG, PENDING, TRADES
 from compactor.ledger.segments import KEPT_BYTES, Seal, Segments
 from compactor.verify.checkpoints import Marks, compare_state, examine_slot, examine_tails, is_ours
@@ -106,7 +107,7 @@ class Refold:
 
     def _compare_file(self, block: Block, log: Log, segments: Segments) -> None:
         """What the log's own file still holds of a sealed range has to be the same bytes, or given back."""
-        if block.offset + block.length <= self._raw.data_from(block.offset):
+        if block.end <= self._raw.data_from(block.offset):
             return
         place = block.offset
         for data in _data_of(block, log):
@@ -130,10 +131,7 @@ class Refold:
         fold = self._fold
         if fold is None:
             return
-        if block.too_long:
-            fold.feed_too_long(block.data, block.offset, block.length)
-        else:
-            fold.feed(block.data, block.offset)
+        fold.feed_block(block)
         lines = fold.take_lines()
         if lines.trades:
             self._trades.put(lines.trades)
@@ -141,7 +139,7 @@ class Refold:
             self._found.put(lines.findings)
 
     def _tell(self, block: Block, end: int, progress: Progress | None) -> None:
-        place = block.offset + block.length
+        place = block.end
         if progress is not None and (place == end or place // PROGRESS_BYTES != block.offset // PROGRESS_BYTES):
             progress(place, end)
 
@@ -200,14 +198,9 @@ class Refold:
         target, rows = sum_of(wanted), OpenRows(fold)
         matched = (place, trades, found) if rows.sum() == target and rows.lines() == wanted else None
         for block in log.blocks(place, end):
-            place = block.offset
-            for line in [block.data] if block.too_long else block.data.split(b"\n")[:-1]:
-                if block.too_long:
-                    fold.feed_too_long(block.data, block.offset, block.length)
-                    place += block.length
-                else:
-                    fold.feed(line + b"\n", place)
-                    place += len(line) + 1
+            for line in block.split():
+                fold.feed_block(line)
+                place = line.end
                 lines = fold.take_lines()
                 trades += len(lines.trades)
                 found += len(lines.findings)
@@ -223,8 +216,8 @@ def _data_of(block: Block, log: Log) -> Iterable[bytes]:
     if not block.too_long:
         yield block.data
         return
-    for place in range(block.offset, block.offset + block.length, _PIECE_BYTES):
-        yield log.read(place, min(_PIECE_BYTES, block.offset + block.length - place))
+    for place in range(block.offset, block.end, _PIECE_BYTES):
+        yield log.read(place, min(_PIECE_BYTES, block.end - place))
 
 
 def _first_foreign(offset: int, data: bytes, found: bytes, given_back: int) -> int | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from datetime import timedelta
 from pathlib import Path
 
@@ -213,23 +214,17 @@ class _Pass:
         if self._part == ALL:
             self._examine_published(chain.seals)
         segments = Segments(self._path, self._files)
-        log = self._open(segments) if chain.is_whole else None
-        if log is None:
-            if self._part == ALL and not self._options.quick:
+        with ExitStack() as stack:
+            log = self._open(segments, stack) if chain.is_whole else None
+            if log is not None:
+                self._read(log, segments, slots, progress)
+            elif self._part == ALL and not self._options.quick:
                 examine_alone(chain.seals, self._path / SEGMENTS, self._files, self._findings)
-            return
-        try:
-            self._read(log, segments, slots, progress)
-        finally:
-            log.close()
 
-    def _open(self, segments: Segments) -> Log | None:
-        """The log with its segments; None where it shows that more was sealed than there are seals for."""
-        reader = self._files.open(self._path / LOG)
+    def _open(self, segments: Segments, stack: ExitStack) -> Log | None:
+        """Open the log with its segments; None where it shows that more was sealed than there are seals for."""
         try:
-            segments.refresh()
-            segments.check_log(self._path / LOG, reader, head=True)
-            return open_log(self._path, self._files, segments)
+            return stack.enter_context(open_log(self._path, self._files, segments, head=True))
         except SegmentDamaged as damage:
             what = damage.message.split(". ", 1)[0]
             meaning = "sealed history, or the log behind it, is gone; restore both from a backup"
@@ -237,8 +232,6 @@ class _Pass:
                 "seals_missing", damage.path, expected="seals and log that fit", found=what, meaning=meaning
             )
             return None
-        finally:
-            reader.close()
 
     def _read(self, log: Log, segments: Segments, slots: list[Slot], progress: Progress | None) -> None:
         verdict = self._verdict

@@ -1,0 +1,120 @@
+"""The events of one ledger, read from the bytes of its log: what every reader of a log agrees on.
+
+`EventReader` takes blocks of whole lines in log order and yields the events that belong to the ledger's team, and a
+finding for all other bytes. It recovers fused lines, reports lines that are too long, and refuses events of another
+team. `identify_delivery` says when two events of an order are the same delivery. Opening a log and cutting it into
+blocks are left to `ledger.log`; what an event does to an order is left to `rules`.
+
+Note: outside the fold, skip repeated deliveries with `Deliveries`. The fold keeps them with each order.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from compactor.core.derived import Finding
+from compactor.core.events import LINE_BYTES_MAX, Event, Problem
+from compactor.core.lines import Placed, read_line, unreadable
+
+DEFAULT_TEAM = "default"
+"""The team of a ledger that its events have not named (rule 1.2)."""
+
+
+class Block(NamedTuple):
+    """Whole lines at an offset; or the first bytes of one line of `length` bytes that is too long to be read."""
+
+    offset: int
+    data: bytes
+    length: int
+
+    @property
+    def too_long(self) -> bool:
+        """Whether this is the beginning of a line that is too long."""
+        return self.length > len(self.data)
+
+    @property
+    def end(self) -> int:
+        """The offset behind the block."""
+        return self.offset + self.length
+
+    def lines(self) -> Iterator[tuple[int, bytes]]:
+        """The lines without their newlines, each with its offset; none where the line is too long."""
+        offset = self.offset
+        for line in () if self.too_long else self.data.split(b"\n")[:-1]:
+            yield offset, line
+            offset += len(line) + 1
+
+    def split(self) -> "Iterator[Block]":
+        """A block for each line."""
+        if self.too_long:
+            yield self
+        yield from (Block(offset, line + b"\n", len(line) + 1) for offset, line in self.lines())
+
+
+class EventReader:
+    """Reads the lines of one ledger, in log order.
+
+    `team_id` is None for a ledger whose events name it: the first event with a `team_id` does (rule 1.2).
+    """
+
+    def __init__(self, team_id: str | None) -> None:
+        self.names_team = team_id is None
+        """Whether an event has still to name the team."""
+        self.team_id = team_id or DEFAULT_TEAM
+
+    def read_block(self, block: Block) -> Iterator[tuple[Placed | Finding, bytes]]:
+        """The events of a block, and findings for all other bytes, each with its bytes, in the order of the log."""
+        if block.too_long:
+            yield report_too_long(block), block.data
+        for offset, line in block.lines():
+            for found in self.read_line(line, offset):
+                start = found.offset - offset
+                yield found, line[start : start + found.length]
+
+    def read_line(self, line: bytes, offset: int) -> Iterator[Placed | Finding]:
+        """The events of one line (without its newline), and findings for all other bytes."""
+        for found in read_line(line, offset):
+            if isinstance(found, Finding) or self.admit(found.event):
+                yield found
+            else:
+                detail = f"expected team_id {self.team_id!r}, found {found.event.team_id!r}"
+                start = found.offset - offset
+                problem = Problem("wrong_team", detail)
+                yield unreadable(line[start : start + found.length], found.offset, found.length, problem)
+
+    def admit(self, event: Event) -> bool:
+        """Whether an event belongs to this ledger; the first event that names a team names the ledger."""
+        if event.team_id is not None and self.names_team:
+            self.team_id, self.names_team = event.team_id, False
+        return event.team_id is None or event.team_id == self.team_id
+
+
+def report_too_long(block: Block) -> Finding:
+    """The finding of a line that is too long to be read."""
+    size = f"a line of {block.length - 1} bytes, expected at most {LINE_BYTES_MAX}"
+    problem = Problem("too_long", f"{size}; only its beginning stands here")
+    return unreadable(block.data, block.offset, block.length, problem)
+
+
+def identify_delivery(event: Event, leg: str = "") -> str | None:
+    """What two deliveries of one order share when they are the same; None for an event without `event_id` (section 2).
+
+    `leg` is the index of a leg in its parent's fill, because each leg is delivered to an order of its own.
+    """
+    return None if event.event_id is None else event.event_id + event.event + leg
+
+
+class Deliveries:
+    """Remembers the deliveries of some orders, for readers that keep no orders."""
+
+    def __init__(self) -> None:
+        self._seen: dict[str, set[str]] = {}
+
+    def note(self, event: Event) -> bool:
+        """Note an event of an order; whether it is a new delivery."""
+        delivery = identify_delivery(event)
+        if delivery is None:
+            return True
+        seen = self._seen.setdefault(event.order_id, set())
+        is_new = delivery not in seen
+        seen.add(delivery)
+        return is_new
