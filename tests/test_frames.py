@@ -89,4 +89,4 @@ def test_without_the_extra_the_message_says_how_to_install_it(book: Path) -> Non
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.startswith("compactor.frames.trades() needs pyarrow, which is not installed")
-    assert done.stdout.endswith("Install it: pip install 'compactor[tables]'\n")
+    assert done.stdout.endswith("Install it: pip install 'duckdb>=2.0' 'polars>=1.20' 'pyarrow>=16'\n")

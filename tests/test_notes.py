@@ -172,10 +172,10 @@ class TestKeys:
     ) -> None:
         """The extra `proof` is needed for signatures only; without it there is one clear message."""
         monkeypatch.setitem(__import__("sys").modules, "cryptography.hazmat.primitives.asymmetric.ed25519", None)
-        with pytest.raises(MissingExtra, match=r"pip install 'compactor\[proof\]'"):
+        with pytest.raises(MissingExtra, match=r"pip install 'cryptography>=42'"):
             signing_key("a", bytes(32), tmp_path)
         note = next(path.read_text() for path in shared.files()["heads"])
-        with pytest.raises(MissingExtra, match=r"pip install 'compactor\[proof\]'"):
+        with pytest.raises(MissingExtra, match=r"pip install 'cryptography>=42'"):
             checked_note(note, WHERE, [shared.key.verifier])
         assert checked_note(note, WHERE, []).signatures
         result = CliRunner().invoke(app, ["keygen", str(tmp_path / "key")])

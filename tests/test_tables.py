@@ -465,7 +465,7 @@ def _peak_of(what: str, data: Path) -> int:
 
 
 class TestWithoutTheExtra:
-    """Somebody who has not installed 'compactor[tables]'."""
+    """Somebody who has not installed the extra `tables`."""
 
     def run(self, data: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         code = (
@@ -482,7 +482,7 @@ class TestWithoutTheExtra:
         write_log("alpha")
         done = self.run(data, *arguments)
         assert (1, "") == (done.returncode, done.stdout)
-        assert done.stderr.endswith("Install it: pip install 'compactor[tables]'\n")
+        assert done.stderr.endswith("Install it: pip install 'duckdb>=2.0' 'polars>=1.20' 'pyarrow>=16'\n")
         assert 1 == len(done.stderr.splitlines())
 
     @pytest.mark.parametrize("format_", ["jsonl", "csv"])

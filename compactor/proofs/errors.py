@@ -27,4 +27,4 @@ class WitnessConflict(LedgerError):
 
 def missing_extra(path: Path) -> MissingExtra:
     """Why nothing can be signed or checked here."""
-    return MissingExtra(path, "signatures need the package cryptography: pip install 'compactor[proof]'")
+    return MissingExtra(path, "signatures need the package cryptography: pip install 'cryptography>=42'")

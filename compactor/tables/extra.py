@@ -10,7 +10,11 @@ class MissingExtra(ImportError):
     """A package is not installed that a command or a function needs; the message says how to install it."""
 
 
-def needed(name: str, by: str, install: str = "'compactor[tables]'") -> Any:
+TABLES = "'duckdb>=2.0' 'polars>=1.20' 'pyarrow>=16'"
+"""What `pip install` needs to be given. Note: advice names packages, because `compactor` is another project there."""
+
+
+def needed(name: str, by: str, install: str = TABLES) -> Any:
     """Import a package that is not always there. Raises MissingExtra."""
     try:
         return import_module(name)

@@ -29,7 +29,6 @@ _READS = ("SELECT", "EXPLAIN", "PRAGMA", "MULTI", "RELATION", "LOGICAL_PLAN")
 _STOP_SECONDS = 1.0
 _THREAD = "compactor-sql"
 _VERSION = 2
-_INSTALL = "Install it: pip install --upgrade 'compactor[tables]'"
 _SETTINGS = ("set TimeZone = 'UTC'", "set enable_external_access = false", "set lock_configuration = true")
 
 
@@ -88,7 +87,8 @@ def _duckdb() -> Any:
     duckdb = needed("duckdb", "compactor sql")
     if int(duckdb.__version__.partition(".")[0]) < _VERSION:
         found = f"found {duckdb.__version__}, which cuts times to microseconds"
-        raise MissingExtra(f"compactor sql needs duckdb {_VERSION}.0 or later, {found}. {_INSTALL}")
+        advice = f"Install it: pip install --upgrade 'duckdb>={_VERSION}.0'"
+        raise MissingExtra(f"compactor sql needs duckdb {_VERSION}.0 or later, {found}. {advice}")
     return duckdb
 
 
