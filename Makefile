@@ -17,6 +17,8 @@ CHECK ?= $(VENV)/.check
 BENCH ?= $(VENV)/.bench
 
 PIP = $(PY) -m pip install --quiet --disable-pip-version-check
+# A test that hangs fails after five minutes, and says where it was.
+PYTEST = $(PY) -m pytest -q --timeout 300
 # Built into the folder of their sources; `pip` leaves no trace of it that is needed afterwards.
 COMPILED = $(wildcard compactor/core/fast/*.pyx compactor/core/fast/*.pxd)
 
@@ -24,7 +26,7 @@ LAY_SAMPLE = mkdir -p "$$(dirname '$(DATA)')" && cp -R fixtures/sample '$(DATA)'
   echo 'Laid the sample of fixtures/sample into $(DATA)/ (delete it whenever you like).'
 
 .DEFAULT_GOAL := help
-.PHONY: help compact sample test faults flips soak chaos demo check format bench bench-latency bench-live clean
+.PHONY: help compact sample test test-pure wheel faults flips soak chaos demo check format bench bench-latency bench-live clean
 
 help:
 	@echo 'compactor: an append-only log of order events becomes open orders and trades, exactly once.'
@@ -34,6 +36,8 @@ help:
 	@echo '  make compact DATA=DIR   the same for another data directory'
 	@echo '  make sample             lay the sample into data/ again, where there is no data/'
 	@echo '  make test               run the tests (one file: make test TESTS=tests/test_cli.py)'
+	@echo '  make test-pure          the same without the compiled modules (COMPACTOR_PURE_PYTHON=1)'
+	@echo '  make wheel              build both distributions into dist/, install the wheel elsewhere and run it'
 	@echo '  make faults             kill and fail the program at every system call (minutes; needs strace)'
 	@echo '  make flips              turn a bit of every byte of every file of a ledger; verify has to see each (minutes)'
 	@echo '  make soak MINUTES=10    writers and daemon killed at random, disk full, files damaged; then every byte is checked'
@@ -59,7 +63,16 @@ sample:
 	@$(LAY_SAMPLE)
 
 test: $(TEST)
-	@$(PY) -m pytest -q $(TESTS)
+	@$(PYTEST) $(TESTS)
+
+test-pure: $(TEST)
+	@COMPACTOR_PURE_PYTHON=1 $(PYTEST) $(TESTS)
+
+wheel: $(TEST)
+	@rm -rf dist
+	@$(PY) -m build --outdir dist . > /dev/null
+	@COMPACTOR_DIST=dist $(PYTEST) tests/test_package.py
+	@ls -l dist
 
 faults: $(TEST)
 	@PYTHONDONTWRITEBYTECODE=1 $(PY) -m tests.faults
@@ -96,7 +109,7 @@ bench-live: $(BASE)
 	@$(PY) -m tests.bench.live $(ARGS)
 
 clean:
-	rm -rf '$(VENV)' dist build compactor.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf '$(VENV)' dist build *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 	rm -f compactor/core/fast/*.so compactor/core/fast/*.c
 	find compactor tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -110,17 +123,18 @@ $(VENV)/.base: pyproject.toml $(COMPILED)
 	of Python all works, but folds are slower: compactor doctor")'
 	@touch $@
 
+# The extras of what is installed already: nothing is compiled a second time.
 $(VENV)/.test: $(VENV)/.base
 	@echo 'Installing what the tests need'
-	@$(PIP) -e '.[test]'
+	@$(PIP) 'order-compactor[test]'
 	@touch $@
 
 $(VENV)/.check: $(VENV)/.base
 	@echo 'Installing what the checks need'
-	@$(PIP) -e '.[check]'
+	@$(PIP) 'order-compactor[check]'
 	@touch $@
 
 $(VENV)/.bench: $(VENV)/.base
 	@echo 'Installing what the benchmark compares with'
-	@$(PIP) -e '.[bench]'
+	@$(PIP) 'order-compactor[tables]'
 	@touch $@

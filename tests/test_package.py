@@ -25,8 +25,8 @@ from tests.conftest import ROOT
 
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 COMPILED = sorted(path.stem for path in (ROOT / "compactor/core/fast").glob("*.pyx"))
-WITH_NETWORK = os.environ.get("PACKAGE_TEST_DEPENDENCIES") == "install"
-"""Whether the dependencies are installed from a package index (`make wheel`) or taken from this environment."""
+BUILT = os.environ.get("COMPACTOR_DIST")
+"""Where `make wheel` has built the distributions. Their dependencies are then installed too, which needs the network."""
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 pytestmark = pytest.mark.skipif(IS_SWITCHED_OFF, reason="the wheel is the same; `make test` builds it")
@@ -44,6 +44,8 @@ def run_checked(command: Sequence[str | Path], **options: Any) -> subprocess.Com
 @pytest.fixture(scope="module")
 def distributions(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory with the source distribution of this checkout and the wheel that was built from it."""
+    if BUILT:
+        return ROOT / BUILT
     out = tmp_path_factory.mktemp("dist")
     run_checked([sys.executable, "-m", "build", "--no-isolation", "--outdir", out, ROOT])
     return out
@@ -61,7 +63,7 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     path = tmp_path_factory.mktemp("installed")
     run_checked([sys.executable, "-m", "venv", path])
     python = path / "bin/python"
-    if WITH_NETWORK:
+    if BUILT:
         run_checked([python, "-m", "pip", "install", "--quiet", wheel])
     else:
         run_checked([python, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", wheel])
