@@ -32,7 +32,7 @@ from compactor.broker.alpaca import Fields
 from compactor.broker.budget import Budget
 from compactor.broker.credentials import Credentials
 from compactor.broker.placing import Trader
-from compactor.broker.resend import Replay
+from compactor.broker.resend import Resend
 from compactor.broker.rest import Broker, BrokerError
 from compactor.sync.answers import Asked
 from compactor.sync.gaps import Gaps
@@ -156,9 +156,9 @@ class Side:
         for number, credentials in enumerate(self._credentials):
             name = f"paper-{number}"
             broker = Broker(credentials, budget=budget, timeout_seconds=timeout, tries=2, sleep=lambda _: None)
-            replay = Replay(credentials, budget=budget, timeout_seconds=timeout)
+            resend = Resend(credentials, budget=budget, timeout_seconds=timeout)
             self.writers.append(StreamWriter(self.data, owners=owners))
-            self.all_gaps.append(Gaps(self.data, name, replay, self.writers[-1], clock=clock))
+            self.all_gaps.append(Gaps(self.data, name, resend, self.writers[-1], clock=clock))
             accounts.append(Asked(name, broker))
         self.writer, self.gaps = self.writers[0], self.all_gaps[0]
         self.reconciler = Reconciler(

@@ -71,10 +71,10 @@ def test_real_money_is_asked_for_in_words() -> None:
     assert not find_credentials(OLD, live=True).paper
     assert "'yes-real-money' for real money" in refusal({**OLD, "COMPACTOR_LIVE": "true"})
     live = {**OLD, "APCA_API_BASE_URL": "https://api.alpaca.markets/v2"}
-    assert "nobody asked for that" in refusal(live)
+    assert "real money was not requested" in refusal(live)
     assert "https://api.alpaca.markets" == find_credentials({**live, "COMPACTOR_LIVE": "yes-real-money"}).url
     paper = {**OLD, "APCA_API_BASE_URL": "https://paper-api.alpaca.markets"}
-    assert "real money was asked for" in refusal({**paper, "COMPACTOR_LIVE": "yes-real-money"})
+    assert "real money was requested" in refusal({**paper, "COMPACTOR_LIVE": "yes-real-money"})
     # An account that names its variables says in its own words whether it is for real money.
     assert find_credentials({**OLD, "COMPACTOR_LIVE": "yes-real-money"}, names=tuple(OLD)).paper  # type: ignore[arg-type]
 

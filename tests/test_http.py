@@ -19,7 +19,7 @@ import pytest
 from compactor.daemon.health import Health, LedgerHealth
 from compactor.daemon.http import serve
 from compactor.daemon.metrics import Metrics
-from compactor.daemon.presence import TEXT_BYTES, AlreadyRunning, read, take
+from compactor.daemon.presence import TEXT_BYTES, AlreadyRunning, acquire, read_report
 
 
 @pytest.fixture
@@ -149,9 +149,9 @@ def test_the_report_of_many_ledgers_keeps_those_that_are_degraded(tmp_path: Path
     for number in range(3000):
         health.ledgers[f"t{number}"] = LedgerHealth(f"t{number}", f"t{number}", "current")
     degrade(health, "t2999")
-    presence = take(tmp_path)
+    presence = acquire(tmp_path)
     presence.publish(health)
-    found = read(tmp_path)
+    found = read_report(tmp_path)
     assert found is not None
     assert ("t2999", "degraded", "no room") == (
         found.ledgers[0].team_id,
@@ -160,7 +160,7 @@ def test_the_report_of_many_ledgers_keeps_those_that_are_degraded(tmp_path: Path
     )
     assert TEXT_BYTES == (tmp_path / ".compactor" / "daemon.lock").stat().st_size
     with pytest.raises(AlreadyRunning, match=f"process {health.pid}"):
-        take(tmp_path)
+        acquire(tmp_path)
     presence.close()
-    assert read(tmp_path) is None
-    take(tmp_path).close()
+    assert read_report(tmp_path) is None
+    acquire(tmp_path).close()

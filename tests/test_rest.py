@@ -66,16 +66,16 @@ def test_a_minute_s_requests_are_shared_by_all_that_talk_to_the_account(clock: C
     assert 150 == Budget().per_minute
     budget = Budget(3, clock=clock, sleep=clock.sleep)
     for _ in range(4):
-        budget.take()
+        budget.spend()
     assert [60] == clock.slept
-    budget.take()
+    budget.spend()
     assert [60] == clock.slept
 
     real = Budget(50)
 
     def spend() -> None:
         for _ in range(10):
-            real.take()
+            real.spend()
 
     threads = [threading.Thread(target=spend) for _ in range(5)]
     for thread in threads:
@@ -89,7 +89,7 @@ def test_a_pause_holds_for_everybody(clock: Clock) -> None:
     """Issue 4, 4: after a 429 nobody who shares the budget sends anything until the broker's reset."""
     budget = Budget(100, clock=clock, sleep=clock.sleep)
     budget.pause(7)
-    budget.take()
+    budget.spend()
     assert [7] == clock.slept
 
 

@@ -24,16 +24,15 @@ from compactor import Ledger, discover
 from compactor.books.turns import compact_in_turn
 from compactor.broker.budget import Budget
 from compactor.broker.credentials import BadCredentials, find_credentials
-from compactor.broker.resend import Replay, read_replayed
-from compactor.daemon import healing
-from compactor.daemon.health import Health
-from compactor.daemon.live import Live, StreamTaken
+from compactor.broker.resend import Resend, translate_resent
+from compactor.daemon import reconcile_loop
+from compactor.daemon.health import Health, check_accounts
+from compactor.daemon.links import Links, StreamInUse
 from compactor.daemon.metrics import Metrics
-from compactor.daemon.notices import logger
-from compactor.daemon.staleness import stale_accounts
 from compactor.settings.accounts import Account
 from compactor.sync.gaps import GapClosed, Gaps
 from compactor.sync.stream_writer import StreamWriter
+from compactor.ui.watching import make_logger
 from tests.alpaca_server import AlpacaServer
 from tests.test_stream import end_first, until
 
@@ -47,15 +46,15 @@ class Running:
     def __init__(self, data: Path, accounts: list[Account], **options: Any) -> None:
         self.health, self.stop = Health(), threading.Event()
         chosen = {"reconcile_seconds": ROUND_SECONDS, "quiet_seconds": 0, **options}
-        self.live = Live(data, accounts, self.health, logger("error"), self.stop, **chosen)
-        self.live.start()
+        self.links = Links(data, accounts, self.health, make_logger("error"), self.stop, **chosen)
+        self.links.start()
 
     def row(self, account: str = "default") -> Any:
         return self.health.accounts[account]
 
     def end(self) -> None:
         self.stop.set()
-        self.live.finish()
+        self.links.finish()
 
 
 Start = Callable[..., Running]
@@ -64,7 +63,7 @@ Start = Callable[..., Running]
 @pytest.fixture
 def start(data: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
     monkeypatch.setattr("compactor.broker.stream.BACKOFF_SECONDS", (0.05, 0.2))
-    monkeypatch.setattr(healing, "APART_SECONDS", 0.05)
+    monkeypatch.setattr(reconcile_loop, "APART_SECONDS", 0.05)
     running: list[Running] = []
 
     def begin(server: AlpacaServer, **options: Any) -> Running:
@@ -126,7 +125,7 @@ def test_a_gap_is_closed_after_every_reconnect(data: Path, start: Start, replay:
         assert not agrees(data, server)
         server.disconnect()
         until(lambda: running.row().connections == 2 and agrees(data, server), "what was missed")
-        assert ("trades" if replay == "trades" else "activities" if replay else None) == running.row().replay
+        assert ("trades" if replay == "trades" else "activities" if replay else None) == running.row().resend
 
 
 def test_a_second_reconcile_appends_nothing(data: Path, start: Start) -> None:
@@ -197,7 +196,7 @@ def test_lines_that_cannot_be_written_are_told_and_written_later(data: Path, sta
         (data / "team" / "alice").write_text("a file where the ledger's directory should be")
         order = server.place("AAPL", "buy", 1, client_order_id="alice:1", type="limit", limit_price="1")
         until(lambda: running.row().waiting_lines, "waiting")
-        assert any("could not be written" in str(one.reason) for one in stale_accounts(running.health, time.time()))
+        assert any("could not be written" in str(one.reason) for one in check_accounts(running.health, time.time()))
         (data / "team" / "alice").unlink()
         until(lambda: not running.row().waiting_lines, "written")
         assert {order.id} == ours(data)[0]
@@ -229,7 +228,7 @@ def test_several_accounts_have_a_stream_each(data: Path, start: Start) -> None:
 
 def test_a_broker_that_fails_is_told_and_asked_again(data: Path, start: Start, monkeypatch: Any) -> None:
     """Broker errors leave every file unchanged and raise staleness."""
-    monkeypatch.setattr(healing, "RETRY_SECONDS_MIN", 0.2)
+    monkeypatch.setattr(reconcile_loop, "RETRY_SECONDS_MIN", 0.2)
     with AlpacaServer(10, plain=True) as server:
         running = start(server, reconcile_seconds=10)
         before = files(data)
@@ -243,7 +242,7 @@ def test_a_broker_that_fails_is_told_and_asked_again(data: Path, start: Start, m
 
 def test_what_cannot_be_remembered_ends_no_reconcile(data: Path, start: Start, monkeypatch: Any) -> None:
     """Whatever goes wrong while reconciling is told and tried again; the thread goes on."""
-    monkeypatch.setattr(healing, "RETRY_SECONDS_MIN", 0.2)
+    monkeypatch.setattr(reconcile_loop, "RETRY_SECONDS_MIN", 0.2)
     (data / ".compactor" / "replay.json").mkdir(parents=True)
     with AlpacaServer(10, plain=True) as server:
         running = Running(data, [account_of(server)])
@@ -259,7 +258,7 @@ def test_one_process_has_the_stream_of_an_account(data: Path, start: Start) -> N
     """Never two connections: a second process is refused, and names the first."""
     with AlpacaServer(11) as server:
         start(server)
-        with pytest.raises(StreamTaken, match=str(os.getpid())):
+        with pytest.raises(StreamInUse, match=str(os.getpid())):
             Running(data, [account_of(server)])
 
 
@@ -270,26 +269,26 @@ def test_keys_that_are_refused_end_everything(data: Path) -> None:
         wrong = Account("default", find_credentials(server.environment))
         running = Running(data, [wrong])
         assert running.stop.wait(10)
-        running.live.finish()
-        assert isinstance(running.live.failure, BadCredentials)
+        running.links.finish()
+        assert isinstance(running.links.failure, BadCredentials)
 
 
 def test_keys_that_worked_are_tried_again_before_everything_ends(data: Path, start: Start, monkeypatch: Any) -> None:
     """Keys that worked count as revoked once they were refused three times in a row, over REST as on the stream."""
-    monkeypatch.setattr(healing, "RETRY_SECONDS_MIN", 0.05)
+    monkeypatch.setattr(reconcile_loop, "RETRY_SECONDS_MIN", 0.05)
     with AlpacaServer(12) as server:
         running = start(server)
         server.account.secret = "changed"
         assert running.stop.wait(10)
         assert 3 == running.row().reconcile_failures
-        assert isinstance(running.live.failure, BadCredentials)
+        assert isinstance(running.links.failure, BadCredentials)
 
 
 # Replay.
 
 
 def gaps(data: Path, server: AlpacaServer) -> Gaps:
-    return Gaps(data, "default", Replay(account_of(server).credentials, budget=Budget(100)), StreamWriter(data))
+    return Gaps(data, "default", Resend(account_of(server).credentials, budget=Budget(100)), StreamWriter(data))
 
 
 def test_that_an_account_has_no_replay_is_remembered(data: Path) -> None:
@@ -346,11 +345,11 @@ def test_a_fill_that_leaves_something_is_a_partial_one() -> None:
         "qty": "4", "details": {"order_id": "o", "symbol": "SPY", "side": "buy", "cum_qty": "4", "leaves_qty": "6",
                                 "order_status": "partially_filled", "execution_type": "fill"},
     }  # fmt: skip
-    assert ["partial_fill"] == [event["event"] for event in read_replayed(message).events]
+    assert ["partial_fill"] == [event["event"] for event in translate_resent(message).events]
     message["details"]["leaves_qty"] = "0"  # type: ignore[index]
-    assert ["fill"] == [event["event"] for event in read_replayed(message).events]
-    assert ([], []) == read_replayed({"activity_type": "DIV", "details": {}})
-    assert ["missing_field"] == [one.kind for one in read_replayed({"activity_type": "FILL"}).problems]
+    assert ["fill"] == [event["event"] for event in translate_resent(message).events]
+    assert ([], []) == translate_resent({"activity_type": "DIV", "details": {}})
+    assert ["missing_field"] == [one.kind for one in translate_resent({"activity_type": "FILL"}).problems]
 
 
 # Staleness.
@@ -359,7 +358,7 @@ def test_a_fill_that_leaves_something_is_a_partial_one() -> None:
 def stale(**row: Any) -> list[str | None]:
     health, now = Health(), 100_000.0
     health.update_account("default", **{"started_at": now, "stream_since": now, **row})
-    return [one.reason for one in stale_accounts(health, now)]
+    return [one.reason for one in check_accounts(health, now)]
 
 
 def test_a_link_is_stale_when_it_has_been_down_or_not_reconciled_for_long() -> None:

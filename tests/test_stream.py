@@ -17,7 +17,7 @@ from aiohttp import WSMsgType, web
 from compactor import Ledger
 from compactor.books.order_index import Owners
 from compactor.broker.credentials import BadCredentials, find_credentials
-from compactor.broker.stream import Frame, Stream, _pause_seconds, stream_url
+from compactor.broker.stream import Message, Stream, _draw_pause, stream_url
 from compactor.sync.stream_writer import StreamWriter
 from tests.alpaca_server import AlpacaServer
 
@@ -47,11 +47,11 @@ def end_first(server: AlpacaServer, end: Callable[[], object]) -> None:
 class Heard:
     """A listener that remembers; `on_frames` may fail or be slow."""
 
-    def __init__(self, on_frames: Callable[[Sequence[Frame]], object] = len) -> None:
+    def __init__(self, on_frames: Callable[[Sequence[Message]], object] = len) -> None:
         self.connections = 0
         self.reasons: list[str] = []
         self.batches: list[int] = []
-        self.frames: list[Frame] = []
+        self.frames: list[Message] = []
         self._on_frames = on_frames
 
     def connected(self) -> None:
@@ -60,7 +60,7 @@ class Heard:
     def disconnected(self, reason: str, pause_seconds: float) -> None:
         self.reasons.append(reason)
 
-    def received(self, frames: Sequence[Frame]) -> None:
+    def received(self, frames: Sequence[Message]) -> None:
         self.batches.append(len(frames))
         self.frames += frames
         self._on_frames(frames)
@@ -226,7 +226,7 @@ def test_keys_that_worked_are_tried_again_before_they_count_as_revoked(listen: L
 def test_what_comes_while_a_batch_is_written_is_the_next_one(listen: Listen, server: AlpacaServer) -> None:
     """Batched: one write and one sync for what has come."""
 
-    def slow(frames: Sequence[Frame]) -> None:
+    def slow(frames: Sequence[Message]) -> None:
         time.sleep(0.2)
 
     heard = Heard(slow)
@@ -314,7 +314,7 @@ class serving:
 def test_pauses_grow_and_never_agree() -> None:
     """Backoff with jitter, from half a second to 30."""
     random.seed(1)
-    pauses = [_pause_seconds(tries, (1.0, 30.0)) for tries in range(1, 40)]
+    pauses = [_draw_pause(tries, (1.0, 30.0)) for tries in range(1, 40)]
     assert all(0.5 <= pause <= 30.0 for pause in pauses)
     assert all(15.0 <= pause for pause in pauses[5:])
     assert len(pauses) == len(set(pauses))

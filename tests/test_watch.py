@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from compactor import Ledger, TooMuch
-from compactor.daemon.presence import read
+from compactor.daemon.presence import read_report
 
 _WITHIN_SECONDS = 30
 
@@ -184,14 +184,14 @@ def test_a_directory_that_cannot_be_a_ledger_is_named_and_stops_no_other(data: P
     assert ["bad_place"] == [row["kind"] for row in daemon.lines("ledger_degraded")]
     put(data / "team" / "good", line("o-2", second=1))
     until(lambda: open_ids(data / "team" / "good") == {"o-1", "o-2"}, "the good ledger going on")
-    report = read(data)
+    report = read_report(data)
     assert report is not None
     assert ["degraded", "current"] == [one.state for one in report.ledgers]
     assert daemon.end() == 0
 
 
 def _state(data: Path, team: str) -> str | None:
-    report = read(data)
+    report = read_report(data)
     assert report is not None
     return next((one.state for one in report.ledgers if one.team_id == team), None)
 
@@ -210,7 +210,7 @@ def test_being_told_to_stop_is_a_normal_end_and_leaves_a_checkpoint(
     assert daemon.lines("watcher_stopped")[0]["checkpoints"] == 1
     with Ledger(team) as ledger:
         assert ledger.compact().bytes == 0
-    assert read(data) is None
+    assert read_report(data) is None
 
 
 def test_being_killed_costs_nothing(data: Path, start: Start) -> None:
@@ -235,7 +235,7 @@ def test_a_second_daemon_is_refused_and_names_the_first(data: Path, start: Start
     """A second daemon on the same data directory fails at once and names the first one's pid."""
     put(data / "team" / "alice", line("o-1"))
     first = start().caught_up()
-    until(lambda: read(data), "the first one's report")
+    until(lambda: read_report(data), "the first one's report")
     second = start()
     assert second.process.wait(_WITHIN_SECONDS) == 1
     assert f"process {first.process.pid}" in second.said.read_text()
@@ -314,9 +314,9 @@ def test_without_inotify_the_logs_are_looked_at(data: Path, monkeypatch: pytest.
 
     from compactor.daemon import hints
     from compactor.daemon.health import Health
-    from compactor.daemon.notices import logger
-    from compactor.daemon.watch import Watcher
+    from compactor.daemon.watcher import Watcher
     from compactor.settings.configuration import Settings
+    from compactor.ui.watching import make_logger
 
     def refuse(*_arguments: object) -> None:
         raise OSError(24, "out of inotify instances")
@@ -325,7 +325,7 @@ def test_without_inotify_the_logs_are_looked_at(data: Path, monkeypatch: pytest.
     team = data / "team" / "alice"
     put(team, line("o-1"))
     stop = threading.Event()
-    watcher = Watcher(data, Settings(poll_seconds=1, seal=False), Health(), logger("error"))
+    watcher = Watcher(data, Settings(poll_seconds=1, seal=False), Health(), make_logger("error"))
     loop = threading.Thread(target=watcher.run, args=(stop,))
     loop.start()
     try:

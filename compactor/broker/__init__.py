@@ -1,11 +1,11 @@
-"""The broker, today Alpaca: its messages become events, its answers heal the ledgers, orders are placed through it.
+"""The broker (Alpaca): translate its messages to events, read its orders, place and cancel orders.
 
     from compactor.broker import submit, cancel
 
     order = submit("alpha", LimitOrderRequest(symbol="AAPL", qty=10, side="buy", ...))
     cancel(order["id"])
 
-What surprises: names are imported when they are first used, because what talks to a broker takes long to import.
+Note: names are imported on first use, because the broker's client takes long to import.
 """
 
 from importlib import import_module

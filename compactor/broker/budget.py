@@ -1,7 +1,7 @@
-"""Spends the requests that an account may make in a minute, so that everything that talks to it shares one budget.
+"""Limit the requests that an account makes per minute; everything that talks to the account shares one budget.
 
-Who waits how long after a refusal is for `rest` to say. The rule that surprises: a request is paid for before it is
-sent, and one that fails is not given back, because the broker counted it too.
+The retry policy lives in `rest`. Note: a request is counted before it is sent, and a failed one is not given back,
+because the broker counted it too.
 """
 
 from __future__ import annotations
@@ -13,14 +13,11 @@ from collections.abc import Callable
 
 WINDOW_SECONDS = 60
 PER_MINUTE = 150
-"""Of the 200 that Alpaca allows an account; the rest is for the programs that place orders."""
+"""Of the 200 that Alpaca allows per account; the rest is left to the programs that place orders."""
 
 
 class Budget:
-    """At most `per_minute` requests in any 60 seconds, for all threads that share it.
-
-    `clock` is monotonic, in seconds, and `sleep` waits for as many.
-    """
+    """At most `per_minute` requests in any 60 seconds, for all threads together. `clock` is monotonic, in seconds."""
 
     def __init__(
         self,
@@ -37,25 +34,25 @@ class Budget:
         self._closed_until = 0.0
         self._lock = threading.Lock()
 
-    def take(self) -> None:
-        """Pay for one request; returns when it may be sent."""
+    def spend(self) -> None:
+        """Count one request; returns when it may be sent."""
         while wait := self._try():
             self._sleep(wait)
 
     def pause(self, seconds: float) -> None:
-        """Let nobody send anything for so long: the broker said that it has had enough."""
+        """Block all requests for so many seconds, because the broker asked for a pause."""
         with self._lock:
             self._closed_until = max(self._closed_until, self._clock() + seconds)
 
     @property
     def used(self) -> int:
-        """How many requests were paid for in the last 60 seconds."""
+        """The number of requests in the last 60 seconds."""
         with self._lock:
             since = self._clock() - WINDOW_SECONDS
             return sum(at > since for at in self._spent)
 
     def _try(self) -> float:
-        """Pay if there is something left; else how many seconds to wait before trying again."""
+        """Count a request if the budget allows it; else the seconds to wait before trying again."""
         with self._lock:
             now = self._clock()
             while self._spent and self._spent[0] <= now - WINDOW_SECONDS:

@@ -1,7 +1,7 @@
-"""Finds the keys of an Alpaca account in the environment, and decides whether they are for paper or for real money.
+"""Find the keys of an Alpaca account in the environment, and decide whether they are for paper or for real money.
 
-Where the keys are used is for `rest` to say. The rule that surprises: real money has to be asked for in words. Keys
-alone never reach the live account, and neither does a URL that somebody set years ago in a profile.
+Note: real money requires an explicit word (`LIVE_WORD`). Neither the keys alone nor an old URL in a profile ever reach
+the live account.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 class BadCredentials(Exception):
-    """There are no keys that can be used, or the broker refused them. The message never holds a key."""
+    """No usable keys were found, or the broker refused them. The message never contains a key."""
 
 
 class Hidden(str):
-    """A text that is not shown where somebody prints what a variable holds, as a traceback with its locals does."""
+    """A text whose `repr` hides it, so that a traceback with local variables does not show it."""
 
     def __repr__(self) -> str:
         return "'…'"
 
 
 class Environment(Mapping[str, str]):
-    """The variables of a process, whose values are hidden and whose own text tells none of them."""
+    """The environment variables of a process; neither its `repr` nor those of its values show a value."""
 
     def __init__(self, variables: Mapping[str, str]) -> None:
         self._get = variables.get
@@ -58,9 +58,9 @@ class Environment(Mapping[str, str]):
 
 @dataclass(frozen=True)
 class Credentials:
-    """The keys of one account. What is printed of it tells neither the key nor the secret.
+    """The keys of one account; its `repr` shows neither the key nor the secret.
 
-    `names` are the variables they came from. `url` None is Alpaca's own address for paper or live.
+    `names` are the variables they came from. `url` is None for Alpaca's own address, paper or live.
     """
 
     key: str = field(repr=False)
@@ -70,7 +70,7 @@ class Credentials:
     url: str | None = None
 
     def hide(self, text: str) -> str:
-        """A text of somebody else's with the keys taken out of it."""
+        """Replace the keys in a text."""
         for hidden in sorted((self.key, self.secret), key=len, reverse=True):
             text = text.replace(hidden, "…")
         return text
@@ -82,19 +82,21 @@ class Credentials:
 def find_credentials(
     environ: Mapping[str, str], *, names: tuple[str, str] | None = None, live: bool = False, url: str | None = None
 ) -> Credentials:
-    """The keys that the environment holds, from the variables `names` or else from the first complete pair of PAIRS.
+    """Read the keys from the variables `names`, or else from the first complete pair of PAIRS.
 
-    They are for paper trading unless `live` is true or, for keys that are not named, COMPACTOR_LIVE has the word for
-    it. `url` wins over APCA_API_BASE_URL. Raises BadCredentials where
-    no pair is complete, where two complete pairs differ, and for a URL that does not fit.
+    They are for paper trading unless `live` is true or, for keys without `names`, COMPACTOR_LIVE has the word for it.
+    `url` overrides APCA_API_BASE_URL. Raises BadCredentials if no pair is complete, if two complete pairs differ, or if
+    the URL does not fit.
     """
-    # A traceback may show the variables of this function.
+    # A traceback may show the local variables of this function.
     environ = Environment(environ)
     pairs = (names,) if names is not None else PAIRS
     found = [(pair, (_value(environ, pair[0]), _value(environ, pair[1]))) for pair in pairs]
     complete = [(pair, values) for pair, values in found if all(values)]
     if not complete:
-        raise BadCredentials(f"{_what_is_there(found)}; expected both of {_both(pairs)}. Set them and start again.")
+        raise BadCredentials(
+            f"{_describe_found(found)}; expected both of {_join_pairs(pairs)}. Set them and start again."
+        )
     pair, (key, secret) = complete[0]
     if any(values != (key, secret) for _, values in complete):
         both = " and ".join(_pair(pair) for pair, _ in complete)
@@ -104,7 +106,7 @@ def find_credentials(
             raise BadCredentials(
                 f"{name} holds characters that no key has; expected it as Alpaca shows it. Set it anew."
             )
-    paper = not (live or (names is None and _asked_for_live(environ)))
+    paper = not (live or (names is None and _is_live_requested(environ)))
     return Credentials(key, secret, pair, paper, _url(url or environ.get(URL, ""), paper))
 
 
@@ -112,10 +114,10 @@ def _value(environ: Mapping[str, str], name: str) -> str:
     return Hidden(environ.get(name, "").strip())
 
 
-def _asked_for_live(environ: Mapping[str, str]) -> bool:
+def _is_live_requested(environ: Mapping[str, str]) -> bool:
     word = environ.get(LIVE, "")
     if word not in ("", LIVE_WORD):
-        # A slip in it must not trade on the wrong account unnoticed. It is not shown: it may be a key in a wrong place.
+        # A typo must not select the wrong account unnoticed. The value is not shown: it may be a misplaced key.
         raise BadCredentials(
             f"{LIVE} holds another word; expected {LIVE_WORD!r} for real money, or nothing for paper trading."
         )
@@ -123,7 +125,7 @@ def _asked_for_live(environ: Mapping[str, str]) -> bool:
 
 
 def _url(text: str, paper: bool) -> str | None:
-    """The address that somebody set, without the version that alpaca-py adds by itself."""
+    """The address without the version, which alpaca-py adds itself."""
     text = text.strip().rstrip("/").removesuffix("/v2")
     if not text:
         return None
@@ -134,14 +136,14 @@ def _url(text: str, paper: bool) -> str | None:
     ):  # fmt: skip
         raise BadCredentials(f"{URL} is no address to send keys to; expected https://HOST, or http:// on this machine.")
     if host == LIVE_HOST and paper:
-        detail = f"{URL} names {LIVE_HOST}, which is real money, but nobody asked for that"
+        detail = f"{URL} names {LIVE_HOST}, which is real money, but real money was not requested"
         raise BadCredentials(f"{detail}. Unset it for paper trading, or set {LIVE}={LIVE_WORD}.")
     if host == PAPER_HOST and not paper:
-        raise BadCredentials(f"real money was asked for, but {URL} names {PAPER_HOST}; expected one or the other.")
+        raise BadCredentials(f"real money was requested, but {URL} names {PAPER_HOST}; expected one or the other.")
     return text
 
 
-def _what_is_there(found: list[tuple[tuple[str, str], tuple[str, str]]]) -> str:
+def _describe_found(found: list[tuple[tuple[str, str], tuple[str, str]]]) -> str:
     half = [
         f"{pair[0] if values[0] else pair[1]} is set and {pair[1] if values[0] else pair[0]} is not"
         for pair, values in found
@@ -154,5 +156,5 @@ def _pair(pair: tuple[str, str]) -> str:
     return f"{pair[0]} + {pair[1]}"
 
 
-def _both(pairs: tuple[tuple[str, str], ...]) -> str:
+def _join_pairs(pairs: tuple[tuple[str, str], ...]) -> str:
     return ", or of ".join(_pair(pair) for pair in pairs)

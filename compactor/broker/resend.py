@@ -1,9 +1,10 @@
-"""Asks Alpaca to tell again what it has told since an instant: its server-sent events, where the account has them.
+"""Request a resend from Alpaca: the server-sent events since an instant, for accounts that have such an endpoint.
 
-Two addresses do that. `/v2/events/trades` tells every update in the words of the stream, `/v2beta1/events/activities`
-fills, busts and corrections alone. Whether an account has them is not documented, so it is tried. What is told is for
-`jobs.streaming` to write. The rule that surprises: a comment line can say that messages were dropped; what was told is
-then kept, and the replay is not complete.
+There are two endpoints. `/v2/events/trades` sends every update in the format of the stream, and
+`/v2beta1/events/activities` only fills, busts and corrections. Which of them an account has is not documented, so both
+are probed. `sync.stream_writer` writes the events.
+
+Note: a comment line can say that messages were dropped. What was sent is then kept, and the resend is incomplete.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import msgspec
 from compactor.broker.alpaca import Fields, Translation, translate
 from compactor.broker.budget import Budget
 from compactor.broker.credentials import Credentials
-from compactor.broker.rest import client
+from compactor.broker.rest import make_client
 from compactor.core.decimals import BadDecimal, decimal_of
 from compactor.core.events import Problem
 from compactor.core.instants import BadInstant, nanos
@@ -30,14 +31,14 @@ ADDRESSES: Mapping[Kind, tuple[str, str]] = {
     "trades": ("v2", "/events/trades"),
     "activities": ("v2beta1", "/events/activities"),
 }
-"""In the order in which they are tried: the first one tells more."""
+"""In the order in which they are tried: the first one has more events."""
 TIMEOUT_SECONDS = (5.0, 20.0)
 SECONDS_MAX = 60.0
 _BEYOND_NS = 5_000_000_000
-"""How far behind the end an event may lie: when it was told is a little later than when it happened."""
+"""How far behind the end an event may be: it is sent slightly later than it happened."""
 _LINE_BYTES_MAX = 16 << 20
 
-# Of an activity (schema ActivityEventV2, with its details of a trade), Alpaca's name on the left, ours on the right.
+# An activity (schema ActivityEventV2, and its trade details): Alpaca's name on the left, ours on the right.
 ACTIVITY: Mapping[str, str] = {
     "executed_at": "ts",
     "ref_id": "execution_id",  # "For trades the execution_id is used", says the schema.
@@ -56,19 +57,19 @@ DETAILS: Mapping[str, str] = {
 }
 
 
-class NoReplay(Exception):
-    """This account has no such events."""
+class NoResend(Exception):
+    """This account does not have the endpoint."""
 
 
-class Replayed(msgspec.Struct):
-    """How a replay went: `complete` once the broker has ended it and said of nothing that it was dropped."""
+class ResendResult(msgspec.Struct):
+    """The result of a resend: `complete` if the broker ended it and reported nothing as dropped."""
 
     complete: bool = False
     reason: str = ""
 
 
-class Replay:
-    """The events of one account, told again. Requests are paid for from `budget`."""
+class Resend:
+    """The resends of one account. Requests count against `budget`."""
 
     def __init__(
         self,
@@ -82,10 +83,10 @@ class Replay:
         self._timeout = timeout_seconds
         self._client: Any = None
 
-    def read(self, kind: Kind, since: str, until: str, result: Replayed) -> Iterator[bytes]:
-        """The data of each event between two instants, as it came; `result` says at the end whether that was all.
+    def read(self, kind: Kind, since: str, until: str, result: ResendResult) -> Iterator[bytes]:
+        """Yield the data of each event between two instants, unparsed; then `result` says whether it was complete.
 
-        Raises NoReplay where the account does not have this kind.
+        Raises NoResend if the account does not have this kind.
         """
         import requests
 
@@ -98,8 +99,8 @@ class Replay:
     def _ask(self, kind: Kind, since: str, until: str) -> Response:
         version, path = ADDRESSES[kind]
         if self._client is None:
-            self._client = client(self._credentials, _streaming(self._timeout))
-        self._budget.take()
+            self._client = make_client(self._credentials, _make_sender(self._timeout))
+        self._budget.spend()
         answer: Response = self._client.get(path, {"since": since, "until": until}, api_version=version)
         if answer.status_code == 200 and "event-stream" in answer.headers.get("Content-Type", ""):
             return answer
@@ -111,33 +112,33 @@ class Replay:
             import requests
 
             raise requests.RequestException(found)
-        raise NoReplay(found)
+        raise NoResend(found)
 
-    def _events(self, answer: Response, until: int, result: Replayed) -> Iterator[bytes]:
+    def _events(self, answer: Response, until: int, result: ResendResult) -> Iterator[bytes]:
         deadline = time.monotonic() + SECONDS_MAX
         data: list[bytes] = []
-        for line in _lines(answer):
+        for line in _read_lines(answer):
             if time.monotonic() > deadline:
                 result.reason = f"it had no end after {SECONDS_MAX:.0f} s"
                 return
             if line.startswith(b":"):
-                result.reason = result.reason or _complaint(line)
+                result.reason = result.reason or _read_complaint(line)
             elif line.startswith(b"data:"):
                 data.append(line[5:].removeprefix(b" "))
             elif not line and data:
                 event, data = b"\n".join(data), []
                 yield event
-                if _at(event) > until + _BEYOND_NS:
-                    break  # A server that does not know `until` goes on with what happens now.
+                if _read_instant(event) > until + _BEYOND_NS:
+                    break  # A server that ignores `until` goes on with current events.
         result.complete = not result.reason
 
 
-def read_replayed(message: Any) -> Translation:
-    """Translate an event of either kind; a fill that leaves something of the order is a partial one."""
+def translate_resent(message: Any) -> Translation:
+    """Translate an event of either kind; a fill that leaves a part of the order open is a partial fill."""
     if not isinstance(message, dict) or "activity_type" not in message:
         return translate(message, source="stream")
     if message["activity_type"] != "FILL":
-        return Translation([], [])  # A dividend, a fee: money, but of no order.
+        return Translation([], [])  # A dividend or a fee does not belong to an order.
     details = message.get("details")
     if not isinstance(details, dict):
         return Translation([], [Problem("missing_field", "an activity of a trade without its details")])
@@ -145,7 +146,7 @@ def read_replayed(message: Any) -> Translation:
     event |= {ours: details[theirs] for theirs, ours in DETAILS.items() if details.get(theirs)}
     if not {"event", "order_id", "ts"} <= event.keys():
         return Translation([], [Problem("missing_field", "an activity of a trade without type, order or time")])
-    if event["event"] == "fill" and _leaves_something(details.get("leaves_qty")):
+    if event["event"] == "fill" and _leaves_quantity(details.get("leaves_qty")):
         event["event"] = "partial_fill"
     if event["event"] not in ("trade_bust", "trade_correct"):
         event.pop("previous_execution_id", None)
@@ -154,35 +155,35 @@ def read_replayed(message: Any) -> Translation:
     return Translation([first | event | identity | {"source": "stream", "raw": message}], [])
 
 
-def _leaves_something(leaves: Any) -> bool:
+def _leaves_quantity(leaves: Any) -> bool:
     try:
         return leaves is not None and decimal_of(str(leaves)) > 0
     except BadDecimal:
         return True
 
 
-def _complaint(comment: bytes) -> str:
-    """What a comment says is wrong; most are greetings and heartbeats."""
+def _read_complaint(comment: bytes) -> str:
+    """The problem that a comment reports; empty for greetings and heartbeats."""
     text = comment[1:].strip().decode(errors="replace")
     return text[:120] if "dropped" in text or "too slowly" in text or "error" in text else ""
 
 
-def _at(event: bytes) -> int:
+def _read_instant(event: bytes) -> int:
     try:
         return nanos(_decode_at(event).at or "")
     except (msgspec.DecodeError, UnicodeDecodeError, BadInstant):
         return 0
 
 
-class _Told(msgspec.Struct):
+class _Stamp(msgspec.Struct):
     at: str | None = None
 
 
-_decode_at = msgspec.json.Decoder(_Told).decode
+_decode_at = msgspec.json.Decoder(_Stamp).decode
 
 
-def _lines(answer: Response) -> Iterator[bytes]:
-    """The lines of an answer, as they come; each without its end."""
+def _read_lines(answer: Response) -> Iterator[bytes]:
+    """Yield the lines of an answer as they arrive, without their ends."""
     rest = b""
     for piece in answer.iter_content(1 << 16):
         first, *lines = piece.split(b"\n")
@@ -196,11 +197,11 @@ def _lines(answer: Response) -> Iterator[bytes]:
             rest = line
 
 
-def _streaming(timeout: tuple[float, float]) -> Callable[[str, Session, str, dict[str, Any]], Response]:
-    """Sends a request whose answer is handed out while it is still being told."""
+def _make_sender(timeout: tuple[float, float]) -> Callable[[str, Session, str, dict[str, Any]], Response]:
+    """Make a function that sends a request and returns the answer before its body has arrived."""
 
     def send(method: str, session: Session, url: str, options: dict[str, Any]) -> Response:
-        # Without compression, which would hold events back until a block is full.
+        # Compression would delay events until a block is full.
         options["headers"] |= {"Accept": "text/event-stream", "Accept-Encoding": "identity"}
         return session.request(method, url, stream=True, timeout=timeout, **options)
 

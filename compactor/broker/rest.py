@@ -1,9 +1,10 @@
-"""Asks Alpaca over REST, through alpaca-py: open and recent orders, one order by its id, and FILL activities.
+"""Request orders and FILL activities from Alpaca over REST, with retries, timeouts and typed errors.
 
-alpaca-py knows the addresses and how to sign; the rest of a request is made here, because the client has no timeout,
-waits without looking at what the broker said, and reads JSON numbers as floats. What answers mean is for `reconcile`.
-The rule that surprises: an answer of the wrong shape is an error and never an empty list. Reading is tried again after
-a failure that may pass; placing and canceling never are, because only `placing` knows how to do that without harm.
+alpaca-py knows the addresses and how to sign. The rest of a request is done here, because that client has no timeout,
+ignores the broker's rate limit headers and reads JSON numbers as floats. `sync.answers` interprets the answers.
+
+Note: an answer of the wrong shape is an error, never an empty list. Reads are retried after a transient failure;
+placing and canceling are not, because only `placing` can do that safely.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 ORDERS_PAGE = 500
 ACTIVITIES_PAGE = 100
 TIMEOUT_SECONDS = (5.0, 20.0)
-"""To connect, and between two bytes of the answer."""
+"""For connecting, and between two bytes of the answer."""
 TRIES = 4
 PAUSE_SECONDS_MAX = 90
 PAGES_MAX = 10_000
@@ -34,15 +35,15 @@ _BODY_BYTES_MAX = 64 << 20
 
 
 class BrokerError(Exception):
-    """The broker could not be asked, or what it answered is no answer. Nothing was written because of it."""
+    """A request failed or its answer cannot be used. Nothing was written because of it."""
 
 
 class BrokerUnavailable(BrokerError):
-    """The broker did not answer, or said that it cannot now: asking again later may help."""
+    """The broker did not answer, or answered that it cannot now. A later retry may succeed."""
 
 
 class RateLimited(BrokerUnavailable):
-    """The broker said that this account asks too often; `pause_seconds` is how long it wants to be left alone."""
+    """The account has reached the broker's rate limit; retry after `pause_seconds`."""
 
     def __init__(self, message: str, pause_seconds: float) -> None:
         super().__init__(message)
@@ -50,18 +51,18 @@ class RateLimited(BrokerUnavailable):
 
 
 class NotFound(BrokerError):
-    """The broker says that it does not have this, or that there can be no such thing."""
+    """The broker does not have the thing, or says that its id is invalid."""
 
 
 class Refused(BrokerError):
-    """The broker has read the request and will not do it: an order that it does not take, a cancel that is too late."""
+    """The broker rejected a request: an order that it does not accept, or a cancel that is too late."""
 
 
 class Broker:
-    """One Alpaca account. All requests are paid for from `budget`, which several may share.
+    """One Alpaca account. All requests count against `budget`, which several clients may share.
 
-    Each method raises BadCredentials when the keys are refused, and BrokerError. Answers are parsed JSON whose numbers
-    never were floats. `timeout_seconds` are for connecting and for waiting for bytes; `sleep` waits between tries.
+    Each method raises BadCredentials if the keys are refused, and BrokerError. Answers are parsed JSON without floats.
+    `timeout_seconds` are for connecting and for waiting for bytes; `sleep` waits between tries.
     """
 
     def __init__(
@@ -78,85 +79,85 @@ class Broker:
         self._timeout = timeout_seconds
         self._tries = tries
         self._sleep = sleep
-        self._client = client(credentials, self._send)
+        self._client = make_client(credentials, self._send)
         self.requests = 0
-        """How many requests were sent, those that failed included."""
+        """The number of requests sent, failed ones included."""
 
     def account(self) -> str:
         """The id of the account."""
         found = self._ask("/account")
         if not isinstance(found, dict) or not isinstance(found.get("id"), str):
-            raise BrokerError(self._strange("/account", found, "an object with an id"))
+            raise BrokerError(self._describe("/account", found, "an object with an id"))
         return str(found["id"])
 
     def open_orders(self) -> list[Any]:
-        """All open orders, each leg by itself, because nested lists can hide legs whose parent has ended."""
+        """All open orders, each leg separately, because nested lists can hide legs whose parent has ended."""
         return list(self._orders({"status": "open", "nested": "false"}))
 
     def orders_since(self, after: str) -> list[Any]:
-        """All orders submitted after an instant, whatever became of them, with their legs nested in them."""
+        """All orders submitted after an instant, in any status, with their legs nested."""
         return list(self._orders({"status": "all", "nested": "true"}, after))
 
     def order(self, order_id: str) -> Any | None:
-        """One order with its legs, or None if the broker says that it has none with this id."""
+        """One order with its legs, or None if the broker has no order with this id."""
         path = f"/orders/{quote(order_id, safe='')}"
         try:
             found = self._ask(path, {"nested": "true"})
         except NotFound:
             return None
         if not isinstance(found, dict) or found.get("id") != order_id:
-            raise BrokerError(self._strange(path, found, "that order"))
+            raise BrokerError(self._describe(path, found, "that order"))
         return found
 
     def order_by_client_id(self, client_order_id: str) -> Any | None:
-        """The order that was placed under this id of our own, or None if the broker says that there is none."""
+        """The order with this client order id, or None if the broker has none."""
         path = "/orders:by_client_order_id"
         try:
             found = self._ask(path, {"client_order_id": client_order_id})
         except NotFound:
             return None
         if not isinstance(found, dict) or found.get("client_order_id") != client_order_id:
-            raise BrokerError(self._strange(path, found, "that order"))
+            raise BrokerError(self._describe(path, found, "that order"))
         return found
 
     def place(self, request: dict[str, Any]) -> Any:
-        """Send one request to place an order, once; the order as the broker has it.
+        """Send one request to place an order, without a retry; returns the order as the broker has it.
 
-        Raises Refused where the broker will not have it. After BrokerUnavailable nobody knows whether it has it.
+        Raises Refused if the broker rejects it. After BrokerUnavailable it is unknown whether the order was placed.
         """
         found = self._client.post("/orders", request)
         if not isinstance(found, dict) or found.get("client_order_id") != request.get("client_order_id"):
-            # It said yes, and to what is not known.
-            raise BrokerUnavailable(self._strange("/orders", found, "the order that was placed"))
+            # The broker accepted something, but it is unknown what.
+            raise BrokerUnavailable(self._describe("/orders", found, "the order that was placed"))
         return found
 
     def cancel(self, order_id: str) -> None:
-        """Ask once for an order to be canceled. Raises NotFound, and Refused where that is not possible any more."""
+        """Request a cancel, without a retry. Raises NotFound, and Refused if the order can no longer be canceled."""
         self._client.delete(f"/orders/{quote(order_id, safe='')}")
 
     def fills(self, after: str, order_id: str | None = None) -> list[Any]:
-        """The FILL activities after an instant, oldest first; with `order_id` only those of this order."""
+        """The FILL activities after an instant, oldest first; with `order_id`, only those of this order."""
         params = {"after": after, "direction": "asc", "page_size": str(ACTIVITIES_PAGE)}
         if order_id is not None:
             params["order_id"] = order_id
         found: list[Any] = []
         for _ in range(PAGES_MAX):
             page = self._page("/account/activities/FILL", params)
-            # An older server may not know the filter.
+            # An older server may ignore the filter.
             found += [one for one in page if order_id is None or one.get("order_id") == order_id]
             if len(page) < ACTIVITIES_PAGE:
                 return found
             token = page[-1].get("id")
             if not isinstance(token, str) or token == params.get("page_token"):
-                raise BrokerError(self._strange("/account/activities/FILL", page[-1], "a page that goes on"))
+                raise BrokerError(self._describe("/account/activities/FILL", page[-1], "a page that goes on"))
             params["page_token"] = token
         raise BrokerError(f"the broker's activities have no end after {PAGES_MAX} pages; expected the last one")
 
     def _orders(self, params: dict[str, str], after: str | None = None) -> Iterator[Any]:
-        """Go through the pages by `submitted_at`, oldest first, so that orders that come meanwhile are at the end.
+        """Read all pages by `submitted_at`, oldest first, so that orders that arrive meanwhile are at the end.
 
-        `after` excludes its bound, so each page begins a little before the end of the last one, and what both have is
-        left out here. Where a page brings nothing new, orders of one instant fill it, and going on would lose some.
+        `after` excludes its bound, so each page begins slightly before the end of the previous one, and duplicates are
+        dropped here. A page without new orders is full of orders of one instant; going on would skip some of them.
         """
         seen: set[str] = set()
         params = {**params, "direction": "asc", "limit": str(ORDERS_PAGE)} | ({"after": after} if after else {})
@@ -168,37 +169,37 @@ class Broker:
             if len(page) < ORDERS_PAGE:
                 return
             last = page[-1].get("submitted_at") or page[-1].get("created_at")
-            bound = _just_before(last)
+            bound = _step_back(last)
             if bound is None or not fresh:
-                # More orders of one instant than a page has: they cannot be told apart by time.
-                raise BrokerError(self._strange("/orders", page[-1], "a page that leads to the next one"))
+                # A page is full of orders of one instant, which cannot be paged by time.
+                raise BrokerError(self._describe("/orders", page[-1], "a page that leads to the next one"))
             params["after"] = bound
         raise BrokerError(f"the broker's orders have no end after {PAGES_MAX} pages; expected the last one")
 
     def _page(self, path: str, params: dict[str, str]) -> list[Any]:
         found = self._ask(path, params)
         if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
-            raise BrokerError(self._strange(path, found, "a list of objects"))
+            raise BrokerError(self._describe(path, found, "a list of objects"))
         return found
 
     def _ask(self, path: str, params: dict[str, str] | None = None) -> Any:
-        """Send a request, and again after a failure that may pass, with growing random pauses or as the broker says."""
+        """Send a request and retry transient failures, with growing random pauses or as the broker's headers say."""
         from tenacity import Retrying, retry_if_exception_type, stop_after_attempt
 
         retrying = Retrying(
             retry=retry_if_exception_type(BrokerUnavailable),
             stop=stop_after_attempt(self._tries),
-            wait=_pause,
+            wait=_choose_pause,
             sleep=self._sleep,
             reraise=True,
         )
         return retrying(self._client.get, path, params or {})
 
     def _send(self, method: str, session: Session, url: str, options: dict[str, Any]) -> Any:
-        """One request, paid for from the budget: its answer as exact JSON, or a typed error that holds no key."""
+        """Send one request within the budget; returns exact JSON, or raises a typed error without keys in it."""
         import requests
 
-        self._budget.take()
+        self._budget.spend()
         self.requests += 1
         path = url.partition("/v2")[2] or url
         try:
@@ -215,7 +216,7 @@ class Broker:
             raise BrokerError(f"{path}: found {len(answer.content)} bytes, expected an answer of at most 64 MiB")
         found = parse(answer.content)
         if isinstance(found, Problem):
-            # A page of HTML with the status 200 is what a gateway says while it is being restarted.
+            # A gateway that is being restarted answers 200 with an HTML page.
             raise BrokerUnavailable(f"{path}: {self._credentials.hide(found.detail)}")
         return found
 
@@ -226,7 +227,7 @@ class Broker:
         said = self._credentials.hide(answer.content[:200].decode(errors="replace")).strip()
         found = f"{path}: the broker answered HTTP {status}: {said!r}"
         if status in (403, 422) and method != "GET" and not _is_about_keys(answer):
-            # Alpaca answers 403 as well where the money does not suffice.
+            # Alpaca also answers 403 if the account has too little money.
             raise Refused(found)
         if status in (401, 403):
             kind = "paper" if self._credentials.paper else "live"
@@ -237,20 +238,20 @@ class Broker:
                 f"Check them ({hint}) and start again."
             )
         if status == 429:
-            pause = _pause_wanted(answer)
+            pause = _read_pause(answer)
             self._budget.pause(pause)
             raise RateLimited(found, pause)
-        if status in (404, 422):  # The second is for an id that is none of Alpaca's.
+        if status in (404, 422):  # 422 is the answer to an id that is not one of Alpaca's.
             raise NotFound(found)
         raise (BrokerUnavailable if status >= 500 or status == 408 else BrokerError)(found)
 
-    def _strange(self, path: str, found: Any, expected: str) -> str:
+    def _describe(self, path: str, found: Any, expected: str) -> str:
         return f"{path}: found {self._credentials.hide(repr(found)[:120])}, expected {expected}"
 
 
-def client(credentials: Credentials, send: Callable[[str, Session, str, dict[str, Any]], Any]) -> TradingClient:
-    """alpaca-py's own client, whose every request goes through `send`."""
-    # It takes about a second to import, and most commands never talk to a broker.
+def make_client(credentials: Credentials, send: Callable[[str, Session, str, dict[str, Any]], Any]) -> TradingClient:
+    """Make alpaca-py's own client, whose every request goes through `send`."""
+    # The import takes about a second, and most commands do not need it.
     from alpaca.trading.client import TradingClient
 
     class Client(TradingClient):
@@ -263,21 +264,21 @@ def client(credentials: Credentials, send: Callable[[str, Session, str, dict[str
 
 
 def _is_about_keys(answer: Response) -> bool:
-    """Whether a refusal is about the keys: Alpaca's own code for that begins with 401."""
+    """Whether a refusal is about the keys: Alpaca's code for that begins with 401."""
     found = parse(answer.content)
     return not isinstance(found, dict) or str(found.get("code", "")).startswith("401")
 
 
-def _pause(state: RetryCallState) -> float:
-    """How long to wait before the next try: none after a 429, for which the budget waits."""
+def _choose_pause(state: RetryCallState) -> float:
+    """The pause before the next try; zero after a 429, because the budget waits then."""
     from tenacity import wait_random_exponential
 
     error = state.outcome.exception() if state.outcome is not None else None
     return 0.0 if isinstance(error, RateLimited) else wait_random_exponential(multiplier=1, max=20)(state)
 
 
-def _pause_wanted(answer: Response) -> float:
-    """How many seconds the broker wants to be left alone: what its headers say, within reason."""
+def _read_pause(answer: Response) -> float:
+    """The pause in seconds that the headers of a 429 ask for, within limits."""
     for name, is_instant in (("Retry-After", False), ("X-Ratelimit-Reset", True)):
         text = answer.headers.get(name, "")
         if text.isascii() and text.isdigit():
@@ -286,8 +287,8 @@ def _pause_wanted(answer: Response) -> float:
     return 5.0
 
 
-def _just_before(instant: Any) -> str | None:
-    """The instant one microsecond before, so that orders of this very instant are on the next page too."""
+def _step_back(instant: Any) -> str | None:
+    """The instant one microsecond earlier, so that the next page includes the orders of this instant."""
     from compactor.core.instants import BadInstant, nanos, rfc3339
 
     try:

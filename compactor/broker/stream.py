@@ -1,10 +1,11 @@
-"""Listens to the trade updates of one Alpaca account, through alpaca-py's own client, and hands on frames as they came.
+"""Listen to the trade updates of one Alpaca account and hand on each websocket message as it came.
 
-alpaca-py's `TradingStream` knows the address, how to sign in and how to subscribe. Its loop around that is not used: it
-tries bad credentials for ever, drops the message whose handler failed, and never looks whether it was subscribed. What
-frames mean is for `jobs.streaming`. The rule that surprises: nothing is parsed here but the two answers of the
-greeting, so no frame can be lost because it is odd; and one connection is closed before the next one is opened, because
-Alpaca allows one an account.
+alpaca-py's `TradingStream` knows the address and how to sign in and subscribe. Its own loop is not used: it retries bad
+credentials for ever, drops a message whose handler failed, and never checks the subscription. `sync.stream_writer`
+interprets the messages.
+
+Note: only the two answers of the greeting are parsed here, so no message is lost because it is unreadable. A connection
+is closed before the next one is opened, because Alpaca allows one per account.
 """
 
 from __future__ import annotations
@@ -21,41 +22,41 @@ from compactor.broker.credentials import BadCredentials, Credentials
 if TYPE_CHECKING:
     import asyncio
 
-Frame = bytes | str
+Message = bytes | str
 
 GREETING_SECONDS = 10.0
-"""How long connecting, signing in and subscribing may take, each."""
+"""The limit for each of connecting, signing in and subscribing."""
 PING_SECONDS = 10.0
-"""How often the other side is asked whether it is there, and how long it may take to answer."""
+"""The interval of pings, and the limit for each answer."""
 BACKOFF_SECONDS = (1.0, 30.0)
 STEADY_SECONDS = 30.0
-"""A connection that held so long begins the pauses anew when it breaks; a shorter one goes on with them."""
+"""After a connection of at least this length the backoff starts again from its minimum."""
 CLOSE_SECONDS = 0.5
 REFUSALS_MAX = 3
-"""How often keys that worked before may be refused, in a row, until they count as revoked."""
-QUEUE_FRAMES = 1 << 14
-FRAME_BYTES_MAX = 16 << 20
+"""Consecutive refusals after which keys that worked before count as revoked."""
+QUEUE_MESSAGES = 1 << 14
+MESSAGE_BYTES_MAX = 16 << 20
 
 
 class StreamBroken(Exception):
-    """The connection could not be made, or has ended; another one may help."""
+    """The connection failed or ended; a new one may work."""
 
 
 class Listener(Protocol):
-    """Whoever hears what happens to a stream. Called in the stream's threads; nothing may be raised."""
+    """Receives what happens to a stream. Called in the stream's threads; must not raise."""
 
     def connected(self) -> None:
-        """Signed in and subscribed: from now on frames come."""
+        """Called when signed in and subscribed."""
 
     def disconnected(self, reason: str, pause_seconds: float) -> None:
-        """Not connected any more, or still not; the next try comes after the pause."""
+        """Called when a connection ended or could not be made; the next try follows after the pause."""
 
-    def received(self, frames: Sequence[Frame]) -> None:
-        """Frames in the order in which they came, all that were there; the next ones wait until this returns."""
+    def received(self, messages: Sequence[Message]) -> None:
+        """Called with all messages that have arrived, in order; later ones wait until this returns."""
 
 
 class Stream:
-    """The stream of one account: connects, and connects again, until it is stopped."""
+    """The stream of one account: connects and reconnects until it is stopped."""
 
     def __init__(
         self,
@@ -78,18 +79,18 @@ class Stream:
         self._refusals = 0
 
     def run(self) -> None:
-        """Listen until `stop` is called. Raises BadCredentials where the broker refuses the keys."""
+        """Listen until `stop` is called. Raises BadCredentials if the broker refuses the keys."""
         import asyncio
 
         asyncio.run(self._run())
 
     def stop(self) -> None:
-        """Make `run` return soon; safe from any thread, at any time. What was received is handed on before."""
+        """Make `run` return soon, after handing on what was received. Safe from any thread, at any time."""
         self._stopping.set()
         self._wake("stopped")
 
     def reconnect(self, why: str) -> None:
-        """Close the connection, if there is one, and make another; safe from any thread."""
+        """Close the connection, if there is one, and open another. Safe from any thread."""
         self._wake(why)
 
     def _wake(self, why: str) -> None:
@@ -102,7 +103,7 @@ class Stream:
         import asyncio
         from concurrent.futures import ThreadPoolExecutor
 
-        # Frames are written in a thread of its own: a disk that is slow must not keep pings from being answered.
+        # Messages are written in a separate thread, so that a slow disk does not delay the answers to pings.
         writer = ThreadPoolExecutor(1, thread_name_prefix="stream-writer")
         with self._lock:
             self._loop, self._interrupt = asyncio.get_running_loop(), asyncio.Event()
@@ -110,17 +111,17 @@ class Stream:
         try:
             while not self._stopping.is_set():
                 started = time.monotonic()
-                reason = await self._connection(writer)
+                reason = await self._connect_once(writer)
                 if self._stopping.is_set():
                     return
                 tries = 1 if time.monotonic() - started >= STEADY_SECONDS else tries + 1
-                pause = _pause_seconds(tries, self._backoff)
+                pause = _draw_pause(tries, self._backoff)
                 self._listener.disconnected(reason, pause)
                 await self._sleep(pause)
         finally:
             with self._lock:
                 self._loop = self._interrupt = None
-            # Whatever was received is handed on before the end.
+            # What was received is handed on before the end.
             writer.shutdown(wait=True)
 
     async def _sleep(self, seconds: float) -> None:
@@ -133,13 +134,13 @@ class Stream:
         if not self._stopping.is_set():
             self._interrupt.clear()
 
-    async def _connection(self, writer: Any) -> str:
-        """One connection from its beginning to its end; why it ended."""
+    async def _connect_once(self, writer: Any) -> str:
+        """Hold one connection from its beginning to its end; returns why it ended."""
         import asyncio
 
         assert self._interrupt is not None
-        client = _client(self._credentials, self._ping_seconds)
-        session = asyncio.create_task(self._session(client, writer))
+        client = _make_client(self._credentials, self._ping_seconds)
+        session = asyncio.create_task(self._listen(client, writer))
         interrupted = asyncio.create_task(self._interrupt.wait())
         try:
             await asyncio.wait({session, interrupted}, return_when=asyncio.FIRST_COMPLETED)
@@ -163,7 +164,7 @@ class Stream:
             await asyncio.gather(session, interrupted, return_exceptions=True)
             await self._close(client, writer)
 
-    async def _session(self, client: Any, writer: Any) -> None:
+    async def _listen(self, client: Any, writer: Any) -> None:
         import asyncio
 
         async with asyncio.timeout(GREETING_SECONDS):
@@ -171,28 +172,28 @@ class Stream:
         async with asyncio.timeout(GREETING_SECONDS):
             await self._sign_in(client)
         async with asyncio.timeout(GREETING_SECONDS):
-            frames = await _subscribe(client)
+            messages = await _subscribe(client)
         self._was_authorized, self._refusals = True, 0
         self._listener.connected()
         socket, loop = client._ws, asyncio.get_running_loop()
         while True:
-            if not frames:
-                frames.append(await socket.recv())
-            # All that has come meanwhile is one batch: one write and one sync for each ledger.
+            if not messages:
+                messages.append(await socket.recv())
+            # Everything that has arrived meanwhile is one batch: one write and one sync per ledger.
             while getattr(socket, "messages", ()):
-                frames.append(await socket.recv())
-            await loop.run_in_executor(writer, self._hand_on, frames)
-            frames = []
+                messages.append(await socket.recv())
+            await loop.run_in_executor(writer, self._hand_on, messages)
+            messages = []
 
-    def _hand_on(self, frames: list[Frame]) -> None:
-        self._listener.received(frames)
+    def _hand_on(self, messages: list[Message]) -> None:
+        self._listener.received(messages)
 
     async def _sign_in(self, client: Any) -> None:
         import json
 
         data = {"key_id": self._credentials.key, "secret_key": self._credentials.secret}
         await client._ws.send(json.dumps({"action": "authenticate", "data": data}))
-        answer = _data_of(await client._ws.recv(), "authorization")
+        answer = _read_answer(await client._ws.recv(), "authorization")
         if answer.get("status") == "unauthorized":
             names, kind = " and ".join(self._credentials.names), "paper" if self._credentials.paper else "live"
             raise BadCredentials(
@@ -203,7 +204,7 @@ class Stream:
             raise StreamBroken(f"expected to be authorized by the broker's stream, found {str(answer)[:120]}")
 
     async def _close(self, client: Any, writer: Any) -> None:
-        """End the connection for good, hand on what was still in its queue, and only then return."""
+        """End the connection, hand on what was still in its queue, and then return."""
         import asyncio
         from contextlib import suppress
 
@@ -214,47 +215,47 @@ class Stream:
             await asyncio.wait_for(client.close(), CLOSE_SECONDS)
         if getattr(socket, "transport", None) is not None:
             socket.transport.abort()
-        frames = list(getattr(socket, "messages", ()))
-        if frames:
-            await asyncio.get_running_loop().run_in_executor(writer, self._hand_on, frames)
+        messages = list(getattr(socket, "messages", ()))
+        if messages:
+            await asyncio.get_running_loop().run_in_executor(writer, self._hand_on, messages)
 
 
-async def _subscribe(client: Any) -> list[Frame]:
-    """Ask for trade updates, and return what came before the broker's yes."""
+async def _subscribe(client: Any) -> list[Message]:
+    """Subscribe to trade updates; returns the messages that came before the confirmation."""
     await client._subscribe_trade_updates()
-    early: list[Frame] = []
+    early: list[Message] = []
     while True:
-        frame = await client._ws.recv()
-        found = parse(frame.encode() if isinstance(frame, str) else frame)
+        message = await client._ws.recv()
+        found = parse(message.encode() if isinstance(message, str) else message)
         if not isinstance(found, dict) or found.get("stream") != "listening":
-            early.append(frame)
+            early.append(message)
             continue
-        streams = _data_of(frame, "listening").get("streams")
+        streams = _read_answer(message, "listening").get("streams")
         if not isinstance(streams, list) or "trade_updates" not in streams:
             raise StreamBroken(f"expected to be subscribed to trade_updates, found {str(found)[:120]}")
         return early
 
 
-def _data_of(frame: Frame, stream: str) -> dict[str, Any]:
-    """The data of one of the greeting's answers."""
-    found = parse(frame.encode() if isinstance(frame, str) else frame)
+def _read_answer(message: Message, stream: str) -> dict[str, Any]:
+    """Read the data of one of the two answers of the greeting."""
+    found = parse(message.encode() if isinstance(message, str) else message)
     data = found.get("data") if isinstance(found, dict) and found.get("stream") == stream else None
     if not isinstance(data, dict):
-        raise StreamBroken(f"expected the broker's answer about {stream}, found {str(frame[:120])!r}")
+        raise StreamBroken(f"expected the broker's answer about {stream}, found {str(message[:120])!r}")
     return data
 
 
 def stream_url(url: str | None) -> str | None:
-    """The address of the stream beside the REST address that somebody set; None for Alpaca's own."""
+    """The address of the stream that belongs to a REST address; None for Alpaca's own."""
     return None if url is None else "ws" + url.removeprefix("http").rstrip("/") + "/stream"
 
 
-def _client(credentials: Credentials, ping_seconds: float) -> Any:
-    """alpaca-py's client, told to notice a dead connection within `ping_seconds` twice instead of three minutes."""
+def _make_client(credentials: Credentials, ping_seconds: float) -> Any:
+    """Make alpaca-py's client; it notices a dead connection within twice `ping_seconds`, not after three minutes."""
     import warnings
 
     with warnings.catch_warnings():
-        # It is built on the part of `websockets` that will be gone some day, which is for alpaca-py to change.
+        # alpaca-py uses the deprecated API of `websockets`.
         warnings.simplefilter("ignore", DeprecationWarning)
         from alpaca.trading.stream import TradingStream
 
@@ -270,20 +271,20 @@ def _client(credentials: Credentials, ping_seconds: float) -> Any:
                 "ping_timeout": ping_seconds,
                 "open_timeout": GREETING_SECONDS,
                 "close_timeout": CLOSE_SECONDS,
-                "max_size": FRAME_BYTES_MAX,
-                "max_queue": QUEUE_FRAMES,
+                "max_size": MESSAGE_BYTES_MAX,
+                "max_queue": QUEUE_MESSAGES,
             },
         )
-    # It subscribes only if somebody is to be told; frames are read from its socket.
-    client.subscribe_trade_updates(_nobody)
+    # It subscribes only if it has a handler; messages are read from its socket instead.
+    client.subscribe_trade_updates(_ignore)
     return client
 
 
-async def _nobody(_message: Any) -> None:
-    """The handler that alpaca-py wants to have."""
+async def _ignore(_message: Any) -> None:
+    """The handler that alpaca-py requires."""
 
 
-def _pause_seconds(tries: int, bounds: tuple[float, float]) -> float:
-    """How long to wait before the next try: twice as long each time, and never the same for two that began together."""
+def _draw_pause(tries: int, bounds: tuple[float, float]) -> float:
+    """Draw the pause before the next try: it doubles each time, with jitter."""
     least, most = bounds
     return float(min(most, least * 2 ** min(tries - 1, 10)) * random.uniform(0.5, 1.0))

@@ -1,7 +1,7 @@
-"""Work that would hold up the loop, done by a process of its own: long passes, and sealing.
+"""Run long work in a separate process: long passes, and sealing.
 
-An errand is the very command that a person would give (`compactor compact`, `compactor seal`), so there is nothing
-here that cannot be done by hand. The rule that surprises: its result comes back as the lines of `--json`.
+An errand is the same command that a person would run (`compactor compact`, `compactor seal`). Note: its result is the
+output of `--json`.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ _decode = msgspec.json.Decoder(dict[str, Any]).decode
 
 
 class Errand:
-    """A command that was started. `what` says for whom; it is for the caller alone."""
+    """A started command. `what` is the caller's own reference."""
 
     def __init__(self, what: object, arguments: Sequence[str]) -> None:
         self.what = what
         self.started = time.monotonic()
         self._out: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
         self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
-        # A session of its own: Ctrl-C is for the daemon, which ends its errands in good order.
+        # Its own session: the daemon handles Ctrl-C and stops its errands itself.
         self._process = subprocess.Popen(
             [sys.executable, "-m", "compactor", *arguments],
             stdin=subprocess.DEVNULL,
@@ -41,19 +41,19 @@ class Errand:
         """Whether the command has ended."""
         return self._process.poll() is not None
 
-    def results(self) -> tuple[list[dict[str, Any]], str]:
-        """The objects that it printed, and what it said on standard error; once it is over."""
+    def read_results(self) -> tuple[list[dict[str, Any]], str]:
+        """The objects that it printed and the text on standard error; call it once the command has ended."""
         rows = []
-        for line in _whole(self._out).splitlines():
+        for line in _read_all(self._out).splitlines():
             try:
                 rows.append(_decode(line))
             except msgspec.DecodeError:
                 continue
-        said = _whole(self._errors).decode(errors="replace").strip()
+        said = _read_all(self._errors).decode(errors="replace").strip()
         return rows, said or f"it ended with exit code {self._process.returncode} and said nothing"
 
     def stop(self, deadline: float) -> None:
-        """End it: its ledgers then stand at their last commit. Returns by the monotonic `deadline`."""
+        """Stop it; its ledgers stay at their last commit. Returns by the monotonic `deadline`."""
         if self.is_over:
             return
         self._process.terminate()
@@ -64,12 +64,12 @@ class Errand:
             self._process.wait()
 
 
-def compact_arguments(path: Path, retention_days: int | None) -> list[str]:
-    """The command that compacts one ledger, however long that takes, and leaves a checkpoint."""
+def make_compact_arguments(path: Path, retention_days: int | None) -> list[str]:
+    """The command that compacts one ledger without a limit and writes a checkpoint."""
     days = "forever" if retention_days is None else str(retention_days)
     return ["compact", str(path), "--json", "--checkpoint", "--workers", "1", "--retention-days", days]
 
 
-def _whole(file: IO[bytes]) -> bytes:
+def _read_all(file: IO[bytes]) -> bytes:
     file.seek(0)
     return file.read()

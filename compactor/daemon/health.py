@@ -1,7 +1,9 @@
-"""How the daemon, its ledgers and accounts are, in memory: written by those who work, read by metrics, HTTP, status.
+"""The health of the daemon, its ledgers and accounts, in memory; metrics, HTTP and status read it.
 
-It decides nothing. The rule that surprises: rows are replaced, never changed, so a reader in another thread needs no
-lock to see one of them whole.
+It also decides whether what we have from the broker may be stale: a stream that is down, a reconcile that is overdue.
+
+Note: rows are replaced, never changed, so a reader in another thread needs no lock. A silent stream is not stale,
+because a quiet market has nothing to report; the reconcile detects a mute stream and reconnects it.
 """
 
 from __future__ import annotations
@@ -9,15 +11,21 @@ from __future__ import annotations
 import os
 import threading
 import time
-from typing import Any, Literal
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
 State = Literal["catching_up", "current", "degraded"]
 
+DOWN_SECONDS_MAX = 60.0
+OVERDUE_FACTOR = 3
+"""A reconcile is overdue if none has succeeded for so many of its intervals."""
+
 
 class LedgerHealth(msgspec.Struct, frozen=True):
-    """How one ledger is. Times are Unix seconds; `lag_since` and `tail_since` are None where nothing waits."""
+    """The health of one ledger. Times are Unix seconds; `lag_since` and `tail_since` are None if nothing is waiting."""
 
     team_id: str
     path: str
@@ -45,10 +53,10 @@ class LedgerHealth(msgspec.Struct, frozen=True):
 
 
 class AccountHealth(msgspec.Struct, frozen=True):
-    """How the link to one account at the broker is. Times are Unix seconds.
+    """The health of the link to one account at the broker. Times are Unix seconds.
 
-    `stream_since` is since when it is connected, or is not; `reason` are why something does not work, None where it
-    does. `events` were appended for `messages`; `untold_orders` are those of which the stream kept something to itself.
+    `stream_since` is when the stream last connected or disconnected. The reasons are None while there is no problem.
+    `events` were appended for `messages`; `untold_orders` counts orders about which the stream missed something.
     """
 
     account: str
@@ -62,25 +70,25 @@ class AccountHealth(msgspec.Struct, frozen=True):
     events: int = 0
     unreadable: int = 0
     waiting_lines: int = 0
-    """Lines that could not be written yet, on a full disk; they are kept and tried again."""
+    """Lines that could not be written yet, for example on a full disk; they are kept and retried."""
     last_message_at: float | None = None
     mute: int = 0
-    """How often the stream was found to have kept something to itself."""
+    """How often the stream was found to be mute."""
     reconciles: int = 0
     reconcile_failures: int = 0
     reconcile_reason: str | None = None
     untold_orders: int = 0
     last_reconcile_at: float | None = None
-    """When the last reconcile that went well began."""
+    """The start of the last successful reconcile."""
     differences: int = 0
-    """What the last reconcile found to differ and could not put right."""
-    replay: str | None = None
+    """Differences that the last reconcile could not repair."""
+    resend: str | None = None
     requests_used: int = 0
     requests_per_minute: int = 0
 
 
 class Health:
-    """The picture of a running daemon. `last_progress` is the monotonic second of the loop's last turn."""
+    """The health of a running daemon. `last_progress` is the monotonic second of the loop's last turn."""
 
     def __init__(self) -> None:
         self.pid = os.getpid()
@@ -94,14 +102,14 @@ class Health:
         self._accounts_lock = threading.Lock()
 
     def update_account(self, account: str, **changes: Any) -> AccountHealth:
-        """Change the row of an account, which several threads work for."""
+        """Change the row of an account. Safe from several threads."""
         with self._accounts_lock:
             row = self.accounts.get(account, AccountHealth(account))
             row = self.accounts[account] = msgspec.structs.replace(row, **changes)
             return row
 
     def add_to_account(self, account: str, **more: int) -> AccountHealth:
-        """Add to the numbers of an account."""
+        """Add to the counters of an account. Safe from several threads."""
         with self._accounts_lock:
             row = self.accounts.get(account, AccountHealth(account))
             sums = {name: getattr(row, name) + number for name, number in more.items()}
@@ -109,17 +117,53 @@ class Health:
             return row
 
     def snapshot(self) -> list[LedgerHealth]:
-        """The ledgers by team id, as of now."""
-        # Copied in one step: the loop may add a ledger meanwhile.
+        """The ledgers as of now, sorted by team id."""
+        # Copied in one step, because the loop may add a ledger meanwhile.
         ledgers = list(self.ledgers.values())
         return sorted(ledgers, key=lambda one: (one.team_id, one.path))
 
     @property
     def degraded(self) -> list[LedgerHealth]:
-        """The ledgers that cannot be kept current, and why."""
+        """The ledgers that cannot be kept current."""
         return [one for one in self.snapshot() if one.state == "degraded"]
 
 
 def printable(name: str) -> str:
-    """A name as UTF-8 can carry it: names of directories may be any bytes, which come as lone surrogates."""
+    """Escape a name for UTF-8: names of directories may be any bytes, which Python decodes to lone surrogates."""
     return name.encode("utf-8", "backslashreplace").decode()
+
+
+class Freshness(NamedTuple):
+    """One thing of an account that can be stale; `reason` is None while it is not."""
+
+    name: str
+    reason: str | None
+
+
+def check_accounts(health: Health, now: float) -> Iterator[Freshness]:
+    """Check the stream and the reconciliation of each account, as of `now` in Unix seconds."""
+    for row in sorted(health.accounts.values(), key=lambda one: one.account):
+        yield Freshness(f"stream {row.account}", find_stream_problem(row, now))
+        yield Freshness(f"reconcile {row.account}", find_reconcile_problem(row, now))
+
+
+def find_stream_problem(row: AccountHealth, now: float) -> str | None:
+    """Why an account's stream is stale; None if it is not."""
+    if row.waiting_lines:
+        return f"{row.waiting_lines} lines could not be written yet: {row.stream_reason or 'see the log'}"
+    if row.connected or now - row.stream_since <= DOWN_SECONDS_MAX:
+        return None
+    return f"not connected since {_format_utc(row.stream_since)}: {row.stream_reason or 'no answer yet'}"
+
+
+def find_reconcile_problem(row: AccountHealth, now: float) -> str | None:
+    """Why an account's reconciliation is stale; None if it is not."""
+    last = row.last_reconcile_at
+    if now - (last or row.started_at) <= OVERDUE_FACTOR * row.reconcile_seconds:
+        return None
+    since = f"none has gone well since {_format_utc(last)}" if last is not None else "none has gone well yet"
+    return f"{since}: {row.reconcile_reason or 'it has not ended'}"
+
+
+def _format_utc(seconds: float) -> str:
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%SZ}"

@@ -1,7 +1,7 @@
-"""Wakes the loop when a log may have changed. Hints only: the loop looks at every log now and then all the same.
+"""Wake the loop when a log may have changed. These are hints only; the loop also polls every log.
 
-The rule that surprises: watchfiles' own loop sleeps in steps, so a step is a price in idle processor time (1 ms costs
-1.9 % of a core, 5 ms 0.4 %) and in delay. The step is short while there is work, and longer when it is quiet.
+Note: watchfiles sleeps in steps. A short step costs idle CPU time (1 ms: 1.9 % of a core, 5 ms: 0.4 %), a long one adds
+latency. The step is short while there is work and longer when it is quiet.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import NamedTuple, Self
 
 from watchfiles import Change
-from watchfiles._rust_notify import (  # What watchfiles documents as its backend; `watch` fixes the step.
+from watchfiles._rust_notify import (  # The documented backend of watchfiles, because `watch` fixes the step.
     RustNotify,
     WatchfilesRustInternalError,
 )
@@ -25,11 +25,11 @@ BUSY_STEP_MS = 1
 QUIET_STEP_MS = 5
 QUIET_AFTER_SECONDS = 2.0
 DEBOUNCE_MS = 5
-"""The longest that changes which go on coming are gathered before they are told."""
+"""The longest time for which continuing changes are collected before they are reported."""
 
 
 class Hint(NamedTuple):
-    """What may have changed: directories that hold a log, whether directories came or went, or anything at all."""
+    """What may have changed: directories with a changed log, whether directories came or went, or anything at all."""
 
     logs: set[Path]
     directories: bool
@@ -37,7 +37,7 @@ class Hint(NamedTuple):
 
 
 class Hints:
-    """The changes below a data directory. Without inotify `problem` says why, and every wait runs to its end."""
+    """The changes below a data directory. Without inotify `problem` says why, and every wait runs into its timeout."""
 
     def __init__(self, data: Path) -> None:
         self._data = data.resolve()
@@ -50,11 +50,11 @@ class Hints:
         try:
             self._notify = RustNotify([str(self._data)], False, False, 0, True, True)
         except OSError as error:
-            # Out of watches or instances, or a file system that has none.
+            # No watches or instances left, or a file system without inotify.
             self.problem = str(error)
 
     def wait(self, seconds: float, stop: threading.Event) -> Hint:
-        """What changed, as soon as something did; at the latest after so many seconds, or when `stop` is set."""
+        """Wait for a change, for at most so many seconds, or until `stop` is set."""
         milliseconds = max(1, round(seconds * 1000))
         if self._notify is None:
             stop.wait(min(seconds, 0.1))
@@ -63,12 +63,12 @@ class Hints:
         try:
             found = self._notify.watch(DEBOUNCE_MS, step, milliseconds, stop)
         except WatchfilesRustInternalError:
-            # A name that is not UTF-8, which watchfiles cannot tell; the other changes are lost with it.
+            # watchfiles fails for a name that is not UTF-8, and loses the other changes with it.
             self._notify.close()
             self._open()
             return Hint(set(), True, True)
         if not isinstance(found, set):
-            # A timeout, or a signal that its handler has taken.
+            # A timeout or a signal.
             return Hint(set(), False)
         hint = self._read(found)
         if hint.logs:
@@ -83,8 +83,8 @@ class Hints:
             if base == LOG:
                 logs.add(Path(directory))
             elif kind != Change.modified and "." not in base:
-                # Derived files, temporary files and segments have dots in their names; a team may have one too, and is
-                # then found at the next look.
+                # Derived files, temporary files and segments have dots in their names. A team may have one too; it is
+                # found by the next poll.
                 directories = True
         return Hint(logs, directories)
 

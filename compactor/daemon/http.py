@@ -1,8 +1,7 @@
-"""How the daemon is, over HTTP: `/livez`, `/readyz`, `/metrics`.
+"""Serve the health of the daemon over HTTP: `/livez`, `/readyz`, `/metrics`.
 
-The server is the standard library's, in threads of its own, and only reads. The rule that surprises: `/livez` fails
-when the loop has not turned for half a minute, so that whoever restarts what is not alive restarts only what hangs; a
-degraded ledger is the business of `/readyz`.
+The server is the standard library's, in its own threads, and only reads. Note: `/livez` fails only if the loop has not
+turned for half a minute, so that a supervisor restarts only a daemon that hangs. `/readyz` reports degraded ledgers.
 """
 
 from __future__ import annotations
@@ -19,31 +18,30 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 import msgspec
 from prometheus_client import make_wsgi_app
 
-from compactor.daemon.health import Health, LedgerHealth, printable
+from compactor.daemon.health import Health, LedgerHealth, check_accounts, printable
 from compactor.daemon.metrics import Metrics
-from compactor.daemon.staleness import stale_accounts
 from compactor.settings.configuration import split_address
 
 ALIVE_SECONDS = 30.0
 
 
 class Check(msgspec.Struct, frozen=True):
-    """One thing that has to hold, and if not, why."""
+    """One condition, and why it does not hold, if so."""
 
     name: str
     ok: bool
     reason: str | None = None
 
 
-class Answer(msgspec.Struct, frozen=True):
-    """What `/livez` and `/readyz` say."""
+class HealthAnswer(msgspec.Struct, frozen=True):
+    """The answer of `/livez` and `/readyz`."""
 
     ok: bool
     checks: list[Check]
 
 
-class Server:
-    """A server that runs; `address` is HOST:PORT as it was bound."""
+class HttpServer:
+    """A running server; `address` is HOST:PORT as bound."""
 
     def __init__(self, server: WSGIServer, host: str) -> None:
         self._server = server
@@ -55,49 +53,49 @@ class Server:
         self._server.server_close()
 
 
-def live(health: Health) -> Answer:
-    """Whether the loop turns."""
+def check_live(health: Health) -> HealthAnswer:
+    """Check that the loop turns."""
     age = time.monotonic() - health.last_progress
     reason = None if age < ALIVE_SECONDS else f"the loop has not turned for {age:.0f} s, expected every few seconds"
-    return _answer([Check("loop", reason is None, reason)])
+    return _combine([Check("loop", reason is None, reason)])
 
 
-def ready(health: Health) -> Answer:
-    """Whether every ledger is kept current, with its log and, where there is a link to the broker, with that."""
+def check_ready(health: Health) -> HealthAnswer:
+    """Check that every ledger is current with its log and, if the daemon is linked to a broker, with the broker."""
     behind = [printable(one.team_id) for one in health.snapshot() if one.state == "catching_up"]
     reason = f"catching up: {', '.join(behind)}" if behind else None if health.caught_up else "catching up"
-    checks = [*live(health).checks, Check("caught_up", reason is None, reason)]
-    checks += [_check(one) for one in health.snapshot()]
-    checks += [Check(one.name, one.reason is None, one.reason) for one in stale_accounts(health, time.time())]
-    return _answer(checks)
+    checks = [*check_live(health).checks, Check("caught_up", reason is None, reason)]
+    checks += [_check_ledger(one) for one in health.snapshot()]
+    checks += [Check(one.name, one.reason is None, one.reason) for one in check_accounts(health, time.time())]
+    return _combine(checks)
 
 
-def _check(one: LedgerHealth) -> Check:
+def _check_ledger(one: LedgerHealth) -> Check:
     reason = printable(one.reason) if one.reason is not None else None
     return Check(f"ledger {printable(one.team_id)}", one.state != "degraded", reason)
 
 
-def _answer(checks: list[Check]) -> Answer:
-    return Answer(all(check.ok for check in checks), checks)
+def _combine(checks: list[Check]) -> HealthAnswer:
+    return HealthAnswer(all(check.ok for check in checks), checks)
 
 
-def serve(address: str, health: Health, metrics: Metrics) -> Server:
-    """Serve at HOST:PORT (port 0: any) from now on. Raises OSError where the address cannot be had."""
+def serve(address: str, health: Health, metrics: Metrics) -> HttpServer:
+    """Start to serve at HOST:PORT (port 0: any free port). Raises OSError if the address cannot be bound."""
     host, port = split_address(address)
     kind = _Server6 if ":" in host else _Server
-    server = make_server(host, port, _application(health, metrics), server_class=kind, handler_class=_Quiet)
+    server = make_server(host, port, _make_application(health, metrics), server_class=kind, handler_class=_Quiet)
     threading.Thread(target=server.serve_forever, name="http", daemon=True).start()
-    return Server(server, host)
+    return HttpServer(server, host)
 
 
-def _application(health: Health, metrics: Metrics) -> Callable[..., Iterable[bytes]]:
-    of_metrics = make_wsgi_app(metrics.registry)
-    answers = {"/livez": live, "/readyz": ready}
+def _make_application(health: Health, metrics: Metrics) -> Callable[..., Iterable[bytes]]:
+    serve_metrics = make_wsgi_app(metrics.registry)
+    answers = {"/livez": check_live, "/readyz": check_ready}
 
     def application(environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
         path = environ.get("PATH_INFO", "")
         if path == "/metrics":
-            body: Iterable[bytes] = of_metrics(environ, start)
+            body: Iterable[bytes] = serve_metrics(environ, start)
             return body
         if path in answers:
             answer = answers[path](health)
@@ -118,13 +116,13 @@ class _Server(ThreadingMixIn, WSGIServer):
     daemon_threads = True
 
     def server_bind(self) -> None:
-        """Bind, without asking DNS for a name of the host: nobody needs it, and without DNS the start would hang."""
+        """Bind without a DNS lookup of the host's name, which could hang and is not needed."""
         TCPServer.server_bind(self)
         self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
         self.setup_environ()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing of a client that reset its connection or was silent; the log is one JSON object a line."""
+        """Ignore clients that reset the connection or time out; the log has one JSON object per line."""
         if not isinstance(sys.exception(), OSError):
             super().handle_error(request, client_address)
 
@@ -134,8 +132,8 @@ class _Server6(_Server):
 
 
 class _Quiet(WSGIRequestHandler):
-    # A client that says nothing must not hold a thread for ever.
+    # A silent client must not hold a thread for ever.
     timeout = 10
 
     def log_message(self, format: str, *arguments: Any) -> None:
-        """Say nothing: what is scraped every few seconds is no news."""
+        """Log nothing: a scrape every few seconds is not worth a line."""

@@ -1,7 +1,7 @@
-"""Keeps one ledger current: looks whether its log changed, runs passes, and remembers how that went.
+"""Keep one ledger current: check its log for changes, run passes, record the outcome.
 
-When and in which process a pass runs is the loop's business (`watch`). The rule that surprises: whatever goes wrong
-with this ledger, also a bug, ends here as its state `degraded`, with a time to try again; no other ledger notices.
+`watcher` decides when and in which process a pass runs. Note: any failure of this ledger, also a bug, becomes its state
+`degraded` with a time to retry; no other ledger is affected.
 """
 
 from __future__ import annotations
@@ -12,39 +12,39 @@ import time
 from datetime import UTC
 
 import msgspec
+from structlog.typing import FilteringBoundLogger as Logger
 
 from compactor.books.failures import Failure, describe_failure
 from compactor.daemon.health import Health, LedgerHealth, printable
-from compactor.daemon.notices import Log
 from compactor.ledger import Compaction, Ledger, LedgerEntry, LockHeld, TooMuch
 from compactor.ledger.paths import LOG
 
 LIMIT_BYTES = 2 << 20
-"""What a pass within the loop may read; it takes some 50 ms. Anything longer is done by a process of its own."""
+"""What a pass within the loop may read, which takes about 50 ms. A longer pass runs in its own process."""
 RETRY_SECONDS_MIN = 1.0
 RETRY_SECONDS_MAX = 60.0
 HELD_RETRY_SECONDS = 0.2
 HELD_SECONDS_MAX = 10.0
-"""How long another process may hold the ledger's lock before that is a failure: a seal takes a second or so."""
+"""How long another process may hold the ledger's lock before that is a failure; a seal takes about a second."""
 REMIND_SECONDS = 60.0
 IDLE_SECONDS = 600.0
-"""After so long without a change the state leaves the memory; the next pass reads it from the checkpoint."""
+"""After so long without a change the state is dropped from memory; the next pass reads the checkpoint."""
 
 
 class Keeper:
     """One ledger in the care of the daemon."""
 
-    def __init__(self, place: LedgerEntry, retention_days: int | None, health: Health, log: Log) -> None:
-        self.place = place
-        # A name that is not UTF-8 is shown with escapes everywhere.
-        self.team_id = printable(place.name)
+    def __init__(self, entry: LedgerEntry, retention_days: int | None, health: Health, log: Logger) -> None:
+        self.entry = entry
+        # A name that is not UTF-8 is escaped everywhere.
+        self.team_id = printable(entry.name)
         self.is_due = True
         self.has_errand = False
-        """Whether a process of its own works on it; the loop keeps away meanwhile."""
+        """Whether another process works on it; the loop leaves it alone meanwhile."""
         self.retry_at = 0.0
-        # A directory that cannot be a ledger is shown with its problem, and nothing is done in it.
-        team_id = place.team_id if place.problem is None else None
-        self._ledger = Ledger(place.path, team_id=team_id, retention_days=retention_days)
+        # A directory that cannot be a ledger is reported with its problem and left alone.
+        team_id = entry.team_id if entry.problem is None else None
+        self._ledger = Ledger(entry.path, team_id=team_id, retention_days=retention_days)
         self._health = health
         self._log = log.bind(team_id=self.team_id)
         self._seen: tuple[int, int] | None = None
@@ -53,26 +53,26 @@ class Keeper:
         self._reminded_at = 0.0
         self._used_at = time.monotonic()
         self._is_open = False
-        self._show(LedgerHealth(self.team_id, printable(str(place.path)), since=time.time()))
+        self._publish(LedgerHealth(self.team_id, printable(str(entry.path)), since=time.time()))
 
     @property
     def health(self) -> LedgerHealth:
-        """How the ledger is."""
-        return self._health.ledgers[str(self.place.path)]
+        """The health of the ledger."""
+        return self._health.ledgers[str(self.entry.path)]
 
-    def _show(self, health: LedgerHealth) -> None:
-        self._health.ledgers[str(self.place.path)] = health
+    def _publish(self, health: LedgerHealth) -> None:
+        self._health.ledgers[str(self.entry.path)] = health
 
     # Looking.
 
     def look(self) -> bool:
-        """Look at the log's inode and size; a change makes a pass due. False when the log is gone."""
+        """Check the log's inode and size; a change makes a pass due. False if the log is gone."""
         try:
-            found = os.stat(self.place.path / LOG)
+            found = os.stat(self.entry.path / LOG)
         except FileNotFoundError:
             return False
         except OSError as error:
-            # The pass will say what is wrong, in full.
+            # The pass will report the problem in full.
             self._log.debug("log_unseen", error=str(error))
             self.is_due = True
             return True
@@ -81,31 +81,31 @@ class Keeper:
             self._seen = seen
             self.is_due = True
             health, now = self.health, time.time()
-            self._show(
+            self._publish(
                 msgspec.structs.replace(
                     health, log_bytes=found.st_size, lag_bytes=max(0, found.st_size - health.offset),
                     lag_since=health.lag_since or (now if found.st_size > health.offset else None),
                 )
             )  # fmt: skip
         if self.health.state == "degraded":
-            # What is in the way may be gone without any change of the log.
+            # The obstacle may be gone without any change of the log.
             self.is_due = True
         self._close_when_idle()
         return True
 
     def may_run(self, now: float) -> bool:
-        """Whether a pass is due, and not to be put off because the last one failed."""
+        """Whether a pass is due and not delayed after a failure."""
         return self.is_due and not self.has_errand and now >= self.retry_at
 
     # Passes.
 
     def run(self, checkpoint: bool = False) -> Compaction | None:
-        """One pass within the loop; None where it failed. Raises TooMuch where it has to be done elsewhere."""
+        """Run one pass within the loop; None if it failed. Raises TooMuch if it has to run in its own process."""
         self.is_due = False
         self._used_at = time.monotonic()
         try:
-            if self.place.problem is not None:
-                self.fail(Failure("bad_place", f"{self.place.path}: {self.place.problem}"))
+            if self.entry.problem is not None:
+                self.fail(Failure("bad_place", f"{self.entry.path}: {self.entry.problem}"))
                 return None
             self._is_open = True
             compaction = self._ledger.compact(checkpoint=checkpoint, limit_bytes=LIMIT_BYTES)
@@ -115,7 +115,7 @@ class Keeper:
             self._wait_for_holder(error)
             return None
         except Exception as error:
-            self.fail(describe_failure(error, self.place.path))
+            self.fail(describe_failure(error, self.entry.path))
             return None
         self.succeed(compaction)
         return compaction
@@ -124,12 +124,12 @@ class Keeper:
         now = time.monotonic()
         self._held_since = self._held_since or now
         if now - self._held_since > HELD_SECONDS_MAX:
-            self.fail(describe_failure(error, self.place.path))
+            self.fail(describe_failure(error, self.entry.path))
         else:
             self.is_due, self.retry_at = True, now + HELD_RETRY_SECONDS
 
     def succeed(self, compaction: Compaction) -> None:
-        """A pass was done, here or in a process of its own."""
+        """Record a successful pass, of this or another process."""
         self._failures, self._held_since, self.retry_at = 0, None, 0.0
         before, now = self.health, time.time()
         if before.state == "degraded":
@@ -137,7 +137,7 @@ class Keeper:
         clock = self._ledger.clock
         log_bytes = max(before.log_bytes, compaction.offset + compaction.tail_bytes)
         tail_bytes = compaction.tail_bytes
-        self._show(
+        self._publish(
             msgspec.structs.replace(
                 before, state="current", kind=None, reason=None,
                 since=before.since if before.state == "current" else now,
@@ -153,10 +153,10 @@ class Keeper:
         )  # fmt: skip
 
     def fail(self, failure: Failure) -> None:
-        """A pass failed: say so once for each reason and now and then again, and try again later."""
+        """Record a failed pass: log it once per reason and then once a minute, and retry with backoff."""
         now = time.monotonic()
         delay = min(RETRY_SECONDS_MAX, RETRY_SECONDS_MIN * 2 ** min(self._failures, 10))
-        # Ledgers that failed together, on a full disk, do not all try again at the same moment.
+        # Ledgers that failed together, for example on a full disk, must not retry at the same moment.
         self.retry_at = now + delay * random.uniform(0.8, 1.2)
         self._failures += 1
         self.is_due = True
@@ -165,7 +165,7 @@ class Keeper:
         if is_new or now - self._reminded_at >= REMIND_SECONDS:
             self._reminded_at = now
             self._log.error("ledger_degraded", kind=failure.kind, reason=failure.message, tries=self._failures)
-        self._show(
+        self._publish(
             msgspec.structs.replace(
                 before, state="degraded", kind=failure.kind, reason=printable(failure.message),
                 since=time.time() if before.state != "degraded" else before.since,
@@ -176,11 +176,11 @@ class Keeper:
 
     @property
     def is_ahead_of_checkpoint(self) -> bool:
-        """Whether the next process would have to fold again what this one has in memory."""
+        """Whether the state in memory is ahead of the checkpoint."""
         return self._ledger.is_ahead_of_checkpoint
 
     def close(self) -> None:
-        """Forget what is in memory; the next pass reads it from the checkpoint."""
+        """Drop the state from memory; the next pass reads the checkpoint."""
         self._ledger.close()
         self._is_open = False
 

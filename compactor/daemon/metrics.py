@@ -1,7 +1,8 @@
-"""The daemon's metrics for Prometheus: counted as passes finish, or read from `Health` when they are asked for.
+"""The daemon's metrics for Prometheus: counted as passes finish, or read from `Health` at each scrape.
 
-The rules that surprise: no label ever names an order, so their number is bounded by the number of teams. What only a
-pass can know has no sample before the first one: a 0 there would read as a reset, and every restart as new findings.
+Note: no label ever names an order, so the number of series is bounded by the number of teams and accounts. A metric
+that only a pass can know has no sample before the first pass: a 0 would look like a counter reset after each restart.
+There is no age of the last message, because a quiet market has none; its timestamp is exported instead.
 """
 
 from __future__ import annotations
@@ -15,24 +16,24 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from compactor import __version__
-from compactor.daemon.account_metrics import OfAccounts
-from compactor.daemon.health import Health, LedgerHealth, printable
+from compactor.daemon.health import AccountHealth, Health, LedgerHealth, printable
 from compactor.ledger import Compaction
 
 _SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
 
-def _age(since: float | None) -> float:
+def _get_age(since: float | None) -> float:
     return max(0.0, time.time() - since) if since is not None else 0.0
 
 
-def _instant(text: str | None) -> float | None:
-    # A float is enough here: it is read by people, on a graph.
+def _parse_instant(text: str | None) -> float | None:
+    # A float is precise enough for a graph.
     return datetime.fromisoformat(text).timestamp() if text else None
 
 
 _Table = dict[str, tuple[str, Callable[[LedgerHealth], float | None]]]
-"""Name, help, and the value in a ledger's row; None where there is none."""
+_AccountTable = dict[str, tuple[str, Callable[[AccountHealth], float | None]]]
+"""Name, help, and the value in a row; None if it has none."""
 
 _COUNTERS: _Table = {
     "compactor_trades": ("Trade lines since the first byte of the log.", lambda one: one.trades),
@@ -41,27 +42,53 @@ _COUNTERS: _Table = {
 }
 _GAUGES_OF_PASSES: _Table = {
     "compactor_open_orders": ("Open orders.", lambda one: one.open_orders),
-    "compactor_last_event_timestamp_seconds": ("The log's own clock.", lambda one: _instant(one.last_event_at)),
+    "compactor_last_event_timestamp_seconds": ("The log's own clock.", lambda one: _parse_instant(one.last_event_at)),
     "compactor_sealed_bytes": ("Bytes of the log that are sealed.", lambda one: one.sealed_bytes),
     "compactor_segments": ("Sealed segments.", lambda one: one.segments),
 }
 _GAUGES: _Table = {
     "compactor_log_bytes": ("Bytes of the log.", lambda one: one.log_bytes),
     "compactor_lag_bytes": ("Bytes of the log that are not folded yet.", lambda one: one.lag_bytes),
-    "compactor_lag_seconds": ("For how long bytes have been waiting.", lambda one: _age(one.lag_since)),
+    "compactor_lag_seconds": ("For how long bytes have been waiting.", lambda one: _get_age(one.lag_since)),
     "compactor_unfinished_line_age_seconds": (
         "Age of a last line that has no end yet.",
-        lambda one: _age(one.tail_since),
+        lambda one: _get_age(one.tail_since),
     ),
-    "compactor_ledger_degraded": ("1 where the ledger cannot be kept current.", lambda one: one.state == "degraded"),
+    "compactor_ledger_degraded": ("1 if the ledger cannot be kept current.", lambda one: one.state == "degraded"),
+}
+
+_ACCOUNT_COUNTERS: _AccountTable = {
+    "compactor_stream_reconnects": ("Connections after the first one.", lambda one: max(0, one.connections - 1)),
+    "compactor_stream_messages": ("Messages that the stream has sent.", lambda one: one.messages),
+    "compactor_stream_unreadable_messages": ("Messages that were no updates; findings.", lambda one: one.unreadable),
+    "compactor_stream_mute": ("Times that the stream was found to be mute.", lambda one: one.mute),
+    "compactor_reconciles": ("Successful reconciles.", lambda one: one.reconciles),
+    "compactor_reconcile_failures": ("Failed reconciles.", lambda one: one.reconcile_failures),
+    "compactor_untold_orders": ("Orders about which the stream missed something.", lambda one: one.untold_orders),
+}
+_ACCOUNT_GAUGES: _AccountTable = {
+    "compactor_stream_connected": ("1 while the stream is connected.", lambda one: one.connected),
+    "compactor_stream_last_message_timestamp_seconds": ("Time of the last message.", lambda one: one.last_message_at),
+    "compactor_stream_waiting_lines": ("Lines that could not be written yet.", lambda one: one.waiting_lines),
+    "compactor_reconcile_last_success_timestamp_seconds": (
+        "Start of the last successful reconcile.",
+        lambda one: one.last_reconcile_at,
+    ),
+    "compactor_reconcile_interval_seconds": ("Interval of reconciles.", lambda one: one.reconcile_seconds),
+    "compactor_reconcile_differences": ("Differences that no event can repair.", lambda one: one.differences),
+    "compactor_requests_used": (
+        "Requests in the last minute, as of the last reconcile.",
+        lambda one: one.requests_used,
+    ),
+    "compactor_requests_per_minute": ("Requests that are allowed per minute.", lambda one: one.requests_per_minute),
 }
 
 
 class Metrics:
-    """All metrics of one daemon, in a registry of their own."""
+    """All metrics of one daemon, in their own registry."""
 
     def __init__(self, health: Health) -> None:
-        # Described, so that /metrics?name[]=… finds what is read from health, too.
+        # Described, so that /metrics?name[]=… also finds what is read from health.
         self.registry = CollectorRegistry(auto_describe=True)
         self._pass_seconds = Histogram(
             "compactor_pass_duration_seconds",
@@ -70,26 +97,26 @@ class Metrics:
             registry=self.registry,
         )
         Info("compactor_build", "The version that runs.", registry=self.registry).info({"version": __version__})
-        self.registry.register(_OfHealth(health))
-        self.registry.register(OfAccounts(health))
+        self.registry.register(_LedgerCollector(health))
+        self.registry.register(_AccountCollector(health))
 
     def observe_pass(self, _compaction: Compaction, seconds: float) -> None:
-        """Count a pass that is done."""
+        """Count a finished pass."""
         self._pass_seconds.observe(seconds)
 
 
-class _OfHealth(Collector):
+class _LedgerCollector(Collector):
     def __init__(self, health: Health) -> None:
         self._health = health
 
     def collect(self) -> Iterator[Metric]:
         ledgers = self._health.snapshot()
         folded = [one for one in ledgers if one.last_pass_at is not None]
-        yield _events(folded)
-        yield from _families(CounterMetricFamily, _COUNTERS, folded)
-        yield from _families(GaugeMetricFamily, _GAUGES_OF_PASSES, folded)
-        yield from _families(GaugeMetricFamily, _GAUGES, ledgers)
-        yield GaugeMetricFamily("compactor_ledgers", "Ledgers that are looked after.", value=len(ledgers))
+        yield _make_events(folded)
+        yield from _make_families(CounterMetricFamily, _COUNTERS, folded)
+        yield from _make_families(GaugeMetricFamily, _GAUGES_OF_PASSES, folded)
+        yield from _make_families(GaugeMetricFamily, _GAUGES, ledgers)
+        yield GaugeMetricFamily("compactor_ledgers", "Ledgers that the daemon watches.", value=len(ledgers))
         degraded = len(self._health.degraded)
         yield GaugeMetricFamily("compactor_degraded_ledgers", "Ledgers that cannot be kept current.", value=degraded)
         yield GaugeMetricFamily("compactor_caught_up", "1 once every ledger was current.", value=self._health.caught_up)
@@ -100,7 +127,7 @@ class _OfHealth(Collector):
         )
 
 
-def _events(ledgers: list[LedgerHealth]) -> Metric:
+def _make_events(ledgers: list[LedgerHealth]) -> Metric:
     help_text = "Events applied since the first byte of the log, by name."
     family = CounterMetricFamily("compactor_events", help_text, labels=["team", "kind"])
     for one in ledgers:
@@ -109,7 +136,7 @@ def _events(ledgers: list[LedgerHealth]) -> Metric:
     return family
 
 
-def _families(
+def _make_families(
     kind: type[CounterMetricFamily] | type[GaugeMetricFamily], table: _Table, ledgers: list[LedgerHealth]
 ) -> Iterator[Metric]:
     for name, (help_text, value) in table.items():
@@ -119,3 +146,19 @@ def _families(
             if found is not None:
                 family.add_metric([printable(one.team_id)], found)
         yield family
+
+
+class _AccountCollector(Collector):
+    def __init__(self, health: Health) -> None:
+        self._health = health
+
+    def collect(self) -> Iterator[Metric]:
+        rows = sorted(self._health.accounts.values(), key=lambda one: one.account)
+        for kind, table in ((CounterMetricFamily, _ACCOUNT_COUNTERS), (GaugeMetricFamily, _ACCOUNT_GAUGES)):
+            for name, (help_text, value) in table.items():
+                family = kind(name, help_text, labels=["account"])
+                for row in rows:
+                    found = value(row)
+                    if found is not None:
+                        family.add_metric([row.account], found)
+                yield family

@@ -1,8 +1,7 @@
-"""Tells systemd how the daemon is: ready, its status in words, alive, stopping.
+"""Notify systemd: ready, a status text, alive, stopping.
 
-The protocol is one datagram a message (sd_notify(3)), which the packages for it wrap in more code than it takes. The
-rule that surprises: outside systemd there is no socket, and every call does nothing. A message that cannot be sent is
-dropped, because the work goes on whoever listens; only `READY=1`, which systemd waits for, is tried again.
+The protocol is one datagram per message (sd_notify(3)). Note: outside systemd there is no socket and every call does
+nothing. A message that cannot be sent is dropped; only `READY=1`, which systemd waits for, is retried.
 """
 
 from __future__ import annotations
@@ -13,14 +12,14 @@ from collections.abc import Mapping
 
 
 class Systemd:
-    """The service manager that started this process, if one did. `environ` has NOTIFY_SOCKET and WATCHDOG_USEC then."""
+    """The service manager that started this process, if any. `environ` has NOTIFY_SOCKET and WATCHDOG_USEC then."""
 
     def __init__(self, environ: Mapping[str, str]) -> None:
         self._address = environ.get("NOTIFY_SOCKET", "")
         if self._address.startswith("@"):
             self._address = "\0" + self._address[1:]
         usec = environ.get("WATCHDOG_USEC", "")
-        # A third of the time allowed, so that one message may be lost.
+        # A third of the timeout, so that one message may be lost.
         self._every_seconds = int(usec) / 3e6 if usec.isdigit() else None
         self._pinged_at = 0.0
         self._owes_ready = False
@@ -34,7 +33,7 @@ class Systemd:
         self._send(f"STATUS={text}")
 
     def notify_watchdog(self) -> None:
-        """The loop has turned, or a pass was done; called often, sent as often as systemd wants it."""
+        """The loop has turned; call it often, it is sent only as often as systemd requires."""
         if self._owes_ready:
             self.notify_ready()
         now = time.monotonic()
@@ -43,11 +42,11 @@ class Systemd:
             self._send("WATCHDOG=1")
 
     def notify_stopping(self) -> None:
-        """The daemon is ending as it was told to."""
+        """The daemon is stopping as requested."""
         self._send("STOPPING=1")
 
     def _send(self, message: str) -> bool:
-        """False where systemd has so much to read that it takes no more now."""
+        """Send a message; False if the socket's queue is full."""
         if not self._address:
             return True
         try:
@@ -57,6 +56,6 @@ class Systemd:
         except BlockingIOError:
             return False
         except OSError:
-            # A socket that is not there now will not be there later.
+            # A socket that does not exist now will not exist later.
             return True
         return True

@@ -1,44 +1,80 @@
-"""The accounts at the broker: what `compactor.toml` says of each, and the keys that the environment holds for it.
+"""The accounts at the broker: their tables in `compactor.toml`, and the keys that the environment holds for them.
 
-Without any in the file there is one, called `default`, from the environment. The rule that surprises: no value of this
-part of the file is ever shown, because what stands in the wrong place there may be a key.
+Without any in the file there is one, called `default`, from the environment. Note: no value of this part of the file is
+ever shown, because a misplaced value may be a key.
 """
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
+from msgspec import Meta
 
 from compactor.broker.credentials import LIVE_WORD, Credentials, Environment, find_credentials
 from compactor.ledger.paths import TEAM_EXPECTED, TEAM_PATTERN
+from compactor.settings.constraints import convert_field, describe_unknown
 
-DEFAULT = "default"
-# No key has an underscore: so a key that stands in the place of a variable's name is told from one, and never shown.
-_VARIABLE = re.compile(r"[A-Z][A-Z0-9]*_[A-Z0-9_]*")
+DEFAULT_ACCOUNT = "default"
+
+
+def _parse_live(found: object) -> object:
+    return None if found is False else found
+
+
+def _parse_patterns(found: object) -> object:
+    patterns = [found] if isinstance(found, str) else found
+    try:
+        if isinstance(patterns, list) and all("team" in re.compile(one).groupindex for one in patterns):
+            return patterns
+    except (re.error, TypeError):
+        pass
+    raise ValueError("not a list of regular expressions")
+
+
+# No key has an underscore, so a key in the place of a variable's name is detected, and never shown.
+Variable = Annotated[
+    str,
+    Meta(
+        pattern=r"\A[A-Z][A-Z0-9]*_[A-Z0-9_]*\Z",
+        description="the name of the environment variable that holds it, in capitals, as DESK_KEY; never the key",
+    ),
+]
+Live = Annotated[
+    Literal["yes-real-money"] | None,
+    Meta(
+        description=f'"{LIVE_WORD}" for real money, or nothing for paper trading',
+        extra={"parse": _parse_live},
+    ),
+]
+Team = Annotated[str, Meta(pattern=rf"\A{TEAM_PATTERN.pattern}\Z", description=f"a team id: {TEAM_EXPECTED}")]
+Patterns = Annotated[
+    tuple[str, ...],
+    Meta(description="regular expressions with a group (?P<team>...)", extra={"parse": _parse_patterns}),
+]
+Url = Annotated[str, Meta(pattern=r"\Ahttps?://[^@\s]+\Z", description="an address such as http://127.0.0.1:8123")]
 
 
 class AccountSettings(msgspec.Struct, frozen=True):
-    """What the file says of one account; of its keys it knows only which variables hold them."""
+    """The settings of one account. Of its keys they contain only the names of the variables."""
 
-    name: str = DEFAULT
-    key_variable: str | None = None
-    secret_variable: str | None = None
-    live: str | None = None
+    name: str = DEFAULT_ACCOUNT
+    key_variable: Variable | None = None
+    secret_variable: Variable | None = None
+    live: Live = None
     """LIVE_WORD for real money."""
-    team: str | None = None
-    """Whose the orders are that no ledger knows and no name claims."""
-    patterns: tuple[str, ...] = ()
+    team: Team | None = None
+    """The team for otherwise unclaimed orders."""
+    patterns: Patterns = ()
     """Regular expressions whose group `team` names the team in a `client_order_id`."""
-    url: str | None = None
-    """Another address than Alpaca's, such as a local one to try things out."""
+    url: Url | None = None
+    """An address other than Alpaca's, for example a local server for tests."""
 
 
 class Account(NamedTuple):
-    """An account at the broker: what it is called here, its keys, and whose its orders are where nothing else tells."""
+    """An account at the broker: its name here, its keys, and the team for otherwise unclaimed orders."""
 
     name: str
     credentials: Credentials
@@ -46,20 +82,23 @@ class Account(NamedTuple):
     patterns: Sequence[re.Pattern[str]] = ()
 
 
+_FIELDS = tuple(name for name in AccountSettings.__struct_fields__ if name != "name")
+
+
 def find_accounts(settings: Sequence[AccountSettings], environ: Mapping[str, str]) -> list[Account]:
-    """The accounts with their keys. Raises BadCredentials where the environment lacks those of one."""
+    """Find the keys of the accounts. Raises BadCredentials if the environment lacks those of one."""
     environ = Environment(environ)
-    return [_with_keys(one, environ) for one in settings or (AccountSettings(),)]
+    return [_find_account(one, environ) for one in settings or (AccountSettings(),)]
 
 
-def _with_keys(one: AccountSettings, environ: Mapping[str, str]) -> Account:
+def _find_account(one: AccountSettings, environ: Mapping[str, str]) -> Account:
     names = (one.key_variable, one.secret_variable) if one.key_variable and one.secret_variable else None
     keys = find_credentials(environ, names=names, live=one.live is not None, url=one.url)
     return Account(one.name, keys, one.team, tuple(re.compile(pattern) for pattern in one.patterns))
 
 
 def read_accounts(found: object, where: str, problems: list[str]) -> tuple[AccountSettings, ...]:
-    """The accounts of a file, `[accounts.NAME]` each or `[[accounts]]` with a name; what is wrong joins `problems`."""
+    """Read the accounts of a file, `[accounts.NAME]` each or `[[accounts]]` with a name; appends to `problems`."""
     if isinstance(found, dict):
         tables = [(str(name), table) for name, table in found.items()]
     elif isinstance(found, list):
@@ -67,80 +106,32 @@ def read_accounts(found: object, where: str, problems: list[str]) -> tuple[Accou
     else:
         problems.append(f"{where}: accounts: expected tables such as [accounts.main]")
         return ()
-    accounts = [_read(name, table, where, problems) for name, table in tables]
+    accounts = [_read_account(name, table, where, problems) for name, table in tables]
     names = [one.name for one in accounts]
     for name in sorted({name for name in names if names.count(name) > 1}):
         problems.append(f"{where}: accounts: found two accounts called {name}, expected a name for each")
     return tuple(accounts)
 
 
-def _read(name: str, table: object, where: str, problems: list[str]) -> AccountSettings:
-    place = f"{where}: accounts.{name}" if TEAM_PATTERN.fullmatch(name) else f"{where}: accounts"
+def _read_account(name: str, table: object, where: str, problems: list[str]) -> AccountSettings:
     if not TEAM_PATTERN.fullmatch(name):
-        problems.append(f"{place}: an account needs a name: {TEAM_EXPECTED}")
+        problems.append(f"{where}: accounts: an account needs a name: {TEAM_EXPECTED}")
         return AccountSettings()
+    where = f"{where}: accounts.{name}"
     if not isinstance(table, dict):
-        problems.append(f"{place}: expected a table, as [accounts.{name}]")
+        problems.append(f"{where}: expected a table, as [accounts.{name}]")
         return AccountSettings(name)
     values: dict[str, Any] = {}
     for key, value in table.items():
         if key == "name":
             continue
-        if key not in _READERS:
-            near = difflib.get_close_matches(key, _READERS, 1)
-            hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(_READERS)}"
-            problems.append(f"{place}: unknown setting {key}; {hint}")
+        if key not in _FIELDS:
+            problems.append(f"{where}: {describe_unknown(key, key, _FIELDS)}")
             continue
         try:
-            values[key] = _READERS[key](value)
+            values[key] = convert_field(AccountSettings, key, value)
         except ValueError as error:
-            problems.append(f"{place}: {key}: expected {error}")
+            problems.append(f"{where}: {key}: expected {error}")
     if ("key_variable" in values) != ("secret_variable" in values):
-        problems.append(f"{place}: expected both key_variable and secret_variable, or neither; found one of them")
+        problems.append(f"{where}: expected both key_variable and secret_variable, or neither; found one of them")
     return AccountSettings(name, **values)
-
-
-def _variable(found: object) -> str:
-    if not isinstance(found, str) or not _VARIABLE.fullmatch(found):
-        raise ValueError("the name of the environment variable that holds it, in capitals, as DESK_KEY; never the key")
-    return found
-
-
-def _live(found: object) -> str | None:
-    if found is False:
-        return None
-    if found != LIVE_WORD:
-        raise ValueError(f'"{LIVE_WORD}" for real money, or nothing for paper trading')
-    return LIVE_WORD
-
-
-def _team(found: object) -> str:
-    if not isinstance(found, str) or not TEAM_PATTERN.fullmatch(found):
-        raise ValueError(f"a team id: {TEAM_EXPECTED}")
-    return found
-
-
-def _patterns(found: object) -> tuple[str, ...]:
-    patterns = [found] if isinstance(found, str) else found
-    try:
-        if isinstance(patterns, list) and all("team" in re.compile(one).groupindex for one in patterns):
-            return tuple(patterns)
-    except (re.error, TypeError):
-        pass
-    raise ValueError("regular expressions with a group (?P<team>...)")
-
-
-def _text(found: object) -> str:
-    if not isinstance(found, str) or not re.fullmatch(r"https?://[^@\s]+", found):
-        raise ValueError("an address such as http://127.0.0.1:8123")
-    return found
-
-
-_READERS: dict[str, Callable[[object], Any]] = {
-    "key_variable": _variable,
-    "secret_variable": _variable,
-    "live": _live,
-    "team": _team,
-    "patterns": _patterns,
-    "url": _text,
-}

@@ -1,69 +1,160 @@
-"""What the daemon and sealing are told to do: defaults, `compactor.toml`, the environment, the command line.
+"""The settings of the daemon and of sealing: defaults, `compactor.toml`, the environment, the command line.
 
-Later ones win. The rule that surprises: nothing is guessed or ignored. A key that nobody knows, or a value of another
-kind than expected, is an error that names the place, and all of them are told at once.
+A later source overrides an earlier one. Note: nothing is guessed or ignored. An unknown key or a value of the wrong
+kind is an error that names its source, and all errors are reported at once.
 """
 
 from __future__ import annotations
 
-import difflib
 import re
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
+from msgspec import Meta
 
 from compactor.settings.accounts import AccountSettings, read_accounts
+from compactor.settings.constraints import convert_field, describe_unknown
 
 FILE = "compactor.toml"
 PREFIX = "COMPACTOR_"
 NOT_SETTINGS = frozenset({"COMPACTOR_DATA", "COMPACTOR_DEBUG", "COMPACTOR_CONFIG", "COMPACTOR_LIVE"})
-DEFAULT = "default"
+DEFAULT_ORIGIN = "default"
 COMMAND_LINE = "command line"
 DAYS_MAX = 36_500
-"""A hundred years: anything longer is a slip, and no instant could be that far from another."""
+"""A hundred years: a longer time is a typo, and no two instants could be that far apart."""
 POLL_SECONDS_MAX = 10
-"""A loop that turns more seldom could not be told from one that hangs, by `/livez` (30 s) or systemd (60 s)."""
+"""A loop that turns less often could not be distinguished from one that hangs, by `/livez` (30 s) or systemd (60 s)."""
+SEGMENT_BYTES_MIN = 4096
 
 _UNITS = {"": 1, "B": 1, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30, "KB": 10**3, "MB": 10**6, "GB": 10**9}
 _SIZE = re.compile(r"([0-9]{1,15})\s*([A-Za-z]*)")
+_SWITCH = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+
+
+# A value in a file has its own type; a value in the environment is text, which these functions parse.
+
+
+def _parse_whole(found: object) -> object:
+    return int(found) if isinstance(found, str) and re.fullmatch("[0-9]{1,15}", found) else found
+
+
+def _parse_days(found: object) -> object:
+    return None if found == "forever" else _parse_whole(found)
+
+
+def _parse_size(found: object) -> object:
+    match = _SIZE.fullmatch(found.strip()) if isinstance(found, str) else None
+    unit = _UNITS.get(match[2].upper()) if match else None
+    return int(match[1]) * unit if match and unit else found
+
+
+def _parse_switch(found: object) -> object:
+    return _SWITCH.get(found.lower(), found) if isinstance(found, str) else found
+
+
+def _parse_address(found: object) -> object:
+    if isinstance(found, str):
+        split_address(found)
+    return found
+
+
+def split_address(text: str) -> tuple[str, int]:
+    """Split HOST:PORT or [IPV6]:PORT. Raises ValueError, whose text says what was expected."""
+    host, colon, port = text.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]") if host.startswith("[") else host
+    if not colon or not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
+        raise ValueError(_ADDRESS_EXPECTED)
+    return host, int(port)
+
+
+_ADDRESS_EXPECTED = 'HOST:PORT, as "127.0.0.1:9464"'
+Days = Annotated[
+    Annotated[int, Meta(ge=0, le=DAYS_MAX)] | None,
+    Meta(
+        description=f'a whole number of days from 0 to {DAYS_MAX}, or "forever"',
+        extra={"parse": _parse_days},
+    ),
+]
+Size = Annotated[
+    int,
+    Meta(
+        ge=SEGMENT_BYTES_MIN,
+        description=f'a size of at least {SEGMENT_BYTES_MIN} bytes, as a number of bytes or a text like "64 MiB"',
+        extra={"parse": _parse_size},
+    ),
+]
+Switch = Annotated[bool, Meta(description="true or false", extra={"parse": _parse_switch})]
+Hours = Annotated[
+    int,
+    Meta(
+        ge=1,
+        le=DAYS_MAX * 24,
+        description=f"a whole number from 1 to {DAYS_MAX * 24}",
+        extra={"parse": _parse_whole},
+    ),
+]
+PollSeconds = Annotated[
+    int,
+    Meta(
+        ge=1,
+        le=POLL_SECONDS_MAX,
+        description=f"a whole number from 1 to {POLL_SECONDS_MAX}",
+        extra={"parse": _parse_whole},
+    ),
+]
+ReconcileSeconds = Annotated[
+    int, Meta(ge=10, le=86_400, description="a whole number from 10 to 86400", extra={"parse": _parse_whole})
+]
+RequestsPerMinute = Annotated[
+    int, Meta(ge=1, le=10_000, description="a whole number from 1 to 10000", extra={"parse": _parse_whole})
+]
+Reclaim = Annotated[Literal["punch", "never"], Meta(description='"punch" or "never"')]
+LogLevel = Annotated[
+    Literal["debug", "info", "warning", "error"], Meta(description='"debug" or "info" or "warning" or "error"')
+]
+Address = Annotated[str, Meta(description=_ADDRESS_EXPECTED, extra={"parse": _parse_address})]
+FileName = Annotated[str, Meta(pattern=r"\A[^\0]+\Z", description="the path of a file, as a text")]
 
 
 class Settings(msgspec.Struct, frozen=True):
-    """What is in force."""
+    """The settings in force."""
 
-    retention_days: int | None = 7
-    """Days that an ended order stays in the state; None for ever. No byte of any derived file depends on it."""
-    seal: bool = True
+    retention_days: Days = 7
+    """Days that an ended order stays in the state; None for ever. No byte of a derived file depends on it."""
+    seal: Switch = True
     """Whether the daemon seals."""
-    segment_bytes: int = 64 << 20
-    """A log that has grown by so much is sealed."""
-    segment_age_hours: int = 24
-    """A log whose oldest event that is not sealed is as old as this is sealed."""
-    reclaim: Literal["punch", "never"] = "punch"
-    """Whether the space of what is sealed is given back."""
-    poll_seconds: int = 2
-    """How often every log is looked at, whatever was hinted."""
-    http: str | None = None
-    """Where `/livez`, `/readyz` and `/metrics` are served: HOST:PORT."""
-    reconcile_seconds: int = 300
-    """How often the ledgers are compared with the broker."""
-    requests_per_minute: int = 150
-    """How many requests an account may be asked, of the 200 that Alpaca allows."""
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
-    """The least that the daemon says."""
+    segment_bytes: Size = 64 << 20
+    """A log is sealed when it has grown by so many bytes."""
+    segment_age_hours: Hours = 24
+    """A log is sealed when its oldest unsealed event is this old."""
+    reclaim: Reclaim = "punch"
+    """Whether the disk space of sealed bytes is released."""
+    poll_seconds: PollSeconds = 2
+    """The interval at which every log is checked, independent of hints."""
+    http: Address | None = None
+    """HOST:PORT at which `/livez`, `/readyz` and `/metrics` are served."""
+    reconcile_seconds: ReconcileSeconds = 300
+    """The interval at which the ledgers are compared with the broker."""
+    requests_per_minute: RequestsPerMinute = 150
+    """The requests that may be sent per account, of the 200 that Alpaca allows."""
+    log_level: LogLevel = "info"
+    """The lowest level that the daemon logs."""
     accounts: tuple[AccountSettings, ...] = ()
     """The accounts at the broker; without any, one from the environment. Only a file can name them."""
-    signing_key: str | None = None
-    """The file of the key that signs the head of every seal; seen from the data directory."""
-    witness: str | None = None
-    """The file, best on another disk, to which the heads are appended; seen from the data directory."""
+    signing_key: FileName | None = None
+    """The file of the key that signs the head of every seal; relative to the data directory."""
+    witness: FileName | None = None
+    """The file, best on another disk, to which the heads are appended; relative to the data directory."""
+
+
+_FIELDS = tuple(name for name in Settings.__struct_fields__ if name != "accounts")
 
 
 class Configuration(NamedTuple):
-    """Settings, and where each came from: `default`, a file, a variable, or the command line."""
+    """The settings, and the origin of each: `default`, a file, a variable, or the command line."""
 
     settings: Settings
     origins: dict[str, str]
@@ -71,7 +162,7 @@ class Configuration(NamedTuple):
 
 
 class BadConfiguration(Exception):
-    """Settings that cannot be; the message has a line for each."""
+    """Invalid settings; the message has a line for each."""
 
     def __init__(self, problems: list[str]) -> None:
         super().__init__("\n".join(problems))
@@ -81,45 +172,45 @@ class BadConfiguration(Exception):
 def load(
     data: Path, *, config: Path | None = None, environ: Mapping[str, str] = {}, given: Mapping[str, object] = {}
 ) -> Configuration:
-    """The configuration of a data directory. `given` are values of the command line, None where not given.
+    """Load the configuration of a data directory. `given` are values of the command line, None if not given.
 
-    The file is `config`, else COMPACTOR_CONFIG, else `compactor.toml` in the data directory if it is there. Raises
+    The file is `config`, else COMPACTOR_CONFIG, else `compactor.toml` in the data directory if it exists. Raises
     BadConfiguration.
     """
     problems: list[str] = []
     values: dict[str, Any] = {}
-    origins = dict.fromkeys(Settings.__struct_fields__, DEFAULT)
+    origins = dict.fromkeys(Settings.__struct_fields__, DEFAULT_ORIGIN)
 
-    def take(key: str, found: object, where: str) -> None:
+    def set_value(key: str, found: object, where: str) -> None:
         try:
-            values[key] = _READERS[key](found)
+            values[key] = convert_field(Settings, key, found)
             origins[key] = where
         except ValueError as error:
             problems.append(f"{where}: {key}: expected {error}, found {found!r}")
 
-    path = _file(data, config, environ)
-    for key, found in (_toml(path, problems) if path is not None else {}).items():
+    path = _find_file(data, config, environ)
+    for key, found in (_read_toml(path, problems) if path is not None else {}).items():
         if key == "accounts":
             values[key], origins[key] = read_accounts(found, str(path), problems), str(path)
-        elif key in _READERS:
-            take(key, found, str(path))
+        elif key in _FIELDS:
+            set_value(key, found, str(path))
         else:
-            problems.append(f"{path}: {_unknown(key, key)}")
+            problems.append(f"{path}: {describe_unknown(key, key, _FIELDS)}")
     for name in sorted(name for name in environ if name.startswith(PREFIX) and name not in NOT_SETTINGS):
         key = name.removeprefix(PREFIX).lower()
-        if key in _READERS:
-            take(key, environ[name], name)
+        if key in _FIELDS:
+            set_value(key, environ[name], name)
         else:
-            problems.append(f"environment: {_unknown(name, key)}")
+            problems.append(f"environment: {describe_unknown(name, key, _FIELDS)}")
     for key, value in given.items():
         if value is not None:
-            take(key, value, COMMAND_LINE)
+            set_value(key, value, COMMAND_LINE)
     if problems:
         raise BadConfiguration(problems)
     return Configuration(Settings(**values), origins, path)
 
 
-def _file(data: Path, config: Path | None, environ: Mapping[str, str]) -> Path | None:
+def _find_file(data: Path, config: Path | None, environ: Mapping[str, str]) -> Path | None:
     if config is not None:
         return config
     if environ.get("COMPACTOR_CONFIG"):
@@ -128,7 +219,7 @@ def _file(data: Path, config: Path | None, environ: Mapping[str, str]) -> Path |
     return path if path.exists() else None
 
 
-def _toml(path: Path, problems: list[str]) -> dict[str, Any]:
+def _read_toml(path: Path, problems: list[str]) -> dict[str, Any]:
     try:
         with path.open("rb") as file:
             return tomllib.load(file)
@@ -137,94 +228,3 @@ def _toml(path: Path, problems: list[str]) -> dict[str, Any]:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         problems.append(f"{path}: not TOML: {error}")
     return {}
-
-
-def _unknown(name: str, key: str) -> str:
-    near = difflib.get_close_matches(key, _READERS, 1)
-    hint = f"did you mean {near[0]}?" if near else f"expected one of {', '.join(_READERS)}"
-    return f"unknown setting {name}; {hint}"
-
-
-# Readers: what stands in a file has its own type, what stands in the environment is text.
-
-
-def _whole(least: int, most: int) -> Callable[[object], int]:
-    def read(found: object) -> int:
-        value = int(found) if isinstance(found, str) and re.fullmatch("[0-9]{1,15}", found) else found
-        if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
-            raise ValueError(f"a whole number from {least} to {most}")
-        return value
-
-    return read
-
-
-def _days(found: object) -> int | None:
-    if found == "forever":
-        return None
-    try:
-        return _whole(0, DAYS_MAX)(found)
-    except ValueError:
-        raise ValueError(f'a whole number of days from 0 to {DAYS_MAX}, or "forever"') from None
-
-
-def _size(found: object) -> int:
-    match = _SIZE.fullmatch(found.strip()) if isinstance(found, str) else None
-    unit = _UNITS.get(match[2].upper()) if match else None
-    value = int(match[1]) * unit if match and unit else found
-    if not isinstance(value, int) or isinstance(value, bool) or value < 4096:
-        raise ValueError('a size of at least 4096 bytes, as a number of bytes or a text like "64 MiB"')
-    return value
-
-
-def _switch(found: object) -> bool:
-    value = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}.get(str(found).lower())
-    if value is None or (isinstance(found, int) and not isinstance(found, bool)):
-        raise ValueError("true or false")
-    return value
-
-
-def _one_of(*choices: str) -> Callable[[object], str]:
-    def read(found: object) -> str:
-        if found not in choices:
-            raise ValueError(" or ".join(f'"{choice}"' for choice in choices))
-        return str(found)
-
-    return read
-
-
-def _address(found: object) -> str:
-    if not isinstance(found, str):
-        raise ValueError('HOST:PORT, as "127.0.0.1:9464"')
-    split_address(found)
-    return found
-
-
-def split_address(text: str) -> tuple[str, int]:
-    """Host and port of HOST:PORT or [IPV6]:PORT. Raises ValueError, which says what was expected."""
-    host, colon, port = text.rpartition(":")
-    host = host.removeprefix("[").removesuffix("]") if host.startswith("[") else host
-    if not colon or not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
-        raise ValueError('HOST:PORT, as "127.0.0.1:9464"')
-    return host, int(port)
-
-
-def _file_name(found: object) -> str:
-    if not isinstance(found, str) or not found or "\0" in found:
-        raise ValueError("the path of a file, as a text")
-    return found
-
-
-_READERS: dict[str, Callable[[object], Any]] = {
-    "retention_days": _days,
-    "seal": _switch,
-    "segment_bytes": _size,
-    "segment_age_hours": _whole(1, DAYS_MAX * 24),
-    "reclaim": _one_of("punch", "never"),
-    "poll_seconds": _whole(1, POLL_SECONDS_MAX),
-    "http": _address,
-    "reconcile_seconds": _whole(10, 86_400),
-    "requests_per_minute": _whole(1, 10_000),
-    "log_level": _one_of("debug", "info", "warning", "error"),
-    "signing_key": _file_name,
-    "witness": _file_name,
-}

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from compactor.broker.resend import ADDRESSES, Kind, NoReplay, Replay, Replayed, read_replayed
+from compactor.broker.resend import ADDRESSES, Kind, NoResend, Resend, ResendResult, translate_resent
 from compactor.core.instants import BadInstant, nanos, rfc3339
 from compactor.ledger.files import Files
 from compactor.ledger.paths import PRIVATE
@@ -55,14 +55,14 @@ class Gaps:
         self,
         data: Path,
         account: str,
-        replay: Replay,
+        resend: Resend,
         writer: StreamWriter,
         *,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._path = data / PRIVATE / MEMORY
         self._account = account
-        self._replay = replay
+        self._resend = resend
         self._writer = writer
         self._clock = clock
         self._files = Files()
@@ -75,7 +75,7 @@ class Gaps:
         for kind in self._kinds(found, now):
             try:
                 done = self._read(kind, _since(found, now), rfc3339(now))
-            except NoReplay as error:
+            except NoResend as error:
                 done.reason = str(error)
                 continue
             break
@@ -100,10 +100,10 @@ class Gaps:
     def _read(self, kind: Kind, since: str, until: str) -> GapClosed:
         done = GapClosed(kind)
         for _ in range(TRIES):
-            result = Replayed()
-            for batch in _batches(self._replay.read(kind, since, until, result)):
+            result = ResendResult()
+            for batch in _batches(self._resend.read(kind, since, until, result)):
                 # An activity does not tell whose leg, or whose successor, its order is.
-                written: Written = self._writer.store(batch, read_replayed, adopt=kind != "activities")
+                written: Written = self._writer.store(batch, translate_resent, adopt=kind != "activities")
                 done.messages += len(batch)
                 done.lost += written.lost
             done.complete, done.reason = result.complete and not done.lost, result.reason

@@ -1,12 +1,11 @@
-"""The commands that talk to the broker when asked to, reconcile and cancel; and assign, which says whose an order is.
+"""The commands `reconcile`, `cancel` and `assign`.
 
-What they do is in `jobs.reconciling`, `broker.placing` and `jobs.assigning`. The rule that surprises: keys that are
-missing or refused are exit code 4, because a service manager must not answer that with a new start.
+`sync.reconcile`, `broker.placing` and `sync.assign` do the work. Note: missing or refused keys are exit code 4, on
+which a service manager does not restart the program.
 """
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from compactor.ui.options import config_option, configuration, data_argument, data_option, json_option, team_option
-from compactor.ui.running import BAD_CREDENTIALS, CredentialsRefused
+from compactor.ui.running import BAD_CREDENTIALS, CredentialsRefused, resolve_accounts
 
 if TYPE_CHECKING:
     from compactor.broker.budget import Budget
@@ -27,8 +26,8 @@ if TYPE_CHECKING:
 
 
 @contextmanager
-def broker_messages() -> Iterator[None]:
-    """Failures of the broker, and of whose turn it is, as messages."""
+def show_broker_errors() -> Iterator[None]:
+    """Show failures of the broker, and a held turn, as messages."""
     from compactor.books.turns import ReconcileBusy
     from compactor.broker.credentials import BadCredentials
     from compactor.broker.rest import BrokerError
@@ -41,22 +40,7 @@ def broker_messages() -> Iterator[None]:
         raise click.ClickException(str(error)) from None
 
 
-def accounts_of(found: Configuration, wanted: str | None = None) -> list[Account]:
-    """The accounts of the configuration with their keys, or the one that was asked for."""
-    from compactor.broker.credentials import BadCredentials
-    from compactor.settings.accounts import DEFAULT, find_accounts
-
-    settings = found.settings.accounts
-    names = [one.name for one in settings] or [DEFAULT]
-    if wanted is not None and wanted not in names:
-        raise click.UsageError(f"no account {wanted!r}: expected one of {', '.join(names)}, as the settings name them")
-    try:
-        return find_accounts([one for one in settings if wanted in (None, one.name)], os.environ)
-    except BadCredentials as error:
-        raise CredentialsRefused(str(error)) from None
-
-
-@click.command(short_help="Heal the ledgers against the broker.")
+@click.command(short_help="Reconcile the ledgers with the broker.")
 @data_argument
 @config_option
 @click.option("--once", is_flag=True, help="Once, and no more: for cron. Without it every 5 minutes, until Ctrl-C.")
@@ -79,17 +63,17 @@ def reconcile(
       compactor reconcile data --once --json
     """
     found = configuration(data, config, {"reconcile_seconds": reconcile_seconds})
-    reconciler = _reconciler(data, found)
+    reconciler = _make_reconciler(data, found)
     if once or dry_run:
-        with broker_messages():
+        with show_broker_errors():
             done = reconciler.run(dry_run=dry_run, settle=once and not dry_run)
         _show(done, as_json)
-        _exit(done)
+        _exit_by_result(done)
         return
     while True:
         started = time.monotonic()
         try:
-            with broker_messages():
+            with show_broker_errors():
                 done = reconciler.run()
             _show(done, as_json)
             _name_failures(done)
@@ -101,19 +85,19 @@ def reconcile(
         time.sleep(max(1.0, found.settings.reconcile_seconds - (time.monotonic() - started)))
 
 
-def _reconciler(data: Path, found: Configuration) -> Reconciler:
+def _make_reconciler(data: Path, found: Configuration) -> Reconciler:
     from compactor.broker.rest import Broker
     from compactor.sync.answers import Asked
     from compactor.sync.reconcile import Reconciler
 
     asked = [
-        Asked(one.name, Broker(one.credentials, budget=_budget(found)), one.team, tuple(one.patterns))
-        for one in accounts_of(found)
+        Asked(one.name, Broker(one.credentials, budget=_make_budget(found)), one.team, tuple(one.patterns))
+        for one in resolve_accounts(found)
     ]
     return Reconciler(data, asked)
 
 
-def _budget(found: Configuration) -> Budget:
+def _make_budget(found: Configuration) -> Budget:
     from compactor.broker.budget import Budget
 
     return Budget(found.settings.requests_per_minute)
@@ -155,7 +139,7 @@ def _name_failures(done: Reconciled) -> None:
         click.echo(f"{team.team_id}: {team.error.message}", err=True)
 
 
-def _exit(done: Reconciled) -> None:
+def _exit_by_result(done: Reconciled) -> None:
     from compactor.broker.credentials import BadCredentials
 
     _name_failures(done)
@@ -185,7 +169,7 @@ def assign(order_id: str, team: str, data: Path, as_json: bool) -> None:
     from compactor.sync.assign import assign as move
     from compactor.ui.output import show_json
 
-    with broker_messages():
+    with show_broker_errors():
         try:
             done = move(data, order_id, team)
         except CannotAssign as error:
@@ -231,11 +215,11 @@ def cancel(
     """
     if (order_id is None) == (not every) or (every and team is None):
         raise click.UsageError("expected an ORDER_ID, or --all with --team T; found neither or both")
-    orders = _open_orders(data, team) if every else [order_id or ""]
+    orders = _find_open_orders(data, team) if every else [order_id or ""]
     if not orders:
         click.echo(f"{team} has no open orders as of the last compact.", err=True)
         return
-    accounts = accounts_of(configuration(data, config, {}), account)
+    accounts = resolve_accounts(configuration(data, config, {}), account)
     kinds = sorted({"paper" if one.credentials.paper else "REAL MONEY" for one in accounts})
     if not yes:
         what = f"{len(orders)} open orders of {team}" if every else f"order {orders[0]}"
@@ -254,8 +238,8 @@ def cancel(
         raise click.exceptions.Exit(1)
 
 
-def _open_orders(data: Path, team: str | None) -> list[str]:
-    """The open orders of a team, without those that are canceled with their parent."""
+def _find_open_orders(data: Path, team: str | None) -> list[str]:
+    """Find the open orders of a team, without legs, which are canceled with their parent."""
     from compactor.books.status import rows_of
 
     rows = list(rows_of(data, "pending", team=team))
@@ -270,7 +254,7 @@ def _cancel_each(data: Path, accounts: Sequence[Account], orders: Sequence[str])
     traders = [Trader(data, one.credentials) for one in accounts]
     for order_id in orders:
         error: str | None = None
-        with broker_messages():
+        with show_broker_errors():
             for trader in traders:
                 try:
                     trader.cancel(order_id)

@@ -190,14 +190,14 @@ def status(data: Path, team: str | None, as_json: bool) -> None:
       compactor status data --json
     """
     from compactor.books.status import status_all
-    from compactor.daemon.presence import read
+    from compactor.daemon.presence import read_report
     from compactor.sync.state import read_reconciled
     from compactor.ui.output import Column, show_json, show_table
 
     reports = status_all(data, team=team)
     refuse_empty(_present(reports), data, team)
     flat = [_flat(report.team_id, report.path, report.status, report.error) for report in reports]
-    daemon, reconciled = read(data), read_reconciled(data)
+    daemon, reconciled = read_report(data), read_reconciled(data)
     if as_json:
         states = {one.team_id: one for one in daemon.ledgers} if daemon is not None else {}
         for row in flat:

@@ -1,4 +1,4 @@
-"""The commands of whoever runs the daemon: `config`, `doctor`, `systemd`. None of them changes a ledger."""
+"""The commands for operators: `config`, `doctor`, `systemd`. None of them changes a ledger."""
 
 from __future__ import annotations
 
@@ -41,21 +41,23 @@ def config(data: Path, config: Path | None, as_json: bool) -> None:
         show_json(rows)
     else:
         accounts = [
-            {"setting": f"accounts.{one.name}", "value": _shown_account(one), "origin": found.origins["accounts"]}
+            {"setting": f"accounts.{one.name}", "value": _format_account(one), "origin": found.origins["accounts"]}
             for one in found.settings.accounts
         ]
         rows = [row for row in rows if row["setting"] != "accounts" or not accounts] + accounts
-        show_table(columns("setting", "value", "origin"), ({**row, "value": _shown(row["value"])} for row in rows))
+        show_table(
+            columns("setting", "value", "origin"), ({**row, "value": _format_value(row["value"])} for row in rows)
+        )
 
 
-def _shown_account(one: AccountSettings) -> str:
-    """An account in a line: which variables hold its keys, and never what is in them."""
+def _format_account(one: AccountSettings) -> str:
+    """Format an account as one line, with the names of the variables that hold its keys, never their values."""
     keys = f"keys in {one.key_variable} and {one.secret_variable}" if one.key_variable else "keys of the environment"
     more = [f"team {one.team}" if one.team else "", f"at {one.url}" if one.url else "", *one.patterns]
     return ", ".join([keys, "REAL MONEY" if one.live else "paper", *filter(None, more)])
 
 
-def _shown(value: object) -> str:
+def _format_value(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     return "none" if value is None or value == () else str(value)

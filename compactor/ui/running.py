@@ -1,14 +1,15 @@
-"""The commands `run` and `stream`: the ledgers fill themselves from the broker, and heal themselves against it.
+"""The commands `run` and `stream`: fill the ledgers from the broker's stream and reconcile them.
 
-They put the parts together and leave the work to `compactor.daemon.live`. The rule that surprises: keys that the broker
-refuses end the program with exit code 4, which a service manager is told not to answer with a new start.
+They assemble the parts of `compactor.daemon.links`. Note: refused keys end the program with exit code 4, on which a
+service manager does not restart it.
 """
 
 from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,12 +24,13 @@ from compactor.ui.options import (
     poll_seconds_option,
     retention_days_option,
 )
-from compactor.ui.watching import stop_on_signals, watch_until
+from compactor.ui.watching import make_logger, stop_on_signals, watch_until
 
 if TYPE_CHECKING:
+    from structlog.typing import FilteringBoundLogger as Logger
+
     from compactor.daemon.health import Health
-    from compactor.daemon.live import Live
-    from compactor.daemon.notices import Log
+    from compactor.daemon.links import Links
     from compactor.settings.accounts import Account
     from compactor.settings.configuration import Configuration
 
@@ -40,7 +42,7 @@ reconcile_seconds_option = click.option(
 
 
 class CredentialsRefused(click.ClickException):
-    """There are no keys, or the broker does not take them."""
+    """No keys were found, or the broker refused them."""
 
     exit_code = BAD_CREDENTIALS
 
@@ -76,16 +78,16 @@ def run(
     stop = stop_on_signals()
     given = {"http": http, "retention_days": retention_days, "poll_seconds": poll_seconds, "log_level": log_level}
     found = configuration(data, config, given | {"reconcile_seconds": reconcile_seconds})
-    accounts = _accounts(found)
-    made: list[Live] = []
+    accounts = _resolve_distinct_accounts(found)
+    made: list[Links] = []
 
-    def link(health: Health, log: Log) -> Live:
-        made.append(_live(data, accounts, found, health, log, stop))
+    def link(health: Health, log: Logger) -> Links:
+        made.append(_make_links(data, accounts, found, health, log, stop))
         return made[0]
 
-    with _no_tracebacks():
+    with _show_stream_in_use():
         watch_until(data, found, stop, link)
-    _refuse(made[0])
+    _raise_failure(made[0])
 
 
 @click.command(short_help="Write the broker's stream into the logs, and reconcile; without the watcher.")
@@ -105,46 +107,54 @@ def stream(data: Path, config: Path | None, reconcile_seconds: int | None, log_l
     """
     stop = stop_on_signals()
     found = configuration(data, config, {"log_level": log_level, "reconcile_seconds": reconcile_seconds})
-    accounts = _accounts(found)
+    accounts = _resolve_distinct_accounts(found)
     from compactor.daemon.health import Health
-    from compactor.daemon.notices import logger
 
-    live = _live(data, accounts, found, Health(), logger(found.settings.log_level), stop)
-    with _no_tracebacks():
-        live.start()
+    links = _make_links(data, accounts, found, Health(), make_logger(found.settings.log_level), stop)
+    with _show_stream_in_use():
+        links.start()
     try:
         while not stop.wait(1.0):
             pass
     finally:
         stop.set()
-        live.finish()
-    _refuse(live)
+        links.finish()
+    _raise_failure(links)
 
 
-def _live(
+def _make_links(
     data: Path,
     accounts: Sequence[Account],
     found: Configuration,
     health: Health,
-    log: Log,
+    log: Logger,
     stop: threading.Event,
-) -> Live:
-    from compactor.daemon.live import Live
+) -> Links:
+    from compactor.daemon.links import Links
 
-    return Live(
+    return Links(
         data, accounts, health, log, stop,
         reconcile_seconds=found.settings.reconcile_seconds, requests_per_minute=found.settings.requests_per_minute,
     )  # fmt: skip
 
 
-def _accounts(found: Configuration) -> list[Account]:
+def resolve_accounts(found: Configuration, wanted: str | None = None) -> list[Account]:
+    """Find the keys of the configured accounts, or of the one that is wanted."""
     from compactor.broker.credentials import BadCredentials
-    from compactor.settings.accounts import find_accounts
+    from compactor.settings.accounts import DEFAULT_ACCOUNT, find_accounts
 
+    settings = found.settings.accounts
+    names = [one.name for one in settings] or [DEFAULT_ACCOUNT]
+    if wanted is not None and wanted not in names:
+        raise click.UsageError(f"no account {wanted!r}: expected one of {', '.join(names)}, as the settings name them")
     try:
-        accounts = find_accounts(found.settings.accounts, os.environ)
+        return find_accounts([one for one in settings if wanted in (None, one.name)], os.environ)
     except BadCredentials as error:
         raise CredentialsRefused(str(error)) from None
+
+
+def _resolve_distinct_accounts(found: Configuration) -> list[Account]:
+    accounts = resolve_accounts(found)
     if len({one.credentials.key for one in accounts}) < len(accounts):
         names = ", ".join(one.name for one in accounts)
         raise click.UsageError(
@@ -153,19 +163,17 @@ def _accounts(found: Configuration) -> list[Account]:
     return accounts
 
 
-class _no_tracebacks:
-    """What another process has already is a message."""
+@contextmanager
+def _show_stream_in_use() -> Iterator[None]:
+    """Show StreamInUse as a message."""
+    from compactor.daemon.links import StreamInUse
 
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        from compactor.daemon.live import StreamTaken
-
-        if isinstance(error, StreamTaken):
-            raise click.ClickException(str(error)) from None
+    try:
+        yield
+    except StreamInUse as error:
+        raise click.ClickException(str(error)) from None
 
 
-def _refuse(live: Live) -> None:
-    if live.failure is not None:
-        raise CredentialsRefused(str(live.failure))
+def _raise_failure(links: Links) -> None:
+    if links.failure is not None:
+        raise CredentialsRefused(str(links.failure))

@@ -1,17 +1,19 @@
-"""The command `watch`: the daemon, from the command line or under a service manager.
+"""The command `watch`: run the daemon, from the command line or under a service manager.
 
-It puts the parts together and leaves the work to `compactor.daemon`. The rule that surprises: being told to stop is
-the normal end of a daemon, so SIGTERM and Ctrl-C end it with exit code 0.
+It assembles the parts of `compactor.daemon`. Note: SIGTERM and Ctrl-C are the normal end of a daemon, so the exit code
+is 0.
 """
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -26,9 +28,10 @@ from compactor.ui.options import (
 )
 
 if TYPE_CHECKING:
+    from structlog.typing import FilteringBoundLogger as Logger
+
     from compactor.daemon.health import Health
-    from compactor.daemon.live import Live
-    from compactor.daemon.notices import Log
+    from compactor.daemon.links import Links
     from compactor.settings.configuration import Configuration
 
 
@@ -60,7 +63,7 @@ def watch(
       compactor watch data --http 127.0.0.1:9464
       compactor systemd data          prints a unit to run it as a service
     """
-    # Before anything that takes time: whoever stops a daemon that is just starting means a normal end too.
+    # First of all: stopping a daemon that is just starting is a normal end too.
     stop = stop_on_signals()
     given = {"http": http, "retention_days": retention_days, "poll_seconds": poll_seconds, "log_level": log_level}
     found = configuration(data, config, given)
@@ -71,24 +74,23 @@ def watch_until(
     data: Path,
     found: Configuration,
     stop: threading.Event,
-    link: Callable[[Health, Log], Live] | None = None,
+    link: Callable[[Health, Logger], Links] | None = None,
 ) -> None:
-    """Watch until `stop` is set; with `link` also what it makes, which is linked to the broker, for as long."""
+    """Watch until `stop` is set; with `link`, run the links to the broker that it makes for as long."""
     from compactor.daemon.health import Health
     from compactor.daemon.http import serve
     from compactor.daemon.metrics import Metrics
-    from compactor.daemon.notices import logger
-    from compactor.daemon.presence import AlreadyRunning, take
+    from compactor.daemon.presence import AlreadyRunning, acquire
     from compactor.daemon.systemd import Systemd
-    from compactor.daemon.watch import Watcher
+    from compactor.daemon.watcher import Watcher
 
     settings = found.settings
     health = Health()
     try:
-        presence = take(data)
+        presence = acquire(data)
     except AlreadyRunning as error:
         raise click.ClickException(str(error)) from None
-    log = logger(settings.log_level)
+    log = make_logger(settings.log_level)
     metrics = Metrics(health) if settings.http is not None else None
     if settings.http is not None and metrics is not None:
         try:
@@ -103,19 +105,42 @@ def watch_until(
         presence=presence, on_pass=[metrics.observe_pass] if metrics is not None else [],
         supervisor=Systemd(os.environ), config=found.file,
     )  # fmt: skip
-    live = link(health, log) if link is not None else None
+    links = link(health, log) if link is not None else None
     try:
-        if live is not None:
-            live.start()
+        if links is not None:
+            links.start()
         watcher.run(stop)
     finally:
-        if live is not None:
+        if links is not None:
             stop.set()
-            live.finish()
+            links.finish()
+
+
+def make_logger(level: str = "info") -> Logger:
+    """Make the daemon's logger: JSON lines on standard error, or coloured text on a terminal."""
+    import structlog
+
+    is_terminal = sys.stderr.isatty()
+    # A traceback without local variables, which may contain a key.
+    console = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+    renderer: Any = console if is_terminal else structlog.processors.JSONRenderer()
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            *([] if is_terminal else [structlog.processors.format_exc_info]),
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
+        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+    logger: Logger = structlog.get_logger()
+    return logger
 
 
 def stop_on_signals() -> threading.Event:
-    """An event that SIGTERM or Ctrl-C sets; a second Ctrl-C interrupts at once."""
+    """Make an event that SIGTERM or Ctrl-C sets; a second Ctrl-C interrupts at once."""
     stop = threading.Event()
 
     def handle(number: int, _frame: object) -> None:

@@ -159,7 +159,7 @@ def gap(data: Path, orders: int, *, replay: bool) -> tuple[float, float, int, in
     from compactor import Ledger, discover
     from compactor.broker.budget import Budget
     from compactor.broker.credentials import find_credentials
-    from compactor.broker.resend import Replay
+    from compactor.broker.resend import Resend
     from compactor.broker.rest import Broker as Rest
     from compactor.sync.answers import Asked
     from compactor.sync.gaps import Gaps
@@ -170,7 +170,7 @@ def gap(data: Path, orders: int, *, replay: bool) -> tuple[float, float, int, in
     broker = Broker("--orders", str(orders), *(["--replay"] if replay else []))
     try:
         keys, budget = find_credentials(broker.environ), Budget()
-        gaps = Gaps(data, "default", Replay(keys, budget=budget), StreamWriter(data))
+        gaps = Gaps(data, "default", Resend(keys, budget=budget), StreamWriter(data))
         reconciler = Reconciler(data, [Asked("default", Rest(keys, budget=budget))])
         import alpaca.trading.client  # noqa: F401  The import is paid for at the start, not by a gap.
 

@@ -1,8 +1,7 @@
-"""Everything that links a data directory with the broker: one link an account, started and stopped together.
+"""Link a data directory with the broker: one `AccountLink` per account, and one reconcile loop.
 
-What an account is stands in the configuration; what a link does, in `link`. The rule that surprises: one process holds
-an account's stream, by a lock in the data directory, because Alpaca refuses the second connection of an account and a
-process that was refused would try for ever.
+Invariant: one process has the stream of an account, by a lock in the data directory, because Alpaca refuses a second
+connection and a refused process would retry for ever.
 """
 
 from __future__ import annotations
@@ -12,16 +11,17 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from structlog.typing import FilteringBoundLogger as Logger
+
 from compactor.books.order_index import Owners
 from compactor.broker.budget import PER_MINUTE, Budget
 from compactor.broker.credentials import BadCredentials
-from compactor.broker.resend import Replay
+from compactor.broker.resend import Resend
 from compactor.broker.rest import Broker
 from compactor.broker.stream import Stream
-from compactor.daemon.healing import Healing
+from compactor.daemon.account_link import AccountLink
 from compactor.daemon.health import Health
-from compactor.daemon.link import Link
-from compactor.daemon.notices import Log
+from compactor.daemon.reconcile_loop import ReconcileLoop
 from compactor.ledger.files import Files
 from compactor.ledger.paths import PRIVATE
 from compactor.settings.accounts import Account
@@ -33,19 +33,19 @@ from compactor.sync.stream_writer import StreamWriter
 STOP_SECONDS = 0.8
 
 
-class StreamTaken(Exception):
-    """Another process has the stream of an account."""
+class StreamInUse(Exception):
+    """Another process holds the lock of an account's stream."""
 
 
-class Live:
-    """The links to all accounts. `stop` is set when one of them ends for good; `failure` then says why."""
+class Links:
+    """The links to all accounts. `stop` is set if one of them ends for good; `failure` then says why."""
 
     def __init__(
         self,
         data: Path,
         accounts: Sequence[Account],
         health: Health,
-        log: Log,
+        log: Logger,
         stop: threading.Event,
         *,
         reconcile_seconds: int,
@@ -64,13 +64,13 @@ class Live:
         self._locks: list[int] = []
         self._owners = Owners(data)
         self._accounts = accounts
-        self._links: dict[str, Link] = {}
-        self._healing: Healing | None = None
+        self._links: dict[str, AccountLink] = {}
+        self._loop: ReconcileLoop | None = None
 
     def start(self) -> None:
-        """Listen and reconcile from now on, in threads. Raises StreamTaken; nothing was then started."""
+        """Start to listen and reconcile, in threads. Raises StreamInUse; nothing was started then."""
         for account in self._accounts:
-            self._take(account.name)
+            self._acquire(account.name)
         budgets = {account.name: Budget(self._requests_per_minute) for account in self._accounts}
         now = time.time()
         for account in self._accounts:
@@ -78,44 +78,44 @@ class Live:
                 account.name, started_at=now, stream_since=now, reconcile_seconds=self._reconcile_seconds,
                 requests_per_minute=self._requests_per_minute,
             )  # fmt: skip
-            self._links[account.name] = self._link(account, budgets[account.name])
-        self._healing = self._heal(budgets)
+            self._links[account.name] = self._make_link(account, budgets[account.name])
+        self._loop = self._make_loop(budgets)
         for link in self._links.values():
             link.start()
-        self._healing.start()
-        # The last part of every log is read now and not when the first message has come.
+        self._loop.start()
+        # Read the end of every log now, not when the first message arrives.
         threading.Thread(target=self._owners.follow, name="owners", daemon=True).start()
-        threading.Thread(target=self._wait, name="live-stop", daemon=True).start()
+        threading.Thread(target=self._wait, name="links-stop", daemon=True).start()
 
     def finish(self) -> None:
-        """Wait until all has ended, for a second at most; `stop` has to be set."""
+        """Wait for the end of all threads, for a second at most; `stop` has to be set."""
         deadline = time.monotonic() + STOP_SECONDS
         ended = [link.join(deadline) for link in self._links.values()]
-        ended += [self._healing.join(deadline)] if self._healing is not None else []
+        ended += [self._loop.join(deadline)] if self._loop is not None else []
         while self._locks:
             self._files.unlock(self._locks.pop())
         self._log.info("links_stopped", accounts=len(self._links), left_behind=ended.count(False))
 
-    def _link(self, account: Account, budget: Budget) -> Link:
+    def _make_link(self, account: Account, budget: Budget) -> AccountLink:
         writer = StreamWriter(self._data, owners=self._owners, patterns=account.patterns, account_team=account.team)
-        replay = Replay(account.credentials, budget=budget)
-        return Link(
+        resend = Resend(account.credentials, budget=budget)
+        return AccountLink(
             account.name,
             lambda link: Stream(account.credentials, link),
             writer,
-            Gaps(self._data, account.name, replay, writer),
+            Gaps(self._data, account.name, resend, writer),
             self._health,
             self._log,
-            on_gap=self._want,
+            on_gap=self._request_reconcile,
             on_end=self._end,
         )
 
-    def _heal(self, budgets: dict[str, Budget]) -> Healing:
+    def _make_loop(self, budgets: dict[str, Budget]) -> ReconcileLoop:
         sources = [
             Asked(one.name, Broker(one.credentials, budget=budgets[one.name]), one.team, tuple(one.patterns))
             for one in self._accounts
         ]
-        return Healing(
+        return ReconcileLoop(
             self._links,
             Reconciler(self._data, sources, quiet_seconds=self._quiet_seconds),
             budgets,
@@ -126,17 +126,17 @@ class Live:
             quiet_seconds=self._quiet_seconds,
         )
 
-    def _want(self) -> None:
-        if self._healing is not None:
-            self._healing.want()
+    def _request_reconcile(self) -> None:
+        if self._loop is not None:
+            self._loop.request()
 
-    def _take(self, account: str) -> None:
+    def _acquire(self, account: str) -> None:
         path = self._data / PRIVATE / f"stream-{account}.lock"
         self._files.make_directory(path.parent)
         lock = self._files.lock(path)
         if lock is None:
             holder = (self._files.read(path) or b"").decode(errors="replace").strip() or "unknown"
-            raise StreamTaken(
+            raise StreamInUse(
                 f"{path}: process {holder} has the stream of account {account} already; expected to be the only one, "
                 f"because Alpaca allows one connection. Nothing was started. Leave it to that one, or end it."
             )
@@ -146,8 +146,8 @@ class Live:
         self._stop.wait()
         for link in self._links.values():
             link.stop()
-        if self._healing is not None:
-            self._healing.stop()
+        if self._loop is not None:
+            self._loop.stop()
 
     def _end(self, error: BadCredentials) -> None:
         self.failure = self.failure or error

@@ -1,7 +1,7 @@
-"""The loop of the daemon: wake up, look, run what is due; one thread, and a process for whatever takes long.
+"""The loop of the daemon: wake up, look for changes, run what is due. Long work runs in separate processes.
 
-How one ledger fares is `keeper`'s business, waking up that of `hints`. The rule that surprises: hints are never
-trusted. Every few seconds the size and inode of every log are looked at, so a lost hint costs seconds and nothing else.
+`keeper` keeps one ledger current, `hints` wakes the loop. Note: hints are never trusted. Every few seconds the size and
+inode of every log are checked, so a lost hint costs only seconds.
 """
 
 from __future__ import annotations
@@ -15,30 +15,30 @@ from pathlib import Path
 from typing import Protocol
 
 import msgspec
+from structlog.typing import FilteringBoundLogger as Logger
 
 from compactor.books.failures import Failure
-from compactor.daemon.errands import Errand, compact_arguments
+from compactor.daemon.errands import Errand, make_compact_arguments
 from compactor.daemon.health import Health
 from compactor.daemon.hints import Hints
 from compactor.daemon.keeper import Keeper
-from compactor.daemon.notices import Log
 from compactor.daemon.presence import Presence
 from compactor.ledger import Compaction, TooMuch, discover
 from compactor.settings.configuration import Settings
 
 SEAL_SECONDS = 300.0
-"""How often it is asked whether anything is old enough to be sealed."""
+"""The interval at which ledgers are checked for events that are old enough to be sealed."""
 ERRAND_LOOK_SECONDS = 0.05
 COLLECT_SECONDS = 60.0
 STOP_SECONDS = 0.8
-"""What is left of the second in which the daemon ends, once its pass is done."""
+"""What remains of the second within which the daemon ends, after its current pass."""
 
 OnPass = Callable[[Compaction, float], None]
-"""Called after every pass with what it did and the seconds it took."""
+"""Called after every pass with its result and the seconds it took."""
 
 
 class Supervisor(Protocol):
-    """Whoever started the daemon and wants to know how it is (systemd)."""
+    """The service manager that started the daemon (systemd)."""
 
     def notify_ready(self) -> None: ...
     def notify_status(self, text: str) -> None: ...
@@ -47,14 +47,14 @@ class Supervisor(Protocol):
 
 
 class Watcher:
-    """Keeps the ledgers of a data directory current until it is told to stop."""
+    """Keeps the ledgers of a data directory current until it is stopped."""
 
     def __init__(
         self,
         data: Path,
         settings: Settings,
         health: Health,
-        log: Log,
+        log: Logger,
         *,
         presence: Presence | None = None,
         on_pass: Sequence[OnPass] = (),
@@ -70,7 +70,7 @@ class Watcher:
         self._supervisor = supervisor
         self._config = config
         self._keepers: dict[Path, Keeper] = {}
-        """By the resolved path of the ledger, which is how hints name it."""
+        """By the resolved path of the ledger, because hints use it."""
         self._errands: list[Errand] = []
         self._errands_waiting: list[Keeper] = []
         self._sealing: Errand | None = None
@@ -80,9 +80,9 @@ class Watcher:
         self._published: list[tuple[str, str, str | None]] = []
 
     def run(self, stop: threading.Event) -> None:
-        """Catch up, then follow, until `stop` is set; returns within about a second after that."""
+        """Catch up and follow the logs until `stop` is set; returns about a second later."""
         was_collecting = gc.isenabled()
-        # A pass makes no cycles; the collector runs when nothing else does.
+        # A pass makes no reference cycles; the collector runs while the loop is idle.
         gc.disable()
         try:
             with Hints(self._data) as hints:
@@ -108,17 +108,17 @@ class Watcher:
         if now >= self._look_at:
             self._look()
         self._end_errands()
-        # Those that wait longest first: a busy ledger takes one pass a turn like any other.
+        # Every ledger gets one pass per turn, a busy one too.
         for keeper in [keeper for keeper in self._keepers.values() if keeper.may_run(now)]:
             if stop.is_set():
                 return
             self._pass(keeper)
-            self._tell_alive()
+            self._signal_alive()
         self._start_errands()
         self._note_caught_up()
         if self._states() != self._published:
             self._publish()
-        self._tell_alive()
+        self._signal_alive()
         self._collect(now)
 
     def _wait(self, hints: Hints, stop: threading.Event) -> None:
@@ -140,7 +140,7 @@ class Watcher:
                 keeper.look()
 
     def _look(self) -> None:
-        """Look at everything, whatever was hinted."""
+        """Check all ledgers, independent of hints."""
         self._look_at = time.monotonic() + self._settings.poll_seconds
         self._find_teams()
         for path, keeper in list(self._keepers.items()):
@@ -152,24 +152,24 @@ class Watcher:
 
     def _find_teams(self) -> None:
         try:
-            places = discover(self._data)
+            entries = discover(self._data)
         except OSError as error:
             self._log.error("data_directory_unreadable", data=str(self._data), reason=str(error))
             return
-        for place in places:
-            path = place.path.resolve()
+        for entry in entries:
+            path = entry.path.resolve()
             if path not in self._keepers:
-                keeper = Keeper(place, self._settings.retention_days, self._health, self._log)
+                keeper = Keeper(entry, self._settings.retention_days, self._health, self._log)
                 self._keepers[path] = keeper
                 keeper.look()
-                self._log.info("team_appeared", team_id=keeper.team_id, path=str(place.path))
+                self._log.info("team_appeared", team_id=keeper.team_id, path=str(entry.path))
 
     def _drop(self, path: Path, keeper: Keeper) -> None:
-        """A log that is gone: moved to another machine, perhaps. It is seen again when it comes back."""
+        """Drop a ledger whose log is gone, for example moved away. It is found again if it comes back."""
         keeper.close()
         del self._keepers[path]
-        self._health.ledgers.pop(str(keeper.place.path), None)
-        self._log.warning("team_disappeared", team_id=keeper.team_id, path=str(keeper.place.path))
+        self._health.ledgers.pop(str(keeper.entry.path), None)
+        self._log.warning("team_disappeared", team_id=keeper.team_id, path=str(keeper.entry.path))
 
     # Passes.
 
@@ -178,14 +178,14 @@ class Watcher:
         try:
             compaction = keeper.run()
         except TooMuch:
-            self._put_on_errand(keeper)
+            self._queue_errand(keeper)
             return
         if compaction is not None:
-            self._tell_pass(keeper, compaction, time.perf_counter() - started, apart=False)
+            self._record_pass(keeper, compaction, time.perf_counter() - started, apart=False)
 
-    def _tell_pass(self, keeper: Keeper, compaction: Compaction, seconds: float, apart: bool) -> None:
-        for told in self._on_pass:
-            told(compaction, seconds)
+    def _record_pass(self, keeper: Keeper, compaction: Compaction, seconds: float, apart: bool) -> None:
+        for notify in self._on_pass:
+            notify(compaction, seconds)
         self._log.info(
             "compaction_finished", team_id=keeper.team_id, events=compaction.new_events, bytes=compaction.bytes,
             trades=compaction.new_trades, findings=compaction.new_findings, open_orders=compaction.open_orders,
@@ -194,7 +194,7 @@ class Watcher:
 
     # Errands.
 
-    def _put_on_errand(self, keeper: Keeper) -> None:
+    def _queue_errand(self, keeper: Keeper) -> None:
         keeper.has_errand = True
         keeper.close()
         self._errands_waiting.append(keeper)
@@ -203,7 +203,7 @@ class Watcher:
         while self._errands_waiting and len(self._errands) < max(1, (os.cpu_count() or 1)):
             keeper = self._errands_waiting.pop(0)
             try:
-                arguments = compact_arguments(keeper.place.path, self._settings.retention_days)
+                arguments = make_compact_arguments(keeper.entry.path, self._settings.retention_days)
                 self._errands.append(Errand(keeper, arguments))
             except OSError as error:
                 self._fail_errand(keeper, f"no process could be started for it ({error.strerror or error})")
@@ -213,8 +213,8 @@ class Watcher:
             self._errands.remove(errand)
             keeper = errand.what
             assert isinstance(keeper, Keeper)
-            rows, said = errand.results()
-            row = next((row for row in rows if Path(row.get("path", "")) == keeper.place.path), None)
+            rows, said = errand.read_results()
+            row = next((row for row in rows if Path(row.get("path", "")) == keeper.entry.path), None)
             if row is None:
                 self._fail_errand(keeper, said)
             elif row.get("error"):
@@ -224,19 +224,19 @@ class Watcher:
                 compaction = msgspec.convert(row, Compaction)
                 keeper.succeed(compaction)
                 keeper.is_due = True
-                self._tell_pass(keeper, compaction, time.monotonic() - errand.started, apart=True)
+                self._record_pass(keeper, compaction, time.monotonic() - errand.started, apart=True)
         if self._sealing is not None and self._sealing.is_over:
             self._end_sealing(self._sealing)
             self._sealing = None
 
     def _fail_errand(self, keeper: Keeper, message: str, kind: str = "process_died") -> None:
         keeper.has_errand = False
-        keeper.fail(Failure(kind, f"{keeper.place.path}: {message}" if kind == "process_died" else message))
+        keeper.fail(Failure(kind, f"{keeper.entry.path}: {message}" if kind == "process_died" else message))
 
     # Sealing.
 
     def _start_sealing(self) -> None:
-        """Seal when a log has grown enough, and ask now and then whether one is old enough."""
+        """Seal if a log has grown enough; from time to time also check for logs that are old enough."""
         if self._sealing is not None or not self._health.caught_up:
             return
         grown = any(
@@ -247,7 +247,7 @@ class Watcher:
         now = time.monotonic()
         if not grown and now < self._seal_at:
             return
-        # Also where something has grown: one that cannot be sealed is not tried again at every look.
+        # Also if a log has grown: one that cannot be sealed must not be retried at every look.
         self._seal_at = now + SEAL_SECONDS
         try:
             config = ["--config", str(self._config)] if self._config is not None else []
@@ -256,7 +256,7 @@ class Watcher:
             self._log.error("sealing_failed", reason=str(error))
 
     def _end_sealing(self, errand: Errand) -> None:
-        rows, said = errand.results()
+        rows, said = errand.read_results()
         for row in rows:
             if "error" in row:
                 self._log.error("sealing_failed", team_id=row["team_id"], **row["error"])
@@ -266,7 +266,7 @@ class Watcher:
                 sealed = msgspec.structs.replace(
                     keeper.health, sealed_bytes=row["total_bytes"], segments=row["total_segments"]
                 )
-                self._health.ledgers[str(keeper.place.path)] = sealed
+                self._health.ledgers[str(keeper.entry.path)] = sealed
             if row["segments"]:
                 done = {
                     name: row[name] for name in ("segments", "sealed_bytes", "file_bytes", "punched_bytes", "reclaim")
@@ -275,7 +275,7 @@ class Watcher:
         if not rows and self._keepers:
             self._log.error("sealing_failed", reason=said)
 
-    # To be seen.
+    # Reporting.
 
     def _note_caught_up(self) -> None:
         if self._health.caught_up:
@@ -289,7 +289,7 @@ class Watcher:
         if self._supervisor is not None:
             self._supervisor.notify_ready()
 
-    def _tell_alive(self) -> None:
+    def _signal_alive(self) -> None:
         self._health.last_progress = time.monotonic()
         if self._supervisor is not None:
             self._supervisor.notify_watchdog()
@@ -321,7 +321,7 @@ class Watcher:
     # The end.
 
     def _finish(self) -> None:
-        """End the errands, write checkpoints while there is time, so that the next start folds nothing again."""
+        """Stop the errands and write checkpoints while there is time, so that the next start folds nothing again."""
         deadline = time.monotonic() + STOP_SECONDS
         if self._supervisor is not None:
             self._supervisor.notify_stopping()
@@ -333,6 +333,6 @@ class Watcher:
                 try:
                     written += keeper.run(checkpoint=True) is not None
                 except TooMuch:
-                    # More came in than a pass may read; the next start folds it from the checkpoint before.
+                    # Too many new bytes for a pass; the next start folds them from the previous checkpoint.
                     continue
         self._log.info("watcher_stopped", checkpoints=written)

@@ -1,8 +1,7 @@
-"""Reconciles all accounts, in a thread of its own: at the start, after every new connection, and every few minutes.
+"""Reconcile all accounts in a thread: at the start, after every new connection, and every few minutes.
 
-What a reconcile does is for `jobs.reconciling`. The rule that surprises: no clock tells that a stream is mute. On one
-and the same connection a reconcile has nothing to append, since the stream has told it all; if it has something, the
-stream has not, and is connected anew.
+`sync.reconcile` does the work. Note: a mute stream is not detected by a timeout. If a reconcile has something to append
+although the previous one ran on the same connection, the stream has missed it and is reconnected.
 """
 
 from __future__ import annotations
@@ -13,45 +12,46 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
+from structlog.typing import FilteringBoundLogger as Logger
+
 from compactor.books.turns import ReconcileBusy
 from compactor.broker.budget import Budget
 from compactor.broker.credentials import BadCredentials
 from compactor.broker.rest import BrokerError
 from compactor.broker.stream import REFUSALS_MAX
+from compactor.daemon.account_link import AccountLink
 from compactor.daemon.health import Health
-from compactor.daemon.link import Link
-from compactor.daemon.notices import Log
 from compactor.sync.compare import Difference
 from compactor.sync.reconcile import QUIET_SECONDS, Reconciled
 
 START_SECONDS = 5.0
-"""How long the first reconcile waits for the streams, so that one is enough for both."""
+"""How long the first reconcile waits for the streams, so that one reconcile is enough for both."""
 STEP_SECONDS = 1.0
 APART_SECONDS = 1.0
 BUSY_SECONDS = 2.0
 RETRY_SECONDS_MIN = 15.0
 SETTLING_TURNS_MAX = 3
-"""How often in a row a reconcile is followed by another one at once, for orders that were not quiet yet."""
+"""How many reconciles follow in a row at short intervals, for orders that were not quiet yet."""
 
 
-class Reconciles(Protocol):
-    """What reconciles; `jobs.reconciling.Reconciler` is one."""
+class ReconcileRunner(Protocol):
+    """Runs reconciles; `sync.reconcile.Reconciler` is one."""
 
     def run(self) -> Reconciled: ...
 
     def home_of(self, order_id: str) -> str | None: ...
 
 
-class Healing:
-    """The reconciles of all accounts. `on_end` is told of keys that the broker refuses."""
+class ReconcileLoop:
+    """Reconciles all accounts. `on_end` is called if the broker refuses the keys of one."""
 
     def __init__(
         self,
-        links: Mapping[str, Link],
-        reconciler: Reconciles,
+        links: Mapping[str, AccountLink],
+        reconciler: ReconcileRunner,
         budgets: Mapping[str, Budget],
         health: Health,
-        log: Log,
+        log: Logger,
         *,
         on_end: Callable[[BadCredentials], None],
         reconcile_seconds: int,
@@ -66,34 +66,36 @@ class Healing:
         self._reconcile_seconds = reconcile_seconds
         self._quiet_seconds = quiet_seconds
         self._stopping = threading.Event()
-        self._wanted = threading.Event()
-        self._healed: dict[str, int] = {}
-        """The connection on which each account was reconciled last."""
+        self._requested = threading.Event()
+        self._reconciled_on: dict[str, int] = {}
+        """The connection on which each account was last reconciled."""
         self._excused: dict[str, set[str]] = {}
-        """Orders that were not quiet when a new connection was reconciled: they were not the stream's to tell."""
+        """Orders that were not quiet when a new connection was reconciled: the stream could not report them."""
         self._differences: list[Difference] = []
-        """What the last reconcile could not put right: each is told once, and not every five minutes."""
+        """What the last reconcile could not repair; each is logged once, not every five minutes."""
         self._refusals: dict[str, int] = {}
         self._settling = 0
         self._failures = 0
         self._thread = threading.Thread(target=self._run, name="reconcile", daemon=True)
 
     def start(self) -> None:
-        """Begin to reconcile."""
+        """Start to reconcile."""
         self._thread.start()
 
-    def want(self) -> None:
-        """Reconcile soon: something may be missing."""
-        self._wanted.set()
+    def request(self) -> None:
+        """Request a reconcile soon, because something may be missing."""
+        self._requested.set()
 
     def stop(self) -> None:
-        """Begin to end; returns at once."""
+        """Request the stop; returns at once."""
         self._stopping.set()
-        self._wanted.set()
+        self._requested.set()
 
     def join(self, deadline: float) -> bool:
-        """Wait for the end until the monotonic `deadline`; whether it has come. One that still waits for the broker has
-        written nothing, and may be left behind."""
+        """Wait for the end until the monotonic `deadline`; returns whether the thread has ended.
+
+        A reconcile that still waits for the broker has written nothing and may be abandoned.
+        """
         self._thread.join(max(0.0, deadline - time.monotonic()))
         return not self._thread.is_alive()
 
@@ -101,15 +103,15 @@ class Healing:
         due = time.monotonic() + START_SECONDS
         not_before = 0.0
         while True:
-            is_wanted = self._wanted.wait(min(STEP_SECONDS, max(0.0, due - time.monotonic())))
-            # A connection that breaks again and again is no reason to ask the broker as often.
-            self._stopping.wait(max(0.0, not_before - time.monotonic()) if is_wanted else 0.0)
+            is_requested = self._requested.wait(min(STEP_SECONDS, max(0.0, due - time.monotonic())))
+            # A connection that breaks repeatedly must not cause as many reconciles.
+            self._stopping.wait(max(0.0, not_before - time.monotonic()) if is_requested else 0.0)
             if self._stopping.is_set():
                 return
             self._step()
-            if is_wanted or time.monotonic() >= due:
-                self._wanted.clear()
-                due = time.monotonic() + self._heal_whatever_comes()
+            if is_requested or time.monotonic() >= due:
+                self._requested.clear()
+                due = time.monotonic() + self._reconcile_safely()
                 not_before = time.monotonic() + APART_SECONDS
 
     def _step(self) -> None:
@@ -120,21 +122,21 @@ class Healing:
             except Exception as error:
                 self._log.exception("append_failed", account=name, reason=str(error))
 
-    def _heal_whatever_comes(self) -> float:
-        """A bug, or a disk that takes no note of what was done, must not end the reconciles."""
+    def _reconcile_safely(self) -> float:
+        """Reconcile; a bug or a full disk must not end the loop."""
         try:
-            return self._heal()
+            return self._reconcile()
         except Exception as error:
             self._log.exception("reconcile_failed", reason=str(error))
             return self._fail(dict.fromkeys(self._links, error))
 
-    def _heal(self) -> float:
-        """Close the gaps there are, and reconcile; in how many seconds to do it again."""
+    def _reconcile(self) -> float:
+        """Close gaps and reconcile; returns the seconds until the next reconcile."""
         connections = {name: link.connection for name, link in self._links.items()}
         started = time.time()
         try:
             for name, link in self._links.items():
-                if connections[name] != self._healed.get(name):
+                if connections[name] != self._reconciled_on.get(name):
                     link.close_gap()
             done = self._reconciler.run()
         except ReconcileBusy as error:
@@ -143,7 +145,7 @@ class Healing:
             return BUSY_SECONDS
         except (BrokerError, BadCredentials) as error:
             return self._fail(dict.fromkeys(self._links, error))
-        self._tell(done)
+        self._log_result(done)
         failed: dict[str, Exception] = {**done.errors}
         if done.failed:
             reasons = [f"{one.team_id}: {one.error.message}" for one in done.failed if one.error is not None]
@@ -171,7 +173,7 @@ class Healing:
         return float(seconds * random.uniform(0.8, 1.0))
 
     def _note_refusal(self, name: str, error: BadCredentials) -> None:
-        """Keys that never worked end it; those that did may be refused now and then while a broker is restarted."""
+        """Keys that never worked end the program; keys that did may be refused while the broker restarts."""
         self._log.error("credentials_refused", account=name, reason=str(error))
         self._refusals[name] = self._refusals.get(name, 0) + 1
         if not self._health.accounts[name].reconciles or self._refusals[name] >= REFUSALS_MAX:
@@ -189,17 +191,17 @@ class Healing:
             self._health.add_to_account(name, reconciles=1)
             self._refusals.pop(name, None)
             is_mute = False
-            if self._healed.get(name) == connections[name]:
+            if self._reconciled_on.get(name) == connections[name]:
                 is_mute = self._find_mute(name, untold, connections[name])
                 self._excused[name].intersection_update(done.waiting)
             else:
                 self._excused[name] = set(done.waiting)
-            self._healed[name] = connections[name]
+            self._reconciled_on[name] = connections[name]
             if not done.waiting and not is_mute:
                 self._links[name].note_known(started)
 
     def _find_mute(self, name: str, untold: set[str], connection: int) -> bool:
-        """Connect a stream anew that has not told what was to be told since it was reconciled last."""
+        """Reconnect a stream that has missed something since it was last reconciled."""
         link = self._links[name]
         own = {one for one in untold if len(self._links) == 1 or self._reconciler.home_of(one) == name}
         own -= self._excused[name]
@@ -208,10 +210,10 @@ class Healing:
         if is_mute:
             self._health.add_to_account(name, mute=1)
             self._log.warning("stream_mute", account=name, orders=len(own), example=min(own))
-            link.reconnect("it did not tell what a reconcile has found")
+            link.reconnect("it missed what a reconcile has found")
         return is_mute
 
-    def _tell(self, done: Reconciled) -> None:
+    def _log_result(self, done: Reconciled) -> None:
         self._log.info(
             "reconcile_finished", orders=done.orders, events=done.events, waiting=len(done.waiting),
             differences=len(done.problems), requests=done.requests, elapsed_ms=done.elapsed_ms,
@@ -223,7 +225,7 @@ class Healing:
 
 
 def _is_streamed(event: Mapping[str, Any]) -> bool:
-    """Whether a stream that works would have told this. The end of a bracket's leg that has no fill it may not."""
+    """Whether a working stream reports this event. It may not report the end of a bracket's leg without a fill."""
     is_leg = event.get("parent_order_id") is not None
     return not is_leg or str(event.get("filled_qty") or "0").strip("0.") != ""
 
