@@ -26,7 +26,7 @@ from tests.conftest import ROOT
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 COMPILED = sorted(path.stem for path in (ROOT / "compactor/core/fast").glob("*.pyx"))
 BUILT = os.environ.get("COMPACTOR_DIST")
-"""Where `make wheel` has built the distributions. Their dependencies are then installed too, which needs the network."""
+"""Where `make wheel` has built the distributions. Their dependencies are then installed too, from the network."""
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
 pytestmark = pytest.mark.skipif(IS_SWITCHED_OFF, reason="the wheel is the same; `make test` builds it")
