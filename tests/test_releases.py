@@ -76,7 +76,9 @@ def test_verify_finds_nothing_after_the_upgrade(upgraded: Path) -> None:
 
 def test_the_upgraded_ledger_goes_on(upgraded: Path) -> None:
     """More events, more seals: the chain of the release is continued and verifies."""
-    event = '{"event":"new","order_id":"o-new","ts":"2030-01-02T15:00:00Z","symbol":"SPY","side":"buy","quantity":"1"}\n'
+    event = (
+        '{"event":"new","order_id":"o-new","ts":"2030-01-02T15:00:00Z","symbol":"SPY","side":"buy","quantity":"1"}\n'
+    )
     for log in upgraded.glob("team/*/events.jsonl"):
         with open(log, "a") as lines:
             lines.write(event)
