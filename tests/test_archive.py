@@ -145,3 +145,16 @@ def test_an_order_that_comes_back_is_aged_from_then_on() -> None:
 
     assert (1, 9, START + 2 * DAY) == kept.find("o-1")
     assert (0, None, None) == kept.find("o-2")
+
+
+def test_a_mark_outweighs_the_stored_span_of_an_earlier_leaving() -> None:
+    """6.2: an order came back after its span was stored, left again and aged out: its last event may lie anywhere."""
+    kept = Archive()
+    kept.keep([("o-1", 1, 2), ("o-2", 3, 4)], START)
+    pages = kept.encode_spans(None)
+    again = Archive(len(pages), lambda number: pages[number])
+    again.keep([("o-1", 1, 90)], START + DAY)
+    again.age(START + 2 * DAY)
+
+    assert (1, None, None) == again.find("o-1")
+    assert (3, 4, START) == again.find("o-2")

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from compactor.core import archive
 from compactor.core.decimals import BadDecimal, decimal_of
 from compactor.core.events import Event
+from compactor.core.fast import IS_COMPILED
 from compactor.core.fast.interface import NoPlainOrders
 from compactor.core.fold import Fold
 from compactor.core.instants import BadInstant, nanos
@@ -28,8 +29,7 @@ from tests.stories import clean_lives, to_lines
 
 CORE = ROOT / "compactor" / "core" / "fast"
 BILLION = 10**9
-is_compiled = importlib.util.find_spec("compactor.core.fast.plain_orders") is not None
-compiled = pytest.mark.skipif(not is_compiled, reason="there was no compiler when this was installed")
+compiled = pytest.mark.skipif(not IS_COMPILED, reason="the compiled modules are not in use")
 
 
 @pytest.mark.skipif(shutil.which("cc") is None and shutil.which("gcc") is None, reason="there is no compiler here")
@@ -283,7 +283,7 @@ def test_long_names_of_a_team_fit_into_a_trade_line() -> None:
 
 def test_a_line_without_its_end_is_refused() -> None:
     """A block has whole lines; what is read of it never lies behind it."""
-    if is_compiled:
+    if IS_COMPILED:
         with pytest.raises(ValueError, match="whole lines"):
             Fold(None, lambda *_: ()).feed(NEW + FILL[:-1], 0)
 

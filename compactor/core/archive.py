@@ -174,11 +174,14 @@ class Archive:
     def find(self, order_id: str) -> Span | None:
         """The range of the log that may hold events of an order; None where there is certainly none."""
         span = self.recent.get(order_id)
-        if span is None and self._stored_pages:
-            span = self._find_stored(order_id)
-        if span is None and self.marks.counts and order_id in self.marks:
-            return 0, None, None
-        return span
+        if span is not None:
+            return span
+        stored = self._find_stored(order_id) if self._stored_pages else None
+        if self.marks.counts and order_id in self.marks:
+            # The order left again after its span was stored, and its newer span has shrunk to this mark since: the first
+            # event is where the stored span says, and the last one may lie anywhere behind it.
+            return stored[0] if stored is not None else 0, None, None
+        return stored
 
     def _find_stored(self, order_id: str) -> Span | None:
         assert self._fetch is not None
