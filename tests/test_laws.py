@@ -6,9 +6,10 @@ life that hypothesis found, and `--hypothesis-seed` replays it.
 """
 
 from datetime import timedelta
-from itertools import count
+from itertools import accumulate, count
 from pathlib import Path
 from typing import NamedTuple
+from unittest.mock import patch
 
 import msgspec
 import pytest
@@ -18,6 +19,7 @@ from hypothesis import strategies as st
 from compactor import DerivedConflict, Ledger, LedgerError
 from compactor.core.fast.interface import NoPlainOrders
 from compactor.core.fold import Fold
+from compactor.ledger.checkpoint import Slots
 from compactor.ledger.log import Log
 from tests.disk import Disk, Stopped
 from tests.reference import comparable_rows, net_of, reference
@@ -246,6 +248,25 @@ def test_a_pass_may_be_stopped_at_any_call(log: bytes, data: st.DataObject) -> N
         with pytest.raises(Stopped):
             Ledger(DIRECTORY, files=disk).compact(checkpoint=True)
         assert expected == compact(disk), f"stopped at call {step}"
+
+
+@settings(few, max_examples=4)
+@given(logs())
+def test_no_checkpoint_is_ahead_of_the_pending_orders(log: bytes) -> None:
+    """7, 4 before 5: wherever a long pass is stopped, the pending orders are those of its checkpoint, or newer ones."""
+    ends = [0, *(end for end in accumulate(map(len, log.splitlines(keepends=True))) if log[end - 1 : end] == b"\n")]
+    rows = {end: derived_from(log[:end]).pending for end in ends}
+    with patch("compactor.ledger.log.BLOCK_BYTES", 256), patch("compactor.ledger.compaction.COMMIT_BYTES", 1):
+        for step in range(1, steps_of_a_pass(disk_with(log)) + 1):
+            disk = disk_with(log)
+            disk.stop_at = step
+            with pytest.raises(Stopped):
+                Ledger(DIRECTORY, files=disk).compact(checkpoint=True)
+            disk.restart()
+            slot = Slots(DIRECTORY / ".state", disk).open_newest()
+            folded = slot.header.log.length if slot is not None else 0
+            assert disk.take(DERIVED[0]) in [rows[end] for end in ends if end >= folded], f"stopped at call {step}"
+            assert derived_from(log) == compact(disk)
 
 
 @few

@@ -284,8 +284,7 @@ class Compactor:
                 tail.finish()
             if tail.unsynced:
                 tail.sync()
-        if final:
-            self._write_pending(fold)
+        self._write_pending(fold)
         self._log_digest = log.digest_prefix(self._offset)
         since = self._offset - (self._checkpoint_at or 0)
         if (checkpoint and since) or self._checkpoint_at is None or since >= self._checkpoint_bytes:
