@@ -8,57 +8,94 @@
         ledger.compact()
         ledger.pending_orders()
 
-What surprises: names are imported when they are first used, so that a command starts without what it does not need.
+Every name below can be imported from `compactor`; all errors are subclasses of `CompactorError`.
+
+Note: a name is imported when it is first used, so that a command starts without what it does not need.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from compactor.ledger import (
-        Appended,
-        BadTeam,
-        Compaction,
-        DerivedConflict,
-        DiskFull,
-        Ledger,
-        LedgerEntry,
-        LedgerError,
-        LedgerStatus,
-        LedgerUnreadable,
-        LockHeld,
-        LogRewritten,
-        NoLedger,
-        RejectedEvents,
-        SegmentDamaged,
-        TooMuch,
-        discover,
-    )
+    from compactor.books.turns import ReconcileBusy as ReconcileBusy
+    from compactor.broker.credentials import BadCredentials as BadCredentials
+    from compactor.broker.placing import NotWrittenDown as NotWrittenDown
+    from compactor.broker.placing import PlacementUnknown as PlacementUnknown
+    from compactor.broker.rest import BrokerError as BrokerError
+    from compactor.broker.rest import BrokerUnavailable as BrokerUnavailable
+    from compactor.broker.rest import NotFound as NotFound
+    from compactor.broker.rest import Refused as Refused
+    from compactor.core.derived import Finding as Finding
+    from compactor.core.exceptions import CompactorError as CompactorError
+    from compactor.daemon.presence import AlreadyRunning as AlreadyRunning
+    from compactor.history.moment import BadMoment as BadMoment
+    from compactor.ledger import Appended as Appended
+    from compactor.ledger import BadTeam as BadTeam
+    from compactor.ledger import Compaction as Compaction
+    from compactor.ledger import DerivedConflict as DerivedConflict
+    from compactor.ledger import DiskFull as DiskFull
+    from compactor.ledger import Instant as Instant
+    from compactor.ledger import Ledger as Ledger
+    from compactor.ledger import LedgerEntry as LedgerEntry
+    from compactor.ledger import LedgerError as LedgerError
+    from compactor.ledger import LedgerStatus as LedgerStatus
+    from compactor.ledger import LedgerUnreadable as LedgerUnreadable
+    from compactor.ledger import LockHeld as LockHeld
+    from compactor.ledger import LogRewritten as LogRewritten
+    from compactor.ledger import NoLedger as NoLedger
+    from compactor.ledger import PendingOrder as PendingOrder
+    from compactor.ledger import RejectedEvents as RejectedEvents
+    from compactor.ledger import SegmentDamaged as SegmentDamaged
+    from compactor.ledger import TooMuch as TooMuch
+    from compactor.ledger import Trade as Trade
+    from compactor.ledger import discover as discover
+    from compactor.ledger.seal import Sealed as Sealed
+    from compactor.proofs.errors import BadKey as BadKey
+    from compactor.proofs.errors import BadProof as BadProof
+    from compactor.proofs.errors import NotProvable as NotProvable
+    from compactor.proofs.errors import WitnessConflict as WitnessConflict
+    from compactor.settings.configuration import BadConfiguration as BadConfiguration
+    from compactor.sync.assign import CannotAssign as CannotAssign
+    from compactor.tables.arrow import Unfit as Unfit
+    from compactor.tables.export import BadTarget as BadTarget
+    from compactor.tables.query import BadQuery as BadQuery
+    from compactor.tables.query import QueryFailed as QueryFailed
 
-__all__ = [
-    "Appended",
-    "BadTeam",
-    "Compaction",
-    "DerivedConflict",
-    "DiskFull",
-    "Ledger",
-    "LedgerEntry",
-    "LedgerError",
-    "LedgerStatus",
-    "LedgerUnreadable",
-    "LockHeld",
-    "LogRewritten",
-    "NoLedger",
-    "RejectedEvents",
-    "SegmentDamaged",
-    "TooMuch",
-    "__version__",
-    "discover",
-]
 __version__ = "0.1.0"
+
+_MODULES = {
+    "compactor.books.turns": ("ReconcileBusy",),
+    "compactor.broker.credentials": ("BadCredentials",),
+    "compactor.broker.placing": ("NotWrittenDown", "PlacementUnknown"),
+    "compactor.broker.rest": ("BrokerError", "BrokerUnavailable", "NotFound", "Refused"),
+    "compactor.core.derived": ("Finding",),
+    "compactor.core.exceptions": ("CompactorError",),
+    "compactor.daemon.presence": ("AlreadyRunning",),
+    "compactor.history.moment": ("BadMoment",),
+    "compactor.ledger": (
+        "Appended", "BadTeam", "Compaction", "DerivedConflict", "DiskFull", "Instant", "Ledger", "LedgerEntry",
+        "LedgerError", "LedgerStatus", "LedgerUnreadable", "LockHeld", "LogRewritten", "NoLedger", "PendingOrder",
+        "RejectedEvents", "SegmentDamaged", "TooMuch", "Trade", "discover",
+    ),
+    "compactor.ledger.seal": ("Sealed",),
+    "compactor.proofs.errors": ("BadKey", "BadProof", "NotProvable", "WitnessConflict"),
+    "compactor.settings.configuration": ("BadConfiguration",),
+    "compactor.sync.assign": ("CannotAssign",),
+    "compactor.tables.arrow": ("Unfit",),
+    "compactor.tables.export": ("BadTarget",),
+    "compactor.tables.query": ("BadQuery", "QueryFailed"),
+}  # fmt: skip
+"""Where each public name is defined."""
+_HOMES = {name: module for module, names in _MODULES.items() for name in names}
+
+__all__ = ["__version__", *_HOMES]  # noqa: PLE0604
 
 
 def __getattr__(name: str) -> Any:
-    if name not in __all__:
+    if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module("compactor.ledger"), name)
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -4,16 +4,16 @@
 
     trades("data", team="alpha").group_by("symbol").len()
 
-Decimals are exact, times keep their nanoseconds; what the columns are is in tables.md. Needs the extra `tables`. The
-rule that surprises: a frame is held in memory whole. What is larger than that is for `compactor export` or `compactor
-sql`.
+Without a data directory they are those of `COMPACTOR_DATA`, else of `data`. Decimals are exact, times keep their
+nanoseconds; what the columns are is in tables.md. Needs the extra `tables`.
+
+Note: a frame is held in memory whole. `compactor export` and `compactor sql` work on what is larger than that.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any, Literal
 
 As = Literal["polars", "pandas", "arrow"]
@@ -23,7 +23,7 @@ __all__ = ["events", "findings", "pending_orders", "trades"]
 
 
 def trades(
-    data: Data = "data", team: str | None = None, as_: As = "polars", *,
+    data: Data | None = None, team: str | None = None, as_: As = "polars", *,
     since: str | None = None, until: str | None = None, text: Iterable[str] = (),
 ) -> Any:  # fmt: skip
     """The trades of all teams, or of one, as of the last compact, in the order of their logs.
@@ -36,7 +36,7 @@ def trades(
 
 
 def pending_orders(
-    data: Data = "data", team: str | None = None, as_: As = "polars", *,
+    data: Data | None = None, team: str | None = None, as_: As = "polars", *,
     since: str | None = None, until: str | None = None, text: Iterable[str] = (),
 ) -> Any:  # fmt: skip
     """The open orders as of the last compact, oldest first in each team; `since` and `until` are about `created_at`."""
@@ -44,7 +44,7 @@ def pending_orders(
 
 
 def events(
-    data: Data = "data", team: str | None = None, as_: As = "polars", *,
+    data: Data | None = None, team: str | None = None, as_: As = "polars", *,
     since: str | None = None, until: str | None = None, text: Iterable[str] = (),
 ) -> Any:  # fmt: skip
     """The events of the logs, sealed or not, in their order; `since` and `until` are about `ts`."""
@@ -52,7 +52,7 @@ def events(
 
 
 def findings(
-    data: Data = "data", team: str | None = None, as_: As = "polars", *,
+    data: Data | None = None, team: str | None = None, as_: As = "polars", *,
     since: str | None = None, until: str | None = None,
 ) -> Any:  # fmt: skip
     """What was unreadable or suspicious, as of the last compact."""
@@ -60,10 +60,10 @@ def findings(
 
 
 def _frame(
-    name: str, data: Data, team: str | None, as_: As, since: str | None, until: str | None, text: Iterable[str]
+    name: str, data: Data | None, team: str | None, as_: As, since: str | None, until: str | None, text: Iterable[str]
 ) -> Any:
     from compactor.ledger import NoLedger, discover
-    from compactor.ledger.paths import LOG
+    from compactor.ledger.paths import LOG, resolve_data
     from compactor.tables.arrow import NARROW, WIDE, Shape, batches, with_fitting_types
     from compactor.tables.extra import needed
     from compactor.tables.rows import Source
@@ -72,9 +72,10 @@ def _frame(
 
     by = f"compactor.frames.{name}()"
     arrow = needed("pyarrow", by)
-    places = [place for place in discover(Path(data), team) if place.problem is not None or (place.path / LOG).exists()]
+    directory = resolve_data(data)
+    places = [place for place in discover(directory, team) if place.problem is not None or (place.path / LOG).exists()]
     if not places:
-        raise NoLedger(Path(data), "expected a data directory with team/<team_id>/events.jsonl in it, found no ledger")
+        raise NoLedger(directory, "expected a data directory with team/<team_id>/events.jsonl in it, found no ledger")
     source = Source(TABLES[name], places, window(since, until))
     # Polars has decimals of 38 digits.
     widths = NARROW if as_ == "polars" else WIDE

@@ -26,7 +26,7 @@ def read_derived(data: Path) -> dict[str, bytes]:
 def sum_positions(*ledgers: Path) -> dict[str, Decimal]:
     """The net position in each symbol (rule 4.11), over all of the ledgers."""
     net: dict[str, Decimal] = {}
-    for trade in chain.from_iterable(Ledger(ledger).trades() for ledger in ledgers):
+    for trade in chain.from_iterable(Ledger(ledger).rows("trades") for ledger in ledgers):
         sign = 1 if trade["side"] == "buy" else -1
         net[trade["symbol"]] = net.get(trade["symbol"], Decimal(0)) + sign * Decimal(trade["quantity"])
     return net

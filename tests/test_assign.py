@@ -37,14 +37,14 @@ def rows(data: Path, team: str) -> list[dict[str, Any]]:
         return []
     with Ledger(path) as ledger:
         ledger.compact()
-        return [{k: v for k, v in row.items() if k != "team_id"} for row in ledger.pending_orders()]
+        return [{k: v for k, v in row.items() if k != "team_id"} for row in ledger.rows("pending_orders")]
 
 
 def net(data: Path, team: str) -> dict[tuple[str, str | None, Decimal], Decimal]:
     """What stands in the trades of a team, by order, execution and price."""
     sums: dict[tuple[str, str | None, Decimal], Decimal] = {}
     path = data / "team" / team
-    for trade in Ledger(path).trades() if path.exists() else ():
+    for trade in Ledger(path).rows("trades") if path.exists() else ():
         key = trade["order_id"], trade.get("execution_id"), Decimal(trade["execution_price"])
         sums[key] = sums.get(key, Decimal(0)) + Decimal(trade["quantity"])
     return {key: quantity for key, quantity in sums.items() if quantity}

@@ -185,14 +185,14 @@ def test_every_measured_pass_makes_one_trade(tmp_path: Path) -> None:
     log = logs.logs_of(logs.prepared(tmp_path, 500, 1))[0]
     subject = incremental.Subject(log.parent)
     subject.fold("a short log")
-    before = sum(1 for _ in subject.ledger.trades())
+    before = sum(1 for _ in subject.ledger.rows("trades"))
     for _ in range(incremental.FILLS_PER_ORDER + 1):
         subject.append_fill()
         pending = (log.parent / "pending_orders.jsonl").read_bytes()
         assert 1 == subject.ledger.compact().new_trades
         assert pending != (log.parent / "pending_orders.jsonl").read_bytes()
-    assert before + incremental.FILLS_PER_ORDER + 1 == sum(1 for _ in subject.ledger.trades())
-    assert [] == list(subject.ledger.findings())
+    assert before + incremental.FILLS_PER_ORDER + 1 == sum(1 for _ in subject.ledger.rows("trades"))
+    assert [] == list(subject.ledger.rows("findings"))
     subject.ledger.close()
 
 

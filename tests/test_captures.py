@@ -101,7 +101,9 @@ def test_a_directory_that_is_a_ledger_takes_all(tmp_path: Path) -> None:
     Ledger(tmp_path / "data").append([{"event": "new", "order_id": "o0", "ts": T, "team_id": "me"}])
     import_alpaca(_file(tmp_path / "f", [_update("new", {"client_order_id": "alpha:1"})]), tmp_path / "data", team=None)
     assert {"events.jsonl", "pending_orders.jsonl"} == set(read_files(tmp_path / "data"))
-    assert ["o1"] == [order["order_id"] for order in Ledger(tmp_path / "data").pending_orders() if order.get("symbol")]
+    assert ["o1"] == [
+        order["order_id"] for order in Ledger(tmp_path / "data").rows("pending_orders") if order.get("symbol")
+    ]
 
 
 def test_what_is_no_message_is_reported_with_its_line(tmp_path: Path) -> None:
@@ -133,7 +135,7 @@ def test_a_ledger_that_fails_does_not_stop_another(tmp_path: Path) -> None:
     result = import_alpaca(_file(tmp_path / "f", messages), tmp_path / "data", team=None)
     errors = {team.team_id: team.error.kind if team.error else None for team in result.teams}
     assert {"alpha": "derived_conflict", "beta": None} == errors
-    assert ["beta"] == [order["order_id"] for order in Ledger(tmp_path / "data/team/beta").pending_orders()]
+    assert ["beta"] == [order["order_id"] for order in Ledger(tmp_path / "data/team/beta").rows("pending_orders")]
 
 
 def test_a_team_that_cannot_be_a_directory_is_refused(tmp_path: Path) -> None:
@@ -215,4 +217,4 @@ def test_any_mixture_of_channels_gives_the_same_position(
             by_team(import_alpaca(_file(home / "captured.jsonl", part), home / "data", team=None))
         # A fill that comes before anything tells its team is unassigned, and what follows goes to its order there.
         assert expected == sum_positions(*(home / "data/team").iterdir())
-        assert [] == Ledger(home / "data/team/alpha").pending_orders()
+        assert [] == list(Ledger(home / "data/team/alpha").rows("pending_orders"))

@@ -151,7 +151,7 @@ class TestFinding:
         """History of a trade_id is that of its order; one that looks like a trade's and is none finds nothing."""
         path = write_log("a", placed(), filled())
         Ledger(path).compact()
-        trade_id = next(Ledger(path).trades())["trade_id"]
+        trade_id = next(Ledger(path).rows("trades"))["trade_id"]
         found = history_of(LedgerEntry("a", path), trade_id)
         assert [("o1", "trade_id")] == [(one.story.order_id, one.found_as) for one in found]
         for wrong in ("0-0", f"{trade_id}-1", "99999999-0", "1-0"):

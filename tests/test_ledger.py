@@ -152,7 +152,7 @@ class TestCompact:
                 derived = read_derived(alpha)
                 ledger.compact()
                 assert derived == read_derived(alpha)
-            assert 4 == len(ledger.pending_orders())
+            assert 4 == len(list(ledger.rows("pending_orders")))
 
     @pytest.mark.parametrize("name", [*DERIVED, ".state/checkpoint.0"])
     def test_a_file_that_was_deleted_under_an_open_ledger_is_rebuilt(self, name: str, alpha: Path) -> None:
@@ -179,7 +179,7 @@ class TestRefusal:
         with holder:
             assert b"held\n" == holder.stdout.readline()
             refused(alpha, LockHeld, f"process {holder.pid} is compacting this ledger")
-            assert 3 == len(Ledger(alpha).pending_orders())
+            assert 3 == len(list(Ledger(alpha).rows("pending_orders")))
             assert 24 == Ledger(alpha).status().events
             holder.stdin.close()
         assert 24 == Ledger(alpha).compact().events
@@ -273,22 +273,26 @@ class TestReading:
     def test_derived_lines_are_objects(self, alpha: Path) -> None:
         """Open orders oldest first, trades and findings in log order."""
         with Ledger(alpha) as ledger:
-            assert ["o-0", "o-3", "o-6"] == [row["order_id"] for row in ledger.pending_orders()]
-            trades = list(ledger.trades())
+            assert ["o-0", "o-3", "o-6"] == [row["order_id"] for row in ledger.rows("pending_orders")]
+            trades = list(ledger.rows("trades"))
             assert sorted(trade["offset"] for trade in trades) == [trade["offset"] for trade in trades]
-            assert ["not_json", "not_json"] == [finding["kind"] for finding in ledger.findings()]
+            assert ["not_json", "not_json"] == [finding["kind"] for finding in ledger.rows("findings")]
 
     def test_only_whole_lines_are_read(self, alpha: Path) -> None:
         """A reader beside the compactor may meet a line that is still being written."""
-        whole = len(list(Ledger(alpha).trades()))
+        whole = len(list(Ledger(alpha).rows("trades")))
         with (alpha / "trades.jsonl").open("ab") as file:
             file.write(b'{"trade_id":"77')
-        assert whole == len(list(Ledger(alpha).trades()))
+        assert whole == len(list(Ledger(alpha).rows("trades")))
 
     def test_before_the_first_pass_nothing_is_there(self, data: Path) -> None:
         """No file is no line."""
         with Ledger(data) as ledger:
-            assert ([], [], []) == (ledger.pending_orders(), list(ledger.trades()), list(ledger.findings()))
+            assert ([], [], []) == (
+                list(ledger.rows("pending_orders")),
+                list(ledger.rows("trades")),
+                list(ledger.rows("findings")),
+            )
 
     def test_the_status_is_that_of_the_files(self, alpha: Path) -> None:
         """Counts as of the last pass; what waits is lag, what has no end yet is tail; nothing is written."""

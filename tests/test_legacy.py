@@ -114,7 +114,7 @@ def test_an_old_file_beside_a_new_log_is_still_old(tmp_path: Path) -> None:
     (data / "team/alpha/trades.jsonl").unlink()
     Ledger(data / "team/alpha").append([{"event": "canceled", "order_id": "a-3", "ts": "2026-02-03T10:00:00Z"}])
     by_team(import_legacy(data, data))
-    assert [] == Ledger(data / "team/alpha").pending_orders()
+    assert [] == list(Ledger(data / "team/alpha").rows("pending_orders"))
     assert (data / "team/alpha/legacy/pending_orders.jsonl").exists()
 
 

@@ -22,9 +22,9 @@ def test_the_sample_has_open_orders_trades_of_every_kind_and_a_few_findings(tmp_
         (directory / "events.jsonl").write_bytes(log)
         with Ledger(directory, durability="none") as ledger:
             ledger.compact()
-            assert ledger.pending_orders()
-            kinds |= {str(trade["kind"]) for trade in ledger.trades()}
-            findings += [str(finding["kind"]) for finding in ledger.findings()]
+            assert list(ledger.rows("pending_orders"))
+            kinds |= {str(trade["kind"]) for trade in ledger.rows("trades")}
+            findings += [str(finding["kind"]) for finding in ledger.rows("findings")]
 
     assert {"fill", "inferred", "reversal", "correction"} == kinds
     assert ["late_fill", "late_fill", "not_json", "unknown_status"] == sorted(findings)

@@ -28,8 +28,8 @@ def fold(data: Path) -> tuple[oracle.Rows, oracle.Rows]:
     for place in sorted((data / "team").iterdir()):
         with Ledger(place) as ledger:
             ledger.compact()
-            trades += [dict(row) for row in ledger.trades()]
-            pending += ledger.pending_orders()
+            trades += [dict(row) for row in ledger.rows("trades")]
+            pending += list(ledger.rows("pending_orders"))
     return trades, pending
 
 

@@ -46,11 +46,11 @@ def test_a_good_team_id_is_a_directory_below_team(team_id: str, data: Path) -> N
 def test_a_ledger_below_team_is_named_by_its_directory(alpha: Path, placed: Event) -> None:
     """1.2: from the first line on; events of another team are set aside."""
     with Ledger(alpha) as ledger:
-        assert {"alpha"} == {trade["team_id"] for trade in ledger.trades()}
+        assert {"alpha"} == {trade["team_id"] for trade in ledger.rows("trades")}
     with (alpha / LOG).open("a") as log:
         log.write(json.dumps(placed(team_id="bravo")) + "\n")
     assert "alpha" == Ledger(alpha).compact().team_id
-    assert "wrong_team" == [finding["kind"] for finding in Ledger(alpha).findings()][-1]
+    assert "wrong_team" == [finding["kind"] for finding in Ledger(alpha).rows("findings")][-1]
 
 
 def test_any_other_ledger_is_named_by_its_events(data: Path, placed: Event) -> None:
@@ -60,7 +60,7 @@ def test_any_other_ledger_is_named_by_its_events(data: Path, placed: Event) -> N
     assert ("default", "default") == (ledger.compact().team_id, ledger.team_id)
     ledger.append([placed("o2", team_id="bravo")])
     assert ("bravo", "bravo") == (ledger.compact().team_id, ledger.team_id)
-    assert {"bravo"} == {row["team_id"] for row in ledger.pending_orders()}
+    assert {"bravo"} == {row["team_id"] for row in ledger.rows("pending_orders")}
     ledger.close()
     assert "bravo" == Ledger(data).compact().team_id
 

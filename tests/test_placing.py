@@ -52,7 +52,7 @@ def log_of(data: Path, team: str = "alpha") -> list[dict[str, Any]]:
 def rows(data: Path, team: str = "alpha") -> list[dict[str, Any]]:
     with Ledger(data / "team" / team) as ledger:
         ledger.compact()
-        return ledger.pending_orders()
+        return list(ledger.rows("pending_orders"))
 
 
 def test_an_order_is_in_the_log_when_submit_returns(data: Path, trader: Trader, server: AlpacaServer) -> None:
@@ -198,7 +198,7 @@ def test_a_cancel_that_is_done_ends_the_order(data: Path, trader: Trader, server
     trader.cancel(order["id"])
 
     assert [] == rows(data)
-    assert ["1"] == [trade["quantity"] for trade in Ledger(data / "team/alpha").trades()]
+    assert ["1"] == [trade["quantity"] for trade in Ledger(data / "team/alpha").rows("trades")]
     with pytest.raises(NotFound):
         trader.cancel("00000000-0000-0000-0000-000000000000")
 

@@ -58,11 +58,11 @@ def tree(data: Path) -> dict[str, bytes]:
 
 
 def rows(data: Path, team: str) -> list[dict[str, Any]]:
-    return Ledger(data / "team" / team).pending_orders()
+    return list(Ledger(data / "team" / team).rows("pending_orders"))
 
 
 def trades(data: Path, team: str) -> list[dict[str, Any]]:
-    return list(Ledger(data / "team" / team).trades())
+    return list(Ledger(data / "team" / team).rows("trades"))
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -330,7 +330,7 @@ def test_a_ledger_that_is_itself_the_directory_gets_all_of_it(data: Path, server
     (data / "events.jsonl").touch()
     order = server.place(team="alpha")
     quiet_run(healer(data, server), server)
-    assert [order.id] == [row["order_id"] for row in Ledger(data).pending_orders()]
+    assert [order.id] == [row["order_id"] for row in Ledger(data).rows("pending_orders")]
     assert not (data / "team").exists()
 
 

@@ -297,7 +297,7 @@ class TestCommand:
         table = CliRunner().invoke(app, ["replay", str(data)]).stdout
         told = json.loads(CliRunner().invoke(app, ["replay", str(data), "--json"]).stdout)
         with Ledger(alpha) as ledger:
-            trades, pending, status = list(ledger.trades()), ledger.pending_orders(), ledger.status()
+            trades, pending, status = list(ledger.rows("trades")), list(ledger.rows("pending_orders")), ledger.status()
         assert (pending, trades[-10:]) == (told["pending_orders"], told["last_trades"])
         assert (status.events, status.trades, len(RAW)) == (told["events"], told["trades"], told["offset"])
         assert f"alpha, end: {status.events} events, {len(pending)} open orders, {len(trades)} trades" in table

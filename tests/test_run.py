@@ -89,8 +89,8 @@ def ours(data: Path) -> tuple[set[str], dict[str, Counter[tuple[Decimal, Decimal
     for place in discover(data):
         with Ledger(place.path) as ledger:
             compact_in_turn(ledger)  # The reconcile compacts, too.
-            pending |= {row["order_id"] for row in ledger.pending_orders()}
-            for trade in ledger.trades():
+            pending |= {row["order_id"] for row in ledger.rows("pending_orders")}
+            for trade in ledger.rows("trades"):
                 quantity = Decimal(trade["quantity"])
                 found = fills.setdefault(trade["order_id"], Counter())
                 found[abs(quantity), Decimal(trade["execution_price"])] += 1 if quantity > 0 else -1

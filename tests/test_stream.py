@@ -119,7 +119,7 @@ def derived(data: Path, team: str) -> tuple[list[dict[str, Any]], list[dict[str,
     """Pending orders, trades and findings of a team, brought up to date."""
     with Ledger(data / "team" / team) as ledger:
         ledger.compact()
-        return ledger.pending_orders(), list(ledger.trades()), list(ledger.findings())
+        return list(ledger.rows("pending_orders")), list(ledger.rows("trades")), list(ledger.rows("findings"))
 
 
 def update(order_id: str = "o-1", event: str = "new", **order: Any) -> dict[str, Any]:
@@ -516,8 +516,8 @@ def test_a_directory_that_is_a_ledger_gets_everything(data: Path) -> None:
     StreamWriter(data).store([frame("o-1", client_order_id="alice:1"), PAGE])
     with Ledger(data) as ledger:
         ledger.compact()
-        assert [("o-1", "default")] == [(one["order_id"], one["team_id"]) for one in ledger.pending_orders()]
-        assert 1 == len(list(ledger.findings()))
+        assert [("o-1", "default")] == [(one["order_id"], one["team_id"]) for one in ledger.rows("pending_orders")]
+        assert 1 == len(list(ledger.rows("findings")))
 
 
 # What the disk refuses.

@@ -122,7 +122,9 @@ class TestWhereItBegins:
         assert rows[3:] == objects(show("--from", str(rows[2]["offset"] + 1), "--team", "alpha"))
         assert [] == objects(show("--from", "99999999", "--team", "alpha"))
         trades = objects(show("--trades", "--from", str(rows[3]["offset"]), "--team", "alpha"))
-        assert trades == [one for one in Ledger(data / "team/alpha").trades() if one["offset"] >= rows[3]["offset"]]
+        assert trades == [
+            one for one in Ledger(data / "team/alpha").rows("trades") if one["offset"] >= rows[3]["offset"]
+        ]
         refused = show("--from", "5")
         assert (2, "name it with --team") == (refused.exit_code, refused.stderr.strip()[-19:])
 

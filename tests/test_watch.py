@@ -47,7 +47,7 @@ def derived(path: Path) -> dict[str, bytes]:
 def open_ids(path: Path) -> set[str]:
     """The orders that the derived file calls open."""
     with Ledger(path) as ledger:
-        return {row["order_id"] for row in ledger.pending_orders()}
+        return {row["order_id"] for row in ledger.rows("pending_orders")}
 
 
 def until(condition: Callable[[], object], what: str) -> None:

@@ -145,7 +145,7 @@ class Owners:
     def _begin(self, place: LedgerEntry, size: int) -> int:
         """Where to begin in a log that is new here: its open orders are known from their file."""
         try:
-            for row in Ledger(place.path, team_id=place.team_id).pending_orders():
+            for row in Ledger(place.path, team_id=place.team_id).rows("pending_orders"):
                 self.note(row["order_id"], _team_of(place))
         except LedgerError:
             self._covered_since = time.time_ns()  # Its log has them; they are searched for when they are asked for.

@@ -72,9 +72,9 @@ def rows_of(data: Path, what: str, *, team: str | None = None) -> Rows:
 
 def _rows(ledger: Ledger, what: str) -> Iterator[dict[str, Any]]:
     if what == "pending":
-        yield from ledger.pending_orders()
+        yield from ledger.rows("pending_orders")
     elif what == "trades":
-        yield from ledger.trades()
+        yield from ledger.rows("trades")
     else:
         # A finding does not name its team, because it stands in its team's file; among several it has to.
-        yield from ({"team_id": ledger.team_id, **finding} for finding in ledger.findings())
+        yield from ({"team_id": ledger.team_id, **finding} for finding in ledger.rows("findings"))

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from compactor.core.exceptions import CompactorError
 from compactor.ledger import Compaction, Ledger, LockHeld
 from compactor.ledger.files import Files
 from compactor.ledger.paths import PRIVATE
@@ -21,7 +22,7 @@ _TRIES = 100
 _PAUSE_SECONDS = 0.05
 
 
-class ReconcileBusy(Exception):
+class ReconcileBusy(CompactorError):
     """Another process reconciles this data directory, or assigns orders in it, at this moment."""
 
 

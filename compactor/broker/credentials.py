@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from typing import NoReturn
 from urllib.parse import urlsplit
 
+from compactor.core.exceptions import CompactorError
+
 PAIRS = (("ALPACA_API_KEY", "ALPACA_SECRET_KEY"), ("APCA_API_KEY_ID", "APCA_API_SECRET_KEY"))
 """The variables that hold a key and its secret; the second pair is the one of Alpaca's older clients."""
 
@@ -22,7 +24,7 @@ PAPER_HOST = "paper-api.alpaca.markets"
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
-class BadCredentials(Exception):
+class BadCredentials(CompactorError):
     """No usable keys were found, or the broker refused them. The message never contains a key."""
 
 

@@ -24,7 +24,7 @@ from compactor.broker.rest import TIMEOUT_SECONDS, Broker, BrokerError, BrokerUn
 from compactor.core.lifecycle import TERMINAL
 from compactor.ledger import Ledger, LedgerError, discover
 from compactor.ledger.errors import BadTeam
-from compactor.ledger.paths import LOG, locate_ledger
+from compactor.ledger.paths import LOG, locate_ledger, resolve_data
 
 CLIENT_ID_LENGTH_MAX = 128
 TRIES = 4
@@ -161,7 +161,7 @@ class Trader:
         for place in discover(self._data):
             if place.problem is None:
                 ledger = Ledger(place.path, team_id=place.team_id)
-                if any(row["order_id"] == order_id for row in ledger.pending_orders()):
+                if any(row["order_id"] == order_id for row in ledger.rows("pending_orders")):
                     return ledger.team_id
         return claim_of(order.get("client_order_id"))
 
@@ -207,7 +207,7 @@ _traders: dict[Path, Trader] = {}
 
 
 def _trader(data: str | os.PathLike[str] | None) -> Trader:
-    path = Path(data if data is not None else os.environ.get("COMPACTOR_DATA", "data")).absolute()
+    path = resolve_data(data).absolute()
     if path not in _traders:
         _traders[path] = Trader(path, find_credentials(os.environ))
     return _traders[path]

@@ -21,6 +21,7 @@ from compactor.broker.credentials import Credentials
 from compactor.broker.rest import make_client
 from compactor.core.decimals import BadDecimal, decimal_of
 from compactor.core.events import Problem
+from compactor.core.exceptions import CompactorError
 from compactor.core.instants import BadInstant, nanos
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ DETAILS: Mapping[str, str] = {
 }
 
 
-class NoResend(Exception):
+class NoResend(CompactorError):
     """This account does not have the endpoint."""
 
 

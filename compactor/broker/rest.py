@@ -18,6 +18,7 @@ from compactor.broker.alpaca import parse
 from compactor.broker.budget import Budget
 from compactor.broker.credentials import BadCredentials, Credentials
 from compactor.core.events import Problem
+from compactor.core.exceptions import CompactorError
 
 if TYPE_CHECKING:
     from alpaca.trading.client import TradingClient
@@ -34,7 +35,7 @@ PAGES_MAX = 10_000
 _BODY_BYTES_MAX = 64 << 20
 
 
-class BrokerError(Exception):
+class BrokerError(CompactorError):
     """A request failed or its answer cannot be used. Nothing was written because of it."""
 
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from compactor.broker.alpaca import parse
 from compactor.broker.credentials import BadCredentials, Credentials
+from compactor.core.exceptions import CompactorError
 
 if TYPE_CHECKING:
     import asyncio
@@ -38,7 +39,7 @@ QUEUE_MESSAGES = 1 << 14
 MESSAGE_BYTES_MAX = 16 << 20
 
 
-class StreamBroken(Exception):
+class StreamBroken(CompactorError):
     """The connection failed or ended; a new one may work."""
 
 

@@ -34,7 +34,7 @@ class TradeLine(Struct, gc=False, omit_defaults=True):
     offset: int | None = None
 
 
-class Finding(Struct, gc=False, omit_defaults=True):
+class Finding(Struct, frozen=True, gc=False, omit_defaults=True):
     """One line of `findings.jsonl`: what was unreadable (`applied` false, with the line) or suspicious (`applied`
     true)."""
 

@@ -95,10 +95,9 @@ def _end_of_first_event(part: bytes) -> int:
 
 def unreadable(line: bytes, offset: int, length: int, problem: Problem) -> Finding:
     """The finding of bytes that were not applied, with the bytes."""
-    finding = Finding(offset, length, problem.kind, False, problem.detail)
     kept = line[:EXCERPT_BYTES] if problem.kind == "too_long" else line
     try:
-        finding.line = kept.decode()
+        text, encoded = kept.decode(), None
     except UnicodeDecodeError:
-        finding.line_base64 = base64.b64encode(kept).decode()
-    return finding
+        text, encoded = None, base64.b64encode(kept).decode()
+    return Finding(offset, length, problem.kind, False, problem.detail, text, encoded)

@@ -19,6 +19,7 @@ from compactor.broker.credentials import BadCredentials
 from compactor.broker.resend import Resend
 from compactor.broker.rest import Broker
 from compactor.broker.stream import Stream
+from compactor.core.exceptions import CompactorError
 from compactor.daemon.account_link import AccountLink
 from compactor.daemon.health import Health
 from compactor.daemon.reconcile_loop import ReconcileLoop
@@ -33,7 +34,7 @@ from compactor.sync.stream_writer import StreamWriter
 STOP_SECONDS = 0.8
 
 
-class StreamInUse(Exception):
+class StreamInUse(CompactorError):
     """Another process holds the lock of an account's stream."""
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import msgspec
 
+from compactor.core.exceptions import CompactorError
 from compactor.daemon.health import AccountHealth, Health, State, find_reconcile_problem, find_stream_problem
 from compactor.ledger.paths import PRIVATE
 
@@ -22,7 +23,7 @@ _TRIES = 20
 _PAUSE_SECONDS = 0.05
 
 
-class AlreadyRunning(Exception):
+class AlreadyRunning(CompactorError):
     """Another daemon holds the lock of the data directory."""
 
 

@@ -19,6 +19,7 @@ from compactor.broker.budget import Budget
 from compactor.broker.credentials import BadCredentials
 from compactor.broker.rest import BrokerError
 from compactor.broker.stream import REFUSALS_MAX
+from compactor.core.exceptions import CompactorError
 from compactor.daemon.account_link import AccountLink
 from compactor.daemon.health import Health
 from compactor.sync.compare import Difference
@@ -230,5 +231,5 @@ def _is_streamed(event: Mapping[str, Any]) -> bool:
     return not is_leg or str(event.get("filled_qty") or "0").strip("0.") != ""
 
 
-class LedgersFailed(Exception):
+class LedgersFailed(CompactorError):
     """Ledgers could not be read or written while reconciling."""

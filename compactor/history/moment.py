@@ -10,12 +10,13 @@ from typing import Literal
 
 from msgspec import Struct
 
+from compactor.core.exceptions import CompactorError
 from compactor.core.instants import BadInstant, nanos, rfc3339
 
 Clock = Literal["recorded", "happened"]
 
 
-class BadMoment(Exception):
+class BadMoment(CompactorError):
     """A text that names no moment; the message says what was found and what was expected."""
 
 

@@ -18,6 +18,7 @@ from compactor.ledger.ledger import Ledger
 from compactor.ledger.log_writer import Appended
 from compactor.ledger.paths import LedgerEntry, discover
 from compactor.ledger.reading import LedgerStatus
+from compactor.ledger.records import Instant, PendingOrder, Trade
 
 __all__ = [
     "Appended",
@@ -25,6 +26,7 @@ __all__ = [
     "Compaction",
     "DerivedConflict",
     "DiskFull",
+    "Instant",
     "Ledger",
     "LedgerEntry",
     "LedgerError",
@@ -33,8 +35,10 @@ __all__ = [
     "LockHeld",
     "LogRewritten",
     "NoLedger",
+    "PendingOrder",
     "RejectedEvents",
     "SegmentDamaged",
     "TooMuch",
+    "Trade",
     "discover",
 ]

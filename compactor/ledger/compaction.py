@@ -38,7 +38,7 @@ Progress = Callable[[int, int], None]
 """Called with the bytes done and the bytes there are."""
 
 
-class Compaction(Struct):
+class Compaction(Struct, frozen=True):
     """What a pass did. `events`, `trades` and `findings` are totals of the ledger, `new_*` those of this pass;
     `bytes` of log were folded, `tail_bytes` of an unfinished last line were left."""
 

@@ -9,9 +9,10 @@ import os
 from pathlib import Path
 
 from compactor.core.events import Problem
+from compactor.core.exceptions import CompactorError
 
 
-class LedgerError(Exception):
+class LedgerError(CompactorError):
     """Something about the files of one ledger keeps it from being compacted; other ledgers go on."""
 
     def __init__(self, path: str | os.PathLike[str], message: str) -> None:

@@ -1,27 +1,34 @@
 """One ledger: a directory with a log, and what is derived from it. This is the face that programs use."""
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 import msgspec
 
+from compactor.core.derived import Finding
 from compactor.ledger.compaction import Compaction, Compactor, Progress
 from compactor.ledger.errors import DerivedConflict, LockHeld, NoLedger, from_os
 from compactor.ledger.files import Files
 from compactor.ledger.log_writer import Appended, Durability, append_lines, check_events
 from compactor.ledger.paths import FINDINGS, LOG, PENDING, STATE, TEAM_PATTERN, TRADES, check_team
 from compactor.ledger.reading import LedgerStatus, read_bytes, read_status, team_in_checkpoint, whole_lines
+from compactor.ledger.records import PendingOrder, Trade, line_decoder
 
 if TYPE_CHECKING:
     from compactor.ledger.seal import Sealed, Sealer
 
 LOCK = "lock"
 
-_decode = msgspec.json.Decoder(dict[str, Any]).decode
+Line = TypeVar("Line")
+_FILES = {"pending_orders": PENDING, "trades": TRADES, "findings": FINDINGS}
+_decode_mapping = msgspec.json.Decoder(dict[str, Any]).decode
+_decode_pending_order = line_decoder(PendingOrder)
+_decode_trade = line_decoder(Trade)
+_decode_finding = line_decoder(Finding)
 
 
 class Ledger:
@@ -168,24 +175,28 @@ class Ledger:
             )
         return descriptor
 
-    def pending_orders(self) -> list[dict[str, Any]]:
-        """The open orders as of the last compaction, oldest first."""
-        return list(self._lines(PENDING))
+    def pending_orders(self) -> list[PendingOrder]:
+        """The open orders as of the last compaction, oldest first. Raises DerivedConflict."""
+        return list(self._read(PENDING, _decode_pending_order))
 
-    def trades(self) -> Iterator[dict[str, Any]]:
-        """The trades as of the last compaction, in the order in which the log told of them; read as they are asked
-        for."""
-        return self._lines(TRADES)
+    def trades(self) -> Iterator[Trade]:
+        """The trades as of the last compaction, in the order in which the log told of them; read while they are
+        iterated. Raises DerivedConflict."""
+        return self._read(TRADES, _decode_trade)
 
-    def findings(self) -> Iterator[dict[str, Any]]:
-        """What was unreadable or suspicious, in log order."""
-        return self._lines(FINDINGS)
+    def findings(self) -> Iterator[Finding]:
+        """What was unreadable or suspicious, in log order; read while it is iterated. Raises DerivedConflict."""
+        return self._read(FINDINGS, _decode_finding)
 
-    def _lines(self, name: str) -> Iterator[dict[str, Any]]:
+    def rows(self, kind: Literal["pending_orders", "trades", "findings"]) -> Iterator[dict[str, Any]]:
+        """The same lines as plain mappings: only what is known, decimals and times as texts. Raises DerivedConflict."""
+        return self._read(_FILES[kind], _decode_mapping)
+
+    def _read(self, name: str, decode: Callable[[bytes], Line]) -> Iterator[Line]:
         offset = 0
         for line in whole_lines(self.path / name):
             try:
-                yield _decode(line)
+                yield decode(line)
             except msgspec.DecodeError as error:
                 what = f"at offset {offset} expected a derived line, found {line[:60]!r} ({error})"
                 hint = "somebody else wrote to this file. Move it away and compact again: it is rebuilt from the log"

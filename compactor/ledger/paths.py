@@ -1,5 +1,6 @@
 """Where ledgers lie below a data directory (format.md section 1), and what the files of one are called."""
 
+import os
 import re
 from pathlib import Path
 
@@ -16,6 +17,7 @@ STATE = ".state"
 SEGMENTS = "segments"
 PRIVATE = ".compactor"
 """Of a data directory: locks, and what the daemon and reconciling last said."""
+DATA_VARIABLE = "COMPACTOR_DATA"
 TEAM_PATTERN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 TEAM_EXPECTED = "letters, digits, dot, underscore and hyphen, at most 64, the first a letter or digit"
@@ -35,6 +37,11 @@ class LedgerEntry(Struct, frozen=True):
         return self.team_id or DEFAULT_TEAM
 
 
+def resolve_data(data: str | os.PathLike[str] | None = None) -> Path:
+    """The data directory that is named; else that of the environment variable `COMPACTOR_DATA`, else `data`."""
+    return Path(data if data is not None else os.environ.get(DATA_VARIABLE) or "data")
+
+
 def check_team(team_id: str, where: Path) -> str:
     """Refuse what is no team id before a path is built from it (1.1)."""
     if TEAM_PATTERN.fullmatch(team_id) is None:
@@ -48,12 +55,14 @@ def locate_ledger(data: Path, team_id: str) -> LedgerEntry:
     return LedgerEntry(team_id, path, _leads_out(data, path))
 
 
-def discover(data: Path, team: str | None = None) -> list[LedgerEntry]:
+def discover(data: str | os.PathLike[str] | None = None, team: str | None = None) -> list[LedgerEntry]:
     """The ledgers of a data directory, by team id: every `team/<id>/` with a log, and the directory itself if it has
     one (1.2).
 
-    With `team` only that one, whether it is there or not. Directories that cannot be ledgers come with their problem.
+    Without `data` those of `COMPACTOR_DATA`, else of `data`. With `team` only that one, whether it is there or not.
+    Directories that cannot be ledgers come with their problem.
     """
+    data = resolve_data(data)
     if team is not None:
         return [locate_ledger(data, team)]
     places = [LedgerEntry(None, data)] if (data / LOG).exists() else []

@@ -39,7 +39,7 @@ Reclaim = Literal["punch", "never"]
 Due = Literal["asked", "old", "grown"]
 
 
-class Sealed(Struct):
+class Sealed(Struct, frozen=True):
     """What a run did: so many new `segments` hold `sealed_bytes` of log in `file_bytes`, and `punched_bytes` of the log
     gave their space back. `reclaim` is `unsupported` where the file system cannot. `total_*` are those of the ledger.
     """
@@ -95,7 +95,7 @@ class Sealer:
         try:
             due = self._due(segment_bytes, segment_age, now, at or datetime.now(UTC))
             end = self._compactor.run(checkpoint=True).offset if due else segments.sealed_end
-            done = Sealed(reclaim=reclaim)
+            done = _Done(reclaim)
             if due or (not self._has_completed and segments.seals):
                 self._lacks_indexes = True
                 with open_log(path, self._files, segments, doing="sealing the log", again="seal again") as log:
@@ -104,8 +104,10 @@ class Sealer:
         except OSError as error:
             raise from_os(path, error, "sealing the log", "seal again") from error
         self._has_completed = True
-        done.total_segments, done.total_bytes = len(segments.seals), segments.sealed_end
-        return done
+        return Sealed(
+            done.segments, done.sealed_bytes, done.file_bytes, done.punched_bytes, done.reclaim,
+            total_segments=len(segments.seals), total_bytes=segments.sealed_end,
+        )  # fmt: skip
 
     def complete_indexes(self) -> None:
         """After a run, make the indexes that are not there; needs no lock. Raises LedgerError."""
@@ -129,10 +131,20 @@ class Sealer:
             )  # fmt: skip
 
 
+class _Done(Struct):
+    """What a run has done so far: the numbers of `Sealed`."""
+
+    reclaim: Literal["punch", "never", "unsupported"]
+    segments: int = 0
+    sealed_bytes: int = 0
+    file_bytes: int = 0
+    punched_bytes: int = 0
+
+
 class _Run:
     """One run over an open log."""
 
-    def __init__(self, files: Files, segments: Segments, log: Log, frame_bytes: int, done: Sealed) -> None:
+    def __init__(self, files: Files, segments: Segments, log: Log, frame_bytes: int, done: _Done) -> None:
         self._files = files
         self._segments = segments
         self._log = log

@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 import msgspec
 from msgspec import Meta
 
+from compactor.core.exceptions import CompactorError
 from compactor.settings.accounts import AccountSettings, read_accounts
 from compactor.settings.constraints import convert_field, describe_unknown
 
@@ -161,7 +162,7 @@ class Configuration(NamedTuple):
     file: Path | None
 
 
-class BadConfiguration(Exception):
+class BadConfiguration(CompactorError):
     """Invalid settings; the message has a line for each."""
 
     def __init__(self, problems: list[str]) -> None:

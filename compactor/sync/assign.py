@@ -19,6 +19,7 @@ from compactor.books.ownership import holder_of
 from compactor.books.turns import compact_in_turn, turn
 from compactor.core.derived import Finding
 from compactor.core.events import LINE_BYTES_MAX, Event
+from compactor.core.exceptions import CompactorError
 from compactor.core.instants import rfc3339
 from compactor.core.lines import read_line
 from compactor.ledger import Ledger, discover
@@ -33,7 +34,7 @@ _LINE_BYTES = LINE_BYTES_MAX - 128
 _OWN = ("team_id", "recorded_at", "assigned_from", "raw")
 
 
-class CannotAssign(Exception):
+class CannotAssign(CompactorError):
     """The order cannot be moved; nothing was changed."""
 
 

@@ -103,7 +103,7 @@ class Knowledge:
         self._away = away
         self._view: dict[str, Known] = {}
         for team, ledger in ledgers.items():
-            for row in ledger.pending_orders():
+            for row in ledger.rows("pending_orders"):
                 self._view.setdefault(row["order_id"], Known(team, row))
         self._looked_up: set[str] = set()
         self._searched: set[str] = set()

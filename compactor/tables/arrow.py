@@ -14,6 +14,7 @@ from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from compactor.core.decimals import BadDecimal, decimal_of
+from compactor.core.exceptions import CompactorError
 from compactor.core.instants import BadInstant, nanos
 from compactor.tables.rows import Source
 from compactor.tables.schema import Column, Row, Table
@@ -36,7 +37,7 @@ _SHORT = r"^-?[0-9]{1,20}(\.[0-9]{1,9})?$"
 _NS_MAX = 2**63 - 1
 
 
-class Unfit(Exception):
+class Unfit(CompactorError):
     """A value that no type of its column holds. The message names the line, what was found and what to do."""
 
 

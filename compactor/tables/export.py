@@ -19,6 +19,7 @@ from typing import BinaryIO
 
 import msgspec
 
+from compactor.core.exceptions import CompactorError
 from compactor.ledger.paths import FINDINGS, LOG, PENDING, SEGMENTS, STATE, TRADES
 from compactor.tables.rows import Source
 from compactor.tables.schema import Row
@@ -28,7 +29,7 @@ _OF_A_LEDGER = (LOG, PENDING, TRADES, FINDINGS, SEGMENTS, STATE)
 _LINES_AT_ONCE = 512
 
 
-class BadTarget(Exception):
+class BadTarget(CompactorError):
     """Nothing may be written there."""
 
 

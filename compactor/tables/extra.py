@@ -5,8 +5,10 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
+from compactor.core.exceptions import CompactorError
 
-class MissingExtra(ImportError):
+
+class MissingExtra(CompactorError, ImportError):
     """A package is not installed that a command or a function needs; the message says how to install it."""
 
 

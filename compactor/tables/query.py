@@ -16,6 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from compactor.core.exceptions import CompactorError
 from compactor.core.instants import rfc3339
 from compactor.ledger import LedgerEntry
 from compactor.ledger.compaction import Progress
@@ -32,11 +33,11 @@ _VERSION = 2
 _SETTINGS = ("set TimeZone = 'UTC'", "set enable_external_access = false", "set lock_configuration = true")
 
 
-class BadQuery(Exception):
+class BadQuery(CompactorError):
     """The query is wrong, or would change something; the message is for people."""
 
 
-class QueryFailed(Exception):
+class QueryFailed(CompactorError):
     """The query is right and could not be run to its end: no memory, no space."""
 
 

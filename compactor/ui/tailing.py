@@ -212,7 +212,7 @@ class _Shown:
         from compactor.ledger import Ledger
 
         for one in tails:
-            for order in Ledger(one.place.path, team_id=one.place.team_id).pending_orders():
+            for order in Ledger(one.place.path, team_id=one.place.team_id).rows("pending_orders"):
                 self._known[order["order_id"]] = (order.get("side") or "", order.get("symbol") or "")
 
     def line(self, row: Row) -> str:

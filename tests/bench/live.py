@@ -182,7 +182,7 @@ def gap(data: Path, orders: int, *, replay: bool) -> tuple[float, float, int, in
         trades = 0
         for place in discover(data):
             with Ledger(place.path) as ledger:
-                trades += sum(1 for _ in ledger.trades())
+                trades += sum(1 for _ in ledger.rows("trades"))
         return replayed - started, ended - replayed, budget.used, trades
     finally:
         broker.end()
