@@ -11,8 +11,9 @@ from decimal import Decimal
 from compactor.core.decimals import plain, quotient
 from compactor.core.entry import Entry, ensure_rare, is_tradable
 from compactor.core.events import Event
-from compactor.core.instants import is_older, nanos
-from compactor.core.orders import DECIMAL, ZERO, Fill, Inferred, Order, Revision, sum_value
+from compactor.core.fill_index import Fill
+from compactor.core.instants import is_older
+from compactor.core.orders import DECIMAL, ZERO, Inferred, Order, Revision, index_fills, sum_value
 
 
 def take_fill(order: Order, event: Event, entry: Entry) -> bool:
@@ -40,9 +41,8 @@ def _add_fill(order: Order, event: Event, entry: Entry) -> None:
     trade_id = entry.write(order, "fill", event.qty, event.price, event.execution_id)
     # A name with a NUL cannot be an execution id that an event brings by chance, since it counts as damage in a log.
     key = event.execution_id if event.execution_id is not None else f"\0{entry.stem}"
-    order.fills[key] = Fill(
-        event.execution_id, event.qty, event.price, event.filled_qty, event.ts, event.source, trade_id
-    )
+    fill = Fill(event.execution_id, event.qty, event.price, event.filled_qty, event.ts, event.source, trade_id)
+    index_fills(order).add(key, fill)
     order.filled += qty
     if displaced:
         _infer_rest(order, displaced, qty, DECIMAL[event.price] * qty, entry)
@@ -54,32 +54,19 @@ def _add_fill(order: Order, event: Event, entry: Entry) -> None:
 
 def _known_as(order: Order, event: Event) -> str | None:
     """The key of the fill that this event tells of again, or None where it is new."""
-    fills = order.fills
+    assert event.qty is not None and event.price is not None
+    fills = index_fills(order)
     if event.execution_id is not None:
         key = order.rare.names.get(event.execution_id, event.execution_id) if order.rare else event.execution_id
         if key in fills:
             return key
-        return next((key for key, fill in fills.items() if _same_by_another_channel(fill, event)), None)
+        if event.filled_qty is None:
+            return None
+        # Rule 4.3, and 4.4 for a fill that has had no id so far.
+        return fills.find_untold(event.filled_qty, event.qty, event.price, event.source)
     if event.filled_qty is not None:
-        return next(
-            (key for key, fill in fills.items() if fill.remembered and _equal(fill.filled_qty, event.filled_qty)), None
-        )
-    return next((key for key, fill in fills.items() if _same_without_any_id(fill, event)), None)
-
-
-def _same_by_another_channel(fill: Fill, event: Event) -> bool:
-    """Rule 4.3, and 4.4 for a fill that has had no id so far."""
-    if not fill.remembered or not _equal(fill.filled_qty, event.filled_qty):
-        return False
-    if not (_equal(fill.qty, event.qty) and _equal(fill.price, event.price)):
-        return False
-    return fill.execution_id is None or (event.source != fill.source and event.source not in fill.told)
-
-
-def _same_without_any_id(fill: Fill, event: Event) -> bool:
-    if fill.execution_id is not None or fill.filled_qty is not None:
-        return False
-    return nanos(fill.ts) == nanos(event.ts) and _equal(fill.qty, event.qty) and _equal(fill.price, event.price)
+        return fills.find_by_quantity(event.filled_qty)
+    return fills.find_nameless(event.ts, event.qty, event.price)
 
 
 def _equal(one: str | None, other: str | None) -> bool:
@@ -238,10 +225,11 @@ def _revise(order: Order, key: str, revision: Revision, entry: Entry) -> None:
         return
     entry.write(order, "reversal", plain(-DECIMAL[fill.qty]), fill.price, fill.execution_id, reverses=fill.trade_id)
     order.filled -= DECIMAL[fill.qty]
-    fill.live = False
+    index_fills(order).retract(key)
     if corrects:
         fill.version = _write_correction(order, fill, revision, entry)
-    _forget_above(order, order.filled)
+    # After a bust the same cumulative quantity can be reached again by another execution (4.3).
+    index_fills(order).forget_above(order.filled)
     if fill.version is not None:
         _apply_waiting(order, fill.version, entry)
 
@@ -259,7 +247,7 @@ def _write_correction(order: Order, fill: Fill, revision: Revision, entry: Entry
     version = Fill(
         execution_id, revision.qty, revision.price, None, revision.ts, revision.source, trade_id, remembered=False
     )
-    order.fills[key] = version
+    index_fills(order).add(key, version)
     order.filled += DECIMAL[revision.qty]
     return key
 
@@ -300,10 +288,3 @@ def _write_anew(order: Order, entry: Entry) -> None:
             fill.trade_id = entry.write(order, "fill", fill.qty, fill.price, fill.execution_id, ts=fill.ts)
     for inferred in ensure_rare(order).inferred:
         inferred.trade_id = entry.write(order, "inferred", plain(inferred.qty), inferred.price, ts=inferred.ts)
-
-
-def _forget_above(order: Order, remaining: Decimal) -> None:
-    """After a bust the same cumulative quantity can be reached again by another execution (4.3)."""
-    for fill in order.fills.values():
-        if fill.filled_qty is not None and DECIMAL[fill.filled_qty] > remaining:
-            fill.remembered = False

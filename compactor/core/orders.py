@@ -13,6 +13,7 @@ from msgspec import Struct
 from compactor.core.decimals import Decimals, exactly, plain, quotient
 from compactor.core.derived import PendingLine, TradeLine
 from compactor.core.events import TERMS, AnyEvent
+from compactor.core.fill_index import Fill, IndexedFills
 from compactor.core.instants import nanos
 
 DECIMAL = Decimals()
@@ -22,23 +23,6 @@ ZERO = Decimal(0)
 
 Ended = tuple[str, int, int]
 """An order that has ended: its id, and the offsets of its first and last event."""
-
-
-class Fill(Struct, array_like=True, gc=False):
-    """One execution. Numbers are texts as they came; `source` and `told` are the sources that told of it (4.3)."""
-
-    execution_id: str | None
-    qty: str
-    price: str
-    filled_qty: str | None
-    ts: str
-    source: str | None
-    trade_id: str
-    told: tuple[str | None, ...] = ()
-    live: bool = True
-    remembered: bool = True
-    version: str | None = None
-    """The key of the fill by which a correction replaced this one."""
 
 
 class Inferred(Struct, array_like=True, gc=False):
@@ -119,17 +103,23 @@ def get_quantity(order: Order) -> Decimal | None:
     return DECIMAL[order.terms.quantity] if order.terms is not None and order.terms.quantity is not None else None
 
 
+def index_fills(order: Order) -> IndexedFills:
+    """The fills of an order with their index, which is built at the first call."""
+    if not isinstance(order.fills, IndexedFills):
+        order.fills = IndexedFills(order.fills)
+    return order.fills
+
+
 def sum_value(order: Order) -> Decimal:
     """Sum price times quantity over the known fills, exactly."""
-    value = sum((DECIMAL[fill.price] * DECIMAL[fill.qty] for fill in order.fills.values() if fill.live), ZERO)
+    value = index_fills(order).value
     return value + sum((inferred.value for inferred in order.rare.inferred), ZERO) if order.rare else value
 
 
 def _sum_written_value(order: Order) -> Decimal:
     """The same sum with the prices of the trade lines, so that it can be computed from `trades.jsonl`."""
-    value = sum((DECIMAL[fill.price] * DECIMAL[fill.qty] for fill in order.fills.values() if fill.live), ZERO)
     inferred = order.rare.inferred if order.rare else []
-    return value + sum((DECIMAL[trade.price] * trade.qty for trade in inferred), ZERO)
+    return index_fills(order).value + sum((DECIMAL[trade.price] * trade.qty for trade in inferred), ZERO)
 
 
 def get_created_at(order: Order) -> str:

@@ -58,6 +58,11 @@ cdef PlainOrder place(Line* line, int name, str order_id, Text whole, long long 
     return order
 
 
+# An order with more fills goes to the rules, which find a fill among many in constant time.
+cdef enum:
+    FILLS_MAX = 256
+
+
 cdef class PlainOrder:
     @property
     def status(self):
@@ -133,6 +138,8 @@ cdef class PlainOrder:
                 self.last = offset
                 return True
         if self.ended or ts <= self._updated or (self._fills is not None and not self._is_source(line)):
+            return False
+        if self._fills is not None and len(self._fills) >= FILLS_MAX:
             return False
         qty = amount(values[QTY])
         filled = self._filled + qty
