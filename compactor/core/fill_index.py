@@ -67,8 +67,8 @@ class IndexedFills(dict[str, Fill]):
         if fill.live:
             self.value += numbers[0] * numbers[1]
         if fill.filled_qty is None:
-            if fill.execution_id is None:
-                self._nameless.setdefault((nanos(fill.ts), numbers), key)
+            if fill.execution_id is None and self.find_nameless(fill.ts, fill.qty, fill.price) is None:
+                self._nameless[nanos(fill.ts), numbers] = key
         elif fill.remembered:
             reached = _DECIMAL[fill.filled_qty]
             group = self._quantities.get(reached)

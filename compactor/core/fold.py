@@ -7,7 +7,7 @@ and the laws compare both ways.
 Note: the fold reads old lines of the log through `recall`, when an event names an order that has left the state.
 """
 
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
 
@@ -68,7 +68,7 @@ class Fold:
         self._recall = recall
         self._retention = retention
         self._kept_ended = kept_ended
-        self.leaving: deque[Order] = deque()
+        self.leaving: OrderedDict[str, Order] = OrderedDict()
         """Orders in the state that ended, or have no status of their own, in the order in which they did."""
         self._rows: dict[str, tuple[tuple[int, str], bytes]] | None = None
         self.touched: set[str] | None = None
@@ -164,7 +164,7 @@ class Fold:
         else:
             apply_leg(order, event, leg, entry)
         if (order.over and not was_over) or not order.status:
-            self.leaving.append(order)
+            self.leaving.setdefault(order_id, order)
         if self.touched is not None:
             self.touched.add(order_id)
 
@@ -214,7 +214,7 @@ class Fold:
         if whole is not None:
             self.orders[order_id] = whole
             if whole.ended:
-                self.leaving.append(whole)
+                self.leaving.setdefault(order_id, whole)
             return whole
         if span is None:
             return None
@@ -224,7 +224,7 @@ class Fold:
         if found is not None:
             self.orders[order_id] = found
             if not found.open:
-                self.leaving.append(found)
+                self.leaving.setdefault(order_id, found)
         return found
 
     def _refold(self, order_id: str, lines: Iterable[tuple[int, bytes]], here: int) -> Order | None:
@@ -251,7 +251,7 @@ class Fold:
         leaving, orders = self.leaving, self.orders
         gone: list[Ended] = self.plain.shrink(kept)
         while len(leaving) > kept:
-            order = leaving.popleft()
+            _order_id, order = leaving.popitem(last=False)
             # An order that had no status may have opened since, or may have left and been restored as another object.
             if not order.open and orders.get(order.order_id) is order:
                 del orders[order.order_id]
