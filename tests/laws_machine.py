@@ -1,4 +1,4 @@
-"""One long process after another over a growing ledger: however long each lives, the derived bytes are those of one fold.
+"""Long processes, one after another, over a growing ledger: the derived bytes are always those of one fold.
 
 A life is a random sequence of steps: events are appended, a process compacts with or without a checkpoint, seals, dies
 and starts again with another retention, with or without the compiled modules. Orders come back after they aged out:

@@ -178,8 +178,9 @@ class Archive:
             return span
         stored = self._find_stored(order_id) if self._stored_pages else None
         if self.marks.counts and order_id in self.marks:
-            # The order left again after its span was stored, and its newer span has shrunk to this mark since: the first
-            # event is where the stored span says, and the last one may lie anywhere behind it.
+            # The order left again since its span was stored, and its newer span has shrunk to this mark: the stored
+            # span has the first event; the last may lie anywhere behind it.
+
             return stored[0] if stored is not None else 0, None, None
         return stored
 
