@@ -94,7 +94,8 @@ class World:
             event["event_id"] = f"e-{self.deliveries}"
         if chance.random() < 0.3:
             event["source"] = chance.choice(["stream", "rest"])
-        return event | MAKERS[name](self)
+        event.update(MAKERS[name](self))
+        return event
 
     # What the events say.
 

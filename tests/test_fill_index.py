@@ -45,7 +45,7 @@ def test_the_index_answers_as_a_scan_does(steps: list[tuple[str, *tuple[object, 
         elif keys:
             fill = fills[keys[int(str(values[0])) % len(keys)]]
             if step == "tell":
-                fill.told = (*fill.told, values[1])  # type: ignore[assignment]
+                fill.told = (*fill.told, values[1])  # type: ignore[arg-type]
             elif step == "name":
                 fill.execution_id = fill.execution_id or f"n{number}"
             elif fill.live:
