@@ -50,10 +50,10 @@ if TYPE_CHECKING:
     from compactor.ledger import Trade as Trade
     from compactor.ledger import discover as discover
     from compactor.ledger.seal import Sealed as Sealed
-    from compactor.proofs.errors import BadKey as BadKey
-    from compactor.proofs.errors import BadProof as BadProof
-    from compactor.proofs.errors import NotProvable as NotProvable
-    from compactor.proofs.errors import WitnessConflict as WitnessConflict
+    from compactor.proofs.notes import BadKey as BadKey
+    from compactor.proofs.notes import BadProof as BadProof
+    from compactor.proofs.notes import NotProvable as NotProvable
+    from compactor.proofs.notes import WitnessConflict as WitnessConflict
     from compactor.settings.configuration import BadConfiguration as BadConfiguration
     from compactor.sync.assign import CannotAssign as CannotAssign
     from compactor.tables.arrow import Unfit as Unfit
@@ -78,7 +78,7 @@ _MODULES = {
         "RejectedEvents", "SegmentDamaged", "TooMuch", "Trade", "discover",
     ),
     "compactor.ledger.seal": ("Sealed",),
-    "compactor.proofs.errors": ("BadKey", "BadProof", "NotProvable", "WitnessConflict"),
+    "compactor.proofs.notes": ("BadKey", "BadProof", "NotProvable", "WitnessConflict"),
     "compactor.settings.configuration": ("BadConfiguration",),
     "compactor.sync.assign": ("CannotAssign",),
     "compactor.tables.arrow": ("Unfit",),

@@ -64,19 +64,17 @@ def _frame(
 ) -> Any:
     from compactor.ledger import NoLedger, discover
     from compactor.ledger.paths import LOG, resolve_data
-    from compactor.tables.arrow import NARROW, WIDE, Shape, batches, with_fitting_types
-    from compactor.tables.extra import needed
-    from compactor.tables.rows import Source
+    from compactor.tables.arrow import NARROW, WIDE, Shape, batches, require_package, with_fitting_types
+    from compactor.tables.rows import TableSource, window
     from compactor.tables.schema import TABLES
-    from compactor.tables.windows import window
 
     by = f"compactor.frames.{name}()"
-    arrow = needed("pyarrow", by)
+    arrow = require_package("pyarrow", by)
     directory = resolve_data(data)
     places = [place for place in discover(directory, team) if place.problem is not None or (place.path / LOG).exists()]
     if not places:
         raise NoLedger(directory, "expected a data directory with team/<team_id>/events.jsonl in it, found no ledger")
-    source = Source(TABLES[name], places, window(since, until))
+    source = TableSource(TABLES[name], places, window(since, until))
     # Polars has decimals of 38 digits.
     widths = NARROW if as_ == "polars" else WIDE
     table = with_fitting_types(
@@ -87,13 +85,13 @@ def _frame(
 
 
 def _as(table: Any, as_: As, by: str) -> Any:
-    from compactor.tables.extra import needed
+    from compactor.tables.arrow import require_package
 
     if as_ == "arrow":
         return table
     if as_ == "polars":
-        return needed("polars", by).from_arrow(table)
+        return require_package("polars", by).from_arrow(table)
     if as_ == "pandas":
-        pandas = needed("pandas", f"{by} as pandas", "pandas")
+        pandas = require_package("pandas", f"{by} as pandas", "pandas")
         return table.to_pandas(types_mapper=pandas.ArrowDtype)
     raise ValueError(f"as_ is {as_!r}, expected 'polars', 'pandas' or 'arrow'")

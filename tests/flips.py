@@ -17,7 +17,7 @@ from pathlib import Path
 from compactor import Ledger
 from compactor.proofs.heads import publish
 from compactor.proofs.keys import SigningKey, make_key
-from compactor.verify.report import Difference
+from compactor.verify.report import Discrepancy
 from compactor.verify.run import verify_all
 from tests.cases import LOG
 from tests.faults import orders
@@ -51,7 +51,7 @@ class Scene:
         """Sign the heads that are not signed, and tell the witness."""
         publish(self.ledger, TEAM, key=self.key, witness=self.witness)
 
-    def verify(self, *, quick: bool = False, trusting: bool = False, deep: bool = False) -> list[Difference]:
+    def verify(self, *, quick: bool = False, trusting: bool = False, deep: bool = False) -> list[Discrepancy]:
         """The differences that are found; `trusting` without key and witness."""
         keys, witness = ([], None) if trusting else ([self.key.verifier], self.witness)
         result = verify_all(self.data, quick=quick, deep=deep, keys=keys, witness=witness)

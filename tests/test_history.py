@@ -18,7 +18,7 @@ from compactor import Ledger
 from compactor.core.derived import Finding, encode_lines
 from compactor.core.lines import read_line
 from compactor.core.rules import read_legs
-from compactor.history.related import History, history_of
+from compactor.history.lookup import History, find_histories
 from compactor.ledger import LedgerEntry
 from compactor.ui.cli import app
 from tests.conftest import ROOT
@@ -47,7 +47,7 @@ def orders_in(log: bytes) -> list[str]:
 
 def story_of(disk: Disk, order_id: str) -> History:
     """The one story of an order."""
-    found = history_of(PLACE, order_id, raw=True, files=disk)
+    found = find_histories(PLACE, order_id, raw=True, files=disk)
     assert [order_id] == [one.story.order_id for one in found]
     return found[0]
 
@@ -83,7 +83,7 @@ def test_a_story_is_the_same_sealed_or_not(log: bytes, data: st.DataObject) -> N
         return
     disk, plain = data.draw(lived_in(log)), disk_with(log)
     name = data.draw(st.sampled_from([*names, "c-1", "x-1", "r-1"]))
-    assert history_of(PLACE, name, raw=True, files=plain) == history_of(PLACE, name, raw=True, files=disk)
+    assert find_histories(PLACE, name, raw=True, files=plain) == find_histories(PLACE, name, raw=True, files=disk)
 
 
 def test_no_byte_of_an_index_changes_an_answer(write_log: WriteLog, placed: Event, filled: Event) -> None:
@@ -96,14 +96,14 @@ def test_no_byte_of_an_index_changes_an_answer(write_log: WriteLog, placed: Even
     path = next(path for path in disk.all_files() if path.suffix == ".index")
     good = disk.take(path)
     assert good is not None
-    expected = [history_of(PLACE, name, files=disk) for name in ("o7", "x-o19", "none")]
+    expected = [find_histories(PLACE, name, files=disk) for name in ("o7", "x-o19", "none")]
     assert [1, 1, 0] == list(map(len, expected))
     for place in range(len(good)):
         for name, answer in zip(("o7", "x-o19", "none"), expected, strict=True):
             disk.put(path, spoiled(good, place))
-            assert answer == history_of(PLACE, name, files=disk), f"byte {place}"
+            assert answer == find_histories(PLACE, name, files=disk), f"byte {place}"
     disk.put(path, good[:-1])
-    assert expected[0] == history_of(PLACE, "o7", files=disk)
+    assert expected[0] == find_histories(PLACE, "o7", files=disk)
     assert good == disk.take(path)
 
 
@@ -119,7 +119,7 @@ def test_an_index_of_another_segment_is_not_believed(placed: Event) -> None:
     path = next(path for path in disks[0].all_files() if path.suffix == ".index")
     disks[0].put(path, disks[1].take(path) or b"")
     assert "o1" == story_of(disks[0], "o1").story.order_id
-    assert [] == history_of(PLACE, "o2", files=disks[0])
+    assert [] == find_histories(PLACE, "o2", files=disks[0])
 
 
 @pytest.fixture
@@ -142,7 +142,7 @@ class TestFinding:
         path = write_log("a", placed(client_order_id="mine-1", broker_order_id="b-1"), placed("o2"), filled())
         place = LedgerEntry("a", path)
         for _ in range(2):
-            found = history_of(place, name)
+            found = find_histories(place, name)
             assert [("o1", found_as, 2)] == [(one.story.order_id, one.found_as, len(one.story.events)) for one in found]
             with Ledger(path) as ledger:
                 ledger.seal(now=True)
@@ -152,17 +152,17 @@ class TestFinding:
         path = write_log("a", placed(), filled())
         Ledger(path).compact()
         trade_id = next(Ledger(path).rows("trades"))["trade_id"]
-        found = history_of(LedgerEntry("a", path), trade_id)
+        found = find_histories(LedgerEntry("a", path), trade_id)
         assert [("o1", "trade_id")] == [(one.story.order_id, one.found_as) for one in found]
         for wrong in ("0-0", f"{trade_id}-1", "99999999-0", "1-0"):
-            assert [] == history_of(LedgerEntry("a", path), wrong)
+            assert [] == find_histories(LedgerEntry("a", path), wrong)
 
     def test_a_leg_is_found_in_its_parents_fill(self, write_log: WriteLog) -> None:
         """4.10: the story of a leg has the fills that its parent's events tell of."""
         leg = {"order_id": "l1", "symbol": "SPY", "side": "buy", "qty": "1", "price": "2", "execution_id": "x"}
         fill = {"event": "fill", "order_id": "p", "ts": "2026-01-05T15:00:00Z", "legs": [leg]}
         path = write_log("a", fill)
-        found = history_of(LedgerEntry("a", path), "l1")
+        found = find_histories(LedgerEntry("a", path), "l1")
         assert [("0-0-0", 0)] == [(t.trade_id, told.leg) for told in found[0].story.events for t in told.trades]
         assert [("parent", "p")] == [(link.relation, link.order_id) for link in found[0].chain]
 
@@ -172,7 +172,7 @@ class TestFinding:
         assert "\\u00e9\\/1" in line
         path = write_log("a", line)
         for _ in range(2):
-            assert "café/1" == history_of(LedgerEntry("a", path), "café/1")[0].story.order_id
+            assert "café/1" == find_histories(LedgerEntry("a", path), "café/1")[0].story.order_id
             with Ledger(path) as ledger:
                 ledger.seal(now=True)
 
@@ -180,7 +180,7 @@ class TestFinding:
         """History: what could not be read but names the order is told, sealed or not."""
         path = write_log("a", placed(), '{"event":"canceled","order_id":"o1","ts":', placed(ts="never"))
         for _ in range(2):
-            story = history_of(LedgerEntry("a", path), "o1")[0].story
+            story = find_histories(LedgerEntry("a", path), "o1")[0].story
             assert ["not_json", "bad_value"] == [finding.kind for finding in story.unread]
             with Ledger(path) as ledger:
                 ledger.seal(now=True)
@@ -193,7 +193,7 @@ class TestTelling:
         part = filled(event="partial_fill", qty="4", filled_qty="4", event_id="e")
         restated = {"event": "restated", "order_id": "o1", "ts": "2026-01-05T15:00:01Z", "limit_price": "531.00"}
         path = write_log("a", placed(), part, part, restated, cancel, filled(execution_id="y", qty="1", filled_qty="5"))
-        told = history_of(LedgerEntry("a", path), "o1")[0].story.events
+        told = find_histories(LedgerEntry("a", path), "o1")[0].story.events
         statuses = [(one.status_before, one.status_after) for one in told]
         partly, ended = "partially_filled", "canceled"
         expected = [(None, "new"), ("new", partly), (partly, partly), (partly, partly), (partly, ended), (ended, ended)]
@@ -214,11 +214,11 @@ class TestTelling:
             placed("o3", replaces="o2"),
             placed("leg", parent_order_id="o2"),
         )
-        chain = history_of(LedgerEntry("a", path), "o3")[0].chain
+        chain = find_histories(LedgerEntry("a", path), "o3")[0].chain
         assert [("replaces", "o2", "o3", "new"), ("replaces", "o1", "o2", "replaced")] == [
             (link.relation, link.order_id, link.to, link.status) for link in chain
         ]
-        middle = history_of(LedgerEntry("a", path), "o2")[0].chain
+        middle = find_histories(LedgerEntry("a", path), "o2")[0].chain
         assert {("replaces", "o1"), ("replaced_by", "o3"), ("leg", "leg")} == {
             (link.relation, link.order_id) for link in middle
         }
@@ -226,7 +226,7 @@ class TestTelling:
     def test_orders_that_replace_each_other_in_a_ring_come_to_an_end(self, write_log: WriteLog, placed: Event) -> None:
         """A chain is followed once around, whatever a log says."""
         path = write_log("a", placed("o1", replaces="o2"), placed("o2", replaces="o1"))
-        assert ["o2"] == [link.order_id for link in history_of(LedgerEntry("a", path), "o1")[0].chain]
+        assert ["o2"] == [link.order_id for link in find_histories(LedgerEntry("a", path), "o1")[0].chain]
 
 
 class TestCommand:

@@ -14,7 +14,7 @@ from compactor import Ledger
 from compactor.core.instants import nanos
 from compactor.core.lines import Placed, read_line
 from compactor.core.rules import read_legs
-from compactor.history.related import history_of
+from compactor.history.lookup import find_histories
 from compactor.history.search import Finder
 from compactor.ledger import LedgerEntry
 from compactor.ledger.errors import SegmentDamaged
@@ -168,12 +168,12 @@ class TestBesideSeals:
             if path != kept:
                 path.write_bytes(b"not looked at")
         order_id = json.loads(line)["order_id"]
-        assert 1 == len(history_of(LedgerEntry(None, sealed), order_id))
+        assert 1 == len(find_histories(LedgerEntry(None, sealed), order_id))
         shutil.copy(sorted((sealed / "segments").glob("*.index"))[0], sealed / "other")
         for path in (sealed / "segments").glob("*.index"):
             path.unlink()
         with pytest.raises(SegmentDamaged):
-            history_of(LedgerEntry(None, sealed), order_id)
+            find_histories(LedgerEntry(None, sealed), order_id)
 
     def test_where_nothing_can_be_written_an_index_is_made_in_memory(self, sealed: Path) -> None:
         """A reader without the right to write finds the same."""
@@ -184,7 +184,7 @@ class TestBesideSeals:
 
         for path in (sealed / "segments").glob("*.index"):
             path.unlink()
-        found = history_of(LedgerEntry(None, sealed), "o-7", files=ReadOnly())
+        found = find_histories(LedgerEntry(None, sealed), "o-7", files=ReadOnly())
         assert ["o-7"] == [one.story.order_id for one in found]
         assert [] == list((sealed / "segments").glob("*.index"))
 

@@ -12,10 +12,18 @@ import pytest
 from click.testing import CliRunner
 
 from compactor import Ledger, LedgerError
-from compactor.proofs.errors import BadKey, BadProof, MissingExtra, WitnessConflict
 from compactor.proofs.heads import publish, read_witness
 from compactor.proofs.keys import VerifierKey, checked_note, make_key, read_key, signing_key, verifier_key
-from compactor.proofs.notes import Head, decode_note, encode_head, encode_note
+from compactor.proofs.notes import (
+    BadKey,
+    BadProof,
+    Head,
+    SignaturesUnavailable,
+    WitnessConflict,
+    decode_note,
+    encode_head,
+    encode_note,
+)
 from compactor.ui.cli import app
 from tests.cases import LOG
 from tests.faults import orders
@@ -172,10 +180,10 @@ class TestKeys:
     ) -> None:
         """The extra `proof` is needed for signatures only; without it there is one clear message."""
         monkeypatch.setitem(__import__("sys").modules, "cryptography.hazmat.primitives.asymmetric.ed25519", None)
-        with pytest.raises(MissingExtra, match=r"pip install 'cryptography>=42'"):
+        with pytest.raises(SignaturesUnavailable, match=r"pip install 'cryptography>=42'"):
             signing_key("a", bytes(32), tmp_path)
         note = next(path.read_text() for path in shared.files()["heads"])
-        with pytest.raises(MissingExtra, match=r"pip install 'cryptography>=42'"):
+        with pytest.raises(SignaturesUnavailable, match=r"pip install 'cryptography>=42'"):
             checked_note(note, WHERE, [shared.key.verifier])
         assert checked_note(note, WHERE, []).signatures
         result = CliRunner().invoke(app, ["keygen", str(tmp_path / "key")])

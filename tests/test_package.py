@@ -216,12 +216,12 @@ def test_every_import_is_declared() -> None:
 
 def test_advice_names_the_packages_of_the_extras() -> None:
     """`pip install 'compactor[tables]'` was seen to replace this program with another: advice names the packages."""
-    from compactor.proofs.errors import missing_extra
-    from compactor.tables.extra import TABLES
+    from compactor.proofs.notes import signatures_unavailable
+    from compactor.tables.arrow import TABLE_PACKAGES
 
     extras = PROJECT["optional-dependencies"]
-    assert " ".join(f"'{requirement}'" for requirement in extras["tables"]) == TABLES
-    assert " ".join(f"'{requirement}'" for requirement in extras["proof"]) in str(missing_extra(ROOT))
+    assert " ".join(f"'{requirement}'" for requirement in extras["tables"]) == TABLE_PACKAGES
+    assert " ".join(f"'{requirement}'" for requirement in extras["proof"]) in str(signatures_unavailable(ROOT))
     texts = [*(ROOT / "compactor").rglob("*.py"), *(ROOT / "compactor").rglob("*.md"), ROOT / "README.md"]
     assert [] == [str(path) for path in texts if re.search(r"pip install[^\n]*['\" ]compactor\b", path.read_text())]
 

@@ -21,8 +21,7 @@ from compactor.core.merkle import (
 )
 from compactor.ledger.files import Files
 from compactor.proofs.check import Consistency, Inclusion, check_proof, decode_proof, encode_proof
-from compactor.proofs.errors import BadProof, NotProvable
-from compactor.proofs.notes import Head, decode_note
+from compactor.proofs.notes import BadProof, Head, NotProvable, decode_note
 from compactor.proofs.prove import prove_line, prove_since
 from compactor.ui.cli import app
 from tests.cases import LOG

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from compactor import Ledger
 from compactor.core.derived import Counts, Lines
 from compactor.core.instants import rfc3339
-from compactor.history.moment import END, BadMoment, Moment, at_offset, at_time, moment_of
+from compactor.history.moment import END, BadMoment, Moment, at_offset, at_time, parse_moment
 from compactor.history.replay import BeyondLog, open_replay
 from compactor.ledger.compaction import plan_commit
 from compactor.ledger.points import plan_thinning
@@ -237,11 +237,11 @@ class TestStart:
 class TestMoments:
     def test_texts_name_moments(self) -> None:
         """Digits are an offset, a time is a time by one of two clocks, `end` is the end."""
-        assert (at_offset(17), END) == (moment_of("17", "recorded"), moment_of("end", "recorded"))
+        assert (at_offset(17), END) == (parse_moment("17", "recorded"), parse_moment("end", "recorded"))
         assert 10**18 == at_time("2001-09-09T01:46:40Z", "happened").until_ns
         for wrong in ("soon", "", "2026-03-02", "2026-03-02T14:30:00", "-1"):
             with pytest.raises(BadMoment, match="expected an offset"):
-                moment_of(wrong, "recorded")
+                parse_moment(wrong, "recorded")
 
     def test_an_offset_beyond_the_log_is_refused(self, data: Path) -> None:
         """The message says how long the log is."""

@@ -366,7 +366,7 @@ class _Rows:
     def __iter__(self) -> Iterator[Any]:
         return iter(self.rows)
 
-    def place_of(self, row: Any) -> str:
+    def describe_row(self, row: Any) -> str:
         return str(row)
 
 

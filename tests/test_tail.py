@@ -1,4 +1,4 @@
-"""Tail: the last rows and those that come, each once, whatever happens to the files meanwhile."""
+"""Follower: the last rows and those that come, each once, whatever happens to the files meanwhile."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from click.testing import CliRunner, Result
 
 from compactor import Ledger, LogRewritten
 from compactor.ledger import LedgerEntry
-from compactor.tables.follow import Start, Tail
+from compactor.tables.follow import Follower, Start
 from compactor.tables.schema import EVENTS, FINDINGS, TRADES
 from compactor.ui.cli import app
 from tests.conftest import ROOT
@@ -191,7 +191,7 @@ class TestTail:
     def test_every_row_is_told_once_across_sealing(self, data: Path, write_log: WriteLog, placed: Made) -> None:
         """8: sealing between any two looks changes no offset, and no row is told twice or never."""
         ledger = write_log("alpha")
-        tail = Tail(LedgerEntry("alpha", ledger), EVENTS)
+        tail = Follower(LedgerEntry("alpha", ledger), EVENTS)
         told: list[str] = []
         book = Ledger(ledger)
         for number in range(40):
@@ -208,7 +208,7 @@ class TestTail:
         """1.3: a file that was deleted comes back with the same bytes, and its rows are not told again."""
         sample(data)
         ledger = data / "team/alpha"
-        tail = Tail(LedgerEntry("alpha", ledger), table)
+        tail = Follower(LedgerEntry("alpha", ledger), table)
         before = len(list(tail.rows()))
         for name in ("trades.jsonl", "findings.jsonl"):
             (ledger / name).unlink()
@@ -227,7 +227,7 @@ class TestTail:
     def test_a_log_that_was_cut_is_an_error(self, write_log: WriteLog, placed: Made) -> None:
         """The log only grows: what was there and is gone is said, not skipped."""
         ledger = write_log("alpha", placed("a"), placed("b"))
-        tail = Tail(LedgerEntry("alpha", ledger), EVENTS)
+        tail = Follower(LedgerEntry("alpha", ledger), EVENTS)
         assert 2 == len(list(tail.rows()))
         (ledger / "events.jsonl").write_text(json.dumps(placed("a")) + "\n")
         with pytest.raises(LogRewritten, match="truncated or replaced"):
@@ -237,7 +237,7 @@ class TestTail:
         """Section 5: the line of a finding is in it, escaped, so that its own line may be longer than a mebibyte."""
         ledger = write_log("alpha", '"' * (1 << 20))
         Ledger(ledger).compact()
-        told = next(Tail(LedgerEntry("alpha", ledger), FINDINGS).begin(Start(last=5)))
+        told = next(Follower(LedgerEntry("alpha", ledger), FINDINGS).begin(Start(last=5)))
         assert 1 << 20 == len(told.row[FINDINGS.place("line")])
 
 

@@ -32,7 +32,7 @@ from compactor.proofs.keys import make_key
 from compactor.ui.cli import app
 from compactor.verify.checkpoints import open_slots
 from compactor.verify.published import examine_heads, examine_indexes
-from compactor.verify.report import Findings
+from compactor.verify.report import Discrepancies
 from compactor.verify.run import verify_all
 from compactor.verify.seals import examine_chain
 from tests.cases import DERIVED, LOG, derive, read_derived
@@ -270,11 +270,11 @@ class TestFlips:
     def test_every_byte_is_looked_at(self, shared: Scene, kind: str) -> None:
         """The same for every byte of these files, by the part of `verify` that looks at them."""
         missed = []
-        chain = examine_chain(shared.ledger, Files(), Findings(shared.ledger)).seals
+        chain = examine_chain(shared.ledger, Files(), Discrepancies(shared.ledger)).seals
         keys = [shared.key.verifier]
         for path in shared.files()[kind]:
             for at in range(path.stat().st_size):
-                findings = Findings(shared.ledger)
+                findings = Discrepancies(shared.ledger)
                 with flipped(path, at, at % 8):
                     if kind == "seals":
                         examine_chain(shared.ledger, Files(), findings)
@@ -383,11 +383,11 @@ class TestEdits:
 
     def test_what_differs_everywhere_is_told_so_often_and_counted(self, scene: Scene) -> None:
         """A replaced history would differ in every line; the first ones say enough."""
-        findings = Findings(scene.ledger)
+        report = Discrepancies(scene.ledger)
         for number in [*range(80), 3]:
-            findings.add("x", scene.ledger / "a", expected=number, found="", meaning="")
-        assert 51 == len(findings.all)
-        assert "30 more" == findings.all[-1].found
+            report.add("x", scene.ledger / "a", expected=number, found="", meaning="")
+        assert 51 == len(report.all)
+        assert "30 more" == report.all[-1].found
 
     def test_the_log_where_it_is_sealed(self, tmp_path: Path) -> None:
         """8.4: readers use the sealed bytes; that the file says otherwise is reported, with the offset."""

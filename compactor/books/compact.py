@@ -7,24 +7,15 @@ them.
 
 from __future__ import annotations
 
-import gc
-import mmap
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
 
 from compactor.books.failures import Failure, describe_bad_entry, describe_failure
-from compactor.books.workers import Died, run_forked
+from compactor.books.workers import INLINE_BYTES_MAX, Board, Died, collector_paused, plan_batches, run_forked
 from compactor.ledger import Compaction, Ledger, LedgerEntry, discover
 from compactor.ledger.compaction import Progress
-
-# Below this many bytes of logs in all, starting processes costs more than it saves.
-INLINE_BYTES_MAX = 8 << 20
-# Small ledgers share a process until they amount to this much; a thousand of them need no thousand processes.
-BATCH_BYTES = 4 << 20
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -74,19 +65,6 @@ def compact_all(
     return [outcomes[index] for index in range(len(places))]
 
 
-def plan_batches(sizes: Sequence[int]) -> list[list[int]]:
-    """Indexes of `sizes`, largest first so that no long one starts last, small ones gathered into batches."""
-    batches: list[list[int]] = []
-    room = 0
-    for index in sorted(range(len(sizes)), key=lambda index: -sizes[index]):
-        if sizes[index] > room:
-            batches.append([])
-            room = BATCH_BYTES
-        batches[-1].append(index)
-        room -= sizes[index]
-    return batches
-
-
 def _compact_one(
     place: LedgerEntry, progress: Progress | None, retention_days: int | None, checkpoint: bool
 ) -> Outcome:
@@ -116,46 +94,3 @@ def _log_bytes(place: LedgerEntry) -> int:
         return os.stat(Path(place.path) / "events.jsonl").st_size
     except OSError:
         return 0  # Compacting it will say what is wrong.
-
-
-@contextmanager
-def collector_paused() -> Iterator[None]:
-    """A fold makes no cycles, so looking for them only costs time."""
-    was_enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_enabled:
-            gc.enable()
-
-
-class Board:
-    """Two numbers per ledger, bytes done and bytes in all, in memory that forked processes share.
-
-    Each number has one writer, and an aligned word is written whole, so nobody needs a lock; a reader that is a moment
-    behind only draws an older bar.
-    """
-
-    def __init__(self, sizes: Sequence[int], progress: Progress | None) -> None:
-        self._progress = progress
-        self._words = memoryview(mmap.mmap(-1, max(1, len(sizes)) * 16)).cast("q")
-        for index, size in enumerate(sizes):
-            self._words[2 * index + 1] = size
-        self._home_pid = os.getpid()
-
-    def reporter(self, index: int) -> Progress | None:
-        if self._progress is None:
-            return None
-
-        def report(bytes_done: int, bytes_total: int) -> None:
-            self._words[2 * index] = bytes_done
-            self._words[2 * index + 1] = bytes_total
-            if os.getpid() == self._home_pid:
-                self.show()
-
-        return report
-
-    def show(self) -> None:
-        if self._progress is not None:
-            self._progress(sum(self._words[0::2]), sum(self._words[1::2]))

@@ -10,6 +10,7 @@ before it forks.
 from __future__ import annotations
 
 import gc
+import mmap
 import os
 import select
 import signal
@@ -19,9 +20,15 @@ from typing import NoReturn
 
 import msgspec
 
+from compactor.ledger.compaction import Progress
+
 # How often the parent looks up from waiting, so that a progress bar moves.
 POLL_MS = 100
 _LENGTH_BYTES = 4
+# Below this many bytes of logs in all, starting processes costs more than it saves.
+INLINE_BYTES_MAX = 8 << 20
+# Small ledgers share a process until they amount to this much; a thousand of them need no thousand processes.
+BATCH_BYTES = 4 << 20
 
 
 class Died(msgspec.Struct, frozen=True):
@@ -165,3 +172,59 @@ def _end(child: _Child) -> str:
     if code == -signal.SIGKILL:
         return "its process was killed (signal 9), most often by the system for want of memory"
     return f"its process was killed by signal {-code}" if code < 0 else f"its process ended with status {code}"
+
+
+def plan_batches(sizes: Sequence[int]) -> list[list[int]]:
+    """Indexes of `sizes`, largest first so that no long one starts last, small ones gathered into batches."""
+    batches: list[list[int]] = []
+    room = 0
+    for index in sorted(range(len(sizes)), key=lambda index: -sizes[index]):
+        if sizes[index] > room:
+            batches.append([])
+            room = BATCH_BYTES
+        batches[-1].append(index)
+        room -= sizes[index]
+    return batches
+
+
+@contextmanager
+def collector_paused() -> Iterator[None]:
+    """A fold makes no cycles, so looking for them only costs time."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+class Board:
+    """Two numbers per ledger, bytes done and bytes in all, in memory that forked processes share.
+
+    Each number has one writer, and an aligned word is written whole, so nobody needs a lock; a reader that is a moment
+    behind only draws an older bar.
+    """
+
+    def __init__(self, sizes: Sequence[int], progress: Progress | None) -> None:
+        self._progress = progress
+        self._words = memoryview(mmap.mmap(-1, max(1, len(sizes)) * 16)).cast("q")
+        for index, size in enumerate(sizes):
+            self._words[2 * index + 1] = size
+        self._home_pid = os.getpid()
+
+    def reporter(self, index: int) -> Progress | None:
+        if self._progress is None:
+            return None
+
+        def report(bytes_done: int, bytes_total: int) -> None:
+            self._words[2 * index] = bytes_done
+            self._words[2 * index + 1] = bytes_total
+            if os.getpid() == self._home_pid:
+                self.show()
+
+        return report
+
+    def show(self) -> None:
+        if self._progress is not None:
+            self._progress(sum(self._words[0::2]), sum(self._words[1::2]))

@@ -16,11 +16,10 @@ from typing import Any, Literal
 import msgspec
 from msgspec import Struct
 
-from compactor.books.compact import collector_paused
+from compactor.books.workers import collector_paused
 from compactor.core.reading import DEFAULT_TEAM
 from compactor.history.moment import END, Moment
-from compactor.history.past import checked
-from compactor.history.replay import Replay, open_replay
+from compactor.history.replay import Replay, checked, open_replay
 from compactor.ledger import LedgerEntry
 from compactor.ledger.compaction import Progress
 from compactor.ledger.paths import LOG, PENDING, TRADES
@@ -106,7 +105,7 @@ class _Replayed:
     def pending(self) -> dict[str, Row]:
         return _rows(self._replay.fold.pending_lines().splitlines())
 
-    def status_of(self, order_id: str) -> str | None:
+    def find_status(self, order_id: str) -> str | None:
         return self._replay.fold.find_status(order_id)
 
 
@@ -122,7 +121,7 @@ class _Written:
     def pending(self) -> dict[str, Row]:
         return _rows(whole_lines(self._path / PENDING)) if self._path is not None else {}
 
-    def status_of(self, order_id: str) -> str | None:
+    def find_status(self, order_id: str) -> str | None:
         return None
 
 
@@ -138,7 +137,7 @@ def _diff(team_id: str | None, a: _Replayed | _Written, b: _Replayed | _Written)
     for order_id, row in before.items():
         now = after.get(order_id)
         if now is None:
-            yield Change(team, "pending_order", "went", order_id, row, ended_as=b.status_of(order_id))
+            yield Change(team, "pending_order", "went", order_id, row, ended_as=b.find_status(order_id))
         elif now != row:
             yield Change(team, "pending_order", "changed", order_id, row, now, _fields(row, now))
     for order_id, row in after.items():

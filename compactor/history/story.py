@@ -36,7 +36,7 @@ class Team(NamedTuple):
         return self.team_id if offset >= self.named_at else DEFAULT_TEAM
 
 
-class Told(Struct, omit_defaults=True):
+class StoryEvent(Struct, omit_defaults=True):
     """One event of a story. `leg` is its place among the legs of a parent's fill; `repeated` says that it was delivered
     before and changed nothing; `changes` has the old and new value of each field of the order's row."""
 
@@ -64,7 +64,7 @@ class Story(Struct, omit_defaults=True):
     order_id: str
     open: bool = False
     order: dict[str, Any] = {}
-    events: list[Told] = []
+    events: list[StoryEvent] = []
     unread: list[Finding] = []
 
 
@@ -108,13 +108,13 @@ def _parts(event: Event, order_id: str) -> Iterator[tuple[int | None, Leg | None
     yield from ((place, leg) for place, leg in enumerate(read_legs(event)) if leg.order_id == order_id)
 
 
-def _take(order: Order, placed: Placed, leg: Leg | None, place: int | None, team: Team) -> Told:
+def _take(order: Order, placed: Placed, leg: Leg | None, place: int | None, team: Team) -> StoryEvent:
     """Apply an event to the order, and note what it changed."""
     offset, length, event = placed
     team_id = team.at(offset)
     before, derived = _row(order, team_id), Derived()
     delivery = (event.event_id or "") + event.event + ("" if place is None else str(place))
-    told = Told(offset, length, event.event, event.ts, _recorded_at(event), event.source, place)
+    told = StoryEvent(offset, length, event.event, event.ts, _recorded_at(event), event.source, place)
     told.repeated = event.event_id is not None and delivery in (order.delivered or ())
     entry = Entry(offset, length, event.ts, team_id, derived, leg=place)
     if leg is None:
@@ -145,7 +145,7 @@ def _recorded_at(event: Event) -> str | None:
     return rfc3339(int((event.recorded_at - EPOCH).total_seconds()) * 10**9 + event.recorded_at.microsecond * 1000)
 
 
-def _add_text(told: Told, data: bytes, raw: bool) -> None:
+def _add_text(told: StoryEvent, data: bytes, raw: bool) -> None:
     """Take from the bytes of an event what decoding it does not keep: `recorded_at` to the letter, and the message."""
     try:
         told.recorded_at = decode_named(data).recorded_at or told.recorded_at

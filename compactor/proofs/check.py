@@ -18,9 +18,8 @@ from compactor.core.merkle import (
     derive_inclusion_root,
     leaf_hash,
 )
-from compactor.proofs.errors import BadProof
 from compactor.proofs.keys import VerifierKey, checked_note
-from compactor.proofs.notes import Head
+from compactor.proofs.notes import BadProof, Head
 
 FORMAT = 1
 PROOF_BYTES_MAX = 16 << 20
@@ -53,7 +52,7 @@ class Consistency(
     format: int = FORMAT
 
 
-class Checked(Struct, frozen=True):
+class Proven(Struct, frozen=True):
     """What a proof shows; `signed` says whether a key's signature was checked, else the head was known."""
 
     proof: str
@@ -97,7 +96,7 @@ def read_proof(path: Path) -> Inclusion | Consistency:
 
 def check_proof(
     proof: Inclusion | Consistency, where: Path, *, keys: Sequence[VerifierKey] = (), known: Head | None = None
-) -> Checked:
+) -> Proven:
     """What a proof shows, by a signature of one of the keys or by a head that is known otherwise. Raises BadProof."""
     assert keys or known is not None
     if isinstance(proof, Inclusion):
@@ -105,23 +104,23 @@ def check_proof(
     return _check_since(proof, where, keys, known)
 
 
-def _check_line(proof: Inclusion, where: Path, keys: Sequence[VerifierKey], known: Head | None) -> Checked:
+def _check_line(proof: Inclusion, where: Path, keys: Sequence[VerifierKey], known: Head | None) -> Proven:
     head = _trusted(proof.head, proof.team_id, where, keys)
     if known is not None and not _is(head, known):
         raise BadProof(where, f"expected the head of {_said(known)}, found one of {_said(head)}")
-    leaf = leaf_hash(_line_of(proof, where))
+    leaf = leaf_hash(_read_line_field(proof, where))
     root = derive_inclusion_root(leaf, proof.index, head.size, _hashes(proof.path, where))
     if root != head.root:
         found = "a path of the wrong length" if root is None else f"root {root.hex()}"
         what = f"expected root {head.root.hex()} to follow from the line and its path, found {found}"
         raise BadProof(where, f"{what}: the line, its number or the path was changed, or it is not in this log")
-    return Checked(
+    return Proven(
         "inclusion", proof.team_id, head.origin, head.size, head.root.hex(), bool(keys), proof.index, proof.offset,
-        _line_of(proof, where).decode(errors="replace"),
+        _read_line_field(proof, where).decode(errors="replace"),
     )  # fmt: skip
 
 
-def _check_since(proof: Consistency, where: Path, keys: Sequence[VerifierKey], known: Head | None) -> Checked:
+def _check_since(proof: Consistency, where: Path, keys: Sequence[VerifierKey], known: Head | None) -> Proven:
     old, new = _trusted(proof.old, proof.team_id, where, keys), _trusted(proof.new, proof.team_id, where, keys)
     if known is not None and not (_is(old, known) or _is(new, known)):
         what = f"expected one of two heads to have {known.size} lines and root {known.root.hex()}"
@@ -132,7 +131,7 @@ def _check_since(proof: Consistency, where: Path, keys: Sequence[VerifierKey], k
     if roots != (old.root, new.root):
         what = f"expected roots {old.root.hex()} and {new.root.hex()} to follow from the path, found others"
         raise BadProof(where, f"{what}: the older head is no beginning of the newer one, or the proof was changed")
-    return Checked(
+    return Proven(
         "consistency", proof.team_id, new.origin, new.size, new.root.hex(), bool(keys),
         old_size=old.size, old_root=old.root.hex(),
     )  # fmt: skip
@@ -154,7 +153,7 @@ def _said(head: Head) -> str:
     return f"{head.size} lines and root {head.root.hex()}"
 
 
-def _line_of(proof: Inclusion, where: Path) -> bytes:
+def _read_line_field(proof: Inclusion, where: Path) -> bytes:
     try:
         if proof.line is not None and proof.line_base64 is None:
             return proof.line.encode()

@@ -22,9 +22,8 @@ from compactor.ledger.files import Files, replace, write_all
 from compactor.ledger.ledger import LOCK
 from compactor.ledger.paths import STATE
 from compactor.ledger.segments import Seal, Segments
-from compactor.proofs.errors import BadProof, WitnessConflict
 from compactor.proofs.keys import SigningKey
-from compactor.proofs.notes import NAME, Head, decode_note, encode_note, origin_of
+from compactor.proofs.notes import NAME, BadProof, Head, WitnessConflict, decode_note, encode_note, format_origin
 
 LOCK_WAIT_SECONDS = 5.0
 _POLL_SECONDS = 0.02
@@ -54,11 +53,11 @@ def head_name(seal: Seal) -> str:
     return seal.name.removesuffix(".jsonl.zst") + ".head"
 
 
-def head_of(seal: Seal, team: str, name: str) -> Head | None:
+def make_head(seal: Seal, team: str, name: str) -> Head | None:
     """The head of the tree at the end of a seal; None where it has no tree."""
     if seal.tree is None:
         return None
-    return Head(origin_of(name, team), seal.tree.size, bytes.fromhex(seal.tree.root))
+    return Head(format_origin(name, team), seal.tree.size, bytes.fromhex(seal.tree.root))
 
 
 def publish(
@@ -86,14 +85,14 @@ def _sign(segments: Segments, team: str, key: SigningKey, files: Files) -> int:
     names = set(files.names(segments.path))
     missing = [seal for seal in segments.seals if seal.tree is not None and head_name(seal) not in names]
     for seal in missing:
-        head = head_of(seal, team, key.verifier.name)
+        head = make_head(seal, team, key.verifier.name)
         assert head is not None
         replace(files, segments.path / head_name(seal), [key.sign(head).encode()])
     return len(missing)
 
 
 def _tell(seals: Sequence[Seal], team: str, key: SigningKey | None, witness: Path) -> int:
-    head = head_of(seals[-1], team, key.verifier.name if key is not None else NAME) if seals else None
+    head = make_head(seals[-1], team, key.verifier.name if key is not None else NAME) if seals else None
     known = [one for _line, one in read_witness(witness) if isinstance(one, Witnessed) and one.team_id == team]
     ours = {seal.end: seal.tree for seal in seals}
     for one in known:

@@ -19,8 +19,17 @@ from pathlib import Path
 from msgspec import Struct
 
 from compactor.ledger.errors import from_os
-from compactor.proofs.errors import BadKey, BadProof, missing_extra
-from compactor.proofs.notes import Head, Note, Signature, decode_note, encode_head, encode_note
+from compactor.proofs.notes import (
+    BadKey,
+    BadProof,
+    Head,
+    Note,
+    Signature,
+    decode_note,
+    encode_head,
+    encode_note,
+    signatures_unavailable,
+)
 
 _ED25519 = b"\x01"
 _PRIVATE = "PRIVATE+KEY+"
@@ -49,7 +58,7 @@ class VerifierKey(Struct, frozen=True):
             from cryptography.exceptions import InvalidSignature
             from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
         except ImportError:
-            raise missing_extra(path) from None
+            raise signatures_unavailable(path) from None
         ours = [one for one in note.signatures if (one.name, one.key_id) == (self.name, self.key_id)]
         if not ours:
             found = ", ".join(f"{one.name}+{one.key_id.hex()}" for one in note.signatures) or "none"
@@ -79,11 +88,11 @@ class SigningKey(Struct, frozen=True):
 
 
 def signing_key(name: str, seed: bytes, path: Path) -> SigningKey:
-    """The key of a name and 32 secret bytes. Raises BadKey, MissingExtra."""
+    """The key of a name and 32 secret bytes. Raises BadKey, SignaturesUnavailable."""
     try:
         from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     except ImportError:
-        raise missing_extra(path) from None
+        raise signatures_unavailable(path) from None
     if _NAME.fullmatch(name) is None:
         raise BadKey(path, f"expected {NAME_EXPECTED}, found {name[:80]!r}")
     public = Ed25519PrivateKey.from_private_bytes(seed).public_key().public_bytes_raw()
@@ -110,7 +119,7 @@ def make_key(path: Path, name: str) -> SigningKey:
 
 
 def read_key(path: Path) -> SigningKey:
-    """The key that `make_key` wrote. Raises BadKey, MissingExtra, LedgerError."""
+    """The key that `make_key` wrote. Raises BadKey, SignaturesUnavailable, LedgerError."""
     expected = f"expected a key as compactor keygen writes it ({_PRIVATE}…)"
     try:
         text = path.read_text().strip()

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from compactor.proofs.errors import BadProof
+from compactor.ledger import LedgerError
 
 NOTE_BYTES_MAX = 1 << 16
 NAME = "compactor"
@@ -47,7 +47,7 @@ class Note(Struct, frozen=True):
     signatures: list[Signature]
 
 
-def origin_of(name: str, team: str) -> str:
+def format_origin(name: str, team: str) -> str:
     """What the log of a team is called in its heads."""
     return f"{name}/{team}"
 
@@ -86,3 +86,28 @@ def _signature(line: str) -> Signature:
     if dash != "—" or not name or len(data) < 5:
         raise ValueError("a line that is no signature")
     return Signature(name, data[:4], data[4:])
+
+
+class SignaturesUnavailable(LedgerError):
+    """What was asked for needs a package that is not installed."""
+
+
+class BadKey(LedgerError):
+    """A key that is none, or a file that must not be written over."""
+
+
+class BadProof(LedgerError):
+    """A head or a proof that does not hold; nothing that it says is to be believed."""
+
+
+class NotProvable(LedgerError):
+    """There is no proof of this, most often because it is not sealed yet."""
+
+
+class WitnessConflict(LedgerError):
+    """The witness holds a head that does not belong to this log."""
+
+
+def signatures_unavailable(path: Path) -> SignaturesUnavailable:
+    """Why nothing can be signed or checked here."""
+    return SignaturesUnavailable(path, "signatures need the package cryptography: pip install 'cryptography>=42'")

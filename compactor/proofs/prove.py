@@ -12,9 +12,8 @@ from compactor.ledger.files import Files
 from compactor.ledger.segment_writer import tree_over
 from compactor.ledger.segments import Seal, Segments
 from compactor.proofs.check import Consistency, Inclusion
-from compactor.proofs.errors import BadProof, NotProvable
-from compactor.proofs.heads import head_name, head_of
-from compactor.proofs.notes import NAME, Head, decode_note, encode_note
+from compactor.proofs.heads import head_name, make_head
+from compactor.proofs.notes import NAME, BadProof, Head, NotProvable, decode_note, encode_note
 
 
 def prove_line(path: Path, team: str, offset: int, files: Files) -> Inclusion:
@@ -66,7 +65,7 @@ def prove_since(path: Path, team: str, old: Head, where: Path, files: Files) -> 
         raise BadProof(where, f"{what}: the log was changed after that head was made. compactor verify says where")
     plan = plan_consistency(old.size, newest.size)
     known = dict(zip(list_spans(old.size), (bytes.fromhex(peak) for peak in tree.peaks), strict=True))
-    later = _hashes_of(
+    later = _hash_ranges(
         [span for span in plan if span[0] >= old.size], segments, seals[at + 1 :], MerkleAccumulator(tree)
     )
     hashes = [later[span] if span in later else hash_range(span, old.size, known, _never) for span in plan]
@@ -78,7 +77,7 @@ def _never(_low: int, _high: int) -> bytes:
     raise AssertionError("a range of the older tree lies behind its end")
 
 
-def _hashes_of(
+def _hash_ranges(
     spans: list[Range], segments: Segments, seals: list[Seal], tree: MerkleAccumulator
 ) -> dict[Range, bytes]:
     """The hashes over ranges that follow each other, from the lines of the segments behind the tree so far."""
@@ -108,7 +107,7 @@ def _head_at(segments: Segments, seal: Seal, team: str, files: Files) -> str:
     """The head at the end of a seal: as it was signed, else unsigned."""
     path = segments.path / head_name(seal)
     signed = files.read(path)
-    head = head_of(seal, team, NAME)
+    head = make_head(seal, team, NAME)
     if head is None:
         raise NotProvable(path, "this seal holds no tree. Run compactor seal --now, then prove it")
     if signed is None:

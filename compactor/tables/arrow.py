@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from decimal import Decimal
+from importlib import import_module
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from compactor.core.decimals import BadDecimal, decimal_of
 from compactor.core.exceptions import CompactorError
 from compactor.core.instants import BadInstant, nanos
-from compactor.tables.rows import Source
+from compactor.tables.rows import TableSource
 from compactor.tables.schema import Column, Row, Table
 
 if TYPE_CHECKING:
@@ -101,7 +102,7 @@ def with_fitting_types(shape: Shape, attempt: Callable[[Shape], T]) -> T:
             shape = shape.widened(wider.column)
 
 
-def batches(source: Source, shape: Shape) -> Iterator[pa.RecordBatch]:
+def batches(source: TableSource, shape: Shape) -> Iterator[pa.RecordBatch]:
     """The rows of a source in batches. Raises Unfit; within `with_fitting_types` only."""
     arrow = _pyarrow()
     schema = shape.schema()
@@ -210,14 +211,14 @@ def _nanos(index: int, text: str | None) -> int | None:
     return ns
 
 
-def _unfit(source: Source, shape: Shape, column: Column, row: Row) -> str:
+def _unfit(source: TableSource, shape: Shape, column: Column, row: Row) -> str:
     if column.kind == "time":
         expected = "a time between the years 1678 and 2262, as timestamp[ns] has them"
     else:
         precision, scale = shape.width(column.name)
         expected = f"at most {precision - scale} digits before the point and {scale} behind it"
     found = row[shape.table.place(column.name)]
-    what = f"{source.place_of(row)}: `{column.name}` is {found}, expected {expected}"
+    what = f"{source.describe_row(row)}: `{column.name}` is {found}, expected {expected}"
     return f"{what}. Nothing is ever rounded: leave that column as text with --text {column.name}"
 
 
@@ -225,3 +226,21 @@ def _pyarrow() -> Any:
     import pyarrow
 
     return pyarrow
+
+
+class MissingPackage(CompactorError, ImportError):
+    """A package is not installed that a command or a function needs; the message says how to install it."""
+
+
+TABLE_PACKAGES = "'duckdb>=2.0' 'polars>=1.20' 'pyarrow>=16'"
+"""What `pip install` needs to be given. Note: advice names packages, because `compactor` is another project there."""
+
+
+def require_package(name: str, by: str, install: str = TABLE_PACKAGES) -> Any:
+    """Import a package that is not always there. Raises MissingPackage."""
+    try:
+        return import_module(name)
+    except ImportError as error:
+        raise MissingPackage(
+            f"{by} needs {name}, which is not installed ({error}). Install it: pip install {install}"
+        ) from None

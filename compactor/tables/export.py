@@ -21,7 +21,7 @@ import msgspec
 
 from compactor.core.exceptions import CompactorError
 from compactor.ledger.paths import FINDINGS, LOG, PENDING, SEGMENTS, STATE, TRADES
-from compactor.tables.rows import Source
+from compactor.tables.rows import TableSource
 from compactor.tables.schema import Row
 
 FORMATS = ("jsonl", "csv", "parquet")
@@ -33,7 +33,7 @@ class BadTarget(CompactorError):
     """Nothing may be written there."""
 
 
-def write_table(source: Source, format_: str, out: BinaryIO, text: frozenset[str] = frozenset()) -> None:
+def write_table(source: TableSource, format_: str, out: BinaryIO, text: frozenset[str] = frozenset()) -> None:
     """Write all rows in a format; `text` names columns that Parquet is to have as texts. Raises LedgerError, Unfit."""
     if format_ == "parquet":
         _write_parquet(source, out, text)
@@ -61,7 +61,7 @@ def as_object(names: tuple[str, ...], documents: frozenset[str]) -> Callable[[Ro
     return make
 
 
-def json_lines(source: Source) -> Iterator[bytes]:
+def json_lines(source: TableSource) -> Iterator[bytes]:
     """Each row as a line of JSON."""
     table = source.table
     make = as_object(table.names, frozenset(column.name for column in table.columns if column.kind == "json"))
@@ -69,7 +69,7 @@ def json_lines(source: Source) -> Iterator[bytes]:
     return (encode(make(row)) + b"\n" for row in source)
 
 
-def _csv_lines(source: Source) -> Iterator[bytes]:
+def _csv_lines(source: TableSource) -> Iterator[bytes]:
     """A head with the names, and each row as it came; what is not known is empty, a truth is `true` or `false`."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
@@ -87,7 +87,7 @@ def _csv_lines(source: Source) -> Iterator[bytes]:
     yield buffer.getvalue().encode()
 
 
-def _write_parquet(source: Source, out: BinaryIO, text: frozenset[str]) -> None:
+def _write_parquet(source: TableSource, out: BinaryIO, text: frozenset[str]) -> None:
     """Whether the types fit is known when the last row has been read: a file is begun again, a pipe has to wait."""
     from compactor.tables.arrow import Shape, with_fitting_types
 

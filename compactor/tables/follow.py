@@ -1,8 +1,9 @@
 """The last rows of a table and those that are appended to it, of one ledger or several: what `compactor tail` shows.
 
-A `Tail` is a place in a log or in a derived file, and survives what happens to these: sealing, since it reads through
-segments and log; a daemon that is stopped and a rebuild, since a derived file comes back with the same bytes. The rule
-that surprises: a row is told once, when the newline of its line is there, and never before.
+A `Follower` is an offset in a log or in a derived file, and survives what happens to these: sealing, since it reads
+through segments and log; a daemon that is stopped and a rebuild, since a derived file comes back with the same bytes.
+
+Invariant: a row is reported once, when the newline of its line is there, and never before.
 """
 
 from __future__ import annotations
@@ -13,19 +14,18 @@ from contextlib import closing, contextmanager
 from typing import NamedTuple
 
 from compactor.core.instants import nanos
+from compactor.core.lines import Placed, read_line
 from compactor.core.reading import DEFAULT_TEAM, Block
 from compactor.ledger import Ledger, LedgerEntry, LogRewritten
 from compactor.ledger.errors import from_os
 from compactor.ledger.files import Files
 from compactor.ledger.log import BLOCK_BYTES, Log, open_log
 from compactor.ledger.segments import Segments
-from compactor.tables.positions import line_start, recorded_at
-from compactor.tables.rows import AGAIN, FILES, DerivedReader, EventRows, whole_blocks
+from compactor.tables.rows import AGAIN, FILES, DerivedReader, EventRows, event_time, whole_blocks
 from compactor.tables.schema import EVENTS, FINDINGS, Row, Table
-from compactor.tables.windows import event_time
 
 
-class Told(NamedTuple):
+class TimedRow(NamedTuple):
     """A row, and the instant by which rows of several ledgers are put in order; in one ledger it never falls."""
 
     at: int
@@ -40,7 +40,7 @@ class Start(NamedTuple):
     at: int | None = None
 
 
-class Tail:
+class Follower:
     """One ledger's table from a place on. Not for several threads at once."""
 
     def __init__(self, place: LedgerEntry, table: Table) -> None:
@@ -54,7 +54,7 @@ class Tail:
         self._segments = Segments(place.path, self._files)
         self._reader: EventRows | DerivedReader | None = None
 
-    def rows(self) -> Iterator[Told]:
+    def rows(self) -> Iterator[TimedRow]:
         """The rows of the whole lines behind `position`, which moves on with them. Raises LedgerError."""
         try:
             identity = self._files.identity(self._path)
@@ -91,14 +91,14 @@ class Tail:
             return whole_blocks(log, self.position)
         return log.blocks(self.position, log.end_of_whole_lines(log.identity().size))
 
-    def _told(self, block: Block) -> Iterator[Told]:
+    def _told(self, block: Block) -> Iterator[TimedRow]:
         if self._reader is None:
             is_log = self._table is EVENTS
-            self._reader = EventRows(_team_of(self.place)) if is_log else DerivedReader(self.place, self._table)
+            self._reader = EventRows(_find_team(self.place)) if is_log else DerivedReader(self.place, self._table)
         for row in self._reader.rows(block):
             at = self._time(row)
             self._at = max(self._at, nanos(at) if at is not None else 0)
-            yield Told(self._at, row)
+            yield TimedRow(self._at, row)
 
     def _time(self, row: Row) -> str | None:
         """When a row was recorded, else when it happened; a finding has the time of its event."""
@@ -113,7 +113,7 @@ class Tail:
             time = row[self._table.place(self._table.time)]
         return time
 
-    def begin(self, start: Start) -> Iterator[Told]:
+    def begin(self, start: Start) -> Iterator[TimedRow]:
         """The rows from a start on, as far as they are there; `rows` goes on behind them. Raises LedgerError."""
         if self._files.identity(self._path) is None:
             return
@@ -133,7 +133,7 @@ class Tail:
         at = self._time(row)
         return at is None or nanos(at) >= start.at
 
-    def _last(self, count: int) -> list[Told]:
+    def _last(self, count: int) -> list[TimedRow]:
         """The last so many rows, looked for from the end on in pieces that grow."""
         identity = self._files.identity(self._path)
         size, back = identity.size if identity is not None else 0, BLOCK_BYTES
@@ -149,12 +149,48 @@ class Tail:
 _TS, _RECORDED = EVENTS.place("ts"), EVENTS.place("recorded_at")
 
 
-def in_order(streams: Iterable[Iterable[Told]]) -> Iterator[Told]:
+def in_order(streams: Iterable[Iterable[TimedRow]]) -> Iterator[TimedRow]:
     """The rows of several ledgers by their instants; in each ledger they keep their order."""
     return heapq.merge(*streams, key=lambda told: told.at)
 
 
-def _team_of(place: LedgerEntry) -> str | None:
+def _find_team(place: LedgerEntry) -> str | None:
     """The team of a ledger that its events name, as far as it is known (1.2)."""
     team = place.team_id or Ledger(place.path).team_id
     return None if place.team_id is None and team == DEFAULT_TEAM else team
+
+
+def line_start(log: Log, offset: int) -> int:
+    """The first line that begins at an offset or behind it; the end of the whole lines if there is none."""
+    end = log.end_of_whole_lines(log.identity().size)
+    while 0 < offset < end:
+        data = log.read(offset - 1, BLOCK_BYTES)
+        found = data.find(b"\n")
+        if found >= 0:
+            return offset + found
+        offset += len(data)
+    return min(offset, end)
+
+
+def recorded_at(log: Log, at: int) -> int:
+    """Where the lines begin that were recorded at an instant or later: by `recorded_at`, else `ts`."""
+    low, end = 0, log.end_of_whole_lines(log.identity().size)
+    high = end
+    while high - low > BLOCK_BYTES:
+        middle = (low + high) // 2
+        found = next((time for _, time in _times(log, line_start(log, middle), high)), None)
+        if found is None or found >= at:
+            high = middle
+        else:
+            low = middle
+    return next((offset for offset, time in _times(log, line_start(log, low), end) if time >= at), end)
+
+
+def _times(log: Log, start: int, end: int) -> Iterator[tuple[int, int]]:
+    """The lines that hold events, each with its offset and when it was recorded."""
+    for block in log.blocks(start, end):
+        for offset, line in block.lines():
+            for found in read_line(line, offset):
+                if isinstance(found, Placed):
+                    recorded = found.event.recorded_at
+                    yield offset, nanos(recorded.isoformat() if recorded is not None else found.event.ts)

@@ -20,8 +20,8 @@ from compactor.core.exceptions import CompactorError
 from compactor.core.instants import rfc3339
 from compactor.ledger import LedgerEntry
 from compactor.ledger.compaction import Progress
-from compactor.tables.extra import MissingExtra, needed
-from compactor.tables.rows import Source
+from compactor.tables.arrow import MissingPackage, require_package
+from compactor.tables.rows import TableSource
 from compactor.tables.schema import TABLES, Table
 
 BATCH_ROWS = 8192
@@ -41,7 +41,7 @@ class QueryFailed(CompactorError):
     """The query is right and could not be run to its end: no memory, no space."""
 
 
-class Result(NamedTuple):
+class QueryResult(NamedTuple):
     """The names of a result's columns, which of them are numbers, and its rows with values as JSON has them."""
 
     names: tuple[str, ...]
@@ -59,17 +59,17 @@ def named_tables(query: str) -> list[Table]:
 @contextmanager
 def run_query(
     query: str, places: Sequence[LedgerEntry], text: frozenset[str] = frozenset(), progress: Progress | None = None
-) -> Iterator[Result]:
+) -> Iterator[QueryResult]:
     """Run one statement that reads, over the tables of these ledgers; `text` names columns that are left as texts.
 
-    Raises BadQuery, QueryFailed, Unfit, LedgerError, MissingExtra.
+    Raises BadQuery, QueryFailed, Unfit, LedgerError, MissingPackage.
     """
     duckdb = _duckdb()
     with tempfile.TemporaryDirectory(prefix="compactor-sql-") as directory:
         database = Path(directory) / "tables.db"
         _check(duckdb, query)
         for table in named_tables(query):
-            _load(duckdb, database, Source(table, places, progress=progress), text)
+            _load(duckdb, database, TableSource(table, places, progress=progress), text)
         if not database.exists():
             duckdb.connect(str(database)).close()
         connection = duckdb.connect(str(database), read_only=True)
@@ -84,12 +84,12 @@ def run_query(
 
 
 def _duckdb() -> Any:
-    needed("pyarrow", "compactor sql")
-    duckdb = needed("duckdb", "compactor sql")
+    require_package("pyarrow", "compactor sql")
+    duckdb = require_package("duckdb", "compactor sql")
     if int(duckdb.__version__.partition(".")[0]) < _VERSION:
         found = f"found {duckdb.__version__}, which cuts times to microseconds"
         advice = f"Install it: pip install --upgrade 'duckdb>={_VERSION}.0'"
-        raise MissingExtra(f"compactor sql needs duckdb {_VERSION}.0 or later, {found}. {advice}")
+        raise MissingPackage(f"compactor sql needs duckdb {_VERSION}.0 or later, {found}. {advice}")
     return duckdb
 
 
@@ -107,10 +107,10 @@ def _check(duckdb: Any, query: str) -> None:
         raise BadQuery(f"found a statement of the kind {kind}, expected one that only reads, such as select")
 
 
-def _load(duckdb: Any, database: Path, source: Source, text: frozenset[str]) -> None:
+def _load(duckdb: Any, database: Path, source: TableSource, text: frozenset[str]) -> None:
     from compactor.tables.arrow import NARROW, Shape, batches, with_fitting_types
 
-    arrow = needed("pyarrow", "compactor sql")
+    arrow = require_package("pyarrow", "compactor sql")
 
     def attempt(shape: Shape) -> None:
         failure: list[BaseException] = []
@@ -135,7 +135,7 @@ def _kept(stream: Iterator[Any], failure: list[BaseException]) -> Iterator[Any]:
         raise
 
 
-def _run(duckdb: Any, connection: Any, query: str) -> Result:
+def _run(duckdb: Any, connection: Any, query: str) -> QueryResult:
     reader = _interruptible(connection, lambda: _executed(duckdb, connection, query))
     schema = reader.schema
     names = _distinct(schema.names)
@@ -145,7 +145,7 @@ def _run(duckdb: Any, connection: Any, query: str) -> Result:
         while (batch := _interruptible(connection, lambda: _next(duckdb, reader))) is not None:
             yield from zip(*(_values(column) for column in batch.columns), strict=True)
 
-    return Result(names, numbers, rows())
+    return QueryResult(names, numbers, rows())
 
 
 def _executed(duckdb: Any, connection: Any, query: str) -> Any:

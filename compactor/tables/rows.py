@@ -1,24 +1,27 @@
 """The rows of one table over several ledgers, read as they are asked for: segments and log as one, whole lines only.
 
-A `Source` can be read again from the start, since a format may find out late that it needs wider types. The rule that
-surprises: the events are what the fold reads as events, damage mended and duplicates included; a line that is none is
-a row of the findings. Trades, open orders and findings are those of the last compact.
+A `TableSource` can be read again from the start, since a format may find out late that it needs wider types. Trades,
+open orders and findings are those of the last compact.
+
+Note: the events are what the fold reads as events, recovered and repeated ones included; a line that is no event is a
+row of the findings.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import timedelta
 from operator import attrgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
 from compactor.core.events import Event
 from compactor.core.instants import EPOCH, BadInstant, is_common, nanos, rfc3339
-from compactor.core.lines import Placed
+from compactor.core.lines import Placed, read_line
 from compactor.core.reading import Block, EventReader
 from compactor.ledger import DerivedConflict, Ledger, LedgerEntry, LedgerUnreadable
 from compactor.ledger.compaction import Progress
@@ -30,7 +33,6 @@ from compactor.ledger.paths import LOG
 from compactor.ledger.paths import PENDING as PENDING_FILE
 from compactor.ledger.paths import TRADES as TRADES_FILE
 from compactor.tables.schema import EVENTS, FINDINGS, PENDING, TRADES, Row, Table, line_type
-from compactor.tables.windows import ALL_TIME, Window, event_time
 
 FILES = {TRADES.name: TRADES_FILE, PENDING.name: PENDING_FILE, FINDINGS.name: FINDINGS_FILE, EVENTS.name: LOG}
 """The file of a ledger that a table is read from."""
@@ -50,8 +52,30 @@ _after_recorded = attrgetter(*EVENTS.names[EVENTS.place("event_id") : EVENTS.pla
 _after_legs = attrgetter(*EVENTS.names[EVENTS.place("legs") + 1 : EVENTS.place("raw")])
 
 
+class Window(NamedTuple):
+    """From `since` on, and before `until`, in nanoseconds since 1970; None is no limit."""
+
+    since: int | None = None
+    until: int | None = None
+
+    @property
+    def is_limited(self) -> bool:
+        """Whether anything can lie outside."""
+        return self.since is not None or self.until is not None
+
+    def holds(self, text: str | None) -> bool:
+        """Whether an instant lies in it; what has no time lies in every window."""
+        if not self.is_limited or text is None:
+            return True
+        at = nanos(text)
+        return (self.since is None or at >= self.since) and (self.until is None or at < self.until)
+
+
+ALL_TIME = Window()
+
+
 @dataclass(frozen=True)
-class Source:
+class TableSource:
     """The rows of a table over these ledgers, one ledger after the other, those of a window of time only.
 
     `progress` is called with bytes read and bytes in all. Iterating raises LedgerError.
@@ -77,7 +101,7 @@ class Source:
         identity = Files().identity(place.path / FILES[self.table.name])
         return identity.size if identity is not None else 0
 
-    def place_of(self, row: Row) -> str:
+    def describe_row(self, row: Row) -> str:
         """Where a row stands, for a message: team, file, and what names the row in it."""
         values = dict(zip(self.table.names, row, strict=True))
         named = f"offset {values['offset']}" if self.table is EVENTS else f"order {values.get('order_id')}"
@@ -97,7 +121,7 @@ def _rows(table: Table, place: LedgerEntry, window: Window) -> Iterator[tuple[Ro
 def _derived_rows(table: Table, place: LedgerEntry, window: Window) -> Iterator[tuple[Row, int]]:
     assert table.time is not None
     when = table.place(table.time)
-    for row, read in _lines_of(table, place):
+    for row, read in _read_rows(table, place):
         if window.holds(row[when]):
             yield row, read
 
@@ -108,7 +132,7 @@ def whole_blocks(file: Log, offset: int) -> Iterator[Block]:
         yield block._replace(data=file.read(block.offset, block.length)) if block.too_long else block
 
 
-def _lines_of(table: Table, place: LedgerEntry) -> Iterator[tuple[Row, int]]:
+def _read_rows(table: Table, place: LedgerEntry) -> Iterator[tuple[Row, int]]:
     """All rows of a derived file, the last of each block with the offset behind it."""
     path = place.path / FILES[table.name]
     reader = DerivedReader(place, table)
@@ -177,11 +201,11 @@ def document(raw: msgspec.Raw) -> str | None:
 def _finding_rows(place: LedgerEntry, window: Window) -> Iterator[tuple[Row, int]]:
     """A finding has no time of its own: it has that of its event, or of the last event before a line that is none."""
     if not window.is_limited:
-        yield from _lines_of(FINDINGS, place)
+        yield from _read_rows(FINDINGS, place)
         return
     offset, length = FINDINGS.place("offset"), FINDINGS.place("length")
     with open_log(place.path, Files(), again=AGAIN) as log:
-        for row, read in _lines_of(FINDINGS, place):
+        for row, read in _read_rows(FINDINGS, place):
             if window.holds(event_time(log, row[offset], row[length])):
                 yield row, read
 
@@ -231,3 +255,34 @@ def _recorded(text: str | None, event: Event) -> str | None:
     except BadInstant:
         return rfc3339((event.recorded_at - EPOCH) // timedelta(microseconds=1) * 1000)
     return text
+
+
+_BEFORE_BYTES = 1 << 16
+_DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+
+
+def window(since: str | None, until: str | None) -> Window:
+    """The window between two texts, each a time or a day. Raises BadInstant."""
+    return Window(*(instant(text) if text is not None else None for text in (since, until)))
+
+
+def instant(text: str) -> int:
+    """Nanoseconds since 1970 of a time, or of the beginning of a day in UTC. Raises BadInstant."""
+    return nanos(f"{text}T00:00:00Z" if _DAY.fullmatch(text) else text)
+
+
+def event_time(log: Log, offset: int, length: int) -> str | None:
+    """The `ts` of the event at an offset, else of the last one that can be read before it."""
+    found = _times(log.read(offset, length), 0)
+    if found:
+        return found[0]
+    start = max(0, offset - _BEFORE_BYTES)
+    before = _times(log.read(start, offset - start), start)
+    return before[-1] if before else None
+
+
+def _times(data: bytes, start: int) -> list[str]:
+    """The times of the events in some lines, the first of which may lack its beginning."""
+    lines = data.split(b"\n")
+    placed = (found for line in lines for found in read_line(line, start))
+    return [found.event.ts for found in placed if isinstance(found, Placed)]

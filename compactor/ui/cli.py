@@ -22,25 +22,16 @@ from compactor.ui.commands import append, compact, show, status
 from compactor.ui.exporting import export, sql
 from compactor.ui.importing import import_
 from compactor.ui.operating import config, doctor, systemd
-from compactor.ui.proving import check_proof, keygen, prove
+from compactor.ui.options import INTERRUPTED, STOPPED_MESSAGE, TERMINATED, Terminated
 from compactor.ui.replaying import diff, replay
-from compactor.ui.sealing import cat, seal
+from compactor.ui.sealing import cat, check_proof, keygen, prove, seal
 from compactor.ui.stories import history
 from compactor.ui.tailing import tail
 from compactor.ui.verifying import rebuild, verify
 from compactor.ui.watching import watch
 
-INTERRUPTED = 130
-TERMINATED = 143
-STOPPED_MESSAGE = (
-    "\nStopped. Nothing is lost: every ledger stands at its last commit, and the same command goes on from there."
-)
 PIPE_CLOSED = 141
 DEBUG = "COMPACTOR_DEBUG"
-
-
-class Terminated(BaseException):
-    """SIGTERM came: what a service manager, a container or `kill` sends."""
 
 
 class Frame(click.Group):
@@ -53,7 +44,7 @@ class Frame(click.Group):
             # Help and the version are written before a command is invoked.
             if os.environ.get(DEBUG):
                 raise
-            _refusal_of(error).show()
+            _explain(error).show()
             sys.exit(1)
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -73,10 +64,10 @@ class Frame(click.Group):
         except Exception as error:
             if os.environ.get(DEBUG):
                 raise
-            raise _refusal_of(error) from error
+            raise _explain(error) from error
 
 
-def _refusal_of(error: Exception) -> click.ClickException:
+def _explain(error: Exception) -> click.ClickException:
     from compactor.books.failures import describe_failure
 
     if isinstance(error, OSError) and not error.filename:

@@ -45,7 +45,7 @@ def compact(
       compactor compact data --team alice --json
     """
     from compactor.books.compact import compact_all
-    from compactor.ui.progress import progress_bar
+    from compactor.ui.output import progress_bar
 
     with progress_bar("Compacting") as progress:
         outcomes = compact_all(
@@ -58,13 +58,16 @@ def compact(
 
 
 def _show_outcomes(outcomes: list[Outcome], as_json: bool) -> None:
-    from compactor.ui.output import Column, show_json, show_table
+    from compactor.ui.output import ShownColumn, show_json, show_table
 
     if as_json:
         show_json(_flat(outcome.team_id, outcome.path, outcome.compaction, outcome.error) for outcome in outcomes)
         return
     numbers = ("events", "open_orders", "trades", "findings", "bytes", "time")
-    shown = [Column("team_id", "team"), *(Column(field, field.replace("_", " "), number=True) for field in numbers)]
+    shown = [
+        ShownColumn("team_id", "team"),
+        *(ShownColumn(field, field.replace("_", " "), number=True) for field in numbers),
+    ]
     rows = (
         _flat(outcome.team_id, outcome.path, outcome.compaction, None) for outcome in outcomes if outcome.compaction
     )
@@ -103,7 +106,7 @@ def append(team: str | None, data: Path, as_json: bool) -> None:
 
 
 def _show_appended(result: AppendResult, as_json: bool) -> None:
-    from compactor.ui.output import Column, show_json, show_table
+    from compactor.ui.output import ShownColumn, show_json, show_table
 
     if as_json:
         show_json(result.appended)
@@ -111,9 +114,9 @@ def _show_appended(result: AppendResult, as_json: bool) -> None:
         if result.failure:
             show_json([_flat(result.failed_team or "", None, None, result.failure)])
     elif result.appended:
-        numbers = [Column(field, field, number=True) for field in ("events", "offset", "length")]
+        numbers = [ShownColumn(field, field, number=True) for field in ("events", "offset", "length")]
         rows = [{name: getattr(done, name) for name in done.__struct_fields__} for done in result.appended]
-        show_table([Column("team_id", "team"), *numbers], rows)
+        show_table([ShownColumn("team_id", "team"), *numbers], rows)
     elif not result.bad_lines and not result.failure:
         click.echo("No events on standard input; nothing was written.", err=True)
 
@@ -192,7 +195,7 @@ def status(data: Path, team: str | None, as_json: bool) -> None:
     from compactor.books.status import status_all
     from compactor.daemon.presence import read_report
     from compactor.sync.state import read_reconciled
-    from compactor.ui.output import Column, show_json, show_table
+    from compactor.ui.output import ShownColumn, show_json, show_table
 
     reports = status_all(data, team=team)
     refuse_empty(_present(reports), data, team)
@@ -211,7 +214,7 @@ def status(data: Path, team: str | None, as_json: bool) -> None:
         titles |= {"findings": "findings", "lag_bytes": "to compact", "last_event_at": "last event"}
         titles |= {"checkpoint": "checkpoint", "log_bytes": "log bytes", "sealed_bytes": "sealed"}
         texts = ("team_id", "last_event_at", "checkpoint")
-        shown = [Column(field, title, field not in texts) for field, title in titles.items()]
+        shown = [ShownColumn(field, title, field not in texts) for field, title in titles.items()]
         show_table(shown, (row for row in flat if "error" not in row))
         sys.stdout.flush()
         _say_of_daemon(daemon)
@@ -231,7 +234,7 @@ def _say_of_daemon(daemon: DaemonReport | None) -> None:
     for one in degraded:
         click.echo(f"{one.team_id}: degraded: {one.reason}", err=True)
     for account in daemon.accounts:
-        click.echo(f"account {account.account}: {_of_account(account)}", err=True)
+        click.echo(f"account {account.account}: {_describe_account(account)}", err=True)
 
 
 def _say_of_reconciles(reconciled: Mapping[str, AccountReconciled]) -> None:
@@ -243,7 +246,7 @@ def _say_of_reconciles(reconciled: Mapping[str, AccountReconciled]) -> None:
         click.echo(f"account {name}: reconciled through {through}{differences}{stale}", err=True)
 
 
-def _of_account(account: AccountReport) -> str:
+def _describe_account(account: AccountReport) -> str:
     """How the link to an account is, in a line."""
 
     def at(seconds: float | None) -> str:

@@ -15,12 +15,20 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import click
 
-from compactor.ui.options import data_option, json_option, refuse_empty, team_option
+from compactor.ui.options import (
+    INTERRUPTED,
+    STOPPED_MESSAGE,
+    TERMINATED,
+    Terminated,
+    data_option,
+    find_ledgers,
+    json_option,
+    team_option,
+)
 
 if TYPE_CHECKING:
-    from compactor.ledger import LedgerEntry
-    from compactor.tables.query import Result
-    from compactor.tables.windows import Window
+    from compactor.tables.query import QueryResult
+    from compactor.tables.rows import Window
 
 _WHAT = {"trades": "trades", "pending": "pending_orders", "events": "events", "findings": "findings"}
 _FORMATS = ("jsonl", "csv", "parquet")
@@ -61,17 +69,16 @@ def export(
       compactor export trades --out trades.parquet
       compactor export events --team alice --since 2026-03-02 --until 2026-03-03 --format csv
     """
-    from compactor.tables.arrow import Unfit
+    from compactor.tables.arrow import MissingPackage, Unfit
     from compactor.tables.export import BadTarget, write_table
-    from compactor.tables.extra import MissingExtra
-    from compactor.tables.rows import Source
+    from compactor.tables.rows import TableSource
     from compactor.tables.schema import TABLES
-    from compactor.ui.progress import progress_bar
+    from compactor.ui.output import progress_bar
 
     if as_json and format_ not in (None, "jsonl"):
         raise click.UsageError(f"--json and --format {format_} exclude each other")
-    table, format_ = TABLES[_WHAT[what]], "jsonl" if as_json else format_ or _format_of(out)
-    places = _places(data, team)
+    table, format_ = TABLES[_WHAT[what]], "jsonl" if as_json else format_ or _choose_format(out)
+    places = find_ledgers(data, team)
     kept = _columns(text, table.names)
     window = _window(since, until)
     if format_ == "parquet" and out is None and sys.stdout.isatty():
@@ -80,14 +87,14 @@ def export(
         # Rows and a bar on one terminal would write over each other.
         shown = nullcontext() if out is None and sys.stdout.isatty() else progress_bar("Exporting")
         with shown as progress, _opened(out, format_) as stream:
-            write_table(Source(table, places, window, progress), format_, stream, kept)
+            write_table(TableSource(table, places, window, progress), format_, stream, kept)
     except BadTarget as error:
         raise click.UsageError(str(error)) from None
-    except (MissingExtra, Unfit) as error:
+    except (MissingPackage, Unfit) as error:
         raise click.ClickException(str(error)) from None
 
 
-def _format_of(out: Path | None) -> str:
+def _choose_format(out: Path | None) -> str:
     ending = out.suffix[1:].lower() if out is not None else "jsonl"
     if ending not in _FORMATS:
         raise click.UsageError(f"{out}: the name tells no format, expected --format {'|'.join(_FORMATS)}")
@@ -96,25 +103,16 @@ def _format_of(out: Path | None) -> str:
 
 @contextmanager
 def _opened(out: Path | None, format_: str) -> Iterator[BinaryIO]:
+    from compactor.tables.arrow import require_package
     from compactor.tables.export import whole_file
-    from compactor.tables.extra import needed
 
     if format_ == "parquet":
-        needed("pyarrow", "--format parquet")
+        require_package("pyarrow", "--format parquet")
     if out is None:
         yield sys.stdout.buffer
         return
     with whole_file(out) as file:
         yield file
-
-
-def _places(data: Path, team: str | None) -> list[LedgerEntry]:
-    from compactor.ledger import discover
-    from compactor.ledger.paths import LOG
-
-    places = [place for place in discover(data, team) if place.problem is not None or (place.path / LOG).exists()]
-    refuse_empty(len(places), data, team)
-    return places
 
 
 def _columns(text: tuple[str, ...], names: Iterable[str]) -> frozenset[str]:
@@ -129,7 +127,7 @@ def _columns(text: tuple[str, ...], names: Iterable[str]) -> frozenset[str]:
 
 def _window(since: str | None, until: str | None) -> Window:
     from compactor.core.instants import BadInstant
-    from compactor.tables.windows import window
+    from compactor.tables.rows import window
 
     try:
         found = window(since, until)
@@ -159,16 +157,15 @@ def sql(query: str, team: str | None, as_json: bool, format_: str | None, text: 
       compactor sql "select symbol, sum(quantity * execution_price) from trades group by symbol"
       compactor sql "select * from pending_orders where symbol = 'SPY'" --json
     """
-    from compactor.tables.arrow import Unfit
-    from compactor.tables.extra import MissingExtra
+    from compactor.tables.arrow import MissingPackage, Unfit
     from compactor.tables.query import BadQuery, QueryFailed, run_query
     from compactor.tables.schema import TABLES
-    from compactor.ui.progress import progress_bar
+    from compactor.ui.output import progress_bar
 
     if as_json and format_ not in (None, "jsonl"):
         raise click.UsageError(f"--json and --format {format_} exclude each other")
     kept = _columns(text, (name for table in TABLES.values() for name in table.names))
-    places = _places(data, team)
+    places = find_ledgers(data, team)
     try:
         with (
             _ended_at_once(),
@@ -178,7 +175,7 @@ def sql(query: str, team: str | None, as_json: bool, format_: str | None, text: 
             _show(result, "jsonl" if as_json else format_ or "table")
     except BadQuery as error:
         raise click.UsageError(str(error)) from None
-    except (MissingExtra, QueryFailed, Unfit) as error:
+    except (MissingPackage, QueryFailed, Unfit) as error:
         raise click.ClickException(str(error)) from None
 
 
@@ -187,7 +184,6 @@ def _ended_at_once() -> Iterator[None]:
     """Let a signal end the program although DuckDB is in the middle of a step, which it does not leave before its
     end."""
     from compactor.tables.query import is_still_running
-    from compactor.ui.cli import INTERRUPTED, STOPPED_MESSAGE, TERMINATED, Terminated
 
     try:
         yield
@@ -199,10 +195,10 @@ def _ended_at_once() -> Iterator[None]:
         os._exit(TERMINATED if isinstance(stop, Terminated) else INTERRUPTED)
 
 
-def _show(result: Result, format_: str) -> None:
+def _show(result: QueryResult, format_: str) -> None:
     import csv
 
-    from compactor.ui.output import Column, show_json, show_table
+    from compactor.ui.output import ShownColumn, show_json, show_table
 
     if format_ == "csv":
         writer = csv.writer(sys.stdout, lineterminator="\n")
@@ -212,5 +208,5 @@ def _show(result: Result, format_: str) -> None:
     rows = (dict(zip(result.names, row, strict=True)) for row in result.rows)
     if format_ == "jsonl":
         show_json(rows)
-    elif not show_table([Column(name, name, name in result.numbers) for name in result.names], rows):
+    elif not show_table([ShownColumn(name, name, name in result.numbers) for name in result.names], rows):
         click.echo("No rows.", err=True)

@@ -41,7 +41,7 @@ def legacy(path: Path, data: Path, as_json: bool) -> None:
       compactor import legacy old-data --data data
     """
     from compactor.imports.legacy import import_legacy
-    from compactor.ui.progress import progress_bar
+    from compactor.ui.output import progress_bar
 
     with progress_bar("Importing") as progress:
         result = import_legacy(path, data, progress=progress)
@@ -64,7 +64,7 @@ def alpaca(file: Path, data: Path, team: str | None, as_json: bool) -> None:
       compactor import alpaca captured.jsonl --team alice
     """
     from compactor.imports.captures import import_alpaca
-    from compactor.ui.progress import progress_bar
+    from compactor.ui.output import progress_bar
 
     with progress_bar("Importing") as progress:
         result = import_alpaca(file, data, team=team, progress=progress)
@@ -73,14 +73,14 @@ def alpaca(file: Path, data: Path, team: str | None, as_json: bool) -> None:
 
 def _show_imported(result: ImportResult, as_json: bool, nothing: str) -> None:
     """Show what each team got; lines that could not be translated are named and are no failure of the rest."""
-    from compactor.ui.output import Column, name_lines, show_json, show_table
+    from compactor.ui.output import ShownColumn, name_lines, show_json, show_table
 
     if as_json:
         show_json(_plain(team) for team in result.teams)
     else:
         counted = ("lines_read", "events_appended", "duplicates", "problems", "open_orders", "trades")
-        shown = [Column(name, name.replace("_", " "), number=True) for name in counted]
-        if not show_table([Column("team_id", "team"), *shown], map(_row, result.teams)):
+        shown = [ShownColumn(name, name.replace("_", " "), number=True) for name in counted]
+        if not show_table([ShownColumn("team_id", "team"), *shown], map(_row, result.teams)):
             click.echo(f"Nothing to import: {nothing}", err=True)
         sys.stdout.flush()
         name_lines([problem for team in result.teams for problem in team.problems])

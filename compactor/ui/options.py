@@ -14,10 +14,20 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 if TYPE_CHECKING:
+    from compactor.ledger import LedgerEntry
     from compactor.settings.configuration import Configuration
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 VARIABLE = "COMPACTOR_DATA"
+INTERRUPTED = 130
+TERMINATED = 143
+STOPPED_MESSAGE = (
+    "\nStopped. Nothing is lost: every ledger stands at its last commit, and the same command goes on from there."
+)
+
+
+class Terminated(BaseException):
+    """SIGTERM came: what a service manager, a container or `kill` sends."""
 
 
 def data_directory(_ctx: click.Context, _param: click.Parameter | None, value: str) -> Path:
@@ -149,6 +159,33 @@ def team_option(help_text: str) -> Callable[[Command], Command]:
 def json_option(command: Command) -> Command:
     """`--json`."""
     return click.option("--json", "as_json", is_flag=True, help="One JSON object per line.")(command)
+
+
+def find_ledgers(data: Path, team: str | None) -> list[LedgerEntry]:
+    """The ledgers of a data directory that have a log or a problem; one at least."""
+    from compactor.ledger import discover
+    from compactor.ledger.paths import LOG
+
+    places = [place for place in discover(data, team) if place.problem is not None or (place.path / LOG).exists()]
+    refuse_empty(len(places), data, team)
+    return places
+
+
+def find_one_ledger(data: Path, team: str | None) -> LedgerEntry:
+    """The one ledger that is meant, in good order."""
+    places = find_ledgers(data, team)
+    refuse_several(places, data, "found")
+    if places[0].problem is not None:
+        raise click.ClickException(f"{places[0].path}: {places[0].problem}")
+    return places[0]
+
+
+def refuse_several(places: list[LedgerEntry], data: Path, why: str) -> None:
+    """Stop where one ledger is needed and there are several."""
+    if len(places) > 1:
+        names = ", ".join(place.name for place in places[:5])
+        message = f"{why} {len(places)} ledgers in {data} ({names}), expected one: name it with --team"
+        raise click.UsageError(message)
 
 
 def refuse_empty(ledgers: int, data: Path, team: str | None) -> None:

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import chain, islice
+from time import monotonic
 from typing import Any, Literal
 
 import click
@@ -26,7 +28,7 @@ _CHUNK_ROWS = 500
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
-class Column(msgspec.Struct, frozen=True):
+class ShownColumn(msgspec.Struct, frozen=True):
     """One column: the field of a row that it shows, its title, and whether it is aligned like a number."""
 
     field: str
@@ -34,13 +36,13 @@ class Column(msgspec.Struct, frozen=True):
     number: bool = False
 
 
-def columns(*fields: str, numbers: Iterable[str] = ()) -> list[Column]:
+def columns(*fields: str, numbers: Iterable[str] = ()) -> list[ShownColumn]:
     """Columns titled by their fields, in words."""
     wanted = set(numbers)
-    return [Column(field, field.removesuffix("_id").replace("_", " "), field in wanted) for field in fields]
+    return [ShownColumn(field, field.removesuffix("_id").replace("_", " "), field in wanted) for field in fields]
 
 
-def show_table(shown: Sequence[Column], rows: Iterable[Mapping[str, Any]]) -> bool:
+def show_table(shown: Sequence[ShownColumn], rows: Iterable[Mapping[str, Any]]) -> bool:
     """Print `rows` as they come; whether there were any. Without rows there is no head either: a pipe stays clean."""
     rest = iter(rows)
     first = list(islice(rest, RICH_ROWS_MAX + 1))
@@ -71,7 +73,7 @@ def name_lines(refused: Sequence[object]) -> None:
         click.echo(f"... and {len(refused) - LINES_NAMED} more; --json names all of them", err=True)
 
 
-def aligned(shown: Sequence[Column], rows: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+def aligned(shown: Sequence[ShownColumn], rows: Iterable[Mapping[str, Any]]) -> Iterator[str]:
     """Lines of text in columns. Widths come from the first rows and only grow, so that rows can be streamed."""
     rest = iter(rows)
     widths = [len(column.title) for column in shown]
@@ -96,11 +98,11 @@ def _written_out(match: re.Match[str]) -> str:
     return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
 
 
-def _cells(shown: Sequence[Column], row: Mapping[str, Any]) -> list[str]:
+def _cells(shown: Sequence[ShownColumn], row: Mapping[str, Any]) -> list[str]:
     return [printable(row.get(column.field)) for column in shown]
 
 
-def _line(shown: Sequence[Column], widths: Sequence[int], cells: Sequence[str]) -> str:
+def _line(shown: Sequence[ShownColumn], widths: Sequence[int], cells: Sequence[str]) -> str:
     padded = (
         cell.rjust(width) if column.number else cell.ljust(width)
         for column, width, cell in zip(shown, widths, cells, strict=True)
@@ -108,7 +110,7 @@ def _line(shown: Sequence[Column], widths: Sequence[int], cells: Sequence[str]) 
     return "  ".join(padded).rstrip()
 
 
-def _show_rich(shown: Sequence[Column], rows: Sequence[Mapping[str, Any]]) -> None:
+def _show_rich(shown: Sequence[ShownColumn], rows: Sequence[Mapping[str, Any]]) -> None:
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
@@ -130,7 +132,7 @@ def _show_rich(shown: Sequence[Column], rows: Sequence[Mapping[str, Any]]) -> No
         click.echo(f"The terminal is too narrow for: {', '.join(hidden)}. --json has every field.", err=True)
 
 
-def fitted(shown: Sequence[Column], longest: Sequence[int], room: int) -> list[int]:
+def fitted(shown: Sequence[ShownColumn], longest: Sequence[int], room: int) -> list[int]:
     """The widths of the first columns, as many as `room` holds.
 
     A number is never cut, because what is left of it is another number: texts give way first, then whole columns from
@@ -151,3 +153,65 @@ def fitted(shown: Sequence[Column], longest: Sequence[int], room: int) -> list[i
         least[index] += more
         spare -= more
     return least
+
+
+# Work that is over sooner than this shows no bar: a flash of it tells nobody anything.
+QUIET_S = 0.3
+_DRAW_S = 0.1
+
+
+@contextmanager
+def progress_bar(title: str) -> Iterator[Callable[[int, int], None] | None]:
+    """Give a `progress(bytes_done, bytes_total)` to hand to a job, or None where nobody would see it."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    bar = _Bar(title)
+    try:
+        yield bar.update
+    finally:
+        bar.close()
+
+
+class _Bar:
+    def __init__(self, title: str) -> None:
+        self._title = title
+        self._next_draw_at = monotonic() + QUIET_S
+        self._rich: tuple[Callable[[int, int], None], Callable[[], None]] | None = None
+
+    def update(self, done: int, total: int) -> None:
+        now = monotonic()
+        if now < self._next_draw_at:
+            return
+        self._next_draw_at = now + _DRAW_S
+        if self._rich is None:
+            self._rich = _open_rich(self._title)
+        self._rich[0](done, total)
+
+    def close(self) -> None:
+        if self._rich is not None:
+            self._rich[1]()
+
+
+def _open_rich(title: str) -> tuple[Callable[[int, int], None], Callable[[], None]]:
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    progress = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        auto_refresh=False,
+        transient=True,
+    )
+    task = progress.add_task(title, total=None)
+    progress.start()
+
+    def draw(done: int, total: int) -> None:
+        progress.update(task, completed=done, total=total)
+        progress.refresh()
+
+    return draw, progress.stop

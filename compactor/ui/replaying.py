@@ -14,13 +14,22 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from compactor.ui.commands import exit_named
-from compactor.ui.options import VARIABLE, data_argument, data_directory, json_option, refuse_empty, team_option
+from compactor.ui.options import (
+    VARIABLE,
+    data_argument,
+    data_directory,
+    find_ledgers,
+    json_option,
+    refuse_empty,
+    refuse_several,
+    team_option,
+)
 
 if TYPE_CHECKING:
     from compactor.books.failures import Failure
     from compactor.history.diff import Change
     from compactor.history.moment import Clock, Moment
-    from compactor.history.past import Past
+    from compactor.history.replay import Past
     from compactor.ledger import LedgerEntry
 
 _PENDING = ("order_id", "symbol", "side", "quantity", "filled_qty", "status", "limit_price", "order_type", "created_at")
@@ -56,9 +65,9 @@ def replay(
       compactor replay data --as-of 2026-03-02T15:31:00Z --out /tmp/then
     """
     moment = _one_moment(at, known_at, as_of)
-    places = _places(data, team)
+    places = find_ledgers(data, team)
     if moment.offset is not None:
-        _refuse_several(places, data, "an offset is one of one log")
+        refuse_several(places, data, "an offset is one of one log: found")
     if out is not None and what is not None:
         raise click.UsageError("found --show and --out, expected one of them: --out writes all three files")
     if out is not None:
@@ -85,22 +94,6 @@ def _one_moment(at: int | None, known_at: str | None, as_of: str | None) -> Mome
     return END if at is None else at_offset(at)
 
 
-def _places(data: Path, team: str | None) -> list[LedgerEntry]:
-    from compactor.ledger import discover
-    from compactor.ledger.paths import LOG
-
-    places = [place for place in discover(data, team) if place.problem is not None or (place.path / LOG).exists()]
-    refuse_empty(len(places), data, team)
-    return places
-
-
-def _refuse_several(places: list[LedgerEntry], data: Path, why: str) -> None:
-    if len(places) > 1:
-        names = ", ".join(place.name for place in places[:5])
-        message = f"{why}: found {len(places)} ledgers in {data} ({names}), expected one: name it with --team"
-        raise click.UsageError(message)
-
-
 def _refuse_full(out: Path) -> None:
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise click.UsageError(f"{out}: found something there, expected a new or empty directory")
@@ -111,20 +104,20 @@ def _replay_one(
 ) -> tuple[str, Failure | None]:
     """Replay one ledger and show it; what failed, if so. No failure stops the others."""
     from compactor.books.failures import describe_failure
-    from compactor.history import past
-    from compactor.ui.progress import progress_bar
+    from compactor.history.replay import replay_lines, replay_past, write_past
+    from compactor.ui.output import progress_bar
 
     try:
         with progress_bar("Replaying") as progress:
             if what is not None:
-                rows = past.lines_of(place, moment, what, progress)  # type: ignore[arg-type]
+                rows = replay_lines(place, moment, what, progress)  # type: ignore[arg-type]
                 _show_lines(rows, what, place.name if of > 1 else None, as_json)
                 return place.name, None
             if out is not None:
                 target = out if of == 1 else out / "team" / place.name
-                done = past.write_past(place, moment, target, progress)
+                done = write_past(place, moment, target, progress)
             else:
-                done = past.past_of(place, moment, progress)
+                done = replay_past(place, moment, progress)
         _show_past(done, as_json, None if out is None else target)
     except BrokenPipeError:
         raise
@@ -220,15 +213,15 @@ Work = tuple[str, "Callable[[Any], Iterator[Change]]"]
 
 def _moments(a: str, b: str, data: Path, team: str | None, clock: Clock) -> list[Work]:
     from compactor.history.diff import diff_moments
-    from compactor.history.moment import BadMoment, moment_of
+    from compactor.history.moment import BadMoment, parse_moment
 
     try:
-        first, second = moment_of(a, clock), moment_of(b, clock)
+        first, second = parse_moment(a, clock), parse_moment(b, clock)
     except BadMoment as bad:
         raise click.UsageError(str(bad)) from None
-    places = _places(data, team)
+    places = find_ledgers(data, team)
     if first.offset is not None or second.offset is not None:
-        _refuse_several(places, data, "an offset is one of one log")
+        refuse_several(places, data, "an offset is one of one log: found")
 
     def work(place: LedgerEntry) -> Callable[[Any], Iterator[Change]]:
         return lambda progress: diff_moments(place, first, second, progress)
@@ -258,8 +251,7 @@ def _pairs(a: Path, b: Path, team: str | None) -> list[Work]:
 
 def _show_changes(name: str, compare: Callable[[Any], Iterator[Change]], as_json: bool) -> Failure | None:
     from compactor.books.failures import describe_failure
-    from compactor.ui.output import show_json
-    from compactor.ui.progress import progress_bar
+    from compactor.ui.output import progress_bar, show_json
 
     found = False
     try:

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from compactor.ui.commands import exit_named
-from compactor.ui.options import data_option, json_option, refuse_empty, team_option
+from compactor.ui.options import data_option, find_ledgers, json_option, team_option
 
 if TYPE_CHECKING:
     from compactor.books.failures import Failure
     from compactor.core.derived import Finding
-    from compactor.history.related import History
-    from compactor.history.story import Told
+    from compactor.history.lookup import History
+    from compactor.history.story import StoryEvent
 
 _NUMBERS = ("offset",)
 _TERMS = ("symbol", "side", "quantity", "notional", "order_type", "limit_price", "stop_price", "time_in_force")
@@ -44,17 +44,14 @@ def history(name: str, team: str | None, data: Path, raw: bool, as_json: bool) -
       compactor history 241-0 --team alice --json
     """
     from compactor.books.failures import describe_failure
-    from compactor.history.related import history_of
-    from compactor.ledger import discover
-    from compactor.ledger.paths import LOG
+    from compactor.history.lookup import find_histories
 
-    places = [place for place in discover(data, team) if place.problem is not None or (place.path / LOG).exists()]
-    refuse_empty(len(places), data, team)
+    places = find_ledgers(data, team)
     found: list[History] = []
     failed: list[tuple[str, Failure]] = []
     for place in places:
         try:
-            found += history_of(place, name, raw=raw)
+            found += find_histories(place, name, raw=raw)
         except Exception as error:
             failed.append((place.name, describe_failure(error, place.path)))
     _show(found, as_json)
@@ -117,7 +114,7 @@ def _seen_from(one: History, order_id: str) -> str:
     return "" if order_id == one.story.order_id else f", seen from {order_id}"
 
 
-def _row(told: Told) -> dict[str, Any]:
+def _row(told: StoryEvent) -> dict[str, Any]:
     status = told.status_after
     if told.status_before is not None and told.status_before != told.status_after:
         status = f"{told.status_before} -> {told.status_after}"
@@ -128,7 +125,7 @@ def _row(told: Told) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _details(told: Told) -> Iterator[str]:
+def _details(told: StoryEvent) -> Iterator[str]:
     from compactor.ui.output import printable
 
     if told.repeated:

@@ -21,7 +21,7 @@ from compactor.ui.watching import stop_on_signals
 
 if TYPE_CHECKING:
     from compactor.ledger import LedgerEntry
-    from compactor.tables.follow import Start, Tail, Told
+    from compactor.tables.follow import Follower, Start, TimedRow
     from compactor.tables.schema import Row, Table
 
 _LOOK_SECONDS = 1.0
@@ -33,7 +33,7 @@ _COLOURS = {
     "rejected": _BAD, "order_cancel_rejected": _BAD, "order_replace_rejected": _BAD, "suspended": _BAD,
 }  # fmt: skip
 _TEAM_COLOURS = ("bright_blue", "bright_magenta", "bright_cyan", "bright_yellow", "bright_green", "bright_red")
-Write = Callable[[Iterable["Told"]], None]
+Write = Callable[[Iterable["TimedRow"]], None]
 
 
 @click.command(short_help="Show the last events, trades or findings, and follow them.")
@@ -60,7 +60,7 @@ def tail(follow: bool, team: str | None, start: str, what: str, as_json: bool, d
     """
     from compactor.ledger import discover
     from compactor.ledger.paths import LOG
-    from compactor.tables.follow import Tail
+    from compactor.tables.follow import Follower
     from compactor.tables.schema import TABLES
 
     def found() -> list[LedgerEntry]:
@@ -69,7 +69,7 @@ def tail(follow: bool, team: str | None, start: str, what: str, as_json: bool, d
     table, places = TABLES[what], found()
     refuse_empty(len(places), data, team)
     begin = _start(start, len(places))
-    tails = _Tails(lambda place: Tail(place, table))
+    tails = _Tails(lambda place: Follower(place, table))
     tails.add(places)
     write = _writer(table, as_json, len(places) > 1 or (follow and team is None), tails.all)
     stop = stop_on_signals() if follow else threading.Event()
@@ -83,8 +83,8 @@ def tail(follow: bool, team: str | None, start: str, what: str, as_json: bool, d
 class _Tails:
     """The ledgers that are shown. One that cannot be read is named on stderr, once, and stops no other."""
 
-    def __init__(self, make: Callable[[LedgerEntry], Tail]) -> None:
-        self.all: list[Tail] = []
+    def __init__(self, make: Callable[[LedgerEntry], Follower]) -> None:
+        self.all: list[Follower] = []
         self.failures = 0
         self._make = make
         self._seen: set[Path] = set()
@@ -100,13 +100,13 @@ class _Tails:
             else:
                 self._fail(f"{place.path}: {place.problem}")
 
-    def told(self, rows: Callable[[Tail], Iterable[Told]]) -> Iterator[Told]:
+    def told(self, rows: Callable[[Follower], Iterable[TimedRow]]) -> Iterator[TimedRow]:
         """These rows of all ledgers in one order."""
         from compactor.tables.follow import in_order
 
         return in_order([self._guarded(one, rows) for one in list(self.all)])
 
-    def _guarded(self, tail: Tail, rows: Callable[[Tail], Iterable[Told]]) -> Iterator[Told]:
+    def _guarded(self, tail: Follower, rows: Callable[[Follower], Iterable[TimedRow]]) -> Iterator[TimedRow]:
         from compactor.ledger import LedgerError
 
         try:
@@ -123,7 +123,7 @@ class _Tails:
 def _start(text: str, ledgers: int) -> Start:
     from compactor.core.instants import BadInstant
     from compactor.tables.follow import Start
-    from compactor.tables.windows import instant
+    from compactor.tables.rows import instant
 
     if re.fullmatch(r"-[0-9]{1,9}", text):
         return Start(last=int(text[1:]))
@@ -138,7 +138,7 @@ def _start(text: str, ledgers: int) -> Start:
         raise click.UsageError(f"--from {text!r}: expected {expected}") from None
 
 
-def _first(tails: _Tails, begin: Start) -> Iterable[Told]:
+def _first(tails: _Tails, begin: Start) -> Iterable[TimedRow]:
     """What is there, of all ledgers in one order; of the last N of each the last N of all."""
     told = tails.told(lambda tail: tail.begin(begin))
     return told if begin.last is None else list(told)[-begin.last or None :][: begin.last]
@@ -166,14 +166,14 @@ def _is_reader_gone() -> bool:
         return False
 
 
-def _writer(table: Table, as_json: bool, several: bool, tails: Iterable[Tail]) -> Write:
+def _writer(table: Table, as_json: bool, several: bool, tails: Iterable[Follower]) -> Write:
     if as_json or not sys.stdout.isatty():
         return _json_writer(table)
     shown = _Shown(table, several)
     if table.name == "events":
         shown.learn_open_orders(tails)
 
-    def write(told: Iterable[Told]) -> None:
+    def write(told: Iterable[TimedRow]) -> None:
         for one in told:
             click.echo(shown.line(one.row))
 
@@ -188,7 +188,7 @@ def _json_writer(table: Table) -> Write:
     make = as_object(table.names, frozenset(column.name for column in table.columns if column.kind == "json"))
     encode = msgspec.json.Encoder().encode
 
-    def write(told: Iterable[Told]) -> None:
+    def write(told: Iterable[TimedRow]) -> None:
         for one in told:
             sys.stdout.write(encode(make(one.row)).decode() + "\n")
         sys.stdout.flush()
@@ -208,7 +208,7 @@ class _Shown:
         self._known: dict[str, tuple[str, str]] = {}
         self._teams: dict[str, str] = {}
 
-    def learn_open_orders(self, tails: Iterable[Tail]) -> None:
+    def learn_open_orders(self, tails: Iterable[Follower]) -> None:
         from compactor.ledger import Ledger
 
         for one in tails:

@@ -26,7 +26,7 @@ from compactor.ui.options import (
 
 if TYPE_CHECKING:
     from compactor.proofs.keys import VerifierKey
-    from compactor.verify.report import Difference, Verdict
+    from compactor.verify.report import Discrepancy, Verdict
 
 _DIFFERENT = 1
 _COULD_NOT_RUN = 2
@@ -59,7 +59,7 @@ def verify(
       compactor verify data
       compactor verify data --team alice --witness /mnt/other/heads.jsonl --json
     """
-    from compactor.ui.progress import progress_bar
+    from compactor.ui.output import progress_bar
     from compactor.verify.run import verify_all
 
     settings = configuration(data, config, {"witness": from_here(witness)}).settings
@@ -85,7 +85,7 @@ def _verifiers(data: Path, keys: Sequence[str], signing_key: str | None) -> list
     return found + ([read_key(data / signing_key).verifier] if signing_key is not None else [])
 
 
-def _show_json(verdicts: Sequence[Verdict], witness: Sequence[Difference]) -> None:
+def _show_json(verdicts: Sequence[Verdict], witness: Sequence[Discrepancy]) -> None:
     from compactor.ui.output import show_json
 
     rows: list[dict[str, Any]] = []
@@ -99,12 +99,15 @@ def _show_json(verdicts: Sequence[Verdict], witness: Sequence[Difference]) -> No
     show_json(rows)
 
 
-def _show(verdicts: Sequence[Verdict], witness: Sequence[Difference]) -> None:
-    from compactor.ui.output import Column, printable, show_table
+def _show(verdicts: Sequence[Verdict], witness: Sequence[Discrepancy]) -> None:
+    from compactor.ui.output import ShownColumn, printable, show_table
 
     titles = {"log_bytes": "log bytes", "lag_bytes": "to compact", "segments": "segments", "sealed_bytes": "sealed"}
     titles |= {"signed_bytes": "signed", "witnessed_bytes": "witnessed", "differences": "differences", "time": "time"}
-    shown = [Column("team_id", "team"), *(Column(field, title, number=True) for field, title in titles.items())]
+    shown = [
+        ShownColumn("team_id", "team"),
+        *(ShownColumn(field, title, number=True) for field, title in titles.items()),
+    ]
     seen = [one for one in verdicts if one.error is None or one.differences]
     show_table(shown, (_row(one) for one in seen))
     for one in verdicts:
@@ -142,8 +145,7 @@ def rebuild(data: Path, team: str | None, config: Path | None, as_json: bool) ->
     Example:
       compactor rebuild data --team alice
     """
-    from compactor.ui.output import Column, show_json, show_table
-    from compactor.ui.progress import progress_bar
+    from compactor.ui.output import ShownColumn, progress_bar, show_json, show_table
     from compactor.verify.rebuild import rebuild_all
 
     settings = configuration(data, config, {}).settings
@@ -164,8 +166,8 @@ def rebuild(data: Path, team: str | None, config: Path | None, as_json: bool) ->
         show_json(rows)
     else:
         numbers = [
-            Column(name, name.replace("_", " "), True) for name in ("events", "open_orders", "trades", "findings")
+            ShownColumn(name, name.replace("_", " "), True) for name in ("events", "open_orders", "trades", "findings")
         ]
         good = (row for row in rows if "error" not in row)
-        show_table([Column("team_id", "team"), *numbers, Column("aside", "the old files")], good)
+        show_table([ShownColumn("team_id", "team"), *numbers, ShownColumn("aside", "the old files")], good)
     exit_named([(one.team_id, one.error) for one in done if one.error], len(done), "could not be rebuilt")

@@ -31,7 +31,7 @@ from compactor.ledger.log import Log
 from compactor.ledger.paths import FINDINGS, STATE, TRADES
 from compactor.ledger.points import POINTS
 from compactor.verify.derived_files import EDITED, shown
-from compactor.verify.report import Findings
+from compactor.verify.report import Discrepancies
 
 _STATE = "the state does not follow from the log; compactor rebuild makes it again"
 _MARK_BYTES = 16
@@ -67,7 +67,7 @@ class Marks(BloomFilter):
             yield int.from_bytes(noted[place : place + _MARK_BYTES], "little")
 
 
-def open_slots(path: Path, files: Files, findings: Findings) -> list[Slot]:
+def open_slots(path: Path, files: Files, report: Discrepancies) -> list[Slot]:
     """The checkpoints of a ledger, and the older ones that are kept, that are whole; the others are differences."""
     slots: list[Slot] = []
     seen = set[Identity]()
@@ -88,7 +88,7 @@ def open_slots(path: Path, files: Files, findings: Findings) -> list[Slot]:
             reader.close()
             meaning = "no answer depends on it: the other one serves, or the log is folded again. Remove it, or compact"
             what = str(damage).removeprefix(f"{place}: ")
-            findings.add("checkpoint_damaged", place, expected="a checkpoint", found=what, meaning=meaning)
+            report.add("checkpoint_damaged", place, expected="a checkpoint", found=what, meaning=meaning)
         else:
             slots.append(slot)
     return slots
@@ -116,28 +116,28 @@ def _check_chunks(slot: Slot, reader: Reader) -> None:
         raise DamagedCheckpoint(slot.path, f"it has {size} bytes, expected {expected}")
 
 
-def examine_slot(slot: Slot, log: Log, findings: Findings) -> None:
+def examine_slot(slot: Slot, log: Log, report: Discrepancies) -> None:
     """Hold what a checkpoint says of the log against it: which file it is, and its 4 KiB before the offset."""
     header = slot.header
     identity = log.identity()
     if identity.inode != header.inode:
         meaning = "the log was replaced by another file; put it back, or remove .state if that was on purpose"
         found = f"inode {identity.inode}"
-        findings.add("log_replaced", log.path, expected=f"inode {header.inode}", found=found, meaning=meaning)
+        report.add("log_replaced", log.path, expected=f"inode {header.inode}", found=found, meaning=meaning)
     if identity.size < header.log.length:
         expected, found = f"at least {header.log.length} bytes, so much was folded", f"{identity.size}"
         meaning = "the log was truncated: events are gone; put it back from a backup"
-        findings.add("log_truncated", log.path, offset=identity.size, expected=expected, found=found, meaning=meaning)
+        report.add("log_truncated", log.path, offset=identity.size, expected=expected, found=found, meaning=meaning)
     elif log.digest_prefix(header.log.length) != header.log:
         start = max(0, header.log.length - TAIL_BYTES)
         meaning = "the log was rewritten after it was folded; put it back from a backup"
-        findings.add(
+        report.add(
             "log_rewritten", log.path, offset=start, expected="the 4 KiB that were folded", found="others",
             meaning=f"{meaning} ({slot.path.name})",
         )  # fmt: skip
 
 
-def examine_tails(slot: Slot, path: Path, files: Files, findings: Findings) -> None:
+def examine_tails(slot: Slot, path: Path, files: Files, report: Discrepancies) -> None:
     """Hold what a checkpoint says of trades and findings, their lengths and last 4 KiB, against the files."""
     header = slot.header
     for name, written in ((TRADES, header.trades), (FINDINGS, header.findings)):
@@ -146,7 +146,7 @@ def examine_tails(slot: Slot, path: Path, files: Files, findings: Findings) -> N
         if checksum(data) != written.tail:
             expected = f"the bytes before {written.length} as {slot.path.name} has them"
             found = f"{len(data)} other bytes" if len(data) == written.length - start else f"only {len(data)} of them"
-            findings.add("derived_differs", path / name, offset=start, expected=expected, found=found, meaning=EDITED)
+            report.add("derived_differs", path / name, offset=start, expected=expected, found=found, meaning=EDITED)
 
 
 def _read(files: Files, path: Path, start: int, end: int) -> bytes:
@@ -160,7 +160,7 @@ def _read(files: Files, path: Path, start: int, end: int) -> bytes:
 
 
 def compare_state(
-    slot: Slot, fold: Fold, lengths: tuple[int, int], retention: timedelta | None, findings: Findings
+    slot: Slot, fold: Fold, lengths: tuple[int, int], retention: timedelta | None, report: Discrepancies
 ) -> None:
     """Hold the state in a checkpoint against the one that the log gave at its offset."""
     header = slot.header
@@ -172,10 +172,10 @@ def compare_state(
         unequal = list(_unequal(fold, opened, stored, lengths, (header.trades.length, header.findings.length)))
         unequal += _unequal_spans(fold, opened, slot)
     except (DamagedCheckpoint, msgspec.DecodeError) as error:
-        findings.add("state_differs", slot.path, expected="a state", found=error, meaning=_STATE)
+        report.add("state_differs", slot.path, expected="a state", found=error, meaning=_STATE)
         return
     for what, expected, found in unequal:
-        findings.add(
+        report.add(
             "state_differs", slot.path, expected=f"{what} {expected}", found=found,
             meaning=f"at offset {header.log.length} of the log {_STATE}",
         )  # fmt: skip

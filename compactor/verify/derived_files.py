@@ -11,22 +11,22 @@ from compactor.core.derived import encode_lines
 from compactor.core.fold import Fold
 from compactor.core.orders import build_row
 from compactor.ledger.files import Files, Reader
-from compactor.verify.report import Findings
+from compactor.verify.report import Discrepancies
 
 _SHOWN = 120
 _OFFSET = re.compile(rb'"offset":([0-9]+)')
 EDITED = "the file was edited, or the log was; compactor rebuild makes it again from the log and keeps this one aside"
 
 
-class Appended:
+class DerivedFileCheck:
     """An append-only derived file, compared with what is derived, as that comes."""
 
-    def __init__(self, path: Path, files: Files, findings: Findings) -> None:
+    def __init__(self, path: Path, files: Files, report: Discrepancies) -> None:
         self.path = path
         self.length = 0
         """How many bytes have been derived."""
         self.is_bad = False
-        self._findings = findings
+        self._report = report
         self._reader: Reader | None = None
         if files.identity(path) is not None:
             self._reader = files.open(path)
@@ -50,7 +50,7 @@ class Appended:
         line = data[start : data.find(b"\n", start)]
         event = _OFFSET.search(line)
         meaning = f"{EDITED}; the line follows from the event at {event[1].decode()}" if event else EDITED
-        self._findings.add(
+        self._report.add(
             "derived_differs", self.path, offset=self.length + same, expected=shown(line, same - start),
             found=shown(found[start:].partition(b"\n")[0], same - start), meaning=meaning,
         )  # fmt: skip
@@ -62,12 +62,12 @@ class Appended:
         if self.size > self.length:
             assert self._reader is not None
             found = shown(self._reader.read(self.length, _SHOWN))
-            self._findings.add(
+            self._report.add(
                 "derived_differs", self.path, offset=self.length, expected="the end of the file", found=found,
                 meaning=f"there is more than the log says; {EDITED}",
             )  # fmt: skip
         elif self.size < least:
-            self._findings.add(
+            self._report.add(
                 "derived_truncated", self.path, offset=self.size, expected=f"at least {least} bytes",
                 found=f"{self.size}", meaning=f"what was derived before is gone; {EDITED}",
             )  # fmt: skip
@@ -125,22 +125,22 @@ class OpenRows:
         return self._fold.pending_lines()
 
 
-def sum_of(lines: bytes) -> int:
+def sum_rows(lines: bytes) -> int:
     """The number that `OpenRows.sum` gives for these lines."""
     return sum(hash(line + b"\n") for line in lines.split(b"\n")[:-1])
 
 
-def tell_pending(path: Path, expected: bytes, found: bytes | None, findings: Findings) -> None:
+def tell_pending(path: Path, expected: bytes, found: bytes | None, report: Discrepancies) -> None:
     """Say where the pending orders are not those of any offset that they may stand for; `expected` are today's."""
     if found is None:
         meaning = "the file is gone; compactor compact writes it again"
-        findings.add(
+        report.add(
             "derived_differs", path, expected=f"{expected.count(10)} open orders", found="no file", meaning=meaning
         )
         return
     wanted, present = expected.split(b"\n"), found.split(b"\n")
     at = next((n for n, pair in enumerate(zip(wanted, present, strict=False)) if pair[0] != pair[1]), len(wanted) - 1)
-    findings.add(
+    report.add(
         "derived_differs", path, offset=sum(len(line) + 1 for line in present[:at]),
         expected=shown(wanted[at]) if at < len(wanted) and wanted[at] else "the end of the file",
         found=shown(present[at]) if at < len(present) and present[at] else "the end of the file", meaning=EDITED,

@@ -14,14 +14,14 @@ from compactor.ledger.indexing import make_index
 from compactor.ledger.log import Log
 from compactor.ledger.paths import SEGMENTS
 from compactor.ledger.segments import Seal, Segments
-from compactor.proofs.errors import BadProof
 from compactor.proofs.heads import Witnessed, head_name
 from compactor.proofs.keys import VerifierKey, checked_note
-from compactor.verify.report import Findings
+from compactor.proofs.notes import BadProof
+from compactor.verify.report import Discrepancies
 from compactor.verify.seals import RESTORE, said
 
 
-def examine_indexes(seals: Sequence[Seal], directory: Path, files: Files, findings: Findings) -> None:
+def examine_indexes(seals: Sequence[Seal], directory: Path, files: Files, report: Discrepancies) -> None:
     """Hold every index that is there against its own checksums and its seal."""
     for seal in seals:
         path = directory / index_name(seal)
@@ -40,14 +40,14 @@ def examine_indexes(seals: Sequence[Seal], directory: Path, files: Files, findin
         except BadIndex:
             meaning = "no answer depends on it: it is made again when it is needed. Remove it"
             found = "other bytes"
-            findings.add("index_damaged", path, expected="the index of this segment", found=found, meaning=meaning)
+            report.add("index_damaged", path, expected="the index of this segment", found=found, meaning=meaning)
 
 
 def _reading(data: bytes) -> Read:
     return lambda offset, length: data[offset : offset + length]
 
 
-def remake_indexes(log: Log, segments: Segments, files: Files, findings: Findings) -> None:
+def remake_indexes(log: Log, segments: Segments, files: Files, report: Discrepancies) -> None:
     """Make every index that is there again, and compare. Raises SegmentDamaged."""
     for seal in segments.seals:
         path = segments.path / index_name(seal)
@@ -55,11 +55,11 @@ def remake_indexes(log: Log, segments: Segments, files: Files, findings: Finding
         if data is not None and data != make_index(log, seal):
             expected, found = "the index that follows from the segment", "another"
             meaning = "orders may be hidden from history; remove the file, it is made again when it is needed"
-            findings.add("index_differs", path, expected=expected, found=found, meaning=meaning)
+            report.add("index_differs", path, expected=expected, found=found, meaning=meaning)
 
 
 def examine_heads(
-    path: Path, seals: Sequence[Seal], team: str, keys: Sequence[VerifierKey], files: Files, findings: Findings
+    path: Path, seals: Sequence[Seal], team: str, keys: Sequence[VerifierKey], files: Files, report: Discrepancies
 ) -> int:
     """Hold every signed head against its seal and the key; the end of the newest that is good."""
     directory, good = path / SEGMENTS, 0
@@ -69,33 +69,35 @@ def examine_heads(
         seal = known.get(name)
         if seal is None:
             meaning = f"a head was signed for a segment that is gone; {RESTORE}"
-            findings.add(
+            report.add(
                 "segment_missing", directory / name, expected="the seal of this head", found="none", meaning=meaning
             )
             continue
         text = (files.read(directory / name) or b"").decode(errors="replace")
-        if _is_head_of(seal, text, directory / name, team, keys, findings):
+        if _check_head(seal, text, directory / name, team, keys, report):
             good = seal.end
     if keys and not names and any(seal.tree is not None for seal in seals):
         meaning = "no head of this log was ever signed, or all were removed; compactor seal signs them"
-        findings.add(
+        report.add(
             "head_missing", directory, expected=f"a head signed by {keys[0].name}", found="none", meaning=meaning
         )
     return good if keys else 0
 
 
-def _is_head_of(seal: Seal, text: str, path: Path, team: str, keys: Sequence[VerifierKey], findings: Findings) -> bool:
+def _check_head(
+    seal: Seal, text: str, path: Path, team: str, keys: Sequence[VerifierKey], report: Discrepancies
+) -> bool:
     meaning = f"what was signed is not what is sealed: the head was changed, or the history; {RESTORE}"
     try:
         head = checked_note(text, path, keys).head
     except BadProof as bad:
-        findings.add("head_damaged", path, expected="a head that is whole", found=bad.message, meaning=meaning)
+        report.add("head_damaged", path, expected="a head that is whole", found=bad.message, meaning=meaning)
         return False
     tree = seal.tree
     if tree is None or (head.size, head.root.hex()) != (tree.size, tree.root) or not head.origin.endswith(f"/{team}"):
         expected = f"{said(tree)} of {team}" if tree is not None else "no head, since its seal has no tree"
         found = f"{head.size} lines with root {head.root.hex()} of {head.origin}"
-        findings.add("head_differs", path, expected=expected, found=found, meaning=meaning)
+        report.add("head_differs", path, expected=expected, found=found, meaning=meaning)
         return False
     return True
 
@@ -105,7 +107,7 @@ def examine_witness(
     told: Sequence[tuple[int, Witnessed]],
     seals: Sequence[Seal],
     keys: Sequence[VerifierKey],
-    findings: Findings,
+    report: Discrepancies,
 ) -> int:
     """Hold every head that the witness has of this log against the seals; the end of the newest that is good."""
     ends = {seal.end: seal for seal in seals}
@@ -118,7 +120,7 @@ def examine_witness(
             note = checked_note(one.note, witness, keys if note.signatures else ())
         except BadProof as bad:
             meaning = "this line of the witness was changed after it was written"
-            findings.add("witness_damaged", witness, expected=f"a head in {where}", found=bad.message, meaning=meaning)
+            report.add("witness_damaged", witness, expected=f"a head in {where}", found=bad.message, meaning=meaning)
             continue
         head = note.head
         seal = ends.get(one.end)
@@ -126,10 +128,10 @@ def examine_witness(
         expected = f"{head.size} lines with root {head.root.hex()} up to offset {one.end} ({where})"
         if tree is None:
             meaning = f"a seal that was witnessed is gone or was replaced; {RESTORE}"
-            findings.add("witness_differs", witness, expected=expected, found="no such seal", meaning=meaning)
+            report.add("witness_differs", witness, expected=expected, found="no such seal", meaning=meaning)
         elif (head.size, head.root.hex()) != (tree.size, tree.root) or not head.origin.endswith(f"/{one.team_id}"):
             meaning = f"the history before offset {one.end} was changed after it was witnessed; {RESTORE}"
-            findings.add("witness_differs", witness, expected=expected, found=said(tree), meaning=meaning)
+            report.add("witness_differs", witness, expected=expected, found=said(tree), meaning=meaning)
         else:
             good = max(good, one.end)
     return good

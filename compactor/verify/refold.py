@@ -20,8 +20,8 @@ from compactor.ledger.log import Log
 from compactor.ledger.paths import FINDINGS, LOG, PENDING, TRADES
 from compactor.ledger.segments import KEPT_BYTES, Seal, Segments
 from compactor.verify.checkpoints import Marks, compare_state, examine_slot, examine_tails, is_ours
-from compactor.verify.derived_files import Appended, OpenRows, sum_of, tell_pending
-from compactor.verify.report import Findings
+from compactor.verify.derived_files import DerivedFileCheck, OpenRows, sum_rows, tell_pending
+from compactor.verify.report import Discrepancies
 from compactor.verify.seals import SegmentCheck, examine_times, locate_damage
 
 _BLOCK_BYTES = 4096
@@ -32,20 +32,20 @@ class Refold:
     """The pass over one ledger whose seals follow each other. `run` may be called once."""
 
     def __init__(
-        self, path: Path, team_id: str | None, retention: timedelta | None, files: Files, findings: Findings,
+        self, path: Path, team_id: str | None, retention: timedelta | None, files: Files, report: Discrepancies,
         slots: list[Slot], with_seals: bool = True,
     ) -> None:  # fmt: skip
         self._path = path
         self._files = files
-        self._findings = findings
+        self._report = report
         self._retention = retention
         self._slots = slots
         self._with_seals = with_seals
         """Whether segments are held against their seals here, and not by somebody else at the same time."""
         # In the order in which a pass writes them: what is opened later is at least as new.
         self._pending = files.read(path / PENDING)
-        self._trades = Appended(path / TRADES, files, findings)
-        self._found = Appended(path / FINDINGS, files, findings)
+        self._trades = DerivedFileCheck(path / TRADES, files, report)
+        self._found = DerivedFileCheck(path / FINDINGS, files, report)
         self._raw = files.open(path / LOG)
         self._fold: Fold | None = None
         self._team_id = team_id
@@ -61,7 +61,7 @@ class Refold:
         fold = self._fold = Fold(self._team_id, log.lines_naming, self._retention)
         fold.archive.marks = Marks()
         for slot in self._slots:
-            examine_slot(slot, log, self._findings)
+            examine_slot(slot, log, self._report)
         slots: dict[int, list[Slot]] = {}
         for slot in self._slots:
             if is_ours(slot):
@@ -89,7 +89,7 @@ class Refold:
         try:
             for stop in [*sorted(stop for stop in slots if place < stop < seal.end), seal.end]:
                 for block in log.blocks(place, stop):
-                    for data in _data_of(block, log) if self._with_seals else ():
+                    for data in _read_pieces(block, log) if self._with_seals else ():
                         check.feed(data)
                     self._compare_file(block, log, segments)
                     self._feed(block)
@@ -97,12 +97,12 @@ class Refold:
                 place = stop
                 self._compare(slots.get(place, ()), is_end=place == end)
             if self._with_seals:
-                check.finish(self._findings)
-                examine_times(seal, segments.path, self._files, self._findings)
+                check.finish(self._report)
+                examine_times(seal, segments.path, self._files, self._report)
         except SegmentDamaged:
             # Nothing is folded past a gap; the other segments are still held against their seals.
             self._fold = None
-            locate_damage(seal, segments.path, self._files, self._findings)
+            locate_damage(seal, segments.path, self._files, self._report)
         return check.tree if seal.tree is None else MerkleAccumulator(seal.tree)
 
     def _compare_file(self, block: Block, log: Log, segments: Segments) -> None:
@@ -110,7 +110,7 @@ class Refold:
         if block.end <= self._raw.data_from(block.offset):
             return
         place = block.offset
-        for data in _data_of(block, log):
+        for data in _read_pieces(block, log):
             found = self._raw.read(place, len(data))
             at = None
             if found != data:
@@ -119,7 +119,7 @@ class Refold:
                 # Somebody has sealed more meanwhile, and given more back.
                 at = _first_foreign(place, data, found, segments.sealed_end - KEPT_BYTES)
             if at is not None:
-                self._findings.add(
+                self._report.add(
                     "log_differs", log.path, offset=place + at, expected=f"byte {data[at]:#04x} as sealed, or NULs",
                     found=f"{found[at]:#04x}" if at < len(found) else "the end of the file",
                     meaning="the file was changed where it is sealed; every reader takes the sealed bytes",
@@ -149,7 +149,7 @@ class Refold:
             return
         for slot in slots:
             lengths = (self._trades.length, self._found.length)
-            compare_state(slot, self._fold, lengths, self._retention, self._findings)
+            compare_state(slot, self._fold, lengths, self._retention, self._report)
             if not is_end:
                 # Keeping track of what changes until the next one would cost more than making all rows again.
                 self._fold.drop_rows()
@@ -168,7 +168,7 @@ class Refold:
         elif newest is not None or self._pending is not None or self._trades.size or self._found.size:
             behind = self._offset_of_pending(log, end, newest)
             if behind is None:
-                tell_pending(self._path / PENDING, expected, self._pending, self._findings)
+                tell_pending(self._path / PENDING, expected, self._pending, self._report)
             else:
                 self.lag_bytes, least = end - behind[0], behind[1:]
         else:
@@ -178,7 +178,7 @@ class Refold:
         if not self._trades.is_bad and not self._found.is_bad:
             # The files are right, so that a checkpoint that says otherwise is not.
             for slot in self._slots:
-                examine_tails(slot, self._path, self._files, self._findings)
+                examine_tails(slot, self._path, self._files, self._report)
 
     def _is_all_there(self) -> bool:
         return self._trades.size >= self._trades.length and self._found.size >= self._found.length
@@ -195,7 +195,7 @@ class Refold:
             fold = newest.restore(log.lines_naming, self._retention)
             place, trades, found = header.log.length, header.trades.length, header.findings.length
         wanted = self._pending or b""
-        target, rows = sum_of(wanted), OpenRows(fold)
+        target, rows = sum_rows(wanted), OpenRows(fold)
         matched = (place, trades, found) if rows.sum() == target and rows.lines() == wanted else None
         for block in log.blocks(place, end):
             for line in block.split():
@@ -211,7 +211,7 @@ class Refold:
         return matched
 
 
-def _data_of(block: Block, log: Log) -> Iterable[bytes]:
+def _read_pieces(block: Block, log: Log) -> Iterable[bytes]:
     """The bytes of a block; of a line that is too long piece by piece."""
     if not block.too_long:
         yield block.data

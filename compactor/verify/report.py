@@ -10,7 +10,7 @@ from compactor.books.failures import Failure
 TOLD_MAX = 50
 
 
-class Difference(Struct, frozen=True):
+class Discrepancy(Struct, frozen=True):
     """One thing that is not as it has to be. `offset` is a place in `file`, None where all of it is meant."""
 
     kind: str
@@ -35,7 +35,7 @@ class Verdict(Struct):
 
     team_id: str
     path: str
-    differences: list[Difference] = []
+    differences: list[Discrepancy] = []
     log_bytes: int = 0
     lag_bytes: int = 0
     sealed_bytes: int = 0
@@ -49,7 +49,7 @@ class Verdict(Struct):
     error: Failure | None = None
 
 
-class Findings:
+class Discrepancies:
     """Collects the differences of one ledger; files are named as they lie in its directory.
 
     What is told already is not told again, and of one kind in one file only the first `TOLD_MAX`: a history that was
@@ -58,7 +58,7 @@ class Findings:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._told: dict[Difference, None] = {}
+        self._told: dict[Discrepancy, None] = {}
         self._more: Counter[tuple[str, str]] = Counter()
         self._by_kind: Counter[tuple[str, str]] = Counter()
 
@@ -67,7 +67,7 @@ class Findings:
     ) -> None:
         """Take in one difference."""
         name = str(file.relative_to(self._path)) if file.is_relative_to(self._path) else str(file)
-        difference = Difference(kind, name, offset, str(expected), str(found), meaning)
+        difference = Discrepancy(kind, name, offset, str(expected), str(found), meaning)
         if difference in self._told:
             return
         if self._by_kind[kind, name] >= TOLD_MAX:
@@ -77,10 +77,10 @@ class Findings:
         self._told[difference] = None
 
     @property
-    def all(self) -> list[Difference]:
+    def all(self) -> list[Discrepancy]:
         """The differences in the order in which they were found, and how many more there are of a kind."""
         more = (
-            Difference(kind, file, None, "none of these", f"{count} more", "they are like those above")
+            Discrepancy(kind, file, None, "none of these", f"{count} more", "they are like those above")
             for (kind, file), count in self._more.items()
         )
         return [*self._told, *more]

@@ -17,9 +17,8 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
-from compactor.books.compact import INLINE_BYTES_MAX, Board, collector_paused, plan_batches
 from compactor.books.failures import Failure, describe_bad_entry, describe_failure
-from compactor.books.workers import Died, run_forked
+from compactor.books.workers import INLINE_BYTES_MAX, Board, Died, collector_paused, plan_batches, run_forked
 from compactor.ledger import LedgerEntry, NoLedger, SegmentDamaged, discover
 from compactor.ledger.checkpoint import Slot
 from compactor.ledger.compaction import Progress
@@ -33,7 +32,7 @@ from compactor.proofs.keys import VerifierKey
 from compactor.verify.checkpoints import examine_slot, examine_tails, open_slots
 from compactor.verify.published import examine_heads, examine_indexes, examine_witness, remake_indexes
 from compactor.verify.refold import Refold
-from compactor.verify.report import Difference, Findings, Verdict
+from compactor.verify.report import Discrepancies, Discrepancy, Verdict
 from compactor.verify.seals import examine_alone, examine_chain
 
 ALL, FOLD, SEALS = "all", "fold", "seals"
@@ -51,11 +50,11 @@ class Options(Struct, frozen=True):
     told: list[tuple[int, Witnessed]] = []
 
 
-class Result(Struct, frozen=True):
+class VerifyResult(Struct, frozen=True):
     """One verdict for each ledger, by team id, and what is wrong with the witness as a whole."""
 
     verdicts: list[Verdict]
-    witness: list[Difference]
+    witness: list[Discrepancy]
 
 
 def verify_all(
@@ -69,7 +68,7 @@ def verify_all(
     retention_days: int | None = 7,
     keys: Sequence[VerifierKey] = (),
     witness: Path | None = None,
-) -> Result:
+) -> VerifyResult:
     """Verify the ledgers of `data` (or only `team`'s), `workers` processes at most (default: one per processor).
 
     Changes nothing. Never raises for one ledger's sake. Raises OSError where the witness cannot be read.
@@ -83,11 +82,11 @@ def verify_all(
         board = Board(sizes, progress)
         with collector_paused():
             found = [_verify_place(place, options, ALL, board.reporter(at)) for at, place in enumerate(places)]
-        return Result(found, unreadable)
+        return VerifyResult(found, unreadable)
     # One ledger cannot be folded by two processes, but its segments can be hashed by another one meanwhile.
     parts = (FOLD, SEALS) if len(places) < workers else (ALL,)
     verdicts = _verify_forked(places, parts, sizes, options, workers, progress)
-    return Result(verdicts, unreadable)
+    return VerifyResult(verdicts, unreadable)
 
 
 def _verify_forked(
@@ -122,29 +121,31 @@ def _merged(parts: Sequence[Verdict]) -> Verdict:
 
 def _told(
     witness: Path | None, places: Sequence[LedgerEntry], team: str | None
-) -> tuple[list[tuple[int, Witnessed]], list[Difference]]:
+) -> tuple[list[tuple[int, Witnessed]], list[Discrepancy]]:
     """The heads that a witness holds of these ledgers, and what in it belongs to none."""
     if witness is None:
         return [], []
     told: list[tuple[int, Witnessed]] = []
-    wrong: list[Difference] = []
+    wrong: list[Discrepancy] = []
     teams = {place.name for place in places}
     if not witness.exists():
-        wrong.append(_of_witness(witness, "a file with heads", "none", "the witness is missing, or is not reachable"))
+        wrong.append(
+            _accuse_witness(witness, "a file with heads", "none", "the witness is missing, or is not reachable")
+        )
     for number, one in read_witness(witness):
         if isinstance(one, str):
-            wrong.append(_of_witness(witness, f"a head in line {number}", one, "this line was changed, or is torn"))
+            wrong.append(_accuse_witness(witness, f"a head in line {number}", one, "this line was changed, or is torn"))
         elif one.team_id in teams:
             told.append((number, one))
         elif team is None:
             found = f"no ledger of team {one.team_id!r}"
             meaning = "a ledger that was witnessed is gone, or this line was changed"
-            wrong.append(_of_witness(witness, f"the ledger of line {number}", found, meaning))
+            wrong.append(_accuse_witness(witness, f"the ledger of line {number}", found, meaning))
     return told, wrong
 
 
-def _of_witness(witness: Path, expected: str, found: str, meaning: str) -> Difference:
-    return Difference("witness_damaged", str(witness), None, expected, found, meaning)
+def _accuse_witness(witness: Path, expected: str, found: str, meaning: str) -> Discrepancy:
+    return Discrepancy("witness_damaged", str(witness), None, expected, found, meaning)
 
 
 def _log_bytes(place: LedgerEntry) -> int:
@@ -167,12 +168,12 @@ def _verify_place(place: LedgerEntry, options: Options, part: str, progress: Pro
     if place.problem is not None:
         verdict.error = describe_bad_entry(place)
         return verdict
-    findings = Findings(place.path)
+    report = Discrepancies(place.path)
     try:
-        _Pass(place, options, part, findings, verdict).run(progress)
+        _Pass(place, options, part, report, verdict).run(progress)
     except Exception as error:
         verdict.error = describe_failure(error, place.path)
-    verdict.differences = findings.all
+    verdict.differences = report.all
     verdict.elapsed_ms = round((time.perf_counter() - started) * 1000)
     return verdict
 
@@ -181,14 +182,14 @@ class _Pass:
     """The verifying of one ledger."""
 
     def __init__(
-        self, place: LedgerEntry, options: Options, part: str, findings: Findings, verdict: Verdict
+        self, place: LedgerEntry, options: Options, part: str, report: Discrepancies, verdict: Verdict
     ) -> None:  # fmt: skip
         self._path = place.path
         self._team = place.name
         self._team_id = place.team_id or name_of_directory(place.path)
         self._options = options
         self._part = part
-        self._findings = findings
+        self._report = report
         self._verdict = verdict
         self._files = Files()
 
@@ -197,11 +198,11 @@ class _Pass:
         if self._files.identity(self._path / LOG) is None:
             raise NoLedger(self._path, f"there is no {LOG}; expected a log of events")
         if self._part == SEALS:
-            chain = examine_chain(self._path, self._files, self._findings)
+            chain = examine_chain(self._path, self._files, self._report)
             self._examine_published(chain.seals)
-            examine_alone(chain.seals, self._path / SEGMENTS, self._files, self._findings)
+            examine_alone(chain.seals, self._path / SEGMENTS, self._files, self._report)
             return
-        slots = open_slots(self._path, self._files, self._findings)
+        slots = open_slots(self._path, self._files, self._report)
         try:
             self._run(slots, progress)
         finally:
@@ -210,7 +211,7 @@ class _Pass:
 
     def _run(self, slots: list[Slot], progress: Progress | None) -> None:
         # Both halves tell what is wrong with the seals, since this one folds nothing then; one of them is left out.
-        chain = examine_chain(self._path, self._files, self._findings)
+        chain = examine_chain(self._path, self._files, self._report)
         if self._part == ALL:
             self._examine_published(chain.seals)
         segments = Segments(self._path, self._files)
@@ -219,7 +220,7 @@ class _Pass:
             if log is not None:
                 self._read(log, segments, slots, progress)
             elif self._part == ALL and not self._options.quick:
-                examine_alone(chain.seals, self._path / SEGMENTS, self._files, self._findings)
+                examine_alone(chain.seals, self._path / SEGMENTS, self._files, self._report)
 
     def _open(self, segments: Segments, stack: ExitStack) -> Log | None:
         """Open the log with its segments; None where it shows that more was sealed than there are seals for."""
@@ -228,7 +229,7 @@ class _Pass:
         except SegmentDamaged as damage:
             what = damage.message.split(". ", 1)[0]
             meaning = "sealed history, or the log behind it, is gone; restore both from a backup"
-            self._findings.add(
+            self._report.add(
                 "seals_missing", damage.path, expected="seals and log that fit", found=what, meaning=meaning
             )
             return None
@@ -237,12 +238,12 @@ class _Pass:
         verdict = self._verdict
         if self._options.quick:
             for slot in slots:
-                examine_slot(slot, log, self._findings)
-                examine_tails(slot, self._path, self._files, self._findings)
+                examine_slot(slot, log, self._report)
+                examine_tails(slot, self._path, self._files, self._report)
         days = self._options.retention_days
         retention = None if days is None else timedelta(days=days)
         with_seals = self._part == ALL
-        refold = Refold(self._path, self._team_id, retention, self._files, self._findings, slots, with_seals)
+        refold = Refold(self._path, self._team_id, retention, self._files, self._report, slots, with_seals)
         try:
             # Only now: whatever was opened so far is of an earlier moment.
             end = log.end_of_whole_lines(log.identity().size)
@@ -253,7 +254,7 @@ class _Pass:
             if not self._options.quick:
                 refold.run(log, segments, end, progress)
                 if self._options.deep:
-                    remake_indexes(log, segments, self._files, self._findings)
+                    remake_indexes(log, segments, self._files, self._report)
                 verdict.lag_bytes = refold.lag_bytes
         finally:
             refold.close()
@@ -261,10 +262,10 @@ class _Pass:
     def _examine_published(self, seals: Sequence[Seal]) -> None:
         """Hold what was made of the seals against them: indexes, signed heads, and the heads that the witness has."""
         options, verdict = self._options, self._verdict
-        examine_indexes(seals, self._path / SEGMENTS, self._files, self._findings)
+        examine_indexes(seals, self._path / SEGMENTS, self._files, self._report)
         verdict.signed_bytes = examine_heads(
-            self._path, seals, self._team, options.keys, self._files, self._findings
+            self._path, seals, self._team, options.keys, self._files, self._report
         )  # fmt: skip
         if options.witness is not None:
             told = [one for one in options.told if one[1].team_id == self._team]
-            verdict.witnessed_bytes = examine_witness(options.witness, told, seals, options.keys, self._findings)
+            verdict.witnessed_bytes = examine_witness(options.witness, told, seals, options.keys, self._report)

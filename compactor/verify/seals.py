@@ -16,7 +16,7 @@ from compactor.ledger.files import Files
 from compactor.ledger.paths import SEGMENTS
 from compactor.ledger.segment_writer import first_ts
 from compactor.ledger.segments import Seal, Segments, decode_seal, read_piece, seal_name
-from compactor.verify.report import Findings
+from compactor.verify.report import Discrepancies
 
 _SEAL_SUFFIX = ".seal.json"
 RESTORE = "sealed history was changed or lost; restore the segments directory from a backup"
@@ -30,9 +30,9 @@ class Chain(NamedTuple):
     is_whole: bool
 
 
-def examine_chain(path: Path, files: Files, findings: Findings) -> Chain:
+def examine_chain(path: Path, files: Files, report: Discrepancies) -> Chain:
     """Read every seal, and hold it against the one before it, its name, and the size of its segment."""
-    before, directory = len(findings), path / SEGMENTS
+    before, directory = len(report), path / SEGMENTS
     seals: list[Seal] = []
     digest: str | None = ""
     end: int | None = 0
@@ -42,47 +42,47 @@ def examine_chain(path: Path, files: Files, findings: Findings) -> Chain:
             seal = decode_seal(data, directory / name)
         except SegmentDamaged as damage:
             what, meaning = damage.message.split(". ", 1)[0], f"this seal is not what was written; {RESTORE}"
-            findings.add("seal_damaged", directory / name, expected="a whole seal", found=what, meaning=meaning)
+            report.add("seal_damaged", directory / name, expected="a whole seal", found=what, meaning=meaning)
             digest = end = None
             continue
-        _check_seal(seal, directory, name, digest, end, files, findings)
+        _check_seal(seal, directory, name, digest, end, files, report)
         if seals and end is not None:
-            _check_sizes(seals[-1], seal, directory / name, findings)
+            _check_sizes(seals[-1], seal, directory / name, report)
         seals.append(seal)
         digest, end = sha256(data).hexdigest(), seal.end
-    return Chain(seals, len(findings) == before)
+    return Chain(seals, len(report) == before)
 
 
 def _check_seal(
-    seal: Seal, directory: Path, name: str, digest: str | None, end: int | None, files: Files, findings: Findings
+    seal: Seal, directory: Path, name: str, digest: str | None, end: int | None, files: Files, report: Discrepancies
 ) -> None:
     path = directory / name
     if seal_name(seal.name) != name:
         meaning = f"a seal was given the name of another; {RESTORE}"
-        findings.add("seal_misplaced", path, expected="the range of its name", found=seal.name, meaning=meaning)
+        report.add("seal_misplaced", path, expected="the range of its name", found=seal.name, meaning=meaning)
     if end is not None and seal.start != end:
         found = f"one from {seal.start}"
         meaning = f"segments are missing, or cover a range twice; {RESTORE}"
-        findings.add("segment_missing", path, expected=f"a seal from {end} on", found=found, meaning=meaning)
+        report.add("segment_missing", path, expected=f"a seal from {end} on", found=found, meaning=meaning)
     elif digest is not None and seal.previous != digest:
         expected, meaning = f"previous {digest}", f"the seal before this one was replaced; {RESTORE}"
-        findings.add("chain_broken", path, expected=expected, found=seal.previous, meaning=meaning)
+        report.add("chain_broken", path, expected=expected, found=seal.previous, meaning=meaning)
     identity = files.identity(directory / seal.name)
     if identity is None:
         expected = f"a file of {seal.file_bytes} bytes"
-        findings.add("segment_missing", directory / seal.name, expected=expected, found="none", meaning=RESTORE)
+        report.add("segment_missing", directory / seal.name, expected=expected, found="none", meaning=RESTORE)
     elif identity.size != seal.file_bytes:
         found = f"{identity.size}"
         expected = f"{seal.file_bytes} bytes"
-        findings.add("segment_damaged", directory / seal.name, expected=expected, found=found, meaning=RESTORE)
+        report.add("segment_damaged", directory / seal.name, expected=expected, found=found, meaning=RESTORE)
 
 
-def _check_sizes(before: Seal, seal: Seal, path: Path, findings: Findings) -> None:
+def _check_sizes(before: Seal, seal: Seal, path: Path, report: Discrepancies) -> None:
     size = before.tree.size + seal.lines if before.tree is not None else None
     found = seal.tree.size if seal.tree is not None else None
     if size is not None and size != found:
         meaning = f"the tree of this seal is not that of the seal before it and its lines; {RESTORE}"
-        findings.add("tree_differs", path, expected=f"a tree over {size} lines", found=f"{found}", meaning=meaning)
+        report.add("tree_differs", path, expected=f"a tree over {size} lines", found=f"{found}", meaning=meaning)
 
 
 class SegmentCheck:
@@ -101,7 +101,7 @@ class SegmentCheck:
         self._content.update(data)
         self.tree.feed(data)
 
-    def finish(self, findings: Findings) -> None:
+    def finish(self, report: Discrepancies) -> None:
         """Say what the seal should say and does not."""
         seal = self.seal
         tree = self.tree.tree()
@@ -115,14 +115,14 @@ class SegmentCheck:
             if computed != told:
                 meaning = f"`{field}` does not follow from the lines of the segment; {RESTORE}"
                 path = self._directory / seal_name(seal.name)
-                findings.add("seal_differs", path, expected=computed, found=told, meaning=meaning)
+                report.add("seal_differs", path, expected=computed, found=told, meaning=meaning)
 
 
 def said(tree: Tree) -> str:
     return f"{tree.size} lines with root {tree.root}"
 
 
-def examine_alone(seals: Sequence[Seal], directory: Path, files: Files, findings: Findings) -> None:
+def examine_alone(seals: Sequence[Seal], directory: Path, files: Files, report: Discrepancies) -> None:
     """Hold every segment against its own seal, where they do not make one sequence. Raises OSError."""
     before: Seal | None = None
     for seal in seals:
@@ -135,14 +135,14 @@ def examine_alone(seals: Sequence[Seal], directory: Path, files: Files, findings
         try:
             for piece in alone.pieces(seal):
                 check.feed(piece.data)
-            check.finish(findings)
-            examine_times(seal, directory, files, findings)
+            check.finish(report)
+            examine_times(seal, directory, files, report)
         except SegmentDamaged:
-            locate_damage(seal, directory, files, findings)
+            locate_damage(seal, directory, files, report)
         before = seal
 
 
-def examine_times(seal: Seal, directory: Path, files: Files, findings: Findings) -> None:
+def examine_times(seal: Seal, directory: Path, files: Files, report: Discrepancies) -> None:
     """Hold the first and last time that a seal tells against the lines of its segment. Raises SegmentDamaged."""
     reader = files.open(directory / seal.name)
     try:
@@ -156,16 +156,16 @@ def examine_times(seal: Seal, directory: Path, files: Files, findings: Findings)
     if (first, last) != (seal.first_ts, seal.last_ts):
         expected, found = f"first_ts {first} and last_ts {last}", f"{seal.first_ts} and {seal.last_ts}"
         meaning = f"the seal tells other times than its lines; {RESTORE}"
-        findings.add("seal_differs", directory / seal_name(seal.name), expected=expected, found=found, meaning=meaning)
+        report.add("seal_differs", directory / seal_name(seal.name), expected=expected, found=found, meaning=meaning)
 
 
-def locate_damage(seal: Seal, directory: Path, files: Files, findings: Findings) -> None:
+def locate_damage(seal: Seal, directory: Path, files: Files, report: Discrepancies) -> None:
     """Say where a segment's file is not what its seal says: by frames, and by its digest."""
     path = directory / seal.name
     try:
         reader = files.open(path)
     except OSError as error:
-        findings.add("segment_missing", path, expected="a file", found=error.strerror or error, meaning=RESTORE)
+        report.add("segment_missing", path, expected="a file", found=error.strerror or error, meaning=RESTORE)
         return
     bad: list[tuple[int, str]] = []
     digest = sha256()
@@ -184,8 +184,8 @@ def locate_damage(seal: Seal, directory: Path, files: Files, findings: Findings)
         end = seal.frames[number + 1][0] if number + 1 < len(seal.frames) else seal.end - seal.start
         meaning = f"the log from {seal.start + start} to {seal.start + end} cannot be read from here; {RESTORE}"
         expected = "a frame as it was written"
-        findings.add("segment_damaged", path, offset=place, expected=expected, found=what, meaning=meaning)
+        report.add("segment_damaged", path, offset=place, expected=expected, found=what, meaning=meaning)
     if not bad:
         expected, found = f"SHA-256 {seal.file_sha256}", digest.hexdigest()
         meaning = f"the file was changed, though its frames can be read; {RESTORE}"
-        findings.add("segment_damaged", path, expected=expected, found=found, meaning=meaning)
+        report.add("segment_damaged", path, expected=expected, found=found, meaning=meaning)

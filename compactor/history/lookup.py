@@ -18,7 +18,7 @@ from compactor.core.events import Event
 from compactor.core.lines import Placed
 from compactor.core.reading import DEFAULT_TEAM
 from compactor.core.rules import read_legs
-from compactor.history.past import checked
+from compactor.history.replay import checked
 from compactor.history.search import Finder
 from compactor.history.story import Story, Team, tell
 from compactor.ledger import LedgerEntry
@@ -33,7 +33,7 @@ CHAIN_MAX = 64
 _TRADE_ID = re.compile(r"([0-9]{1,19})(?:-[0-9]{1,9}){1,2}")
 
 
-class Link(Struct, omit_defaults=True):
+class RelatedOrder(Struct, omit_defaults=True):
     """An order around another: how they are related, seen from `to`, and how it stands; no `status` where the log has
     no event of it."""
 
@@ -54,10 +54,10 @@ class History(Struct, omit_defaults=True):
     path: str
     found_as: FoundAs
     story: Story
-    chain: list[Link] = []
+    chain: list[RelatedOrder] = []
 
 
-def history_of(place: LedgerEntry, name: str, *, raw: bool = False, files: Files | None = None) -> list[History]:
+def find_histories(place: LedgerEntry, name: str, *, raw: bool = False, files: Files | None = None) -> list[History]:
     """The histories of the orders that an id means in one ledger; none where nothing there names it.
 
     Needs no lock and changes nothing but indexes, which are made where they are missing. Raises LedgerError.
@@ -87,25 +87,25 @@ class _Teller:
         """Which orders an id means, in the order in which the log tells of them: the first kind that any event has."""
         pieces = list(self._finder.pieces(name))
         events = [piece.event for piece, _data in pieces if isinstance(piece, Placed)]
-        if any(name in _orders_of(event) for event in events):
+        if any(name in _changed_orders(event) for event in events):
             return "order_id", [name]
         by_client = [one.order_id for one in events if name in (one.client_order_id, one.broker_order_id)]
         if by_client:
             return "client_order_id", _once(by_client)
-        by_execution = [one for event in events for one in _orders_executing(event, name)]
+        by_execution = [one for event in events for one in _executing_orders(event, name)]
         if by_execution:
             return "execution_id", _once(by_execution)
-        by_trade = self._orders_of_trade(name)
+        by_trade = self._find_by_trade(name)
         if by_trade:
             return "trade_id", by_trade
         return "mention", [name] if pieces else []
 
-    def _orders_of_trade(self, name: str) -> list[str]:
+    def _find_by_trade(self, name: str) -> list[str]:
         match = _TRADE_ID.fullmatch(name)
         placed = self._finder.piece_at(int(match[1])) if match is not None else None
         if placed is None:
             return []
-        stories = (self._story(order_id) for order_id in _once(_orders_of(placed.event)))
+        stories = (self._story(order_id) for order_id in _once(_changed_orders(placed.event)))
         return [one.order_id for one in stories if any(name == t.trade_id for told in one.events for t in told.trades)]
 
     def _story(self, order_id: str) -> Story:
@@ -119,7 +119,7 @@ class _Teller:
         assert self._team is not None
         return History(self._team.team_id, str(self._path), found_as, story, list(self._chain(order_id)))
 
-    def _chain(self, order_id: str) -> Iterator[Link]:
+    def _chain(self, order_id: str) -> Iterator[RelatedOrder]:
         """The orders around one: its parent and legs, and all that replaced each other before and after it."""
         seen, waiting = {order_id}, [order_id]
         while waiting and len(seen) <= CHAIN_MAX:
@@ -140,8 +140,8 @@ class _Teller:
                 links.update(dict.fromkeys(_relations(piece.event, order_id)))
         return list(links)
 
-    def _link(self, relation: Relation, order_id: str, to: str) -> Link:
-        link, story = Link(relation, order_id, to), self._story(order_id)
+    def _link(self, relation: Relation, order_id: str, to: str) -> RelatedOrder:
+        link, story = RelatedOrder(relation, order_id, to), self._story(order_id)
         if story.events:
             row = story.order
             link.status, link.symbol, link.quantity = row["status"], row.get("symbol"), row.get("quantity")
@@ -173,12 +173,12 @@ def _legs_named(event: Event) -> list[str]:
     return [one for one in found if isinstance(one, str) and one]
 
 
-def _orders_of(event: Event) -> list[str]:
+def _changed_orders(event: Event) -> list[str]:
     """The orders that an event changes."""
     return [event.order_id, *(leg.order_id for leg in read_legs(event))]
 
 
-def _orders_executing(event: Event, name: str) -> list[str]:
+def _executing_orders(event: Event, name: str) -> list[str]:
     own = [event.order_id] if name in (event.execution_id, event.previous_execution_id) else []
     return own + [leg.order_id for leg in read_legs(event) if leg.execution_id == name]
 
