@@ -12,13 +12,12 @@ from pathlib import Path
 
 from compactor.books.ownership import UNASSIGNED, claim_of, holder_of, relations_of
 from compactor.broker.alpaca import parse, translate
-from compactor.core.events import Problem
+from compactor.core.events import Event, Problem
 from compactor.imports.writer import (
     Fields,
     ImportProblem,
     ImportResult,
     ImportWriter,
-    KnownEvent,
     Meter,
     TeamImport,
     check_event,
@@ -43,16 +42,17 @@ def import_alpaca(file: Path, data: Path, *, team: str | None, progress: Progres
     """
     writer = ImportWriter(data)
     fixed = check_team(team, data) if team is not None else writer.own_team
-    logs = _find_logs(writer, fixed)
-    meter = Meter(progress, 2 * file.stat().st_size + sum(log.stat().st_size for log in logs.values()))
+    ledgers = _find_ledgers(writer, fixed)
+    log_bytes = sum((path / LOG).stat().st_size for path in ledgers.values())
+    meter = Meter(progress, 2 * file.stat().st_size + log_bytes)
     routes = _Routes(fixed)
     wanted = set()
     for _, event in _read_messages(file, meter):
         if not isinstance(event, Problem):
             wanted.add(hash_identity(event))
             routes.note(event)
-    for owner, log in logs.items():
-        for known in known_events(log, meter):
+    for owner, path in ledgers.items():
+        for known in known_events(path, owner, routes.orders, meter):
             writer.recognize(known, wanted)
             routes.note_known(known, owner)
     for number, event in _read_messages(file, meter):
@@ -61,13 +61,13 @@ def import_alpaca(file: Path, data: Path, *, team: str | None, progress: Progres
     return writer.finish()
 
 
-def _find_logs(writer: ImportWriter, fixed: str | None) -> dict[str, Path]:
-    """The logs that may have an event already: the log of the one team, else all."""
+def _find_ledgers(writer: ImportWriter, fixed: str | None) -> dict[str, Path]:
+    """The ledgers that may have an event already: that of the one team, else all."""
     if fixed is not None:
-        log = writer.find_directory(fixed) / LOG
-        return {fixed: log} if log.exists() else {}
+        path = writer.find_directory(fixed)
+        return {fixed: path} if (path / LOG).exists() else {}
     ledgers = [place for place in discover(writer.data) if place.problem is None]
-    return {ledger.team_id: ledger.path / LOG for ledger in ledgers if ledger.team_id is not None}
+    return {ledger.team_id: ledger.path for ledger in ledgers if ledger.team_id is not None}
 
 
 def _read_messages(file: Path, meter: Meter) -> Iterator[tuple[int, Fields | Problem]]:
@@ -92,7 +92,8 @@ class _Routes:
         self._known: dict[str, str] = {}
         self._away: dict[str, dict[str, str]] = {}
         self._related: dict[str, str] = {}
-        self._orders: set[str] = set()
+        self.orders: set[str] = set()
+        """The orders of the recording, and those that they came from."""
 
     def note(self, event: Fields) -> None:
         """Learn the team and the relations of an order from an event."""
@@ -106,14 +107,12 @@ class _Routes:
             relations.append((str(event["replaced_by"]), order_id))
         for child, parent in relations:
             self._related.setdefault(child, parent)
-            self._orders |= {child, parent}
-        self._orders.add(order_id)
+            self.orders |= {child, parent}
+        self.orders.add(order_id)
 
-    def note_known(self, known: KnownEvent, team: str) -> None:
+    def note_known(self, known: Event, team: str) -> None:
         """Learn that a ledger has an order, or has had it (rule 4.12)."""
         order_id = known.order_id
-        if order_id not in self._orders:
-            return
         if known.event == "assigned" and known.to_team:
             self._away.setdefault(team, {})[order_id] = known.to_team
         elif known.event == "assigned":

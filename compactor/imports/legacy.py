@@ -108,9 +108,9 @@ def _recognize_all(writer: ImportWriter, teams: set[str], events: list[Fields]) 
     order_ids = {event["order_id"] for event in events}
     knows_order = has_event = False
     for team in sorted(teams):
-        for known in known_events(writer.find_directory(team) / LOG):
+        for known in known_events(writer.find_directory(team), team, order_ids):
             has_event |= writer.recognize(known, wanted, team)
-            knows_order |= known.order_id in order_ids
+            knows_order = True
     return knows_order, has_event
 
 

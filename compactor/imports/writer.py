@@ -8,8 +8,10 @@ the same recording again, or once more after a crash half-way, therefore adds no
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Collection, Iterator
+from contextlib import suppress
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -17,11 +19,15 @@ from typing import Any
 import msgspec
 
 from compactor.books.failures import Failure, describe_failure
-from compactor.core.events import Problem, event_of
+from compactor.core.events import LINE_BYTES_MAX, Event, Problem, event_of
 from compactor.core.instants import rfc3339
 from compactor.core.lifecycle import normalize_name
-from compactor.ledger import Compaction, Ledger
+from compactor.core.lines import Placed
+from compactor.core.reading import Block, EventReader
+from compactor.ledger import Compaction, Ledger, NoLedger
 from compactor.ledger.compaction import Progress
+from compactor.ledger.files import Files
+from compactor.ledger.log import open_log
 from compactor.ledger.log_writer import append_lines, encode_event
 from compactor.ledger.paths import LOG
 
@@ -65,44 +71,20 @@ class ImportResult(msgspec.Struct):
     teams: list[TeamImport]
 
 
-class KnownEvent(msgspec.Struct):
-    """The fields of a log line that identify its event."""
-
-    order_id: str
-    event: str
-    event_id: str | None = None
-    to_team: str | None = None
-
-
-_decode_known = msgspec.json.Decoder(KnownEvent).decode
-
-
-def known_events(log: Path, meter: Meter | None = None) -> Iterator[KnownEvent]:
-    """Read the events of a log that parse at once; damaged lines are left to the fold."""
-    if not log.exists():
-        return
-    for line in _read_lines(log):
-        if meter is not None:
-            meter.add(len(line) + 1)
-        try:
-            yield _decode_known(line)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            continue
-
-
-def _read_lines(log: Path) -> Iterator[bytes]:
-    """Read the lines of a log, sealed or not, and its unfinished last one."""
-    rest = b""
-    for piece in Ledger(log.parent).cat(0, log.stat().st_size):
-        first, *lines = piece.split(b"\n")
-        if not lines:
-            rest += first
-            continue
-        yield rest + first
-        rest = lines.pop()
-        yield from lines
-    if rest:
-        yield rest
+def known_events(path: Path, team: str, orders: Collection[str], meter: Meter | None = None) -> Iterator[Event]:
+    """Read the events of some orders that the ledger at a path has; none where there is no log. Raises LedgerError."""
+    reader = EventReader(team)
+    with suppress(NoLedger), open_log(path, Files()) as log:
+        size = log.identity().size
+        end = log.end_of_whole_lines(size)
+        # The last line becomes a whole one as soon as something is appended behind it.
+        last = log.read(end, min(size - end, LINE_BYTES_MAX)) + b"\n"
+        for block in itertools.chain(log.blocks(0, end), [Block(end, last, len(last))]):
+            if meter is not None:
+                meter.add(block.length)
+            for found, _line in reader.read_block(block, lambda glance: glance.order_id in orders):
+                if isinstance(found, Placed) and found.event.order_id in orders:
+                    yield found.event
 
 
 def check_event(event: Fields) -> Fields | Problem:
@@ -148,7 +130,7 @@ class ImportWriter:
         """The directory of a team's ledger."""
         return self.data if team == self.own_team else self.data / "team" / team
 
-    def recognize(self, known: KnownEvent, wanted: Collection[bytes], team: str = ANY_TEAM) -> bool:
+    def recognize(self, known: Event, wanted: Collection[bytes], team: str = ANY_TEAM) -> bool:
         """Remember that a log has an event, if it is one of those wanted."""
         identity = _hash(known.order_id, known.event, known.event_id)
         if identity in wanted:
@@ -206,13 +188,7 @@ class ImportWriter:
         return self._batches[team]
 
     def _encode(self, event: Fields, team: str | None) -> bytes | Problem:
-        """Encode an event as a line of the log, without the raw message where the line would be too long."""
-        if team is not None:
-            event = event | {"team_id": team}
-        line = encode_event(event, self._stamp)
-        if isinstance(line, Problem) and line.kind == "too_long":
-            line = encode_event({name: value for name, value in event.items() if name != "raw"}, self._stamp)
-        return line
+        return encode_event(event if team is None else event | {"team_id": team}, self._stamp, drop_raw=True)
 
     def _append(self, batch: _Batch) -> None:
         lines, batch.lines, batch.bytes_waiting = batch.lines, [], 0

@@ -65,15 +65,21 @@ class Ledger:
         return self._named or self.status().team_id
 
     def append(
-        self, events: Iterable[Mapping[str, Any] | bytes | str], *, durability: Durability | None = None
+        self,
+        events: Iterable[Mapping[str, Any] | bytes | str],
+        *,
+        durability: Durability | None = None,
+        drop_raw: bool = False,
     ) -> Appended:
         """Append events to the log, all of them or none; returns when they are durable (`durability="none"` does not
         wait).
 
-        Each is a mapping or a JSON line; `recorded_at` is stamped here. Safe beside other writers of the same log.
+        Each is a mapping or a JSON line; `recorded_at` is stamped here. Safe beside other writers of the same log. With
+        `drop_raw` an event whose line would be too long goes without `raw`.
         Raises RejectedEvents with the number of each bad one, before anything is written.
         """
-        lines = check_events(self.path / LOG, events, self._named or team_in_checkpoint(self.path, self._files))
+        team_id = self._named or team_in_checkpoint(self.path, self._files)
+        lines = check_events(self.path / LOG, events, team_id, drop_raw=drop_raw)
         if not lines:
             return Appended(self._log_size(), 0, 0)
         try:

@@ -49,13 +49,18 @@ _decode = msgspec.json.Decoder(float_hook=_Number).decode
 _encode = msgspec.json.Encoder(enc_hook=_hook, decimal_format="string").encode
 
 
-def check_events(path: Path, events: Iterable[Mapping[str, Any] | bytes | str], team_id: str | None) -> list[bytes]:
-    """The lines to write for some events, without `recorded_at` stamps being older than now. Raises RejectedEvents."""
+def check_events(
+    path: Path, events: Iterable[Mapping[str, Any] | bytes | str], team_id: str | None, *, drop_raw: bool = False
+) -> list[bytes]:
+    """Check events and encode them as the lines to append, stamped as recorded now. Raises RejectedEvents.
+
+    With `drop_raw` an event whose line would be too long goes without the broker's message.
+    """
     stamp = rfc3339(time.time_ns())
     lines: list[bytes] = []
     problems: list[tuple[int, Problem]] = []
     for number, event in enumerate(events, 1):
-        line = _line_of(event, team_id, stamp)
+        line = _encode_checked(event, team_id, stamp, drop_raw)
         if isinstance(line, Problem):
             problems.append((number, line))
         elif line:
@@ -65,8 +70,10 @@ def check_events(path: Path, events: Iterable[Mapping[str, Any] | bytes | str], 
     return lines
 
 
-def _line_of(event: Mapping[str, Any] | bytes | str, team_id: str | None, stamp: str) -> bytes | Problem:
-    """One event as its line, stamped; nothing for a blank line."""
+def _encode_checked(
+    event: Mapping[str, Any] | bytes | str, team_id: str | None, stamp: str, drop_raw: bool
+) -> bytes | Problem:
+    """Check one event and encode it as its line, stamped; nothing for a blank line."""
     if isinstance(event, bytes | str):
         if not event.strip():
             return b""
@@ -78,7 +85,13 @@ def _line_of(event: Mapping[str, Any] | bytes | str, team_id: str | None, stamp:
             return Problem("bad_value", f"expected a JSON object, found {type(fields).__name__}")
     else:
         fields = {name: _as_text(value) for name, value in event.items()}
-    return _stamped(fields, team_id, stamp)
+    plain = {name: str.__str__(value) if isinstance(value, _Number) else value for name, value in fields.items()}
+    checked = event_of(plain | {"recorded_at": stamp})
+    if isinstance(checked, Problem):
+        return checked
+    if team_id is not None and checked.team_id not in (None, team_id):
+        return Problem("wrong_team", f"expected team_id {team_id!r}, found {checked.team_id!r}")
+    return encode_event(fields, stamp, drop_raw=drop_raw)
 
 
 def _as_text(value: Any) -> Any:
@@ -90,18 +103,11 @@ def _as_text(value: Any) -> Any:
     return {name: _as_text(one) for name, one in value.items()} if isinstance(value, dict) else value
 
 
-def _stamped(fields: dict[str, Any], team_id: str | None, stamp: str) -> bytes | Problem:
-    plain = {name: str.__str__(value) if isinstance(value, _Number) else value for name, value in fields.items()}
-    checked = event_of(plain | {"recorded_at": stamp})
-    if isinstance(checked, Problem):
-        return checked
-    if team_id is not None and checked.team_id not in (None, team_id):
-        return Problem("wrong_team", f"expected team_id {team_id!r}, found {checked.team_id!r}")
-    return encode_event(fields, stamp)
+def encode_event(fields: Mapping[str, Any], stamp: str, *, drop_raw: bool = False) -> bytes | Problem:
+    """Encode a checked event as a line of a log, stamped as recorded at `stamp`.
 
-
-def encode_event(fields: Mapping[str, Any], stamp: str) -> bytes | Problem:
-    """Encode a checked event as a line of a log, stamped as recorded at `stamp`."""
+    With `drop_raw` it goes without the broker's message where the line would be too long.
+    """
     head: dict[str, Any] = {name: fields[name] for name in ("event", "order_id", "ts") if name in fields}
     fields = {**head, "recorded_at": stamp, **{name: value for name, value in fields.items() if name != "recorded_at"}}
     try:
@@ -109,6 +115,8 @@ def encode_event(fields: Mapping[str, Any], stamp: str) -> bytes | Problem:
     except (TypeError, ValueError, NotImplementedError, RecursionError) as error:
         return Problem("bad_value", f"not to be written as JSON: {error}")
     if len(line) > LINE_BYTES_MAX:
+        if drop_raw and "raw" in fields:
+            return encode_event({name: value for name, value in fields.items() if name != "raw"}, stamp)
         return Problem("too_long", f"a line of {len(line)} bytes, expected at most {LINE_BYTES_MAX}")
     return line + b"\n"
 

@@ -145,8 +145,8 @@ class Knowledge:
             view[order_id].has_events = False
         for team, ledger in self._ledgers.items():
             here = {order_id for order_id in doubtful - self._away[team].keys() if ledger.may_know(order_id)}
-            for event in known_events(ledger.path / LOG) if here else ():
-                if event.order_id in here and event.event != "assigned":
+            for event in known_events(ledger.path, team, here) if here else ():
+                if event.event != "assigned":
                     view.setdefault(event.order_id, Known(team)).has_events = True
 
 

@@ -1,0 +1,109 @@
+"""One reading of a log: the team check, lines that are too long, repeated deliveries, and lines nobody wants."""
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from compactor.core.derived import Finding
+from compactor.core.events import LINE_BYTES_MAX, decode
+from compactor.core.fold import Fold
+from compactor.core.lines import Placed
+from compactor.core.reading import Block, Deliveries, EventReader
+from tests.stories import damaged, order_lives, to_lines
+
+
+def write(**fields: object) -> bytes:
+    """One whole line."""
+    return json.dumps({"event": "new", "order_id": "o-1", "ts": "2026-03-02T10:00:00Z", **fields}).encode() + b"\n"
+
+
+def block_of(data: bytes, offset: int = 0) -> Block:
+    return Block(offset, data, len(data))
+
+
+class TestTeams:
+    def test_an_event_of_another_team_is_a_finding(self) -> None:
+        """Section 2: a `team_id` must be this ledger's."""
+        log = write(team_id="bravo")
+        ((found, data),) = EventReader("alpha").read_block(block_of(log))
+        assert isinstance(found, Finding)
+        assert ("wrong_team", 0, len(log), log[:-1]) == (found.kind, found.offset, found.length, data)
+
+    def test_the_first_event_with_a_team_names_the_ledger(self) -> None:
+        """1.2: what comes before it belongs to `default`, and no other team is taken after it."""
+        reader = EventReader(None)
+        log = write() + write(team_id="bravo") + write(team_id="alpha")
+        kinds = []
+        for offset, line in block_of(log).lines():
+            kinds += [(type(found), reader.team_id) for found in reader.read_line(line, offset)]
+        assert kinds == [(Placed, "default"), (Placed, "bravo"), (Finding, "bravo")]
+
+    def test_a_fused_event_of_another_team_is_a_finding_of_its_own(self) -> None:
+        """Section 5: the fragment, the event that counts and the one that does not are told apart."""
+        line = write(team_id="alpha")[:-1] + write(team_id="bravo", order_id="o-2")[:-1]
+        kinds = [
+            found.kind if isinstance(found, Finding) else found.event.order_id
+            for found in EventReader("alpha").read_line(line, 0)
+        ]
+        assert ["o-1", "fused_line", "wrong_team"] == kinds
+
+
+class TestBlocks:
+    def test_a_line_that_is_too_long_is_one_finding(self) -> None:
+        """Section 5: of such a line only its beginning is kept."""
+        ((found, data),) = EventReader("alpha").read_block(Block(7, b"begin", LINE_BYTES_MAX + 2))
+        assert isinstance(found, Finding)
+        assert ("too_long", 7, LINE_BYTES_MAX + 2, "begin", b"begin") == (
+            found.kind, found.offset, found.length, found.line, data,
+        )  # fmt: skip
+        assert f"{LINE_BYTES_MAX + 1} bytes, expected at most {LINE_BYTES_MAX}" in found.detail
+
+    def test_lines_have_their_offsets(self) -> None:
+        """1.5: the address of a line is the offset of its first byte."""
+        assert [(5, b"ab"), (8, b""), (9, b"c")] == list(block_of(b"ab\n\nc\n", 5).lines())
+        assert [Block(5, b"ab\n", 3), Block(8, b"\n", 1)] == list(block_of(b"ab\n\n", 5).split())
+
+    @given(st.data())
+    def test_a_glance_loses_no_wanted_event(self, data: st.DataObject) -> None:
+        """Leaving out lines that a caller does not want leaves out no event that it wants, however damaged the log."""
+        log = data.draw(damaged(to_lines(data.draw(order_lives()))))
+        every = [found for found, _ in EventReader("alpha").read_block(block_of(log)) if isinstance(found, Placed)]
+        wanted = {found.event.order_id for found in every[::2]}
+        some = EventReader("alpha").read_block(block_of(log), lambda glance: glance.order_id in wanted)
+        assert [found for found in every if found.event.order_id in wanted] == [
+            found for found, _ in some if isinstance(found, Placed) and found.event.order_id in wanted
+        ]
+
+    @given(st.data())
+    def test_every_byte_is_an_event_or_a_finding(self, data: st.DataObject) -> None:
+        """Section 5: events, findings that were not applied, and blank lines add up to the block."""
+        log = data.draw(damaged(to_lines(data.draw(order_lives()))))
+        found = [found for found, _ in EventReader("alpha").read_block(block_of(log))]
+        counted = sum(one.length for one in found if isinstance(one, Placed) or not one.applied)
+        assert len(log) == counted + sum(len(line) + 1 for _, line in block_of(log).lines() if not line.strip())
+        fold = Fold("alpha", lambda *_: ())
+        fold.feed(log, 0)
+        assert fold.counts.events == sum(isinstance(one, Placed) for one in found)
+
+
+class TestDeliveries:
+    @pytest.mark.parametrize(
+        ("first", "again", "is_new"),
+        [
+            ({"event_id": "e-1"}, {"event_id": "e-1"}, False),
+            ({"event_id": "e-1"}, {"event_id": "e-2"}, True),
+            ({"event_id": "e-1"}, {"event_id": "e-1", "event": "canceled"}, True),
+            ({"event_id": "e-1"}, {"event_id": "e-1", "order_id": "o-2"}, True),
+            ({}, {}, True),
+        ],
+    )
+    def test_the_same_id_of_the_same_order_and_event_is_the_same_delivery(
+        self, first: dict[str, str], again: dict[str, str], is_new: bool
+    ) -> None:
+        """Section 2: a second line of the same order and `event` with the same `event_id` is a duplicate."""
+        deliveries = Deliveries()
+        one, two = decode(write(**first)[:-1]), decode(write(**again)[:-1])
+        assert deliveries.note(one)  # type: ignore[arg-type]
+        assert is_new is deliveries.note(two)  # type: ignore[arg-type]
