@@ -26,7 +26,7 @@ LAY_SAMPLE = mkdir -p "$$(dirname '$(DATA)')" && cp -R fixtures/sample '$(DATA)'
   echo 'Laid the sample of fixtures/sample into $(DATA)/ (delete it whenever you like).'
 
 .DEFAULT_GOAL := help
-.PHONY: help compact sample test test-pure laws wheel faults flips soak chaos demo check format bench bench-latency bench-live clean
+.PHONY: help compact sample test test-pure laws wheel faults flips soak chaos fairness demo check format bench bench-latency bench-live clean
 
 help:
 	@echo 'compactor: an append-only log of order events becomes open orders and trades, exactly once.'
@@ -43,6 +43,7 @@ help:
 	@echo '  make flips              turn a bit of every byte of every file of a ledger; verify has to see each (minutes)'
 	@echo '  make soak MINUTES=10    writers and daemon killed at random, disk full, files damaged; then every byte is checked'
 	@echo '  make chaos RUNS=2000    a broker that loses, doubles and spoils what it says, and fails; then we must agree with it'
+	@echo '  make fairness           hostile logs of one team; the others have to stay current within milliseconds'
 	@echo '  make demo               a local Alpaca, three teams trading at random, compactor run, and the open orders'
 	@echo '  make check              formatting, style, types, layers; changes nothing'
 	@echo '  make format             put formatting and imports in order'
@@ -89,6 +90,9 @@ soak: $(TEST)
 
 chaos: $(TEST)
 	@PYTHONDONTWRITEBYTECODE=1 $(PY) -m tests.chaos --runs $(RUNS) --seed $(SEED)
+
+fairness: $(TEST)
+	@PYTHONDONTWRITEBYTECODE=1 $(PY) -m tests.fairness $(ARGS)
 
 demo: $(TEST)
 	@$(PY) -m tests.alpaca_server.demo --seed $(SEED) $(if $(SECONDS),--seconds $(SECONDS))

@@ -77,6 +77,8 @@ class Fold:
         self._derived = Derived()
         self._trades: list[bytes] = []
         self._findings: list[bytes] = []
+        self.before_event: Callable[[], None] | None = None
+        """Called before each event that the rules read. It may raise, to stop a pass that takes too long."""
 
     # Events in.
 
@@ -122,6 +124,8 @@ class Fold:
             if isinstance(found, Finding):
                 self._derived.findings.append(found)
             else:
+                if self.before_event is not None:
+                    self.before_event()
                 self._take_name()
                 self._take(found)
         self._encode_derived()

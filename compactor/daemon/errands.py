@@ -6,6 +6,8 @@ output of `--json`.
 
 from __future__ import annotations
 
+import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -15,6 +17,13 @@ from pathlib import Path
 from typing import IO, Any
 
 import msgspec
+
+NICENESS = 10
+"""An errand yields the processor to the loop, which serves all other ledgers."""
+MEMORY_BYTES_MAX = 2 << 30
+"""What an errand may allocate. The fold of ten million events takes 84 MB."""
+SECONDS_MAX = 3600.0
+"""How long an errand may run. A pass commits on its way, so the next errand goes on where this one was stopped."""
 
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
 
@@ -35,10 +44,22 @@ class Errand:
             stderr=self._errors,
             start_new_session=True,
         )
+        self._limit()
+
+    def _limit(self) -> None:
+        pid = self._process.pid
+        try:
+            os.setpriority(os.PRIO_PROCESS, pid, NICENESS)
+            resource.prlimit(pid, resource.RLIMIT_DATA, (MEMORY_BYTES_MAX, MEMORY_BYTES_MAX))
+        except (OSError, ValueError):
+            # It has ended already, or the machine allows it less than this.
+            return
 
     @property
     def is_over(self) -> bool:
-        """Whether the command has ended."""
+        """Whether the command has ended; one that runs for too long is stopped."""
+        if time.monotonic() - self.started > SECONDS_MAX:
+            self._process.kill()
         return self._process.poll() is not None
 
     def read_results(self) -> tuple[list[dict[str, Any]], str]:

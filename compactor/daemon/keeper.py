@@ -19,6 +19,11 @@ from compactor.daemon.health import Health, LedgerHealth, printable
 from compactor.ledger import Compaction, Ledger, LedgerEntry, LockHeld, TooMuch
 from compactor.ledger.paths import LOG
 
+LIMIT_SECONDS = 0.1
+"""How long a pass within the loop may fold. A longer one runs in a process of its own, so that no ledger takes the
+others' time."""
+APART_SECONDS = 10.0
+"""How long every pass of a ledger runs in a process of its own, after one within the loop took too long."""
 LIMIT_BYTES = 2 << 20
 """What a pass within the loop may read, which takes about 50 ms. A longer pass runs in its own process."""
 RETRY_SECONDS_MIN = 1.0
@@ -48,6 +53,7 @@ class Keeper:
         self._health = health
         self._log = log.bind(team_id=self.team_id)
         self._seen: tuple[int, int] | None = None
+        self._apart_until = 0.0
         self._failures = 0
         self._held_since: float | None = None
         self._reminded_at = 0.0
@@ -107,9 +113,15 @@ class Keeper:
             if self.entry.problem is not None:
                 self.fail(Failure("bad_place", f"{self.entry.path}: {self.entry.problem}"))
                 return None
+            if self._used_at < self._apart_until and not checkpoint:
+                raise TooMuch(self.entry.path, "its last pass within the loop took too long")
             self._is_open = True
-            compaction = self._ledger.compact(checkpoint=checkpoint, limit_bytes=LIMIT_BYTES)
+            compaction = self._ledger.compact(
+                checkpoint=checkpoint, limit_bytes=LIMIT_BYTES, limit_seconds=LIMIT_SECONDS
+            )
         except TooMuch:
+            if self._used_at >= self._apart_until:
+                self._apart_until = time.monotonic() + APART_SECONDS
             raise
         except LockHeld as error:
             self._wait_for_holder(error)

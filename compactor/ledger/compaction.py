@@ -93,6 +93,7 @@ class Compactor:
         self._checkpoint_at: int | None = None
         self._checkpoint_bytes = 0
         self._readable_bytes: int | None = None
+        self._fold_until: float | None = None
         self._trades = Tail(path / TRADES, files)
         self._findings = Tail(path / FINDINGS, files)
 
@@ -117,14 +118,20 @@ class Compactor:
             self._slot = None
 
     def run(
-        self, progress: Progress | None = None, checkpoint: bool = False, limit_bytes: int | None = None
+        self,
+        progress: Progress | None = None,
+        checkpoint: bool = False,
+        limit_bytes: int | None = None,
+        limit_seconds: float | None = None,
     ) -> Compaction:
         """Fold what is new and commit it; with `checkpoint` write one however little is new.
 
-        Raises LedgerError: TooMuch where more than `limit_bytes` would have to be read, new ones and old ones together.
+        Raises LedgerError: TooMuch if the pass would read more than `limit_bytes`, new and old ones together, or folds
+        for longer than `limit_seconds`.
         """
         started = time.perf_counter()
         self._readable_bytes = limit_bytes
+        self._fold_until = started + limit_seconds if limit_seconds is not None else None
         with open_log(self.path, self._files, self.segments, again="compact again") as log:
             self._log = log
             try:
@@ -251,10 +258,18 @@ class Compactor:
                 found = "this pass has to read more of the log than it may"
                 raise TooMuch(self.path, f"{found}; nothing was changed. compactor compact has no such limit")
 
+    def _check_time(self) -> None:
+        """Stop a pass that folds for longer than it may."""
+        assert self._fold_until is not None
+        if time.perf_counter() > self._fold_until:
+            found = "this pass folds for longer than it may"
+            raise TooMuch(self.path, f"{found}; nothing was changed. compactor compact has no such limit")
+
     # Forward.
 
     def _advance(self, fold: Fold, log: Log, size: int, progress: Progress | None) -> None:
         """Fold the whole lines up to `size`, handing out what comes as it comes, so that memory stays bounded."""
+        fold.before_event = self._check_time if self._fold_until is not None else None
         started = committed = told = self._offset
         for block in log.blocks(self._offset, size):
             fold.feed_block(block)

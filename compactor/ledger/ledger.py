@@ -89,17 +89,22 @@ class Ledger:
         return append_lines(self.path / LOG, lines, durability or self._durability)
 
     def compact(
-        self, *, progress: Progress | None = None, checkpoint: bool = False, limit_bytes: int | None = None
+        self,
+        *,
+        progress: Progress | None = None,
+        checkpoint: bool = False,
+        limit_bytes: int | None = None,
+        limit_seconds: float | None = None,
     ) -> Compaction:
         """Bring the derived files up to date with the log; returns when they are durable.
 
         Costs what is new in the log. `progress` is called with bytes done and bytes in all. With `checkpoint` the next
         process need not fold anything again. Raises LedgerError; the derived files are then as they were. TooMuch is
-        one, where more than `limit_bytes` of the log would have to be read.
+        one, if the pass would read more than `limit_bytes` of the log, or folds for longer than `limit_seconds`.
         """
         descriptor = self._lock()
         try:
-            return self._compactor.run(progress, checkpoint, limit_bytes)
+            return self._compactor.run(progress, checkpoint, limit_bytes, limit_seconds)
         finally:
             self._files.unlock(descriptor)
 
