@@ -323,6 +323,33 @@ class TestImport:
         assert "and 30 more" in result.stderr
         assert "Is it the right file" in result.stderr
 
+    def test_activities_that_are_no_fills_are_counted_once(self, run: Run, tmp_path: Path) -> None:
+        """A fee and an exercise are not in the trades, and the user is told so in one sentence; that is no failure."""
+        told = [{"activity_type": kind, "id": "1", "symbol": "AAPL"} for kind in ("CFEE", "OPEXC", "CFEE")]
+        file = tmp_path / "activities.json"
+        file.write_text(json.dumps(told, indent=2))
+        result = run("import", "alpaca", str(file), "--team", "a")
+        assert (0, 1) == (result.exit_code, result.stderr.count("2 CFEE, 1 OPEXC"))
+        assert "not in trades.jsonl" in result.stderr
+        [row] = objects(run("import", "alpaca", str(file), "--team", "a", "--json").stdout)
+        assert {"CFEE": 2, "OPEXC": 1} == row["not_fills"]
+
+    def test_times_without_an_offset_are_refused_with_what_to_run(self, run: Run, tmp_path: Path) -> None:
+        """The same file is imported once the zone is given, with each time at its instant."""
+        file = tmp_path / "captured.jsonl"
+        file.write_text(self.MESSAGES.read_text().replace('Z"', '"'))
+        refused = run("import", "alpaca", str(file), "--team", "a")
+        assert (1, True) == (refused.exit_code, "run again with --timezone UTC" in refused.stderr)
+        assert 0 == run("import", "alpaca", str(file), "--team", "a", "--timezone", "America/New_York").exit_code
+        assert {"-05:00"} == {row["timestamp"][-6:] for row in objects(run("show", "trades", "--json").stdout)}
+        assert 2 == run("import", "alpaca", str(file), "--timezone", "Mars").exit_code
+
+    def test_a_file_of_another_format_is_refused(self, run: Run, tmp_path: Path) -> None:
+        """One sentence, with what to run."""
+        (tmp_path / "captured.zip").write_bytes(b"PK\x03\x04...")
+        result = run("import", "alpaca", str(tmp_path / "captured.zip"))
+        assert (1, True) == (result.exit_code, "Run: unzip -p" in result.stderr)
+
     def test_a_directory_without_old_files(self, run: Run, tmp_path: Path) -> None:
         """Nothing to import says what was expected where."""
         (tmp_path / "old").mkdir()

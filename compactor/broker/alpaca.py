@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from compactor.core.decimals import BadDecimal, decimal_of
 from compactor.core.events import FILLS, REVISIONS, Problem
 from compactor.core.instants import BadInstant, nanos
 from compactor.core.lifecycle import TERMINAL, normalize_name
@@ -71,6 +72,27 @@ ACTIVITY: Mapping[str, str] = {
     "cum_qty": "filled_qty",
     "order_status": "order_status",
 }
+
+# An entry of the activity stream (schema ActivityEventV2) and its details of a trade.
+STREAMED: Mapping[str, str] = {
+    "executed_at": "ts",
+    "ref_id": "execution_id",  # "For trades the execution_id is used", says the schema.
+    "previous_id": "previous_execution_id",
+    "price": "price",
+    "qty": "qty",
+}
+STREAMED_DETAILS: Mapping[str, str] = {
+    "execution_type": "event",
+    "order_id": "order_id",
+    "symbol": "symbol",
+    "side": "side",
+    "cum_qty": "filled_qty",
+    "order_status": "order_status",
+    "client_order_id": "client_order_id",
+}
+
+TRADE_ACTIVITIES = ("FILL", "TRD")
+"""Activities about an order: so REST names them, and so the activity stream."""
 
 # An activity marks a short sale by its side. For an order, and for a position, it is a sale.
 SIDES: Mapping[str, str] = {"sell_short": "sell"}
@@ -134,6 +156,8 @@ def _read_message(message: Any, source: str | None) -> Iterator[Fields | Problem
         yield from _read_frame(known, message, source or "stream")
     elif "event" in known:
         yield from _read_update(known, message, source or "stream")
+    elif "activity_type" in known and "details" in known:
+        yield _read_streamed_activity(known, message, source or "stream")
     elif "activity_type" in known:
         yield _read_activity(known, message, source or "rest")
     elif "id" in known and "status" in known and ("time_in_force" in known or "client_order_id" in known):
@@ -205,11 +229,38 @@ def _read_legs(order: Fields, source: str, in_update: bool = False) -> Iterator[
 
 
 def _read_activity(activity: Fields, raw: Fields, source: str) -> Fields | Problem:
-    if activity["activity_type"] != "FILL":
-        found = _shorten(activity["activity_type"])
-        return Problem("bad_value", f"an activity {found}, expected FILL: no other is about an order")
+    if activity["activity_type"] not in TRADE_ACTIVITIES:
+        return _refuse_activity(activity)
     event = {"event": "fill"} | _rename_fields(activity, ACTIVITY)
     return _finish_event(event, activity.get("id"), activity, raw, source)
+
+
+def _read_streamed_activity(activity: Fields, raw: Fields, source: str) -> Fields | Problem:
+    """Read an entry of the activity stream. A `fill` that leaves a part of the order open is a partial fill."""
+    if activity["activity_type"] not in TRADE_ACTIVITIES:
+        return _refuse_activity(activity)
+    details = activity["details"]
+    if not isinstance(details, dict):
+        return Problem("missing_field", f"a trade activity whose `details` are {_shorten(details)}, expected an object")
+    details = _strip_names(details)
+    event = _rename_fields(activity, STREAMED) | _rename_fields(details, STREAMED_DETAILS)
+    if event.get("event") == "fill" and _is_above_zero(details.get("leaves_qty")):
+        event["event"] = "partial_fill"
+    if event.get("event") not in REVISIONS:
+        event.pop("previous_execution_id", None)
+    return _finish_event(event, activity.get("event_id"), activity, raw, source)
+
+
+def _refuse_activity(activity: Fields) -> Problem:
+    found = _shorten(activity["activity_type"])
+    return Problem("bad_value", f"an activity {found}, which is no fill of an order; expected FILL or TRD")
+
+
+def _is_above_zero(quantity: Any) -> bool:
+    try:
+        return quantity is not None and decimal_of(str(quantity)) > 0
+    except BadDecimal:
+        return True
 
 
 def _finish_event(event: Fields, event_id: Any, content: Any, raw: Any, source: str) -> Fields | Problem:

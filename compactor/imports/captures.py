@@ -8,11 +8,13 @@ Note: a recording is read twice, because the message that tells whose an order i
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import tzinfo
 from pathlib import Path
 
 from compactor.books.ownership import UNASSIGNED, claim_of, holder_of, relations_of
-from compactor.broker.alpaca import parse, translate
 from compactor.core.events import Event, Problem
+from compactor.imports.messages import FillOrder, NotAFill, read_capture
+from compactor.imports.recordings import BadRecording
 from compactor.imports.writer import (
     Fields,
     ImportProblem,
@@ -20,7 +22,6 @@ from compactor.imports.writer import (
     ImportWriter,
     Meter,
     TeamImport,
-    check_event,
     hash_identity,
     known_events,
 )
@@ -28,16 +29,19 @@ from compactor.ledger import discover
 from compactor.ledger.compaction import Progress
 from compactor.ledger.paths import LOG, check_team
 
-__all__ = ["ImportProblem", "ImportResult", "TeamImport", "import_alpaca"]
+__all__ = ["BadRecording", "ImportProblem", "ImportResult", "TeamImport", "import_alpaca"]
 
 
-def import_alpaca(file: Path, data: Path, *, team: str | None, progress: Progress | None = None) -> ImportResult:
-    """Import captured Alpaca messages, one JSON value a line, into the ledgers of `data`, and compact those.
+def import_alpaca(
+    file: Path, data: Path, *, team: str | None, zone: tzinfo | None = None, progress: Progress | None = None
+) -> ImportResult:
+    """Import captured Alpaca messages into the ledgers of `data`, and compact those.
 
     An event goes to `team`; without it to the team of its order: the one that it was assigned to, else the ledger that
     knows the order, its parent or the order it replaces, else the team that its client order id or theirs begins with
     (`team:anything`), else `unassigned`. Where `data` is itself a ledger, all goes there unless `team` says otherwise.
-    Lines that are not messages come back as problems. Raises BadTeam for an invalid `team`, and OSError where `file`
+    Times without an offset are read as of `zone`, and refused without it. Lines that are not messages come back as
+    problems. Raises BadTeam for an invalid `team`, BadRecording for a file of another format, and OSError where `file`
     cannot be read.
     """
     writer = ImportWriter(data)
@@ -45,19 +49,23 @@ def import_alpaca(file: Path, data: Path, *, team: str | None, progress: Progres
     ledgers = _find_ledgers(writer, fixed)
     log_bytes = sum((path / LOG).stat().st_size for path in ledgers.values())
     meter = Meter(progress, 2 * file.stat().st_size + log_bytes)
-    routes = _Routes(fixed)
+    routes, order = _Routes(fixed), FillOrder()
     wanted = set()
-    for _, event in _read_messages(file, meter):
-        if not isinstance(event, Problem):
-            wanted.add(hash_identity(event))
-            routes.note(event)
+    for found in read_capture(file, zone, meter.add):
+        if isinstance(found.event, dict):
+            wanted.add(hash_identity(found.event))
+            routes.note(found.event)
+            order.note(found)
     for owner, path in ledgers.items():
         for known in known_events(path, owner, routes.orders, meter):
             writer.recognize(known, wanted)
             routes.note_known(known, owner)
-    for number, event in _read_messages(file, meter):
-        target = (fixed or UNASSIGNED) if isinstance(event, Problem) else routes.find_team(event)
-        writer.add(target, event, str(file), number)
+    home = fixed or UNASSIGNED
+    for number, event, _ in order.sort(read_capture(file, zone, meter.add)):
+        if isinstance(event, NotAFill):
+            writer.skip(home, event.activity_type, str(file), number)
+        else:
+            writer.add(home if isinstance(event, Problem) else routes.find_team(event), event, str(file), number)
     return writer.finish()
 
 
@@ -68,19 +76,6 @@ def _find_ledgers(writer: ImportWriter, fixed: str | None) -> dict[str, Path]:
         return {fixed: path} if (path / LOG).exists() else {}
     ledgers = [place for place in discover(writer.data) if place.problem is None]
     return {ledger.team_id: ledger.path for ledger in ledgers if ledger.team_id is not None}
-
-
-def _read_messages(file: Path, meter: Meter) -> Iterator[tuple[int, Fields | Problem]]:
-    with file.open("rb") as lines:
-        for number, line in enumerate(lines, 1):
-            meter.add(len(line))
-            if not line.strip():
-                continue
-            events, problems = translate(parse(line.rstrip(b"\r\n")))
-            for event in events:
-                yield number, check_event(event)
-            for problem in problems:
-                yield number, problem
 
 
 class _Routes:

@@ -53,7 +53,10 @@ class ImportProblem(msgspec.Struct, frozen=True):
 
 
 class TeamImport(msgspec.Struct):
-    """What one ledger received. `error` says why appending or compacting failed; importing again continues there."""
+    """What one ledger received. `error` says why appending or compacting failed; importing again continues there.
+
+    `not_fills` counts the activities that are no fills of orders, by type.
+    """
 
     team_id: str
     path: str
@@ -61,6 +64,7 @@ class TeamImport(msgspec.Struct):
     events_appended: int = 0
     duplicates: int = 0
     problems: list[ImportProblem] = []
+    not_fills: dict[str, int] = {}
     compaction: Compaction | None = None
     error: Failure | None = None
 
@@ -112,6 +116,12 @@ class _Batch(msgspec.Struct):
     bytes_waiting: int = 0
     last_read: tuple[str, int] = ("", 0)
 
+    def count_line(self, file: str, number: int) -> None:
+        """Count a line once, however many events it gives."""
+        if self.last_read != (file, number):
+            self.last_read = (file, number)
+            self.result.lines_read += 1
+
 
 class ImportWriter:
     """Collects events for the ledgers of a data directory and appends them in batches.
@@ -141,9 +151,7 @@ class ImportWriter:
         """Add what a line gave for a team: a checked event, which may be a duplicate, or a problem."""
         batch = self._find_batch(team)
         result = batch.result
-        if batch.last_read != (file, number):
-            batch.last_read = (file, number)
-            result.lines_read += 1
+        batch.count_line(file, number)
         if isinstance(found, Problem):
             result.problems.append(ImportProblem(file, number, found.kind, found.detail))
             return
@@ -160,6 +168,12 @@ class ImportWriter:
         batch.bytes_waiting += len(line)
         if len(batch.lines) >= BATCH_LINES or batch.bytes_waiting >= BATCH_BYTES:
             self._append(batch)
+
+    def skip(self, team: str, activity_type: str, file: str, number: int) -> None:
+        """Count an activity that is no fill of an order."""
+        batch = self._find_batch(team)
+        batch.count_line(file, number)
+        batch.result.not_fills[activity_type] = batch.result.not_fills.get(activity_type, 0) + 1
 
     def fail(self, team: str, error: Exception) -> None:
         """Record why a team's recording could not be imported. The other teams continue."""

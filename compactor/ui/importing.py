@@ -1,8 +1,10 @@
-"""The commands that bring in what was recorded elsewhere: old files, and captured Alpaca messages."""
+"""The import commands: files of the old layout, and captured Alpaca messages."""
 
 from __future__ import annotations
 
 import sys
+from collections import Counter
+from datetime import UTC, tzinfo
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,31 +50,51 @@ def legacy(path: Path, data: Path, as_json: bool) -> None:
     _show_imported(result, as_json, f"expected {path}/team/<team_id>/pending_orders.jsonl, or such a file itself.")
 
 
+class Zone(click.ParamType):  # type: ignore[type-arg, unused-ignore]
+    """A time zone by its name, such as UTC or America/New_York."""
+
+    name = "zone"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tzinfo:
+        from zoneinfo import ZoneInfo
+
+        try:
+            return UTC if value == "UTC" else ZoneInfo(str(value))
+        except (ValueError, OSError, LookupError):
+            self.fail(f"found {value!r}, expected a time zone such as UTC or America/New_York", param, ctx)
+
+
 @import_.command(short_help="Import captured Alpaca messages.")
 @click.argument("file", metavar="FILE", callback=recording_file)
 @data_option
 @team_option("The team whose account the messages come from.")
+@click.option("--timezone", "zone", metavar="ZONE", type=Zone(), help="The zone of times without an offset.")
 @json_option
-def alpaca(file: Path, data: Path, team: str | None, as_json: bool) -> None:
-    """Import captured Alpaca messages, one JSON value per line.
+def alpaca(file: Path, data: Path, team: str | None, zone: tzinfo | None, as_json: bool) -> None:
+    """Import captured Alpaca messages.
 
-    Trade-update frames as they come from the stream, bare trade updates, order objects as REST returns them, and FILL
-    activities may be mixed in one file.
+    Trade-update frames as they come from the stream, bare trade updates, order objects as REST returns them, answers to
+    DELETE requests, FILL activities, and captures of server-sent events may be mixed in one file, one value per line or
+    pretty-printed, plain or compressed with gzip or zstd.
 
     \b
     Example:
       compactor import alpaca captured.jsonl --team alice
+      compactor import alpaca orders.json.gz --timezone America/New_York
     """
-    from compactor.imports.captures import import_alpaca
+    from compactor.imports.captures import BadRecording, import_alpaca
     from compactor.ui.output import progress_bar
 
-    with progress_bar("Importing") as progress:
-        result = import_alpaca(file, data, team=team, progress=progress)
+    try:
+        with progress_bar("Importing") as progress:
+            result = import_alpaca(file, data, team=team, zone=zone, progress=progress)
+    except BadRecording as error:
+        raise click.ClickException(str(error)) from None
     _show_imported(result, as_json, f"found no message about an order in {file}.")
 
 
 def _show_imported(result: ImportResult, as_json: bool, nothing: str) -> None:
-    """Show what each team got; lines that could not be translated are named and are no failure of the rest."""
+    """Show what each team received. Lines that could not be translated are named, and are no failure."""
     from compactor.ui.output import ShownColumn, name_lines, show_json, show_table
 
     if as_json:
@@ -84,30 +106,47 @@ def _show_imported(result: ImportResult, as_json: bool, nothing: str) -> None:
             click.echo(f"Nothing to import: {nothing}", err=True)
         sys.stdout.flush()
         name_lines([problem for team in result.teams for problem in team.problems])
+    _name_not_fills(result)
     failed = [(team.team_id, team.error) for team in result.teams if team.error]
     exit_named(failed, len(result.teams), "could not be imported into")
     _refuse_foreign(result)
 
 
+def _name_not_fills(result: ImportResult) -> None:
+    """Say once which activities are not in the trades, and what that means for positions."""
+    counts = Counter[str]()
+    for team in result.teams:
+        counts.update(team.not_fills)
+    if counts:
+        listed = ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))
+        click.echo(
+            f"Not imported, because they are not fills of orders: {listed}. Fees, dividends, exercises, assignments, "
+            "expirations and splits change cash and positions, but are not in trades.jsonl; see tables.md.",
+            err=True,
+        )
+
+
 def _refuse_foreign(result: ImportResult) -> None:
-    """A recording in which no line means anything is a wrong file, not a poor one."""
-    useful = sum(team.events_appended + team.duplicates for team in result.teams)
+    """Refuse a recording without a single readable line: it is the wrong file."""
+    useful = sum(team.events_appended + team.duplicates + sum(team.not_fills.values()) for team in result.teams)
     if not useful and any(team.problems for team in result.teams):
         raise click.ClickException("no line of it could be imported. Is it the right file, and the right import?")
 
 
 def _row(team: TeamImport) -> dict[str, Any]:
-    """One team's result as a row: what it got, and what its ledger now holds."""
+    """Make a row of one team's result: what it received, and what its ledger now holds."""
     done = team.compaction
     held = {"open_orders": done.open_orders, "trades": done.trades} if done else {}
     return {**_plain(team), "problems": len(team.problems), **held}
 
 
 def _plain(team: TeamImport) -> dict[str, Any]:
-    """One team's result as an object: what is not there is left out, as is what only helps to find a bug."""
+    """Make an object of one team's result, without absent fields and without the trace of a bug."""
     from msgspec import to_builtins
 
     row = {name: value for name, value in to_builtins(team).items() if value is not None}
+    if not team.not_fills:
+        del row["not_fills"]
     if team.error:
         row["error"] = {"kind": team.error.kind, "message": team.error.message}
     return row

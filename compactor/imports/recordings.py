@@ -1,0 +1,275 @@
+"""Read the JSON values of a recording in whatever form people keep one.
+
+Understood are one value per line, one array, values pretty-printed over many lines, several values on one line, and
+captures of server-sent events (`data: {…}`), plain or compressed with gzip or zstd, with or without a byte order mark.
+What the values mean is left to `dialects` and `broker.alpaca`.
+
+Note: an array is read element by element, and its brackets and commas are skipped. So one bad element, or the torn end
+of an array, does not cost the others.
+"""
+
+from __future__ import annotations
+
+import gzip
+import io
+import re
+import sys
+import zlib
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+from compactor.broker.alpaca import parse
+from compactor.core.events import Problem
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
+VALUE_BYTES_MAX = 2 << 20
+"""The longest value over several lines; a log takes no line of more than 1 MiB."""
+DEPTH_MAX = 64
+
+_BOM = b"\xef\xbb\xbf"
+_UTF16 = (b"\xff\xfe", b"\xfe\xff")
+_FIELD = re.compile(rb"(?:event|id|retry):")
+_COMPLAINT = re.compile(rb"dropped|too slowly|error", re.IGNORECASE)
+_TOKEN = re.compile(
+    rb'[ \t\r\n]*(?:(?P<text>"(?:[^"\\\x00-\x1f]|\\.)*")|(?P<mark>[{}\[\]:,])'
+    rb"|(?P<plain>true|false|null|-?[0-9][0-9.eE+-]*)|(?P<end>\Z))"
+)
+_UNREADABLE = {
+    b"PK\x03\x04": ("a zip archive", "unzip -p {} > captured.jsonl"),
+    b"\xfd7zXZ": ("an xz file", "xz -dc {} > captured.jsonl"),
+    b"BZh": ("a bzip2 file", "bzip2 -dc {} > captured.jsonl"),
+}
+
+
+class BadRecording(Exception):
+    """A file that is no recording of messages; the message says what it is and what to run."""
+
+
+class Found(NamedTuple):
+    """A value of a recording, or the problem in its place, and the line on which it begins, counted from 1."""
+
+    line: int
+    value: Any
+
+
+def read_recording(path: Path, on_bytes: Callable[[int], None] = lambda _: None) -> Iterator[Found]:
+    """Read the values of a file in order. `on_bytes` gets the number of bytes of the file that each step has read.
+
+    Raises BadRecording for a file of another format, and OSError where it cannot be read.
+    """
+    with path.open("rb") as file:
+        start = file.read(6)
+        file.seek(0)
+        for magic, (what, command) in _UNREADABLE.items():
+            if start.startswith(magic):
+                raise BadRecording(f"{path}: found {what}, expected JSON messages. Run: {command.format(path)}")
+        yield from _Reader().read(_read_lines(file, start, on_bytes))
+
+
+def _read_lines(file: IO[bytes], start: bytes, on_bytes: Callable[[int], None]) -> Iterator[bytes | Problem]:
+    """Read the lines of a file, decompressed and in UTF-8. A damaged end is a problem after the lines before it."""
+    read, offset = 0, 0
+    with _open_decoded(file, start) as stream:
+        is_plain = stream is file
+        try:
+            for line in stream:
+                text = line.encode(errors="replace") if isinstance(line, str) else line
+                yield text.removeprefix(_BOM)
+                # Asking a plain file for its offset would cost more than reading it.
+                read = read + len(text) if is_plain else file.tell()
+                if read != offset:
+                    on_bytes(read - offset)
+                    offset = read
+        except (EOFError, gzip.BadGzipFile, zstd.ZstdError, zlib.error) as error:
+            yield Problem("not_json", f"the compressed data is damaged or cut off here ({error}); the rest is missing")
+
+
+def _open_decoded(file: IO[bytes], start: bytes) -> Any:
+    """Open the lines of a file by its first bytes; a context manager over lines as bytes, or as text."""
+    if start.startswith(b"\x1f\x8b"):
+        return gzip.GzipFile(fileobj=file)
+    if start.startswith(b"\x28\xb5\x2f\xfd"):
+        return zstd.open(file)
+    if start.startswith(_UTF16):
+        return io.TextIOWrapper(file, "utf-16", errors="replace", newline="\n")
+    return nullcontext(file)
+
+
+class _Malformed(Exception):
+    """Text that is not JSON; the message says what was found and expected."""
+
+
+class _Scanner:
+    """Cuts lines into JSON values, whatever lies between them. A value may extend over several lines."""
+
+    def __init__(self, arrays: list[int] | None = None) -> None:
+        self.arrays = arrays or []
+        """The lines in which arrays around values have begun and not ended."""
+        self._parts: list[bytes] = []
+        self._bytes = 0
+        self._open: list[bytes] = []
+        self._expected = "value"
+
+    @property
+    def is_inside(self) -> bool:
+        """Whether a value has begun and not ended."""
+        return bool(self._open)
+
+    def feed(self, line: bytes, number: int) -> Iterator[bytes]:
+        """Yield the values that end on this line. Raises _Malformed."""
+        position, start = 0, 0
+        while True:
+            match = _TOKEN.match(line, position)
+            if match is None:
+                raise _Malformed(_describe(line[position:].strip()))
+            if match["end"] is not None:
+                break
+            if not self._open:
+                start = match.end() - len(match[0].lstrip())
+            position = match.end()
+            token = match["mark"] or b""
+            if not self._open and token in (b"[", b"]", b","):
+                self._note_array(token, number)
+                continue
+            self._apply(token, match["text"] is not None)
+            if not self._open:
+                yield b"".join(self._parts) + line[start:position]
+                self._parts, self._bytes = [], 0
+        if self._open:
+            self._parts.append(line[start:])
+            self._bytes += len(line) - start
+            if self._bytes > VALUE_BYTES_MAX:
+                raise _Malformed(f"the value has not ended after {self._bytes} bytes")
+
+    def _note_array(self, token: bytes, number: int) -> None:
+        if token == b"[":
+            self.arrays.append(number)
+        elif token == b"]" and self.arrays:
+            self.arrays.pop()
+
+    def _apply(self, token: bytes, is_text: bool) -> None:
+        """Check that a token may stand here, and say what may follow."""
+        expected = self._expected
+        if token in (b"{", b"["):
+            if expected not in ("value", "value or end") or len(self._open) >= DEPTH_MAX:
+                raise _Malformed(f"found {token.decode()!r}, expected {expected} and at most {DEPTH_MAX} levels")
+            self._open.append(token)
+            self._expected = "key or end" if token == b"{" else "value or end"
+            return
+        if token in (b"}", b"]"):
+            matching = self._open and self._open[-1] == (b"{" if token == b"}" else b"[")
+            if not matching or not expected.endswith("end"):
+                raise _Malformed(f"found {token.decode()!r}, expected {expected}")
+            self._open.pop()
+        elif token == b",":
+            if expected != "comma or end":
+                raise _Malformed(f"found ',', expected {expected}")
+            self._expected = "key" if self._open[-1] == b"{" else "value"
+            return
+        elif token == b":" or expected == "colon":
+            if token != b":" or expected != "colon":
+                raise _Malformed(f"expected {expected}")
+            self._expected = "value"
+            return
+        elif expected in ("key", "key or end"):
+            if not is_text:
+                raise _Malformed(f"expected {expected}")
+            self._expected = "colon"
+            return
+        elif expected not in ("value", "value or end"):
+            raise _Malformed(f"expected {expected}")
+        self._expected = "comma or end" if self._open else "value"
+
+
+def _describe(rest: bytes) -> str:
+    if rest.startswith((b"NaN", b"Infinity", b"-Infinity")):
+        word = rest.split(b",")[0].split(b"}")[0].decode(errors="replace").strip()[:10]
+        return f"found {word}, which is not JSON; expected a number or null"
+    return f"found {rest[:40].decode(errors='replace')!r}" if rest else "the text ends within a value"
+
+
+class _Reader:
+    """Turns lines into values, and text that is no value into problems."""
+
+    def __init__(self) -> None:
+        self._scanner = _Scanner()
+        self._pending: list[tuple[int, bytes]] = []
+        """The lines of the value that has begun."""
+        self._skipped_indent: int | None = None
+        """After a bad value over several lines: how far its first line was indented. Deeper lines belong to it."""
+
+    def read(self, lines: Iterator[bytes | Problem]) -> Iterator[Found]:
+        number = 0
+        waiting: deque[tuple[int, bytes]] = deque()
+        for line in lines:
+            number += 1
+            if isinstance(line, Problem):
+                yield Found(number, line)
+                continue
+            waiting.append((number, line))
+            while waiting:
+                yield from self._read_line(*waiting.popleft(), waiting)
+        while self._pending:
+            yield self._give_up("the file ends within the value", waiting)
+            while waiting:
+                yield from self._read_line(*waiting.popleft(), waiting)
+        if self._scanner.arrays:
+            detail = "the array that begins here has no end: it was cut off, and what came behind is missing"
+            yield Found(self._scanner.arrays[0], Problem("not_json", detail))
+
+    def _read_line(self, number: int, line: bytes, waiting: deque[tuple[int, bytes]]) -> Iterator[Found]:
+        text = line.strip()
+        if not self._pending:
+            if not text or self._is_skipped(line, text):
+                return
+            if text.startswith(b":"):
+                if _COMPLAINT.search(text):
+                    detail = f"the broker said {text[1:].strip()[:120].decode(errors='replace')!r}"
+                    yield Found(number, Problem("messages_dropped", f"{detail}: messages are missing here"))
+                return
+            if _FIELD.match(text):
+                return
+        if text.startswith(b"data:"):
+            line = text = text[5:].strip()
+        if not self._pending and (found := parse(text)) is not None and not isinstance(found, Problem):
+            yield Found(number, found)
+            return
+        yield from self._scan(number, line, waiting)
+
+    def _is_skipped(self, line: bytes, text: bytes) -> bool:
+        if self._skipped_indent is None:
+            return False
+        if len(line) - len(line.lstrip()) > self._skipped_indent or text[:1] in (b"}", b"]"):
+            return True
+        self._skipped_indent = None
+        return False
+
+    def _scan(self, number: int, line: bytes, waiting: deque[tuple[int, bytes]]) -> Iterator[Found]:
+        first = self._pending[0][0] if self._pending else number
+        self._pending.append((number, line))
+        try:
+            for value in self._scanner.feed(line, number):
+                yield Found(first, parse(value))
+                first, self._pending = number, [(number, line)]
+        except _Malformed as error:
+            yield self._give_up(str(error), waiting)
+            return
+        if not self._scanner.is_inside:
+            self._pending = []
+
+    def _give_up(self, reason: str, waiting: deque[tuple[int, bytes]]) -> Found:
+        """Report the value that has begun as a problem, and read the lines after its first one again."""
+        (number, line), *rest = self._pending
+        waiting.extendleft(reversed(rest))
+        self._scanner, self._pending = _Scanner(self._scanner.arrays), []
+        self._skipped_indent = len(line) - len(line.lstrip()) if rest else None
+        start = line.strip()[:40].decode(errors="replace")
+        where = f" in line {rest[-1][0]}" if rest else ""
+        return Found(number, Problem("not_json", f"expected a JSON message, found {start!r} ({reason}{where})"))

@@ -1,0 +1,170 @@
+"""What other programs made of messages is undone exactly, or refused; everything else is left alone."""
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pytest
+from alpaca.trading.enums import OrderClass, OrderSide, OrderStatus, OrderType, PositionIntent, TimeInForce, TradeEvent
+from alpaca.trading.models import Order, TradeUpdate
+from hypothesis import given
+from hypothesis import strategies as st
+
+from compactor.broker.alpaca import translate
+from compactor.core.events import Problem
+from compactor.core.instants import nanos
+from compactor.imports.dialects import BadTime, normalize, unwrap
+from tests.test_recordings import JSON
+
+ORDER: dict[str, Any] = {
+    "id": "61e69015-8549-4bfd-b9c3-01e75843f47d",
+    "client_order_id": "eb9e2aaa-f71a-4f51-b5b4-52a6c565dad4",
+    "created_at": "2021-03-16T18:38:01.942282Z",
+    "updated_at": "2021-03-16T18:38:01.942282Z",
+    "submitted_at": "2021-03-16T18:38:01.937734Z",
+    "asset_id": "b0b6dd9d-8b9b-48a9-ba46-b9d54906e415",
+    "symbol": "AAPL",
+    "asset_class": "us_equity",
+    "qty": "0.15",
+    "filled_qty": "0",
+    "order_class": "simple",
+    "order_type": "limit",
+    "type": "limit",
+    "side": "buy",
+    "time_in_force": "day",
+    "limit_price": "120.5",
+    "status": "new",
+    "extended_hours": False,
+}
+
+
+def _normalize(message: Any, zone: Any = None) -> Any:
+    return normalize(message, zone, {})
+
+
+def _told(message: Any) -> dict[str, Any]:
+    [event] = translate(_normalize(message)).events
+    return {name: value for name, value in event.items() if name not in ("raw", "event_id", "ts", "created_at")}
+
+
+def test_an_order_of_alpaca_py_written_by_json_dumps_is_read() -> None:
+    """`json.dumps(order.model_dump(), default=str)`: times with a blank, and the order as REST told it."""
+    dumped = json.loads(json.dumps(Order(**ORDER).model_dump(), default=str))
+    assert dumped["created_at"] == "2021-03-16 18:38:01.942282+00:00"
+    assert _told(ORDER) == _told(dumped)
+    assert nanos(ORDER["updated_at"]) == nanos(translate(_normalize(dumped)).events[0]["ts"])
+
+
+def test_a_trade_update_of_alpaca_py_is_read() -> None:
+    """The typed update of the stream, dumped: the same event, its numbers as Python writes floats."""
+    update = {"event": "fill", "execution_id": ORDER["id"], "price": "120.5", "qty": "0.15", "order": ORDER}
+    update["timestamp"] = "2021-03-16T18:38:02.5Z"
+    typed = TradeUpdate(**update)
+    dumped = json.loads(json.dumps(typed.model_dump(), default=str), parse_float=str)
+    assert _told(update) == _told(dumped)
+
+
+NAMED: dict[str, Any] = {
+    "side": OrderSide,
+    "status": OrderStatus,
+    "type": OrderType,
+    "time_in_force": TimeInForce,
+    "order_class": OrderClass,
+    "position_intent": PositionIntent,
+    "event": TradeEvent,
+}
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_every_enum_of_alpaca_py_printed_as_text_is_read(name: str) -> None:
+    """`f"{order.side}"` is `OrderSide.BUY` on Python 3.11 and later."""
+    for member in NAMED[name]:
+        assert {name: member.value} == _normalize({name: f"{type(member).__name__}.{member.name}"})
+
+
+def test_only_names_are_changed() -> None:
+    """A symbol or a client order id may look like anything."""
+    message = {"symbol": "BRK.B", "client_order_id": "OrderSide.BUY", "activity_type": "FILL", "side": "buy"}
+    assert _normalize(message) is message
+
+
+@pytest.mark.parametrize(
+    ("epoch", "expected"),
+    [
+        (1637245837, "2021-11-18T14:30:37Z"),
+        (1637245837444, "2021-11-18T14:30:37.444Z"),
+        (1637245837444555, "2021-11-18T14:30:37.444555Z"),
+        (1637245837444555666, "2021-11-18T14:30:37.444555666Z"),
+        ("1637245837444.0", "2021-11-18T14:30:37.444Z"),
+    ],
+)
+def test_epoch_numbers_are_read_exactly(epoch: Any, expected: str) -> None:
+    """pandas writes times as numbers since 1970; how many digits they have tells their unit."""
+    assert {"created_at": expected} == _normalize({"created_at": epoch})
+
+
+@given(
+    st.datetimes(min_value=datetime(2002, 1, 1), max_value=datetime(2200, 1, 1)).map(lambda t: t.replace(tzinfo=UTC))
+)
+def test_an_epoch_number_is_the_instant_it_was(time: datetime) -> None:
+    """Whatever the time, to the millisecond."""
+    milliseconds = int(time.timestamp()) * 1000 + time.microsecond // 1000
+    assert milliseconds * 1_000_000 == nanos(_normalize({"timestamp": milliseconds})["timestamp"])
+
+
+def test_a_time_without_an_offset_is_refused_with_what_to_run() -> None:
+    """A guess could be hours wrong."""
+    with pytest.raises(BadTime, match=r"`updated_at` is .* run again with --timezone UTC"):
+        _normalize({"order": {"updated_at": "2026-03-02 14:30:02.1"}})
+
+
+def test_a_time_without_an_offset_is_read_as_of_the_given_zone() -> None:
+    """Summer and winter; every digit of the fraction stays."""
+    new_york = ZoneInfo("America/New_York")
+    read = [_normalize({"at": f"2026-{month}-02T09:30:00.123456789"}, new_york)["at"] for month in ("01", "07")]
+    assert ["2026-01-02T09:30:00.123456789-05:00", "2026-07-02T09:30:00.123456789-04:00"] == read
+    assert {"at": "2026-07-02T09:30:00+00:00"} == _normalize({"at": "2026-07-02 09:30:00"}, UTC)
+
+
+@pytest.mark.parametrize("time", ["2026-11-01T01:30:00", "2026-03-08T02:30:00"])
+def test_a_time_that_the_change_of_clocks_makes_two_or_none_is_refused(time: str) -> None:
+    """01:30 came twice that night, and 02:30 never."""
+    with pytest.raises(BadTime, match=r"not one instant"):
+        _normalize({"at": time}, ZoneInfo("America/New_York"))
+
+
+def test_the_original_of_a_changed_object_can_be_found() -> None:
+    """`raw` is the message as it was recorded, for nested legs too."""
+    message = {"side": "OrderSide.BUY", "legs": [{"side": "OrderSide.SELL"}]}
+    originals: dict[int, Any] = {}
+    changed = normalize(message, None, originals)
+    assert message is originals[id(changed)]
+    assert message["legs"][0] is originals[id(changed["legs"][0])]
+
+
+def test_answers_to_delete_are_taken_apart() -> None:
+    """Each answer has a status of its own; the order is in `body`, or there is none."""
+    answers = [{"symbol": "AAPL", "status": 200, "body": ORDER}, [{"id": "o1", "status": 207, "body": ORDER}]]
+    assert [ORDER, ORDER] == list(unwrap(answers))
+    failed = {"id": "o1", "status": 422, "body": {"code": 42210000, "message": "order is not cancelable"}}
+    for answer, told in ((failed, "order is not cancelable"), ({"id": "o1", "status": 200}, "about o1 holds no order")):
+        [problem] = unwrap(answer)
+        assert told in problem.detail
+
+
+def test_the_printed_form_of_an_object_is_named() -> None:
+    """`json.dumps(order, default=str)` of an alpaca-py object writes one text."""
+    [problem] = unwrap(json.loads(json.dumps(Order(**ORDER), default=str)))
+    assert isinstance(problem, Problem)
+    assert "model_dump()" in problem.detail
+
+
+@given(JSON)
+def test_nothing_that_is_json_makes_it_raise(message: Any) -> None:
+    """Bad data is a value; a time without an offset is the only exception."""
+    for one in unwrap(message):
+        try:
+            _normalize(one)
+        except BadTime:
+            continue

@@ -1,0 +1,122 @@
+"""Messages become checked events, and the activities of an order come in the order in which they happened."""
+
+import json
+from decimal import Decimal
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from compactor.core.events import Problem
+from compactor.imports.messages import FillOrder, NotAFill, Translated, read_capture
+from compactor.imports.recordings import BadRecording
+
+T = "2026-03-02T14:30:00Z"
+
+
+def _activity(order_id: str, qty: str, filled: str | None, **fields: Any) -> dict[str, Any]:
+    fill = {"activity_type": "FILL", "id": f"{order_id}-{filled}", "order_id": order_id, "transaction_time": T}
+    told = {"type": "partial_fill", "price": "10", "qty": qty, "cum_qty": filled, "side": "buy", "symbol": "AAPL"}
+    return {**fill, **told, **fields}
+
+
+def _read(messages: list[Any]) -> list[Translated]:
+    with TemporaryDirectory() as directory:
+        path = Path(directory) / "f"
+        path.write_text("".join(json.dumps(message) + "\n" for message in messages))
+        return list(read_capture(path))
+
+
+def _sort(messages: list[Any]) -> list[Translated]:
+    found, order = _read(messages), FillOrder()
+    for one in found:
+        order.note(one)
+    return list(order.sort(found))
+
+
+def _filled(found: list[Translated]) -> list[tuple[str, str]]:
+    return [(one.event["order_id"], one.event["filled_qty"]) for one in found if isinstance(one.event, dict)]
+
+
+def test_a_list_that_is_newest_first_is_turned_round() -> None:
+    """The broker's default order; a fractional part may even carry a later time than the whole shares."""
+    newest_first = [_activity("o1", "4", "5.998"), _activity("o1", "1.998", "1.998")]
+    assert [("o1", "1.998"), ("o1", "5.998")] == _filled(_sort(newest_first))
+
+
+def test_what_stands_in_order_stays_where_it_is() -> None:
+    """Orders that are told step by step are not held back for one another."""
+    messages = [_activity("a", "1", "1"), _activity("b", "1", "1"), _activity("a", "1", "2"), _activity("b", "1", "2")]
+    assert _read(messages) == _sort(messages)
+
+
+@given(st.permutations([("a", n) for n in (1, 2, 10)] + [("b", n) for n in (1, 2, 3)] + [("c", None)]))
+def test_sorting_loses_and_invents_nothing(told: list[tuple[str, int | None]]) -> None:
+    """Whatever the order of a file: the same events, those of each order by cumulative quantity as a number."""
+    messages = [_activity(order, "1", None if n is None else str(n)) for order, n in told]
+    found = _sort(messages)
+    assert sorted(map(str, _read(messages))) == sorted(map(str, found))
+    for order in "ab":
+        filled = [
+            Decimal(one.event["filled_qty"])
+            for one in found
+            if isinstance(one.event, dict) and one.event["order_id"] == order
+        ]
+        assert filled == sorted(filled)
+
+
+def test_the_activity_stream_is_read() -> None:
+    """An entry calls a trade `TRD`, its details tell the order, and what it leaves open makes it a partial fill."""
+    details = {"execution_type": "fill", "order_id": "o1", "symbol": "AAPL", "side": "buy", "order_status": "filled"}
+    entry: dict[str, Any] = {
+        "activity_type": "TRD",
+        "event_id": "01J",
+        "at": T,
+        "executed_at": T,
+        "ref_id": "x-1",
+        "price": "10.5",
+    }
+    entry |= {"qty": "2", "details": {**details, "cum_qty": "2", "leaves_qty": "3", "client_order_id": "c1"}}
+    [partial] = _read([entry])
+    assert isinstance(partial.event, dict)
+    expected = ["partial_fill", "o1", "01J", "x-1", "10.5", "2", "2", "stream"]
+    names = ("event", "order_id", "event_id", "execution_id", "price", "qty", "filled_qty", "source")
+    assert expected == [partial.event[name] for name in names]
+    bust = entry | {"previous_id": "x-1", "details": details | {"execution_type": "trade_bust", "leaves_qty": "0"}}
+    [found] = _read([bust])
+    assert isinstance(found.event, dict)
+    assert ("trade_bust", "x-1") == (found.event["event"], found.event["previous_execution_id"])
+
+
+def test_activities_that_are_no_fills_are_counted_by_type() -> None:
+    """Fees, exercises and dividends change cash and positions, but not through an order, wherever they are told."""
+    told: list[Any] = [{"activity_type": name, "id": "1", "symbol": "AAPL"} for name in ("CFEE", "OPEXC", "DIV")]
+    told += [{"activity_type": "FEE", "details": {}, "at": T}]
+    assert [NotAFill(name) for name in ("CFEE", "OPEXC", "DIV", "FEE")] == [one.event for one in _read(told)]
+
+
+def test_an_event_that_no_log_takes_is_a_problem() -> None:
+    """The check is the same as for any appended event, and is made once."""
+    [found] = _read([_activity("o1", "many", "1")])
+    assert isinstance(found.event, Problem)
+    assert "bad_value" == found.event.kind
+
+
+def test_the_message_is_kept_as_it_was_recorded() -> None:
+    """Section 2: `raw` is what was recorded, not what it was read as."""
+    order = {"id": "o1", "status": "OrderStatus.NEW", "time_in_force": "day", "updated_at": 1637245837444}
+    [found] = _read([order])
+    assert isinstance(found.event, dict)
+    assert (order, "new") == (found.event["raw"], found.event["order_status"])
+
+
+def test_a_pipe_is_refused(tmp_path: Path) -> None:
+    """A recording is read twice; the second reading of a pipe would find nothing."""
+    import os
+
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(BadRecording, match="read twice"):
+        list(read_capture(tmp_path / "pipe"))

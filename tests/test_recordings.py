@@ -1,0 +1,168 @@
+"""Reading recordings: whatever form people keep messages in, each comes out once, with the line on which it begins."""
+
+import gzip
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from compactor.core.events import Problem
+from compactor.imports.recordings import VALUE_BYTES_MAX, BadRecording, read_recording
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
+
+def _read(data: bytes) -> list[tuple[int, Any]]:
+    """What a file of these bytes gives; a problem is its kind."""
+    with TemporaryDirectory() as directory:
+        path = Path(directory) / "recording"
+        path.write_bytes(data)
+        found = [(line, value) for line, value in read_recording(path)]
+    return [(line, value.kind if isinstance(value, Problem) else value) for line, value in found]
+
+
+def _values(data: bytes) -> list[Any]:
+    flat: list[Any] = []
+    for _, value in _read(data):
+        flat += value if isinstance(value, list) else [value]
+    return flat
+
+
+def _lines(values: list[Any]) -> str:
+    return "".join(json.dumps(value) + "\n" for value in values)
+
+
+FORMS: dict[str, Callable[[list[Any]], bytes]] = {
+    "lines": lambda values: _lines(values).encode(),
+    "lines of windows": lambda values: _lines(values).replace("\n", "\r\n").encode(),
+    "no last line end": lambda values: _lines(values).encode().removesuffix(b"\n"),
+    "one array": lambda values: json.dumps(values).encode(),
+    "pretty array": lambda values: json.dumps(values, indent=2).encode(),
+    "pretty values": lambda values: "".join(json.dumps(value, indent=4) + "\n" for value in values).encode(),
+    "an array with an element per line": lambda values: ("[\n" + ",\n".join(map(json.dumps, values)) + "\n]").encode(),
+    "arrays after one another": lambda values: "".join(json.dumps([value]) for value in values).encode(),
+    "values after one another": lambda values: "".join(json.dumps(value) for value in values).encode(),
+    "server-sent events": lambda values: (
+        ": welcome\n\n" + "".join(f"id: 1\nevent: x\ndata: {json.dumps(v)}\n\n: heartbeat\n" for v in values)
+    ).encode(),
+    "server-sent events over lines": lambda values: "".join(
+        "".join(f"data: {line}\n" for line in json.dumps(v, indent=1).split("\n")) + "\n" for v in values
+    ).encode(),
+    "byte order mark": lambda values: b"\xef\xbb\xbf" + _lines(values).encode(),
+    "utf-16": lambda values: _lines(values).encode("utf-16"),
+    "gzip": lambda values: gzip.compress(_lines(values).encode()),
+    "gzip in two": lambda values: (
+        gzip.compress(_lines(values[:1]).encode()) + gzip.compress(_lines(values[1:]).encode())
+    ),
+    "zstd": lambda values: zstd.compress(_lines(values).encode()),
+    "zstd in two": lambda values: (
+        zstd.compress(_lines(values[:1]).encode()) + zstd.compress(_lines(values[1:]).encode())
+    ),
+}
+TEXTS = st.text(max_size=6) | st.sampled_from(['a"b', "\\", "[{", "}]", "\u2028", "data:", "é"])
+JSON: st.SearchStrategy[Any] = st.recursive(
+    st.none() | st.booleans() | st.integers() | TEXTS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@given(values=st.lists(st.dictionaries(TEXTS, JSON, max_size=3), max_size=4))
+def test_every_form_gives_the_same_values(form: str, values: list[Any]) -> None:
+    """What was recorded does not depend on how it was kept."""
+    assert values == _values(FORMS[form](values))
+
+
+@given(st.binary(max_size=80) | st.text(alphabet='{}[]:,"a1\n -', max_size=40).map(str.encode))
+def test_no_bytes_make_reading_raise(data: bytes) -> None:
+    """Bad data is a value; only a file of another format is refused as a whole."""
+    try:
+        _read(data)
+    except BadRecording:
+        assert data.startswith((b"PK", b"\xfd7z", b"BZh"))
+
+
+@given(st.lists(st.integers(), min_size=1, max_size=4), st.data())
+def test_a_torn_line_costs_nothing_but_itself(numbers: list[int], data: st.DataObject) -> None:
+    """A crash cuts one line anywhere; the lines before and after it are read."""
+    lines = [json.dumps({"n": number, "legs": [{"x": "y"}]}) for number in numbers]
+    torn = lines[0][: data.draw(st.integers(1, len(lines[0]) - 1))]
+    at = data.draw(st.integers(0, len(lines)))
+    found = _read("\n".join([*lines[:at], torn, *lines[at:]]).encode())
+    expected = [(n + 1 + (n >= at), json.loads(line)) for n, line in enumerate(lines)]
+    assert [(at + 1, "not_json")] == [one for one in found if one not in expected]
+    assert expected == [one for one in found if one in expected]
+
+
+def test_a_bad_value_over_several_lines_is_one_problem() -> None:
+    """`NaN` in one order of a pretty-printed list: one problem, and the other orders are read."""
+    orders = [{"id": "a", "price": float("nan"), "legs": [{"id": "leg"}]}, {"id": "b"}]
+    [(line, kind), other] = _read(json.dumps(orders, indent=2).encode())
+    assert ((2, "not_json"), {"id": "b"}) == ((line, kind), other[1])
+
+
+def test_nan_is_named(tmp_path: Path) -> None:
+    """What is wrong is said in words that can be looked for."""
+    (tmp_path / "f").write_text('{"a": NaN}\n')
+    [found] = read_recording(tmp_path / "f")
+    assert "found NaN, which is not JSON; expected a number or null" in found.value.detail
+
+
+def test_an_array_that_was_cut_off_is_named() -> None:
+    """The elements before the cut are read; that others may be missing is said."""
+    assert [(1, {"a": 1}), (1, {"b": 2}), (1, "not_json")] == _read(b'[{"a": 1}, {"b": 2}')
+    assert [(2, {"a": 1}), (1, "not_json")] == _read(b'[\n{"a": 1},\n')
+
+
+def test_a_comment_about_dropped_messages_is_named() -> None:
+    """Alpaca says in a comment that it dropped messages; heartbeats say nothing."""
+    found = _read(b': heartbeat\n: you are reading too slowly, dropped 3 messages\ndata: {"a": 1}\n')
+    assert [(2, "messages_dropped"), (3, {"a": 1})] == found
+
+
+def test_a_value_that_does_not_end_is_given_up() -> None:
+    """A brace that is never closed does not swallow the rest of the file."""
+    line = b'"k": "' + b"x" * 1000 + b'",\n'
+    found = _read(b"{\n" + line * (VALUE_BYTES_MAX // len(line) + 10) + b'}\n{"a": 1}\n')
+    assert (1, "not_json") == found[0]
+    assert {"a": 1} == found[-1][1]
+
+
+@pytest.mark.parametrize("compress", [gzip.compress, zstd.compress])
+def test_a_compressed_file_that_was_cut_off_is_named(compress: Callable[[bytes], bytes]) -> None:
+    """The lines before the cut are read, and the missing rest is a problem."""
+    lines = [{"n": number, "x": f"{number * 7919 % 100003}"} for number in range(20_000)]
+    found = _read(compress(_lines(lines).encode())[:-2000])
+    assert lines[:1000] == [value for _, value in found[:1000]]
+    assert "not_json" == found[-1][1]
+    assert len(found) < len(lines)
+
+
+@pytest.mark.parametrize(
+    ("start", "command"), [(b"PK\x03\x04", "unzip -p"), (b"\xfd7zXZ\0", "xz -dc"), (b"BZh9", "bzip2 -dc")]
+)
+def test_another_format_is_refused_with_what_to_run(tmp_path: Path, start: bytes, command: str) -> None:
+    """One sentence instead of a problem for every line of noise."""
+    (tmp_path / "f").write_bytes(start + b"...")
+    with pytest.raises(BadRecording, match=command):
+        list(read_recording(tmp_path / "f"))
+
+
+@pytest.mark.parametrize("compress", [bytes, gzip.compress, zstd.compress])
+def test_progress_is_told_in_bytes_of_the_file(tmp_path: Path, compress: Callable[[bytes], bytes]) -> None:
+    """A progress display knows only the size of the file, compressed or not."""
+    path = tmp_path / "f"
+    path.write_bytes(compress(_lines([{"n": number} for number in range(20_000)]).encode()))
+    read: list[int] = []
+    list(read_recording(path, read.append))
+    assert path.stat().st_size == sum(read)
