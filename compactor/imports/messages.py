@@ -1,4 +1,4 @@
-"""Translate the messages of a recording into checked events, and bring the fills of each order into their order.
+"""Translate recorded messages into checked events, and sort the fills of each order.
 
 Note: lists of activities come newest first, and fills of one millisecond come in any order. Their cumulative quantity
 tells in which order they happened. So the activities of one order are sorted by it, as if they had been told one after

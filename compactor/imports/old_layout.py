@@ -1,7 +1,7 @@
-"""Translate the old layout into events: `pending_orders.jsonl`, in which each line is an order as it then was, and
-`trades.jsonl` with one line per filled order.
+"""Translate the lines of the old layout into events.
 
-Pure: takes lines, returns events. Reading files, writing, and what a ledger already has are left to `legacy`. Each old
+In the old layout each line of `pending_orders.jsonl` is an order as it then was, and each line of `trades.jsonl` a filled
+order. Pure: takes lines, returns events. Reading files, writing, and what a ledger already has are left to `legacy`. Each old
 order line becomes a `snapshot`, each old trade a `fill` of its order.
 
 Invariant: the lines of an order whose trade is known do not carry what is filled, or the same shares would count twice,

@@ -23,6 +23,7 @@ from typing import IO, Any, NamedTuple
 
 from compactor.broker.alpaca import parse
 from compactor.core.events import Problem
+from compactor.core.exceptions import CompactorError
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -48,7 +49,7 @@ _UNREADABLE = {
 }
 
 
-class BadRecording(Exception):
+class BadRecording(CompactorError):
     """A file that is no recording of messages; the message says what it is and what to run."""
 
 
