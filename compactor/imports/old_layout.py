@@ -1,8 +1,8 @@
 """Translate the lines of the old layout into events.
 
-In the old layout each line of `pending_orders.jsonl` is an order as it then was, and each line of `trades.jsonl` a filled
-order. Pure: takes lines, returns events. Reading files, writing, and what a ledger already has are left to `legacy`. Each old
-order line becomes a `snapshot`, each old trade a `fill` of its order.
+Each line of an old `pending_orders.jsonl` is an order as it then was, and becomes a `snapshot`. Each line of the old
+`trades.jsonl` is a filled order, and becomes the `fill` of its order. Pure: takes lines, returns events. Reading files,
+writing, and what a ledger already has are left to `legacy`.
 
 Invariant: the lines of an order whose trade is known do not carry what is filled, or the same shares would count twice,
 as the trade and as what the fold infers from the order (format.md, rule 4.7). An order without a known trade carries
