@@ -1,13 +1,13 @@
-"""Trades, open orders, events and findings as data frames: polars, pandas or Arrow.
+"""Trades, open orders, events and findings as data frames of polars, pandas or Arrow.
 
     from compactor.frames import trades
 
     trades("data", team="alpha").group_by("symbol").len()
 
-Without a data directory they are those of `COMPACTOR_DATA`, else of `data`. Decimals are exact, times keep their
-nanoseconds; what the columns are is in tables.md. Needs the extra `tables`.
+Decimals are exact and times keep their nanoseconds; tables.md describes the columns. Needs the packages of the extra
+`tables`.
 
-Note: a frame is held in memory whole. `compactor export` and `compactor sql` work on what is larger than that.
+Note: a data frame is held in memory whole. For more than that use `compactor export` or `compactor sql`.
 """
 
 from __future__ import annotations

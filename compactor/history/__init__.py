@@ -1,1 +1,1 @@
-"""History: replay any past state, search for an order, tell its story, and compare two states."""
+"""Looking back: replay to a past moment, differences, and the story of an order."""

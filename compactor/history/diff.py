@@ -1,8 +1,9 @@
-"""What came, went and changed between two moments of a ledger, or between two ledgers.
+"""Compare two moments of a ledger, or two ledgers: what came, went and changed in pending orders and trades.
 
-Trades are compared as they come, in step for as long as both sides say the same, so that what they have in common
-takes no memory; pending orders are compared at the end. What surprises: a trade is never `changed` within one ledger,
-since its lines are permanent; between two ledgers the same `trade_id` may say something else.
+Trades are compared as a stream, so the common part takes no memory; pending orders are compared at the end.
+
+Note: within one ledger a trade never changes, because its lines are permanent. Between two ledgers the same `trade_id`
+may have other values.
 """
 
 from __future__ import annotations

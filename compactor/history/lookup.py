@@ -1,8 +1,9 @@
-"""History: from an id of any kind to the stories of the orders that it means, and to the orders around them.
+"""Look up an id of any kind: the orders it names, the story of each, and the orders related to them.
 
-The id may be an order's, one of the client's or the broker's ids for it, that of an execution, or of a trade. How a
-story is told is `story`, how lines are found is `finding`. What surprises: an id that several orders carry gives
-several stories; nothing here guesses which one is meant.
+The id may be an order_id, client_order_id, broker_order_id, execution_id or trade_id. `search` finds the lines and
+`story` builds the story.
+
+Note: an id that several orders carry gives several stories. Nothing is guessed.
 """
 
 from __future__ import annotations

@@ -1,7 +1,12 @@
-"""Which moment of a ledger is meant: an offset of its log, a time by our clock or by the broker's, or the end.
+"""Moments of a ledger, and the lines of its log that a moment selects.
 
-Moments select lines of the log, and this is all that they do: `replay` folds what they select. What surprises: two
-times by the same clock need not select a beginning of the log, because lines may be appended out of order.
+A moment is an offset of the log, a time by our clock or by the broker's, or the end. An offset selects a prefix of the
+log. A time selects every line that is not later, each line by itself, in the order of the log: by `recorded_at` (`ts`
+where there is none), or by `ts`. A line without a time goes with the line before it. The index beside each seal tells
+which segments are selected whole or not at all. Folding what is selected is left to `replay`.
+
+Note: a time need not select a prefix of the log, because lines may be appended out of order. Offsets stay those of the
+whole log.
 """
 
 from __future__ import annotations

@@ -1,9 +1,11 @@
-"""Replay: the fold of a ledger up to a moment, beside the live files and without their lock.
+"""Replay a ledger up to a moment: as a value, as lines, or as files. Needs no lock and changes nothing.
 
-A `Replay` begins with the newest checkpoint or point that cannot change the answer, and hands out the lines that come
-after it as they come. Which lines a moment selects is said by `selecting`. What surprises: where every line from the
-first byte on is wanted (`from_first`), nothing at hand is used, since the trades that a checkpoint stands for lie in a
-file that anybody may have changed.
+A `Replay` starts at the newest checkpoint or point that cannot change the answer, and yields the lines that follow.
+Which lines a moment selects is decided in `moment`. Files get their names only when all of them are written, so an
+interrupted replay leaves nothing that looks like a result.
+
+Note: a caller that wants every trade or finding (`from_first`) folds from the first byte. The trades before a
+checkpoint lie in a file that anybody may have changed.
 """
 
 from __future__ import annotations

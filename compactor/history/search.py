@@ -1,8 +1,8 @@
-"""Finding the lines that name an id, in years of history without reading them: through the index beside each seal, and
-by its bytes in what is not sealed yet.
+"""Find the lines that name an id: through the index beside each seal, and by scanning what is not sealed.
 
-Whatever comes out was compared with the line itself (`names_in`), so that an index can cost time and nothing else. What
-surprises: an id may be written with escapes (`\\u0061`), which is why lines with an escape are looked at as well.
+Every candidate is compared with the line itself (`names_in`), so a wrong index costs time and never an answer.
+
+Note: JSON may write an id with escapes (`\\u0061`), so lines with an escape are candidates too.
 """
 
 from __future__ import annotations

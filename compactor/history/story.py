@@ -1,8 +1,8 @@
-"""An order's story: its events in log order, and what each of them changed.
+"""Build the story of an order: its events in log order, and what each of them changed.
 
-An order is what its own events made of it and nothing else, so its story is a fold over the lines that name it, by the
-same rules (`core.rules`) as everywhere. What surprises: `future_timestamp` is not among its findings, since whether a
-`ts` lies far ahead is decided by the clock of the whole log.
+An order depends on its own events only, so its story is a fold of the lines that name it by the rules of `core.rules`.
+
+Note: `future_timestamp` is not among its findings, because the clock of the whole log decides it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""Proofs as files: a line is in a log, or an older head is a beginning of a newer one; checked here without the log.
+"""Proofs as files, and checking them without the log: a line is in a log, or one head continues another.
 
-A proof is one JSON object; its hashes are hexadecimal, its heads are notes (`notes`). Making them is left to `proving`.
-The rule that surprises: `offset` only says where to look. What is proven is the line and its number.
+A proof is one JSON object; its hashes are hexadecimal, its heads are notes (`notes`). `prove` makes proofs.
+
+Note: `offset` only tells where to look. What is proven is the line and its number.
 """
 
 from __future__ import annotations

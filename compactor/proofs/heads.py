@@ -1,9 +1,11 @@
-"""Heads of a ledger are made public: signed beside their seals, and appended to a witness on another disk.
+"""Publish the heads of a ledger: sign them beside their seals, and append them to a witness on another disk.
 
     segments/<start>-<end>.head      the note (`notes`) of the tree at the end of this seal, once a key is set
 
-Sealing itself is left to `ledger.sealing`, which records the trees. The rule that surprises: a witness is never told
-a head that contradicts one that it holds: whoever rewrites history and then seals gets an error, not a second truth.
+Sealing, which records the trees, is in `ledger.seal`.
+
+Invariant: no head is published that contradicts one that the witness holds. Rewriting history and then sealing is an
+error, never a second truth.
 """
 
 from __future__ import annotations

@@ -1,10 +1,12 @@
 """Keys that sign heads: Ed25519, in the text forms of signed notes (C2SP signed-note, and Go's `sumdb/note`).
 
-    PRIVATE+KEY+example.org/desk+b1d1e9d2+AXlx…    the file that `compactor keygen` writes, for nobody else to read
-    example.org/desk+b1d1e9d2+AVEz…               the verifier key, for everybody
+    PRIVATE+KEY+example.org/desk+b1d1e9d2+AXlx…    the file that `compactor keygen` writes, readable by its owner only
+    example.org/desk+b1d1e9d2+AVEz…               the verifier key, which may be public
 
-What is signed is left to `notes`. The rule that surprises: a note is believed only if the key's own signature is under
-it and its origin is of the key's name: signatures of others prove nothing here.
+The text that is signed is in `notes`.
+
+Note: a note is trusted only with a signature of the expected key and an origin that begins with the key's name.
+Signatures of other keys prove nothing here.
 """
 
 from __future__ import annotations

@@ -1,13 +1,15 @@
-"""Heads of a log as text: the note of C2SP tlog-checkpoint, which other programs can read too.
+"""Heads of a log as text, the note of C2SP tlog-checkpoint that other programs read too; and the errors of proofs.
 
     example.org/desk/alice          the origin: the name of the key, and the team
-    20852                           how many lines the tree is over
+    20852                           the number of lines in the tree
     CsUYapGGPo4dkMgIAUqom/Xaj…=     its root
 
-    — example.org/desk Az3grlgtz…=  signatures; none under a head that nobody signed
+    — example.org/desk Az3grlgtz…=  signatures; none under an unsigned head
 
-Making and checking signatures is left to `keys`. The rule that surprises: a note has one form only. What would be
-written differently, be it by a bit that base64 does not look at, is no note.
+`keys` makes and checks signatures.
+
+Note: a note has exactly one form. A text that would be written in another way, even by one unused bit of base64, is
+refused.
 """
 
 from base64 import b64decode, b64encode

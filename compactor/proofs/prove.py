@@ -1,7 +1,8 @@
-"""Making proofs from a ledger: that a line is in it, and that an older head is a beginning of what it is today.
+"""Make proofs from a ledger: that a line is in it, and that it continues an older head.
 
-What a proof holds and how it is checked is in `proofs`, which hashes it needs in `merkle`. The rule that surprises: a
-line is proven in the head at the end of its own segment, so that one segment is read and no other.
+`check` defines and checks proofs; `core.merkle` plans which hashes they need.
+
+Note: a line is proven in the head at the end of its own segment, so only that segment is read.
 """
 
 from base64 import b64encode

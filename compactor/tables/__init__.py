@@ -1,1 +1,1 @@
-"""The ledgers as tables for other programs: files to export, views to query, frames to compute with."""
+"""Tables of all ledgers for other programs: rows, export, SQL and Arrow."""

@@ -1,9 +1,10 @@
-"""Rows become record batches of Arrow: exact decimals, instants to the nanosecond, a few thousand rows at once.
+"""Turn rows into record batches of Arrow: exact decimals, instants to the nanosecond, a few thousand rows at once.
 
-A decimal column is `decimal128(38, 9)`, and wider only where a value needs it. A time is `timestamp[ns, UTC]` with a
-column `<name>_zone` beside it, which keeps the offset as it was written. The rule that surprises: nothing is rounded,
-cut or made null. A value that fits no type stops the work with `Unfit`, which names the line; the column can be left
-as text instead. Arrow's own reading of a decimal is used for short texts only, because it overflows in silence.
+A decimal column is `decimal128(38, 9)`, and wider only where a value needs it. A time is `timestamp[ns, UTC]`, with a
+column `<name>_zone` beside it that keeps the offset as it was written.
+
+Invariant: no value is rounded, cut or dropped without a word. One that no type holds raises `Unfit`, which names the
+line; the column can be left as text instead. Arrow parses decimals of short texts only, because it overflows silently.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Writes a table as lines of JSON, CSV or Parquet: streamed, and a file that is whole or not there.
+"""Write a table as JSON lines, CSV or Parquet, streamed, to a file that is complete or absent.
 
-Lines of JSON and CSV have every number and time as it came, and need the standard library only. The rule that
-surprises: a file of a ledger is never a target, since `--out data/team/alice/events.jsonl` would put a table in the
-place of the truth.
+JSON lines and CSV keep every number and time as it came and need the standard library only.
+
+Invariant: a file of a ledger is never a target: `--out data/team/alice/events.jsonl` would replace the log.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""SQL over the tables of all teams, by DuckDB: exact decimals, whole lines only, and nothing can be changed by it.
+"""SQL over the tables of all teams, by DuckDB: exact decimals, whole lines only, read only.
 
-The tables that a query names are written to a database in a temporary directory, which is then opened to read only,
-without access to other files: memory stays bounded, and a query that reads a table twice reads the same twice. The rule
-that surprises: only the tables whose names stand in the query are there, since reading the events of years takes its
-time.
+The tables that a query names are written to a database in a temporary directory, which is opened read-only and without
+access to other files. Memory stays bounded, and a query that reads a table twice sees the same rows twice.
+
+Note: only the tables that the query names are loaded, because reading the events of years takes time.
 """
 
 from __future__ import annotations

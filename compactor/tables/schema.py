@@ -1,8 +1,9 @@
-"""The columns of the four tables, once for all formats: which fields a row has, in which order, and of which kind.
+"""The columns of the four tables, defined once for all formats: names, order and kinds of the fields.
 
-Reading rows is left to `rows`, giving them types of Arrow to `arrow`. The rule that surprises: a value of any kind but
-`int` and `bool` is a text here, as it came; only formats that have exact decimals and instants make something else of
-it.
+`rows` reads rows; `arrow` gives them types.
+
+Note: every value that is no `int` or `bool` is text here, as it came. Only formats with exact decimals and instants
+convert it.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
-"""The command `compactor`: its frame, in which no failure ever ends in a traceback.
+"""The command `compactor`: its group of commands, and the exit code and message of every failure.
 
-The commands are in `commands` and `importing`; this module turns what escapes from them into one message and an exit
-code: 0 done, 1 a ledger or an input was refused, 2 wrong usage, 130 stopped by Ctrl-C, 143 by SIGTERM, 141 the reader
-of the pipe went away. The rule that surprises: findings are not failures. They are in the result; the exit code is 0.
+Exit codes: 0 done, 1 a ledger or an input was refused, 2 wrong usage, 130 stopped by Ctrl-C, 143 by SIGTERM, 141 the
+reader of the pipe went away. No failure ends in a traceback.
+
+Note: findings are no failures. They are part of the result, and the exit code is 0.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The commands of every day: compact, append, show, status.
+"""The daily commands: compact, append, show, status.
 
-Each parses, calls one job, shows the result, and says by its exit code whether all went well. Jobs are imported
-inside the commands, so that `--help` does not wait for what it does not need.
+Each parses its arguments, calls one function, shows the result and sets the exit code. Imports stand inside the
+commands, so `--help` does not wait for what it does not need.
 """
 
 from __future__ import annotations

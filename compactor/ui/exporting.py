@@ -1,7 +1,8 @@
-"""The commands of tables: `export` writes one to a file or a pipe, `sql` asks all of them.
+"""The commands of tables: `export` writes one to a file or a pipe, `sql` queries all of them.
 
-What a table is, and that nothing in it is rounded, is decided in `compactor.tables`. The rule that surprises: an export
-is whole or not made, so that a ledger that cannot be read stops it. Other commands go on with the other ledgers.
+`compactor.tables` defines the tables and keeps every value exact.
+
+Note: an export is complete or not made, so one unreadable ledger stops it. Other commands go on with the other ledgers.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""The arguments that commands share, and the check that a data directory is one.
+"""The arguments that commands share, the ledgers they name, and the exit codes of an interrupted command.
 
-The rule that surprises: a missing data directory is never made. A mistyped path would otherwise start a second, empty
-book beside the real one, and nobody would notice before the money is counted.
+Note: a missing data directory is never made. A mistyped path would start a second, empty ledger beside the real one,
+and nobody would notice until the money is counted.
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
-"""Shows rows: a rich table on a terminal, aligned text in a pipe, one JSON object per line for programs.
+"""Show rows: a rich table on a terminal, aligned text in a pipe, JSON lines for programs; and a progress bar.
 
-The rule that surprises: what stands in a log is somebody else's text. A symbol may hold an escape sequence that
-repaints the terminal, so everything shown passes `printable` first; JSON escapes it anyway.
+Invariant: text from a log is data and never reaches a terminal raw. A symbol may hold an escape sequence that repaints
+the terminal, so everything shown passes `printable` first.
+
+Note: the progress bar has no thread of its own, because a process with threads cannot be forked safely.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""The commands that look at the past: `replay` shows a ledger as of a moment, `diff` what is different at another.
+"""The commands that look at the past: `replay` shows a ledger at a moment, `diff` what differs at another.
 
-What a moment selects and how it is folded is decided in the audit layer. The rule that surprises: an offset belongs to
-one log, so that it needs one ledger; a time goes for all of them.
+`compactor.history` selects and folds.
+
+Note: an offset belongs to one log, so it needs one ledger; a time applies to all of them.
 """
 
 from __future__ import annotations

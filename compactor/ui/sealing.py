@@ -1,7 +1,9 @@
-"""The commands of sealed history: `seal` makes segments of finished ranges, `cat` reads segments and log as one.
+"""The commands of sealed history: `seal`, `cat`, and for proofs `keygen`, `prove` and `check-proof`.
 
-What is due and what is safe is decided in the ledger. The rule that surprises: after sealing, `cat` is how other
-programs read a log from its first byte, because the file itself has NULs where its space was given back.
+`ledger.seal` decides what is due and safe to seal; `compactor.proofs` makes and checks proofs.
+
+Note: after sealing, other programs read a log from its first byte through `cat`, because the file itself has NULs where
+its space was given back. `check-proof` trusts nothing in the proof: it needs a key, or a head known from elsewhere.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""The command `history`: an order's story as a timeline for people, or as one object for programs.
+"""The command `history`: the story of an order as a timeline for people, or as one object for programs.
 
-What the story is, is told by the audit layer. The rule that surprises: an event takes one line and what it did stands
-below it, indented, so that nothing of a story is cut to the width of a terminal.
+`history.lookup` finds the order and builds the story.
+
+Note: each event takes one line, and its effects stand below it, indented. Nothing is cut to the width of a terminal.
 """
 
 from __future__ import annotations

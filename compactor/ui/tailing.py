@@ -1,7 +1,9 @@
-"""The command `tail`: the last events, trades or findings, and with -f those that come.
+"""The command `tail`: show the last events, trades or findings, and with -f those that follow.
 
-What is appended, and where it begins, is found in `compactor.tables`; here it is shown. The rule that surprises: -f
-ends with exit code 0 by Ctrl-C, since that is how following ends, and by itself when the reader of its pipe goes away.
+`tables.follow` reads what is appended.
+
+Note: -f ends with exit code 0 on Ctrl-C, the normal end of following, and by itself when the reader of its pipe goes
+away.
 """
 
 from __future__ import annotations

@@ -1,7 +1,9 @@
-"""The commands that say whether anything was changed, and make again what is derived: `verify` and `rebuild`.
+"""The commands `verify`, which says whether anything was changed, and `rebuild`, which makes derived files again.
 
-What is held against what is decided in `audit`. The rule that surprises: the exit codes of `verify` are its answer: 0
-is clean, 1 found differences, 2 could not run, and a difference outweighs a ledger that could not be read.
+`compactor.verify` compares and rebuilds.
+
+Note: the exit code of `verify` is its answer: 0 clean, 1 discrepancies, 2 could not run. A discrepancy outweighs a
+ledger that could not be read.
 """
 
 from __future__ import annotations

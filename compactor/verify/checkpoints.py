@@ -1,7 +1,9 @@
-"""What `verify` holds checkpoints against: their checksums, the files, and the state that the log gives there.
+"""Compare checkpoints with their checksums, with the files, and with the state that the log gives at their offset.
 
-Folding the log is left to `refold`. The rule that surprises: a checkpoint whose checksums are right is still compared,
-order by order, because a state that was edited with care would change answers without any checksum knowing.
+`refold` folds the log.
+
+Note: a checkpoint with correct checksums is still compared order by order. A careful edit of the state would pass every
+checksum and change answers.
 """
 
 from collections.abc import Iterator

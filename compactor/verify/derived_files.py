@@ -1,7 +1,9 @@
-"""What `verify` holds derived files against: the bytes that the log itself gives.
+"""Compare the derived files with the bytes that the log gives.
 
-Folding the log is left to `refold`, checkpoints to `checkpoints`. The rule that surprises: files that are behind the
-log are right as long as they are what they were at some offset of it: a daemon may be at work, or nobody has compacted.
+`refold` folds the log; `checkpoints` compares checkpoints.
+
+Note: files that are behind the log are correct as long as they are what they were at some offset. A daemon may be at
+work, or nobody has compacted yet.
 """
 
 import re

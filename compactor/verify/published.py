@@ -1,7 +1,8 @@
-"""What `verify` holds against the seals that was made of them: indexes, signed heads, and the heads that a witness has.
+"""Check indexes, signed heads and the witness against the seals.
 
-Seals and segments themselves are in `seals`. The rule that surprises: the witness is the only one of these that whoever
-may write everything here cannot make fit again.
+Seals and segments themselves are checked in `seals`.
+
+Note: of these only the witness cannot be forged by somebody who may write everything in the data directory.
 """
 
 from collections.abc import Sequence

@@ -1,7 +1,9 @@
-"""Rebuilds what is derived: files and checkpoints of a ledger are put aside and made again from its log.
+"""Rebuild what is derived: put files and checkpoints of a ledger aside and make them again from its log.
 
-Making them is one compaction from nothing (`ledger.compaction`). The rule that surprises: nothing is deleted, neither
-what was there before nor what a rebuild that failed had made, and neither the log nor a segment is ever written.
+Making them is one compaction from nothing (`ledger.compaction`).
+
+Invariant: nothing is deleted, neither the old files nor what a failed rebuild made, and the log and the segments are
+never written.
 """
 
 import time

@@ -1,8 +1,9 @@
-"""One ledger is read from its first byte: each line is hashed into the tree and folded, and the outcome compared.
+"""Read one ledger from its first byte: hash each line into the Merkle tree, fold it, and compare the outcome.
 
-What is compared with what is in `seals`, `states` and `checkpoints`. The rule that surprises: it is one pass over bytes
-that may be growing. Checkpoints are opened first, then the derived files, and the end of the log is taken last, so that
-none of them can be ahead of what is folded here, whatever a daemon does meanwhile.
+The comparisons are in `seals`, `derived_files` and `checkpoints`.
+
+Note: this is one pass over a log that may be growing. Checkpoints are opened first, then the derived files, and the end
+of the log is taken last. So none of them can be ahead of what is folded here, whatever a daemon does meanwhile.
 """
 
 from collections.abc import Iterable

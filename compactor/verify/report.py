@@ -1,4 +1,4 @@
-"""What `verify` says of a ledger: its differences, and how far what was seen is sealed, signed and witnessed."""
+"""What `verify` reports of a ledger: its discrepancies, and how far the log is sealed, signed and witnessed."""
 
 from collections import Counter
 from pathlib import Path

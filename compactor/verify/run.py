@@ -1,8 +1,10 @@
-"""Verifies ledgers: all that is on the disk is held against the bytes of the log, and the log against its seals.
+"""Verify ledgers: compare everything on disk with the log, and the log with its seals.
 
-What is held against what is in `seals`, `refold`, `states` and `checkpoints`; this module goes through the ledgers of a
-data directory, several at once. The rule that surprises: nothing is ever repaired, set aside or locked, so that it may
-run beside a daemon, and again on what it found.
+The comparisons are in `seals`, `published`, `refold`, `derived_files` and `checkpoints`; this module goes through the
+ledgers of a data directory, several at once.
+
+Invariant: verification repairs nothing, sets nothing aside and takes no lock, so it may run beside a daemon and be
+repeated.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
-"""What `verify` holds seals, segments, signed heads and the witness against: each other, and what they stand for.
+"""Check seals and segments against each other and against the lines that they stand for.
 
-Reading the log through segments is left to `ledger`, which stops at the first thing that is wrong; here all of it is
-told. The rule that surprises: nothing here believes a seal because its own checksum is right. Whoever rewrote a segment
-could write that too, and would then still need every later seal, every signed head and the witness.
+A reader in `ledger` stops at the first damage; here all of it is reported.
+
+Note: a seal is not trusted because its own checksum is right. Somebody who rewrites a segment can write that checksum
+too, and then still needs every later seal, every signed head and the witness.
 """
 
 from collections.abc import Sequence
