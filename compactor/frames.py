@@ -71,10 +71,10 @@ def _frame(
     by = f"compactor.frames.{name}()"
     arrow = require_package("pyarrow", by)
     directory = resolve_data(data)
-    places = [place for place in discover(directory, team) if place.problem is not None or (place.path / LOG).exists()]
-    if not places:
+    entries = [entry for entry in discover(directory, team) if entry.problem is not None or (entry.path / LOG).exists()]
+    if not entries:
         raise NoLedger(directory, "expected a data directory with team/<team_id>/events.jsonl in it, found no ledger")
-    source = TableSource(TABLES[name], places, window(since, until))
+    source = TableSource(TABLES[name], entries, window(since, until))
     # Polars has decimals of 38 digits.
     widths = NARROW if as_ == "polars" else WIDE
     table = with_fitting_types(

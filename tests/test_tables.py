@@ -360,7 +360,7 @@ class _Rows:
     table = EVENTS
 
     def __init__(self, rows: list[Any]) -> None:
-        length = EVENTS.place("length")
+        length = EVENTS.find("length")
         self.rows = [(*row[:length], 1, *row[length + 1 :]) for row in rows]
 
     def __iter__(self) -> Iterator[Any]:
@@ -371,7 +371,7 @@ class _Rows:
 
 
 def _as_csv(table: Any, row: dict[str, Any]) -> dict[str, str]:
-    return {name: _cell(row.get(name), table.columns[table.place(name)].kind) for name in table.names}
+    return {name: _cell(row.get(name), table.columns[table.find(name)].kind) for name in table.names}
 
 
 def _cell(value: Any, kind: str) -> str:

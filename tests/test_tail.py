@@ -238,7 +238,7 @@ class TestTail:
         ledger = write_log("alpha", '"' * (1 << 20))
         Ledger(ledger).compact()
         told = next(Follower(LedgerEntry("alpha", ledger), FINDINGS).begin(Start(last=5)))
-        assert 1 << 20 == len(told.row[FINDINGS.place("line")])
+        assert 1 << 20 == len(told.row[FINDINGS.find("line")])
 
 
 class TestFollowing:

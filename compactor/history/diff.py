@@ -20,7 +20,7 @@ from msgspec import Struct
 from compactor.books.workers import collector_paused
 from compactor.core.reading import DEFAULT_TEAM
 from compactor.history.moment import END, Moment
-from compactor.history.replay import Replay, checked, open_replay
+from compactor.history.replay import Replay, open_replay, require_usable
 from compactor.ledger import LedgerEntry
 from compactor.ledger.compaction import Progress
 from compactor.ledger.paths import LOG, PENDING, TRADES
@@ -46,13 +46,13 @@ class Change(Struct, omit_defaults=True):
 _decode = msgspec.json.Decoder(Row).decode
 
 
-def diff_moments(place: LedgerEntry, a: Moment, b: Moment, progress: Progress | None = None) -> Iterator[Change]:
+def diff_moments(entry: LedgerEntry, a: Moment, b: Moment, progress: Progress | None = None) -> Iterator[Change]:
     """What is different at the second moment of a ledger: first the trades, then the pending orders.
 
     Starts both from the same state at hand. Raises LedgerError.
     """
     with collector_paused(), ExitStack() as stack:
-        sides = [stack.enter_context(open_replay(checked(place), place.team_id)) for _ in range(2)]
+        sides = [stack.enter_context(open_replay(require_usable(entry), entry.team_id)) for _ in range(2)]
         limit: int | None = None
         while True:
             for side, moment in zip(sides, (a, b), strict=True):
@@ -60,7 +60,7 @@ def diff_moments(place: LedgerEntry, a: Moment, b: Moment, progress: Progress | 
             if sides[0].started_at == sides[1].started_at:
                 break
             limit = min(side.started_at for side in sides)
-        yield from _diff(place.team_id, _Replayed(sides[0], None), _Replayed(sides[1], progress))
+        yield from _diff(entry.team_id, _Replayed(sides[0], None), _Replayed(sides[1], progress))
 
 
 def diff_ledgers(name: str, a: Path | None, b: Path | None) -> Iterator[Change]:
@@ -72,7 +72,7 @@ def diff_ledgers(name: str, a: Path | None, b: Path | None) -> Iterator[Change]:
         yield from _diff(name, _side(name, a, stack), _side(name, b, stack))
 
 
-def ledgers_in(data: Path) -> dict[str, Path]:
+def find_ledgers_below(data: Path) -> dict[str, Path]:
     """The directories of a data directory that hold a log, or derived files without one, by team."""
     teams = data / "team"
     found = {path.name: path for path in (sorted(teams.iterdir()) if teams.is_dir() else ()) if _holds_any(path)}

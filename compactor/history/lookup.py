@@ -19,9 +19,9 @@ from compactor.core.events import Event
 from compactor.core.lines import Placed
 from compactor.core.reading import DEFAULT_TEAM
 from compactor.core.rules import read_legs
-from compactor.history.replay import checked
+from compactor.history.replay import require_usable
 from compactor.history.search import Finder
-from compactor.history.story import Story, Team, tell
+from compactor.history.story import Story, Team, build_story
 from compactor.ledger import LedgerEntry
 from compactor.ledger.files import Files
 from compactor.ledger.log import open_log
@@ -58,17 +58,17 @@ class History(Struct, omit_defaults=True):
     chain: list[RelatedOrder] = []
 
 
-def find_histories(place: LedgerEntry, name: str, *, raw: bool = False, files: Files | None = None) -> list[History]:
+def find_histories(entry: LedgerEntry, name: str, *, raw: bool = False, files: Files | None = None) -> list[History]:
     """The histories of the orders that an id means in one ledger; none where nothing there names it.
 
     Needs no lock and changes nothing but indexes, which are made where they are missing. Raises LedgerError.
     """
     files = files or Files()
-    path = checked(place)
+    path = require_usable(entry)
     segments = Segments(path, files)
     with open_log(path, files, segments) as log:
         finder = Finder(log, segments, files)
-        return _Teller(path, finder, place.team_id, raw).histories(name)
+        return _Teller(path, finder, entry.team_id, raw).histories(name)
 
 
 class _Teller:
@@ -107,13 +107,13 @@ class _Teller:
         if placed is None:
             return []
         stories = (self._story(order_id) for order_id in _once(_changed_orders(placed.event)))
-        return [one.order_id for one in stories if any(name == t.trade_id for told in one.events for t in told.trades)]
+        return [one.order_id for one in stories if any(name == t.trade_id for step in one.events for t in step.trades)]
 
     def _story(self, order_id: str) -> Story:
         if self._team is None:
             # Named by its events (rule 1.2).
             self._team = Team(*(self._finder.team() or (DEFAULT_TEAM, 0)))
-        return tell(order_id, self._finder.pieces(order_id), self._team, self._raw)
+        return build_story(order_id, self._finder.pieces(order_id), self._team, self._raw)
 
     def _history(self, order_id: str, found_as: FoundAs) -> History:
         story = self._story(order_id)

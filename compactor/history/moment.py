@@ -141,7 +141,7 @@ class Selection:
 
     def _stretches(self, offset: int, end: int) -> Iterator[tuple[int, int, Selected]]:
         """Ranges that follow each other, and how many of their lines are selected, as far as the indexes tell."""
-        place, until = offset, self._moment.until_ns or 0
+        position, until = offset, self._moment.until_ns or 0
         for seal in self._segments.seals_from(offset) if offset < self._segments.sealed_end else ():
             if seal.start >= end:
                 break
@@ -150,31 +150,31 @@ class Selection:
             selected: Selected = "some"
             if header.told and span is not None:
                 selected = "all" if span[1] <= until else "none" if span[0] > until else "some"
-            yield place, min(seal.end, end), selected
-            place = min(seal.end, end)
-        if place < end:
-            yield place, end, "some"
+            yield position, min(seal.end, end), selected
+            position = min(seal.end, end)
+        if position < end:
+            yield position, end, "some"
 
     def _runs(self, block: Block) -> Iterator[Block]:
         """The selected lines of a block, those that follow each other together."""
         lines = block.data.split(b"\n")
         lines.pop()
-        place = start = block.offset
+        position = start = block.offset
         run: list[bytes] = []
         for line, selected in zip(lines, self._judge(lines), strict=True):
             if selected:
                 if not run:
-                    start = place
+                    start = position
                 run += (line, b"\n")
             elif run:
                 yield _block(start, run)
                 run = []
-            place += len(line) + 1
+            position += len(line) + 1
         if run:
             yield _block(start, run)
 
     def _judge(self, lines: list[bytes]) -> list[bool]:
-        """For each line whether it is selected."""
+        """Whether each line is selected."""
         try:
             batch = list(map(decode_named, lines))
         except UNREADABLE:

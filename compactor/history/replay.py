@@ -45,7 +45,7 @@ class BeyondLog(LedgerError):
 
 
 class Replay:
-    """The fold of one ledger up to a moment: `begin`, then `run` to its end. What stands here then is as of it."""
+    """The fold of one ledger up to a moment. Call `begin`, then exhaust `run`; `fold` is then as of the moment."""
 
     def __init__(self, path: Path, team_id: str | None, log: Log, segments: Segments, files: Files) -> None:
         self.path = path
@@ -104,7 +104,7 @@ class Replay:
                 progress(self.offset, end)
 
     def last_trades(self) -> bytes:
-        """The last trades before the start, as many as the checkpoint's digest of their file bears out."""
+        """The last trades before the start, as far as the checkpoint's digest of their file confirms them."""
         if self._header is None or not self._header.trades.length:
             return b""
         length = self._header.trades.length
@@ -171,12 +171,12 @@ class Past(Struct):
 
 
 LAST_TRADES = 10
-"""So many trades are shown at most; as many as are known without reading those before them."""
+"""The most trades that are shown; fewer if more would mean reading those before the starting point."""
 
 
-def replay_past(place: LedgerEntry, moment: Moment, progress: Progress | None = None) -> Past:
+def replay_past(entry: LedgerEntry, moment: Moment, progress: Progress | None = None) -> Past:
     """A ledger as of a moment. Raises LedgerError."""
-    with collector_paused(), open_replay(checked(place), place.team_id) as replay:
+    with collector_paused(), open_replay(require_usable(entry), entry.team_id) as replay:
         replay.begin(moment)
         last = replay.last_trades().splitlines(keepends=True)
         for lines in replay.run(progress):
@@ -184,9 +184,9 @@ def replay_past(place: LedgerEntry, moment: Moment, progress: Progress | None = 
         return _past(replay, moment, last[-LAST_TRADES:])
 
 
-def replay_lines(place: LedgerEntry, moment: Moment, what: What, progress: Progress | None = None) -> Iterator[bytes]:
+def replay_lines(entry: LedgerEntry, moment: Moment, what: What, progress: Progress | None = None) -> Iterator[bytes]:
     """The lines of one derived file as of a moment, as they come out of the fold. Raises LedgerError."""
-    with collector_paused(), open_replay(checked(place), place.team_id) as replay:
+    with collector_paused(), open_replay(require_usable(entry), entry.team_id) as replay:
         replay.begin(moment, from_first=what != "pending")
         for lines in replay.run(progress):
             if what != "pending":
@@ -195,7 +195,7 @@ def replay_lines(place: LedgerEntry, moment: Moment, what: What, progress: Progr
             yield from replay.fold.pending_lines().splitlines(keepends=True)
 
 
-def write_past(place: LedgerEntry, moment: Moment, directory: Path, progress: Progress | None = None) -> Past:
+def write_past(entry: LedgerEntry, moment: Moment, directory: Path, progress: Progress | None = None) -> Past:
     """Write the three derived files as of a moment into a directory, which is made; an empty one is not written.
 
     Raises LedgerError.
@@ -204,7 +204,7 @@ def write_past(place: LedgerEntry, moment: Moment, directory: Path, progress: Pr
     try:
         directory.mkdir(parents=True, exist_ok=True)
         with paths[TRADES].open("wb") as trades, paths[FINDINGS].open("wb") as findings:
-            past = _write(place, moment, directory, trades, findings, progress)
+            past = _write(entry, moment, directory, trades, findings, progress)
         paths[PENDING].write_bytes(past.pending)
         for name, path in paths.items():
             if path.stat().st_size:
@@ -221,9 +221,9 @@ def write_past(place: LedgerEntry, moment: Moment, directory: Path, progress: Pr
 
 
 def _write(
-    place: LedgerEntry, moment: Moment, directory: Path, trades: BinaryIO, findings: BinaryIO, progress: Progress | None
+    entry: LedgerEntry, moment: Moment, directory: Path, trades: BinaryIO, findings: BinaryIO, progress: Progress | None
 ) -> Past:
-    with collector_paused(), open_replay(checked(place), place.team_id) as replay:
+    with collector_paused(), open_replay(require_usable(entry), entry.team_id) as replay:
         replay.begin(moment, from_first=True)
         for lines in replay.run(progress):
             try:
@@ -248,8 +248,8 @@ def _past(replay: Replay, moment: Moment, last_trades: list[bytes]) -> Past:
     )  # fmt: skip
 
 
-def checked(place: LedgerEntry) -> Path:
+def require_usable(entry: LedgerEntry) -> Path:
     """The directory of a ledger that can be read. Raises BadTeam."""
-    if place.problem is not None:
-        raise BadTeam(place.path, place.problem)
-    return place.path
+    if entry.problem is not None:
+        raise BadTeam(entry.path, entry.problem)
+    return entry.path

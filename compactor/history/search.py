@@ -100,9 +100,9 @@ def _candidates(block: Block, wanted: bytes, escape: bytes) -> Iterator[Line]:
     if escape in data:
         yield from ((offset, line) for offset, line in block.lines() if wanted in line or escape in line)
         return
-    place = data.find(wanted)
-    while place >= 0:
-        start = data.rfind(b"\n", 0, place) + 1
-        after = data.index(b"\n", place) + 1
+    position = data.find(wanted)
+    while position >= 0:
+        start = data.rfind(b"\n", 0, position) + 1
+        after = data.index(b"\n", position) + 1
         yield block.offset + start, data[start : after - 1]
-        place = data.find(wanted, after)
+        position = data.find(wanted, after)

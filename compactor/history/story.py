@@ -37,7 +37,7 @@ class Team(NamedTuple):
 
 
 class StoryEvent(Struct, omit_defaults=True):
-    """One event of a story. `leg` is its place among the legs of a parent's fill; `repeated` says that it was delivered
+    """One event of a story. `leg` is its index among the legs of a parent's fill; `repeated` says that it was delivered
     before and changed nothing; `changes` has the old and new value of each field of the order's row."""
 
     offset: int
@@ -76,7 +76,7 @@ _decode_kept = msgspec.json.Decoder(_Kept).decode
 _NOT_CHANGES = ("order_id", "team_id", "status", "updated_at")
 
 
-def tell(order_id: str, pieces: Iterable[tuple[Placed | Finding, bytes]], team: Team, raw: bool) -> Story:
+def build_story(order_id: str, pieces: Iterable[tuple[Placed | Finding, bytes]], team: Team, raw: bool) -> Story:
     """The story of an order from the pieces of the lines that name it, in log order; `raw` keeps their bytes."""
     story = Story(order_id)
     order: Order | None = None
@@ -91,47 +91,47 @@ def tell(order_id: str, pieces: Iterable[tuple[Placed | Finding, bytes]], team: 
                 detail = f"expected team_id {team.at(piece.offset)!r}, found {piece.event.team_id!r}"
                 story.unread.append(Finding(piece.offset, piece.length, "wrong_team", False, detail))
                 continue
-            for place, leg in _parts(piece.event, order_id):
+            for index, leg in _parts(piece.event, order_id):
                 order = order or begin(order_id, piece.event, piece.offset)
-                told = _take(order, piece, leg, place, team)
-                _add_text(told, data, raw)
-                story.events.append(told)
+                step = _take(order, piece, leg, index, team)
+                _add_text(step, data, raw)
+                story.events.append(step)
         if order is not None:
             story.order, story.open = _row(order, team.team_id), order.open
     return story
 
 
 def _parts(event: Event, order_id: str) -> Iterator[tuple[int | None, Leg | None]]:
-    """What of an event is about an order: the event itself, or legs of it with their places."""
+    """What of an event is about an order: the event itself, or legs of it with their indexes."""
     if event.order_id == order_id:
         yield None, None
-    yield from ((place, leg) for place, leg in enumerate(read_legs(event)) if leg.order_id == order_id)
+    yield from ((index, leg) for index, leg in enumerate(read_legs(event)) if leg.order_id == order_id)
 
 
-def _take(order: Order, placed: Placed, leg: Leg | None, place: int | None, team: Team) -> StoryEvent:
+def _take(order: Order, placed: Placed, leg: Leg | None, index: int | None, team: Team) -> StoryEvent:
     """Apply an event to the order, and note what it changed."""
     offset, length, event = placed
     team_id = team.at(offset)
     before, derived = _row(order, team_id), Derived()
-    delivery = (event.event_id or "") + event.event + ("" if place is None else str(place))
-    told = StoryEvent(offset, length, event.event, event.ts, _recorded_at(event), event.source, place)
-    told.repeated = event.event_id is not None and delivery in (order.delivered or ())
-    entry = Entry(offset, length, event.ts, team_id, derived, leg=place)
+    delivery = (event.event_id or "") + event.event + ("" if index is None else str(index))
+    step = StoryEvent(offset, length, event.event, event.ts, _recorded_at(event), event.source, index)
+    step.repeated = event.event_id is not None and delivery in (order.delivered or ())
+    entry = Entry(offset, length, event.ts, team_id, derived, leg=index)
     if leg is None:
         apply(order, event, entry)
     else:
         apply_leg(order, event, leg, entry)
     after = _row(order, team_id)
-    told.status_before, told.status_after = before["status"] or None, after["status"] or None
-    told.changes = {
+    step.status_before, step.status_after = before["status"] or None, after["status"] or None
+    step.changes = {
         name: (before.get(name), after.get(name))
         for name in {**after, **before}
         if name not in _NOT_CHANGES
         and before.get(name) != after.get(name)
         and (before["status"] or name != "created_at")
     }
-    told.trades, told.findings = derived.trades, derived.findings
-    return told
+    step.trades, step.findings = derived.trades, derived.findings
+    return step
 
 
 def _row(order: Order, team_id: str) -> dict[str, Any]:
@@ -145,13 +145,13 @@ def _recorded_at(event: Event) -> str | None:
     return rfc3339(int((event.recorded_at - EPOCH).total_seconds()) * 10**9 + event.recorded_at.microsecond * 1000)
 
 
-def _add_text(told: StoryEvent, data: bytes, raw: bool) -> None:
+def _add_text(step: StoryEvent, data: bytes, raw: bool) -> None:
     """Take from the bytes of an event what decoding it does not keep: `recorded_at` to the letter, and the message."""
     try:
-        told.recorded_at = decode_named(data).recorded_at or told.recorded_at
+        step.recorded_at = decode_named(data).recorded_at or step.recorded_at
         if raw:
-            told.raw = _decode_kept(data).raw or None
+            step.raw = _decode_kept(data).raw or None
     except UNREADABLE:
         pass
     if raw:
-        told.line = data.decode(errors="replace").rstrip("\n")
+        step.line = data.decode(errors="replace").rstrip("\n")

@@ -29,7 +29,7 @@ PROOF_BYTES_MAX = 16 << 20
 class Inclusion(
     Struct, frozen=True, tag_field="proof", tag="inclusion", omit_defaults=True, forbid_unknown_fields=True
 ):
-    """The line with this number, counted from 0, is in the log of which `head` is a head."""
+    """A claim: the line with this number, counted from 0, is in the log of `head`."""
 
     team_id: str
     offset: int
@@ -44,7 +44,7 @@ class Inclusion(
 class Consistency(
     Struct, frozen=True, tag_field="proof", tag="consistency", omit_defaults=True, forbid_unknown_fields=True
 ):
-    """The log of which `old` was a head begins the one of which `new` is a head."""
+    """A claim: the log of the head `old` is a prefix of the log of `new`."""
 
     team_id: str
     path: list[str]
@@ -54,7 +54,7 @@ class Consistency(
 
 
 class Proven(Struct, frozen=True):
-    """What a proof shows; `signed` says whether a key's signature was checked, else the head was known."""
+    """What a valid proof shows; `signed`: by a key's signature, else by a known head."""
 
     proof: str
     team_id: str
@@ -98,7 +98,7 @@ def read_proof(path: Path) -> Inclusion | Consistency:
 def check_proof(
     proof: Inclusion | Consistency, where: Path, *, keys: Sequence[VerifierKey] = (), known: Head | None = None
 ) -> Proven:
-    """What a proof shows, by a signature of one of the keys or by a head that is known otherwise. Raises BadProof."""
+    """Check a proof by a signature of one of the keys, or by a head known from elsewhere. Raises BadProof."""
     assert keys or known is not None
     if isinstance(proof, Inclusion):
         return _check_line(proof, where, keys, known)
@@ -139,7 +139,7 @@ def _check_since(proof: Consistency, where: Path, keys: Sequence[VerifierKey], k
 
 
 def _trusted(note: str, team: str, where: Path, keys: Sequence[VerifierKey]) -> Head:
-    """The head of a note of this team's log, with keys only if one of them signed it. Raises BadProof."""
+    """The head in a note of this team's log; with keys, one of them must have signed it. Raises BadProof."""
     head = checked_note(note, where, keys).head
     if not head.origin.endswith(f"/{team}"):
         raise BadProof(where, f"expected a head of team {team}, found one of {head.origin}")

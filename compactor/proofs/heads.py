@@ -40,7 +40,7 @@ class Witnessed(Struct, frozen=True):
 
 
 class Published(Struct, frozen=True):
-    """So many heads were signed, and so many told to the witness."""
+    """How many heads were signed, and how many appended to the witness."""
 
     signed: int = 0
     witnessed: int = 0
@@ -65,7 +65,7 @@ def make_head(seal: Seal, team: str, name: str) -> Head | None:
 def publish(
     path: Path, team: str, *, key: SigningKey | None = None, witness: Path | None = None, files: Files | None = None
 ) -> Published:
-    """Sign the heads that are not signed yet, and tell the witness the newest; returns when both are durable.
+    """Sign the heads that are unsigned and append the newest to the witness; returns when both are durable.
 
     Takes the ledger's lock. Raises LedgerError: WitnessConflict where the witness holds a head that is not of this log.
     """
@@ -129,7 +129,7 @@ def _append(path: Path, line: bytes) -> None:
 
 
 def read_witness(path: Path) -> list[tuple[int, Witnessed | str]]:
-    """The heads that a witness holds, each with its line number; of what is no head, what was found there.
+    """Read the heads in a witness, each with its line number; for a line that is no head, the text found there.
 
     There are none where there is no file yet. Raises OSError.
     """
@@ -150,7 +150,7 @@ def read_witness(path: Path) -> list[tuple[int, Witnessed | str]]:
 
 @contextmanager
 def locked(path: Path, files: Files, wait_seconds: float) -> Iterator[None]:
-    """Hold the ledger's lock, waiting so long for it. Raises LockHeld."""
+    """Hold the ledger's lock, waiting up to `wait_seconds` for it. Raises LockHeld."""
     lock = path / STATE / LOCK
     until = time.monotonic() + wait_seconds
     try:

@@ -82,7 +82,7 @@ class SigningKey(Struct, frozen=True):
     seed: bytes
 
     def sign(self, head: Head) -> str:
-        """The head as a note that this key has signed."""
+        """Sign a head and return the note."""
         from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
         value = Ed25519PrivateKey.from_private_bytes(self.seed).sign(encode_head(head).encode())
@@ -90,7 +90,7 @@ class SigningKey(Struct, frozen=True):
 
 
 def signing_key(name: str, seed: bytes, path: Path) -> SigningKey:
-    """The key of a name and 32 secret bytes. Raises BadKey, SignaturesUnavailable."""
+    """Make the key of a name and 32 secret bytes. Raises BadKey, SignaturesUnavailable."""
     try:
         from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     except ImportError:
@@ -121,7 +121,7 @@ def make_key(path: Path, name: str) -> SigningKey:
 
 
 def read_key(path: Path) -> SigningKey:
-    """The key that `make_key` wrote. Raises BadKey, SignaturesUnavailable, LedgerError."""
+    """Read the key that `make_key` wrote. Raises BadKey, SignaturesUnavailable, LedgerError."""
     expected = f"expected a key as compactor keygen writes it ({_PRIVATE}…)"
     try:
         text = path.read_text().strip()
@@ -144,7 +144,7 @@ def read_key(path: Path) -> SigningKey:
 
 
 def verifier_key(text: str) -> VerifierKey:
-    """The verifier key in a text, or in the file that it names. Raises BadKey."""
+    """Parse a verifier key, or read it from the file that the text names. Raises BadKey."""
     path = Path(text)
     if "+" not in text or path.exists():
         try:
@@ -172,7 +172,7 @@ def _key_bytes(text: str) -> bytes | None:
 
 
 def checked_note(text: str, path: Path, keys: Sequence[VerifierKey]) -> Note:
-    """The note in a text; with keys only if one of them signed it. Raises BadProof."""
+    """Decode a note; with keys, one of them must have signed it. Raises BadProof."""
     note = decode_note(text, path)
     if keys:
         by = {(one.name, one.key_id) for one in note.signatures}

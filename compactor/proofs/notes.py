@@ -26,7 +26,7 @@ _EXPECTED = "a head as `compactor seal` writes it"
 
 
 class Head(Struct, frozen=True):
-    """How a log was when it had so many sealed lines."""
+    """The state of a log: its origin, the number of sealed lines, and the root over them."""
 
     origin: str
     size: int
@@ -50,7 +50,7 @@ class Note(Struct, frozen=True):
 
 
 def format_origin(name: str, team: str) -> str:
-    """What the log of a team is called in its heads."""
+    """The name of a team's log in its heads."""
     return f"{name}/{team}"
 
 
@@ -91,19 +91,19 @@ def _signature(line: str) -> Signature:
 
 
 class SignaturesUnavailable(LedgerError):
-    """What was asked for needs a package that is not installed."""
+    """Signatures need a package that is not installed."""
 
 
 class BadKey(LedgerError):
-    """A key that is none, or a file that must not be written over."""
+    """Not a key, a key that others may read, or a file that must not be overwritten."""
 
 
 class BadProof(LedgerError):
-    """A head or a proof that does not hold; nothing that it says is to be believed."""
+    """A head or a proof that does not hold; nothing in it may be trusted."""
 
 
 class NotProvable(LedgerError):
-    """There is no proof of this, most often because it is not sealed yet."""
+    """Nothing to prove this with, usually because it is not sealed yet."""
 
 
 class WitnessConflict(LedgerError):
@@ -111,5 +111,5 @@ class WitnessConflict(LedgerError):
 
 
 def signatures_unavailable(path: Path) -> SignaturesUnavailable:
-    """Why nothing can be signed or checked here."""
+    """The error that names the missing package."""
     return SignaturesUnavailable(path, "signatures need the package cryptography: pip install 'cryptography>=42'")

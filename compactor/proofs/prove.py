@@ -18,15 +18,15 @@ from compactor.proofs.notes import NAME, BadProof, Head, NotProvable, decode_not
 
 
 def prove_line(path: Path, team: str, offset: int, files: Files) -> Inclusion:
-    """The proof that the line around an offset is in the log. Raises NotProvable where it is not sealed."""
+    """Prove that the line around an offset is in the log. Raises NotProvable if it is not sealed."""
     segments = Segments(path, files)
     segments.refresh()
     if offset >= segments.sealed_end:
         what = f"expected an offset below {segments.sealed_end}, up to which the log is sealed, found {offset}"
         raise NotProvable(path, f"{what}: only what is sealed can be proven. Run compactor seal --now, then prove it")
     seals = segments.seals
-    number = next(place for place, seal in enumerate(seals) if offset < seal.end)
-    last = next((place for place in range(number, len(seals)) if seals[place].tree is not None), None)
+    number = next(number for number, seal in enumerate(seals) if offset < seal.end)
+    last = next((later for later in range(number, len(seals)) if seals[later].tree is not None), None)
     if last is None:
         what = "this segment was sealed by a version that made no trees, and none was sealed after it"
         raise NotProvable(path, f"{what}. The next segment will cover it: run compactor seal --now")
@@ -48,11 +48,11 @@ def prove_line(path: Path, team: str, offset: int, files: Files) -> Inclusion:
 
 
 def prove_since(path: Path, team: str, old: Head, where: Path, files: Files) -> Consistency:
-    """The proof that the log still begins as it did at an older head. Raises BadProof where it does not."""
+    """Prove that the log continues an older head. Raises BadProof if it does not."""
     segments = Segments(path, files)
     segments.refresh()
     seals = segments.seals
-    at = next((place for place, seal in enumerate(seals) if seal.tree and seal.tree.size == old.size), None)
+    at = next((number for number, seal in enumerate(seals) if seal.tree and seal.tree.size == old.size), None)
     newest = seals[-1].tree if seals else None
     if newest is None:
         raise NotProvable(path, "there is no head of this log yet: run compactor seal --now, then prove it")
@@ -84,16 +84,16 @@ def _hash_ranges(
     """The hashes over ranges that follow each other, from the lines of the segments behind the tree so far."""
     found: dict[Range, bytes] = {}
     waiting = sorted(spans)
-    place, part = tree.size, MerkleAccumulator()
+    index, part = tree.size, MerkleAccumulator()
     for seal in seals:
         for piece in segments.pieces(seal):
             leaves = tree.leaves(piece.data)
             while leaves:
-                taken = leaves[: waiting[0][1] - place]
+                taken = leaves[: waiting[0][1] - index]
                 del leaves[: len(taken)]
-                place += len(taken)
+                index += len(taken)
                 part.extend(taken)
-                if place == waiting[0][1]:
+                if index == waiting[0][1]:
                     found[waiting.pop(0)], part = part.root(), MerkleAccumulator()
     return found
 

@@ -118,13 +118,13 @@ def batches(source: TableSource, shape: Shape) -> Iterator[pa.RecordBatch]:
 
 
 def _pieces(rows: Iterable[Row], table: Table) -> Iterator[Sequence[Row]]:
-    """So many rows that a batch of them stays small in memory: by the length of their lines, where a row tells it."""
+    """Group rows into batches of bounded memory, by the length of their lines where a row has it."""
     if "length" not in table.names:
         rest = iter(rows)
         while rows_at_once := list(islice(rest, BATCH_ROWS)):
             yield rows_at_once
         return
-    length = table.place("length")
+    length = table.find("length")
     piece: list[Row] = []
     size = 0
     for row in rows:
@@ -218,7 +218,7 @@ def _unfit(source: TableSource, shape: Shape, column: Column, row: Row) -> str:
     else:
         precision, scale = shape.width(column.name)
         expected = f"at most {precision - scale} digits before the point and {scale} behind it"
-    found = row[shape.table.place(column.name)]
+    found = row[shape.table.find(column.name)]
     what = f"{source.describe_row(row)}: `{column.name}` is {found}, expected {expected}"
     return f"{what}. Nothing is ever rounded: leave that column as text with --text {column.name}"
 
@@ -230,15 +230,15 @@ def _pyarrow() -> Any:
 
 
 class MissingPackage(CompactorError, ImportError):
-    """A package is not installed that a command or a function needs; the message says how to install it."""
+    """A command or function needs a package that is not installed; the message says how to install it."""
 
 
 TABLE_PACKAGES = "'duckdb>=2.0' 'polars>=1.20' 'pyarrow>=16'"
-"""What `pip install` needs to be given. Note: advice names packages, because `compactor` is another project there."""
+"""The arguments of `pip install`. Note: advice names packages, because `compactor` is another project there."""
 
 
 def require_package(name: str, by: str, install: str = TABLE_PACKAGES) -> Any:
-    """Import a package that is not always there. Raises MissingPackage."""
+    """Import an optional package. Raises MissingPackage."""
     try:
         return import_module(name)
     except ImportError as error:

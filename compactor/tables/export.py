@@ -30,7 +30,7 @@ _LINES_AT_ONCE = 512
 
 
 class BadTarget(CompactorError):
-    """Nothing may be written there."""
+    """A path that an export must not write."""
 
 
 def write_table(source: TableSource, format_: str, out: BinaryIO, text: frozenset[str] = frozenset()) -> None:
@@ -49,7 +49,7 @@ def write_table(source: TableSource, format_: str, out: BinaryIO, text: frozense
 
 
 def as_object(names: tuple[str, ...], documents: frozenset[str]) -> Callable[[Row], dict[str, object]]:
-    """Gives a function that makes a JSON object of a row: what is not known is left out, documents stand as such."""
+    """Return a function that turns a row into a JSON object: absent values are left out, documents are embedded."""
 
     def make(row: Row) -> dict[str, object]:
         return {
@@ -70,7 +70,7 @@ def json_lines(source: TableSource) -> Iterator[bytes]:
 
 
 def _csv_lines(source: TableSource) -> Iterator[bytes]:
-    """A head with the names, and each row as it came; what is not known is empty, a truth is `true` or `false`."""
+    """A header line, then each row as it came; absent values are empty, booleans are `true` or `false`."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     truths = {True: "true", False: "false"}
@@ -88,7 +88,7 @@ def _csv_lines(source: TableSource) -> Iterator[bytes]:
 
 
 def _write_parquet(source: TableSource, out: BinaryIO, text: frozenset[str]) -> None:
-    """Whether the types fit is known when the last row has been read: a file is begun again, a pipe has to wait."""
+    """Write Parquet. Only the last row tells whether the types fit: a file is written again, a pipe waits."""
     from compactor.tables.arrow import Shape, with_fitting_types
 
     is_file = os.path.isabs(str(getattr(out, "name", "")))
@@ -113,7 +113,7 @@ def _write_parquet(source: TableSource, out: BinaryIO, text: frozenset[str]) -> 
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[BinaryIO]:
-    """A file to write to that takes its name when all is written and durable, in the place of what had it.
+    """A file to write to that takes its name when all is written and durable, replacing what had it.
 
     Raises BadTarget. Whatever stops the writing leaves what was there before.
     """

@@ -33,7 +33,7 @@ class TimedRow(NamedTuple):
 
 
 class Start(NamedTuple):
-    """Where to begin: at the last so many rows, at an offset of the log, or at an instant. One of them is there."""
+    """Where to begin: exactly one of the last N rows, an offset of the log, and an instant."""
 
     last: int | None = None
     offset: int | None = None
@@ -41,17 +41,17 @@ class Start(NamedTuple):
 
 
 class Follower:
-    """One ledger's table from a place on. Not for several threads at once."""
+    """One ledger's table from an offset on. Not for several threads at once."""
 
-    def __init__(self, place: LedgerEntry, table: Table) -> None:
-        self.place = place
+    def __init__(self, entry: LedgerEntry, table: Table) -> None:
+        self.entry = entry
         self.position = 0
         """How far its file was read: always the end of a line."""
         self._table = table
-        self._path = place.path / FILES[table.name]
+        self._path = entry.path / FILES[table.name]
         self._at = 0
         self._files = Files()
-        self._segments = Segments(place.path, self._files)
+        self._segments = Segments(entry.path, self._files)
         self._reader: EventRows | DerivedReader | None = None
 
     def rows(self) -> Iterator[TimedRow]:
@@ -65,7 +65,7 @@ class Follower:
                 return
             with self._open() as log:
                 for block in self._blocks(log):
-                    yield from self._told(block)
+                    yield from self._read_block(block)
                     self.position = block.end
         except OSError as error:
             raise from_os(self._path, error, "reading it", AGAIN) from error
@@ -80,7 +80,7 @@ class Follower:
     def _open(self) -> Iterator[Log]:
         """Open what is read: the log with its segments, or a derived file, which is a file of lines as well."""
         if self._table is EVENTS:
-            with open_log(self.place.path, self._files, self._segments, again=AGAIN) as log:
+            with open_log(self.entry.path, self._files, self._segments, again=AGAIN) as log:
                 yield log
         else:
             with closing(Log(self._path, self._files.open(self._path))) as file:
@@ -91,10 +91,10 @@ class Follower:
             return whole_blocks(log, self.position)
         return log.blocks(self.position, log.end_of_whole_lines(log.identity().size))
 
-    def _told(self, block: Block) -> Iterator[TimedRow]:
+    def _read_block(self, block: Block) -> Iterator[TimedRow]:
         if self._reader is None:
             is_log = self._table is EVENTS
-            self._reader = EventRows(_find_team(self.place)) if is_log else DerivedReader(self.place, self._table)
+            self._reader = EventRows(_find_team(self.entry)) if is_log else DerivedReader(self.entry, self._table)
         for row in self._reader.rows(block):
             at = self._time(row)
             self._at = max(self._at, nanos(at) if at is not None else 0)
@@ -106,11 +106,11 @@ class Follower:
         if self._table is EVENTS:
             time = row[_RECORDED] or row[_TS]
         elif self._table is FINDINGS:
-            with open_log(self.place.path, self._files, self._segments, again=AGAIN) as log:
+            with open_log(self.entry.path, self._files, self._segments, again=AGAIN) as log:
                 time = event_time(log, row[1], row[2])
         else:
             assert self._table.time is not None
-            time = row[self._table.place(self._table.time)]
+            time = row[self._table.find(self._table.time)]
         return time
 
     def begin(self, start: Start) -> Iterator[TimedRow]:
@@ -125,16 +125,16 @@ class Follower:
                 self.position = recorded_at(log, at) if at is not None else line_start(log, offset or 0)
             yield from self.rows()
         else:
-            yield from (told for told in self.rows() if self._is_behind(start, told.row))
+            yield from (timed for timed in self.rows() if self._is_behind(start, timed.row))
 
     def _is_behind(self, start: Start, row: Row) -> bool:
         if start.at is None:
-            return bool(row[self._table.place("offset")] >= (start.offset or 0))
+            return bool(row[self._table.find("offset")] >= (start.offset or 0))
         at = self._time(row)
         return at is None or nanos(at) >= start.at
 
     def _last(self, count: int) -> list[TimedRow]:
-        """The last so many rows, looked for from the end on in pieces that grow."""
+        """The last `count` rows, found by reading growing pieces from the end."""
         identity = self._files.identity(self._path)
         size, back = identity.size if identity is not None else 0, BLOCK_BYTES
         while True:
@@ -146,18 +146,18 @@ class Follower:
             back *= 4
 
 
-_TS, _RECORDED = EVENTS.place("ts"), EVENTS.place("recorded_at")
+_TS, _RECORDED = EVENTS.find("ts"), EVENTS.find("recorded_at")
 
 
 def in_order(streams: Iterable[Iterable[TimedRow]]) -> Iterator[TimedRow]:
     """The rows of several ledgers by their instants; in each ledger they keep their order."""
-    return heapq.merge(*streams, key=lambda told: told.at)
+    return heapq.merge(*streams, key=lambda timed: timed.at)
 
 
-def _find_team(place: LedgerEntry) -> str | None:
+def _find_team(entry: LedgerEntry) -> str | None:
     """The team of a ledger that its events name, as far as it is known (1.2)."""
-    team = place.team_id or Ledger(place.path).team_id
-    return None if place.team_id is None and team == DEFAULT_TEAM else team
+    team = entry.team_id or Ledger(entry.path).team_id
+    return None if entry.team_id is None and team == DEFAULT_TEAM else team
 
 
 def line_start(log: Log, offset: int) -> int:

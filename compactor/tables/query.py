@@ -38,7 +38,7 @@ class BadQuery(CompactorError):
 
 
 class QueryFailed(CompactorError):
-    """The query is right and could not be run to its end: no memory, no space."""
+    """The query is valid and could not be completed: out of memory or disk space."""
 
 
 class QueryResult(NamedTuple):
@@ -58,7 +58,7 @@ def named_tables(query: str) -> list[Table]:
 
 @contextmanager
 def run_query(
-    query: str, places: Sequence[LedgerEntry], text: frozenset[str] = frozenset(), progress: Progress | None = None
+    query: str, entries: Sequence[LedgerEntry], text: frozenset[str] = frozenset(), progress: Progress | None = None
 ) -> Iterator[QueryResult]:
     """Run one statement that reads, over the tables of these ledgers; `text` names columns that are left as texts.
 
@@ -69,7 +69,7 @@ def run_query(
         database = Path(directory) / "tables.db"
         _check(duckdb, query)
         for table in named_tables(query):
-            _load(duckdb, database, TableSource(table, places, progress=progress), text)
+            _load(duckdb, database, TableSource(table, entries, progress=progress), text)
         if not database.exists():
             duckdb.connect(str(database)).close()
         connection = duckdb.connect(str(database), read_only=True)
@@ -78,7 +78,7 @@ def run_query(
                 connection.execute(setting)
             yield _run(duckdb, connection, query)
         finally:
-            # One that was interrupted in the middle of a large step cannot be closed yet.
+            # A connection that was interrupted within a large step cannot be closed yet.
             with suppress(duckdb.Error):
                 connection.close()
 
@@ -94,7 +94,7 @@ def _duckdb() -> Any:
 
 
 def _check(duckdb: Any, query: str) -> None:
-    """Refuse what is no single statement that reads, before anything is read for it."""
+    """Refuse anything but a single reading statement, before reading tables for it."""
     with duckdb.connect() as connection:
         try:
             statements = connection.extract_statements(query)
@@ -120,7 +120,7 @@ def _load(duckdb: Any, database: Path, source: TableSource, text: frozenset[str]
             try:
                 connection.execute(f"create or replace table {source.table.name} as from stream")
             except duckdb.Error as error:
-                # DuckDB knows of a failure on our side only that there was one.
+                # DuckDB does not pass our exception on, so it was kept here.
                 raise failure[0] if failure else QueryFailed(_message(error)) from None
 
     with_fitting_types(Shape(source.table, text, NARROW), attempt)
@@ -153,7 +153,7 @@ def _executed(duckdb: Any, connection: Any, query: str) -> Any:
         result = connection.sql(query)
         if result is None:
             raise BadQuery("the statement gives no rows, expected one that reads, such as select")
-        # Older versions of DuckDB have it by the second name.
+        # Older versions of DuckDB only have the second name.
         return (getattr(result, "to_arrow_reader", None) or result.fetch_arrow_reader)(BATCH_ROWS)
     except duckdb.Error as error:
         raise _failure(duckdb, error) from None

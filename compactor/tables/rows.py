@@ -40,7 +40,7 @@ AGAIN = "run the command again"
 
 
 class _Beside(msgspec.Struct, gc=False):
-    """What an `Event` does not keep as it came: the nanoseconds of `recorded_at`, and what is never interpreted."""
+    """Fields that an `Event` does not keep verbatim: `recorded_at` with its nanoseconds, and uninterpreted JSON."""
 
     recorded_at: str | None = None
     legs: msgspec.Raw = msgspec.Raw()
@@ -48,8 +48,8 @@ class _Beside(msgspec.Struct, gc=False):
 
 
 _decode_beside = msgspec.json.Decoder(_Beside).decode
-_after_recorded = attrgetter(*EVENTS.names[EVENTS.place("event_id") : EVENTS.place("legs")])
-_after_legs = attrgetter(*EVENTS.names[EVENTS.place("legs") + 1 : EVENTS.place("raw")])
+_after_recorded = attrgetter(*EVENTS.names[EVENTS.find("event_id") : EVENTS.find("legs")])
+_after_legs = attrgetter(*EVENTS.names[EVENTS.find("legs") + 1 : EVENTS.find("raw")])
 
 
 class Window(NamedTuple):
@@ -82,46 +82,46 @@ class TableSource:
     """
 
     table: Table
-    places: Sequence[LedgerEntry]
+    entries: Sequence[LedgerEntry]
     window: Window = ALL_TIME
     progress: Progress | None = None
 
     def __iter__(self) -> Iterator[Row]:
-        done, total = 0, sum(self._size(place) for place in self.places) if self.progress else 0
-        for place in self.places:
-            if place.problem is not None:
-                raise LedgerUnreadable(place.path, place.problem)
-            for row, read in _rows(self.table, place, self.window):
+        done, total = 0, sum(self._size(entry) for entry in self.entries) if self.progress else 0
+        for entry in self.entries:
+            if entry.problem is not None:
+                raise LedgerUnreadable(entry.path, entry.problem)
+            for row, read in _rows(self.table, entry, self.window):
                 if self.progress is not None and read:
                     self.progress(done + read, total)
                 yield row
-            done += self._size(place) if self.progress else 0
+            done += self._size(entry) if self.progress else 0
 
-    def _size(self, place: LedgerEntry) -> int:
-        identity = Files().identity(place.path / FILES[self.table.name])
+    def _size(self, entry: LedgerEntry) -> int:
+        identity = Files().identity(entry.path / FILES[self.table.name])
         return identity.size if identity is not None else 0
 
     def describe_row(self, row: Row) -> str:
-        """Where a row stands, for a message: team, file, and what names the row in it."""
+        """Describe a row for a message: team, file, and its identity there."""
         values = dict(zip(self.table.names, row, strict=True))
         named = f"offset {values['offset']}" if self.table is EVENTS else f"order {values.get('order_id')}"
         named = f"trade {values['trade_id']}" if self.table is TRADES else named
         return f"{values['team_id']}: {FILES[self.table.name]}, {named}"
 
 
-def _rows(table: Table, place: LedgerEntry, window: Window) -> Iterator[tuple[Row, int]]:
+def _rows(table: Table, entry: LedgerEntry, window: Window) -> Iterator[tuple[Row, int]]:
     """The rows of one ledger, now and then with the bytes that were read until then (else 0)."""
     if table is EVENTS:
-        return _event_rows(place, window)
+        return _event_rows(entry, window)
     if table is FINDINGS:
-        return _finding_rows(place, window)
-    return _derived_rows(table, place, window)
+        return _finding_rows(entry, window)
+    return _derived_rows(table, entry, window)
 
 
-def _derived_rows(table: Table, place: LedgerEntry, window: Window) -> Iterator[tuple[Row, int]]:
+def _derived_rows(table: Table, entry: LedgerEntry, window: Window) -> Iterator[tuple[Row, int]]:
     assert table.time is not None
-    when = table.place(table.time)
-    for row, read in _read_rows(table, place):
+    when = table.find(table.time)
+    for row, read in _read_rows(table, entry):
         if window.holds(row[when]):
             yield row, read
 
@@ -132,10 +132,10 @@ def whole_blocks(file: Log, offset: int) -> Iterator[Block]:
         yield block._replace(data=file.read(block.offset, block.length)) if block.too_long else block
 
 
-def _read_rows(table: Table, place: LedgerEntry) -> Iterator[tuple[Row, int]]:
+def _read_rows(table: Table, entry: LedgerEntry) -> Iterator[tuple[Row, int]]:
     """All rows of a derived file, the last of each block with the offset behind it."""
-    path = place.path / FILES[table.name]
-    reader = DerivedReader(place, table)
+    path = entry.path / FILES[table.name]
+    reader = DerivedReader(entry, table)
     try:
         with closing(Log(path, Files().open(path))) as file:
             for block in whole_blocks(file, 0):
@@ -152,12 +152,12 @@ def _read_rows(table: Table, place: LedgerEntry) -> Iterator[tuple[Row, int]]:
 class DerivedReader:
     """Makes rows of blocks of a derived file."""
 
-    def __init__(self, place: LedgerEntry, table: Table) -> None:
-        self._path = place.path / FILES[table.name]
+    def __init__(self, entry: LedgerEntry, table: Table) -> None:
+        self._path = entry.path / FILES[table.name]
         self._decode = msgspec.json.Decoder(line_type(table)).decode
         self._take = _row_taker(table)
         # A finding does not name its team, because it stands in its team's file.
-        self._team = Ledger(place.path, team_id=place.team_id).team_id if table is FINDINGS else None
+        self._team = Ledger(entry.path, team_id=entry.team_id).team_id if table is FINDINGS else None
 
     def rows(self, block: Block) -> Iterator[Row]:
         """The rows of a block of whole lines."""
@@ -177,7 +177,7 @@ class DerivedReader:
 
 
 def _row_taker(table: Table) -> Callable[[Any], Row]:
-    """Gives a function that makes a row of a line as `line_type` reads it."""
+    """Return a function that turns a line, as `line_type` decodes it, into a row."""
     take = attrgetter(*table.names)
     documents = [index for index, column in enumerate(table.columns) if column.kind == "json"]
     if not documents:
@@ -198,21 +198,21 @@ def document(raw: msgspec.Raw) -> str | None:
     return text.decode(errors="replace") if text and text != b"null" else None
 
 
-def _finding_rows(place: LedgerEntry, window: Window) -> Iterator[tuple[Row, int]]:
+def _finding_rows(entry: LedgerEntry, window: Window) -> Iterator[tuple[Row, int]]:
     """A finding has no time of its own: it has that of its event, or of the last event before a line that is none."""
     if not window.is_limited:
-        yield from _read_rows(FINDINGS, place)
+        yield from _read_rows(FINDINGS, entry)
         return
-    offset, length = FINDINGS.place("offset"), FINDINGS.place("length")
-    with open_log(place.path, Files(), again=AGAIN) as log:
-        for row, read in _read_rows(FINDINGS, place):
+    offset, length = FINDINGS.find("offset"), FINDINGS.find("length")
+    with open_log(entry.path, Files(), again=AGAIN) as log:
+        for row, read in _read_rows(FINDINGS, entry):
             if window.holds(event_time(log, row[offset], row[length])):
                 yield row, read
 
 
-def _event_rows(place: LedgerEntry, window: Window) -> Iterator[tuple[Row, int]]:
-    reader = EventRows(place.team_id)
-    with open_log(place.path, Files(), again=AGAIN) as log:
+def _event_rows(entry: LedgerEntry, window: Window) -> Iterator[tuple[Row, int]]:
+    reader = EventRows(entry.team_id)
+    with open_log(entry.path, Files(), again=AGAIN) as log:
         for block in log.blocks(0, log.end_of_whole_lines(log.identity().size)):
             read = block.end
             for row in reader.rows(block):
@@ -221,7 +221,7 @@ def _event_rows(place: LedgerEntry, window: Window) -> Iterator[tuple[Row, int]]
                     read = 0
 
 
-_TS = EVENTS.place("ts")
+_TS = EVENTS.find("ts")
 
 
 class EventRows:

@@ -38,8 +38,8 @@ class Table(NamedTuple):
         """The names of the columns."""
         return tuple(column.name for column in self.columns)
 
-    def place(self, name: str) -> int:
-        """The place of a column in a row."""
+    def find(self, name: str) -> int:
+        """The index of a column in a row."""
         return self.names.index(name)
 
 

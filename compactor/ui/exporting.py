@@ -79,7 +79,7 @@ def export(
     if as_json and format_ not in (None, "jsonl"):
         raise click.UsageError(f"--json and --format {format_} exclude each other")
     table, format_ = TABLES[_WHAT[what]], "jsonl" if as_json else format_ or _choose_format(out)
-    places = find_ledgers(data, team)
+    entries = find_ledgers(data, team)
     kept = _columns(text, table.names)
     window = _window(since, until)
     if format_ == "parquet" and out is None and sys.stdout.isatty():
@@ -88,7 +88,7 @@ def export(
         # Rows and a bar on one terminal would write over each other.
         shown = nullcontext() if out is None and sys.stdout.isatty() else progress_bar("Exporting")
         with shown as progress, _opened(out, format_) as stream:
-            write_table(TableSource(table, places, window, progress), format_, stream, kept)
+            write_table(TableSource(table, entries, window, progress), format_, stream, kept)
     except BadTarget as error:
         raise click.UsageError(str(error)) from None
     except (MissingPackage, Unfit) as error:
@@ -166,12 +166,12 @@ def sql(query: str, team: str | None, as_json: bool, format_: str | None, text: 
     if as_json and format_ not in (None, "jsonl"):
         raise click.UsageError(f"--json and --format {format_} exclude each other")
     kept = _columns(text, (name for table in TABLES.values() for name in table.names))
-    places = find_ledgers(data, team)
+    entries = find_ledgers(data, team)
     try:
         with (
             _ended_at_once(),
             progress_bar("Reading") as progress,
-            run_query(query, places, kept, progress) as result,
+            run_query(query, entries, kept, progress) as result,
         ):
             _show(result, "jsonl" if as_json else format_ or "table")
     except BadQuery as error:

@@ -166,25 +166,25 @@ def find_ledgers(data: Path, team: str | None) -> list[LedgerEntry]:
     from compactor.ledger import discover
     from compactor.ledger.paths import LOG
 
-    places = [place for place in discover(data, team) if place.problem is not None or (place.path / LOG).exists()]
-    refuse_empty(len(places), data, team)
-    return places
+    entries = [entry for entry in discover(data, team) if entry.problem is not None or (entry.path / LOG).exists()]
+    refuse_empty(len(entries), data, team)
+    return entries
 
 
 def find_one_ledger(data: Path, team: str | None) -> LedgerEntry:
     """The one ledger that is meant, in good order."""
-    places = find_ledgers(data, team)
-    refuse_several(places, data, "found")
-    if places[0].problem is not None:
-        raise click.ClickException(f"{places[0].path}: {places[0].problem}")
-    return places[0]
+    entries = find_ledgers(data, team)
+    refuse_several(entries, data, "found")
+    if entries[0].problem is not None:
+        raise click.ClickException(f"{entries[0].path}: {entries[0].problem}")
+    return entries[0]
 
 
-def refuse_several(places: list[LedgerEntry], data: Path, why: str) -> None:
+def refuse_several(entries: list[LedgerEntry], data: Path, why: str) -> None:
     """Stop where one ledger is needed and there are several."""
-    if len(places) > 1:
-        names = ", ".join(place.name for place in places[:5])
-        message = f"{why} {len(places)} ledgers in {data} ({names}), expected one: name it with --team"
+    if len(entries) > 1:
+        names = ", ".join(entry.name for entry in entries[:5])
+        message = f"{why} {len(entries)} ledgers in {data} ({names}), expected one: name it with --team"
         raise click.UsageError(message)
 
 

@@ -19,12 +19,12 @@ from typing import Any, Literal
 import click
 import msgspec
 
-# Beyond this many rows a table on a terminal is no longer read but searched; aligned text then starts at once.
+# A longer table is searched rather than read, so aligned text is streamed instead.
 RICH_ROWS_MAX = 500
-# A text gives way on a narrow terminal, but not below this: a side or the day of a time is still read in full.
+# The least width of a text column on a narrow terminal: a side, or the day of a time, still fits.
 TEXT_WIDTH_MIN = 11
 _GAP = 2
-# After so many refused lines the reader has understood.
+# How many refused lines are named; the rest is counted.
 LINES_NAMED = 20
 _CHUNK_ROWS = 500
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -149,7 +149,7 @@ def fitted(shown: Sequence[ShownColumn], longest: Sequence[int], room: int) -> l
         least.pop()
     spare = room - sum(least) - _GAP * (len(least) - 1)
     missing = [max(len(shown[at].title), longest[at]) - width for at, width in enumerate(least)]
-    # Who lacks little gets it first: one long text cannot take it from many short ones.
+    # The smallest needs are met first, so one long text cannot starve many short ones.
     for index in sorted(range(len(least)), key=missing.__getitem__):
         more = max(0, min(missing[index], spare))
         least[index] += more
@@ -157,7 +157,7 @@ def fitted(shown: Sequence[ShownColumn], longest: Sequence[int], room: int) -> l
     return least
 
 
-# Work that is over sooner than this shows no bar: a flash of it tells nobody anything.
+# Work that ends sooner shows no bar.
 QUIET_S = 0.3
 _DRAW_S = 0.1
 

@@ -66,19 +66,19 @@ def replay(
       compactor replay data --as-of 2026-03-02T15:31:00Z --out /tmp/then
     """
     moment = _one_moment(at, known_at, as_of)
-    places = find_ledgers(data, team)
+    entries = find_ledgers(data, team)
     if moment.offset is not None:
-        refuse_several(places, data, "an offset is one of one log: found")
+        refuse_several(entries, data, "an offset is one of one log: found")
     if out is not None and what is not None:
         raise click.UsageError("found --show and --out, expected one of them: --out writes all three files")
     if out is not None:
         _refuse_full(out)
     failed = [
         (name, failure)
-        for name, failure in (_replay_one(place, moment, what, out, len(places), as_json) for place in places)
+        for name, failure in (_replay_one(entry, moment, what, out, len(entries), as_json) for entry in entries)
         if failure is not None
     ]
-    exit_named(failed, len(places), "could not be replayed")
+    exit_named(failed, len(entries), "could not be replayed")
 
 
 def _one_moment(at: int | None, known_at: str | None, as_of: str | None) -> Moment:
@@ -101,7 +101,7 @@ def _refuse_full(out: Path) -> None:
 
 
 def _replay_one(
-    place: LedgerEntry, moment: Moment, what: str | None, out: Path | None, of: int, as_json: bool
+    entry: LedgerEntry, moment: Moment, what: str | None, out: Path | None, of: int, as_json: bool
 ) -> tuple[str, Failure | None]:
     """Replay one ledger and show it; what failed, if so. No failure stops the others."""
     from compactor.books.failures import describe_failure
@@ -111,20 +111,20 @@ def _replay_one(
     try:
         with progress_bar("Replaying") as progress:
             if what is not None:
-                rows = replay_lines(place, moment, what, progress)  # type: ignore[arg-type]
-                _show_lines(rows, what, place.name if of > 1 else None, as_json)
-                return place.name, None
+                rows = replay_lines(entry, moment, what, progress)  # type: ignore[arg-type]
+                _show_lines(rows, what, entry.name if of > 1 else None, as_json)
+                return entry.name, None
             if out is not None:
-                target = out if of == 1 else out / "team" / place.name
-                done = write_past(place, moment, target, progress)
+                target = out if of == 1 else out / "team" / entry.name
+                done = write_past(entry, moment, target, progress)
             else:
-                done = replay_past(place, moment, progress)
+                done = replay_past(entry, moment, progress)
         _show_past(done, as_json, None if out is None else target)
     except BrokenPipeError:
         raise
     except Exception as error:
-        return place.name, describe_failure(error, place.path)
-    return place.name, None
+        return entry.name, describe_failure(error, entry.path)
+    return entry.name, None
 
 
 def _show_lines(lines: Iterator[bytes], what: str, team: str | None, as_json: bool) -> None:
@@ -209,7 +209,7 @@ def diff(ctx: click.Context, a: str, b: str, data: str, team: str | None, as_of:
 
 
 Work = tuple[str, "Callable[[Any], Iterator[Change]]"]
-"""A team, and what compares its two sides, given where to tell its progress."""
+"""A team, and a function that compares its two sides and takes the progress callback."""
 
 
 def _moments(a: str, b: str, data: Path, team: str | None, clock: Clock) -> list[Work]:
@@ -220,25 +220,25 @@ def _moments(a: str, b: str, data: Path, team: str | None, clock: Clock) -> list
         first, second = parse_moment(a, clock), parse_moment(b, clock)
     except BadMoment as bad:
         raise click.UsageError(str(bad)) from None
-    places = find_ledgers(data, team)
+    entries = find_ledgers(data, team)
     if first.offset is not None or second.offset is not None:
-        refuse_several(places, data, "an offset is one of one log: found")
+        refuse_several(entries, data, "an offset is one of one log: found")
 
-    def work(place: LedgerEntry) -> Callable[[Any], Iterator[Change]]:
-        return lambda progress: diff_moments(place, first, second, progress)
+    def work(entry: LedgerEntry) -> Callable[[Any], Iterator[Change]]:
+        return lambda progress: diff_moments(entry, first, second, progress)
 
-    return [(place.name, work(place)) for place in places]
+    return [(entry.name, work(entry)) for entry in entries]
 
 
 def _pairs(a: Path, b: Path, team: str | None) -> list[Work]:
     from compactor.core.reading import DEFAULT_TEAM
-    from compactor.history.diff import diff_ledgers, ledgers_in
+    from compactor.history.diff import diff_ledgers, find_ledgers_below
 
-    sides = [ledgers_in(path) for path in (a, b)]
+    sides = [find_ledgers_below(path) for path in (a, b)]
     if team is not None:
         sides = [{name: path for name, path in side.items() if name == team or len(side) == 1} for side in sides]
     if [1, 1] == [len(side) for side in sides]:
-        # One ledger on each side is the same one, whatever the directories are called.
+        # One ledger on each side: compare them, even if their directories have different names.
         name = min((*sides[0], *sides[1]), key=lambda name: name == DEFAULT_TEAM)
         sides = [dict.fromkeys([name], path) for side in sides for path in side.values()]
     names = sorted({name for side in sides for name in side})
@@ -262,7 +262,7 @@ def _show_changes(name: str, compare: Callable[[Any], Iterator[Change]], as_json
                 if as_json:
                     show_json([change])
                 else:
-                    click.echo(_told(change))
+                    click.echo(_format_change(change))
         if not found and not as_json:
             click.echo(f"{name}: no difference", err=True)
     except BrokenPipeError:
@@ -272,8 +272,8 @@ def _show_changes(name: str, compare: Callable[[Any], Iterator[Change]], as_json
     return None
 
 
-def _told(change: Change) -> str:
-    """A difference as one line for people, coloured on a terminal."""
+def _format_change(change: Change) -> str:
+    """Format a change as one line for people, coloured on a terminal."""
     from compactor.ui.output import printable
 
     row = change.after or change.before or {}

@@ -60,7 +60,7 @@ def seal(data: Path, team: str | None, now: bool, witness: str | None, config: P
     from compactor.ui.output import ShownColumn, show_json, show_table
 
     settings = configuration(data, config, {"witness": from_here(witness)}).settings
-    outcomes = [_outcome(data, place, now, settings) for place in discover(data, team)]
+    outcomes = [_outcome(data, entry, now, settings) for entry in discover(data, team)]
     refuse_empty(sum(failure is None or failure.kind != "no_ledger" for _, failure in outcomes), data, team)
     if as_json:
         show_json(row for row, _ in outcomes)
@@ -76,16 +76,16 @@ def seal(data: Path, team: str | None, now: bool, witness: str | None, config: P
     exit_named(failed, len(outcomes), "could not be sealed")
 
 
-def _outcome(data: Path, place: LedgerEntry, now: bool, settings: Settings) -> tuple[dict[str, Any], Failure | None]:
+def _outcome(data: Path, entry: LedgerEntry, now: bool, settings: Settings) -> tuple[dict[str, Any], Failure | None]:
     """Seal one ledger: its row, with what was done or what failed. No failure stops the others."""
     from compactor.books.failures import describe_bad_entry, describe_failure
     from compactor.ledger import Ledger
 
-    row: dict[str, Any] = {"team_id": place.name, "path": str(place.path)}
-    failure = describe_bad_entry(place) if place.problem is not None else None
+    row: dict[str, Any] = {"team_id": entry.name, "path": str(entry.path)}
+    failure = describe_bad_entry(entry) if entry.problem is not None else None
     if failure is None:
         try:
-            with Ledger(place.path, team_id=place.team_id, retention_days=settings.retention_days) as ledger:
+            with Ledger(entry.path, team_id=entry.team_id, retention_days=settings.retention_days) as ledger:
                 done = ledger.seal(
                     segment_bytes=settings.segment_bytes,
                     segment_age=timedelta(hours=settings.segment_age_hours),
@@ -93,13 +93,13 @@ def _outcome(data: Path, place: LedgerEntry, now: bool, settings: Settings) -> t
                     now=now,
                 )
             row |= {field: getattr(done, field) for field in done.__struct_fields__}
-            return {**row, **_published(data, place, settings)}, None
+            return {**row, **_published(data, entry, settings)}, None
         except Exception as error:
-            failure = describe_failure(error, place.path)
+            failure = describe_failure(error, entry.path)
     return {**row, "error": {"kind": failure.kind, "message": failure.message}}, failure
 
 
-def _published(data: Path, place: LedgerEntry, settings: Settings) -> dict[str, Any]:
+def _published(data: Path, entry: LedgerEntry, settings: Settings) -> dict[str, Any]:
     """Sign the heads of what is sealed and tell the witness, as far as that is set."""
     if settings.signing_key is None and settings.witness is None:
         return {}
@@ -108,7 +108,7 @@ def _published(data: Path, place: LedgerEntry, settings: Settings) -> dict[str, 
 
     key = read_key(data / settings.signing_key) if settings.signing_key is not None else None
     witness = data / settings.witness if settings.witness is not None else None
-    done = publish(place.path, place.name, key=key, witness=witness)
+    done = publish(entry.path, entry.name, key=key, witness=witness)
     return {"signed": done.signed, "witnessed": done.witnessed}
 
 
@@ -132,9 +132,9 @@ def cat(data: Path, team: str | None, start: int, end: int | None) -> None:
 
     if end is not None and end < start:
         raise click.UsageError(f"--to {end} lies before --from {start}, expected an offset that does not")
-    place = find_one_ledger(data, team)
+    entry = find_one_ledger(data, team)
     output = sys.stdout.buffer
-    for piece in Ledger(place.path, team_id=place.team_id).cat(start, end):
+    for piece in Ledger(entry.path, team_id=entry.team_id).cat(start, end):
         output.write(piece)
 
 
@@ -190,13 +190,13 @@ def prove(offset: int | None, team: str | None, since: Path | None, out: Path | 
 
     if (offset is None) == (since is None):
         raise click.UsageError("expected either an OFFSET or --since HEAD_FILE")
-    place = find_one_ledger(data, team)
-    name = place.name
+    entry = find_one_ledger(data, team)
+    name = entry.name
     if offset is not None:
-        proof: Any = prove_line(place.path, name, offset, Files())
+        proof: Any = prove_line(entry.path, name, offset, Files())
     else:
         assert since is not None
-        proof = prove_since(place.path, name, _head_in(since, name), since, Files())
+        proof = prove_since(entry.path, name, _head_in(since, name), since, Files())
     text = encode_proof(proof)
     if out is None:
         sys.stdout.buffer.write(text)

@@ -47,18 +47,18 @@ def history(name: str, team: str | None, data: Path, raw: bool, as_json: bool) -
     from compactor.books.failures import describe_failure
     from compactor.history.lookup import find_histories
 
-    places = find_ledgers(data, team)
+    entries = find_ledgers(data, team)
     found: list[History] = []
     failed: list[tuple[str, Failure]] = []
-    for place in places:
+    for entry in entries:
         try:
-            found += find_histories(place, name, raw=raw)
+            found += find_histories(entry, name, raw=raw)
         except Exception as error:
-            failed.append((place.name, describe_failure(error, place.path)))
+            failed.append((entry.name, describe_failure(error, entry.path)))
     _show(found, as_json)
-    exit_named(failed, len(places), "could not be searched")
+    exit_named(failed, len(entries), "could not be searched")
     if not found:
-        where = f"the log of team {team}" if team is not None else f"the {len(places)} logs of {data}"
+        where = f"the log of team {team}" if team is not None else f"the {len(entries)} logs of {data}"
         message = f"nothing in {where} names {name!r}; expected the id of an order, an execution or a trade"
         raise click.ClickException(f"{message}. Is it the right directory, and the id whole?")
 
@@ -72,11 +72,11 @@ def _show(found: list[History], as_json: bool) -> None:
     for number, one in enumerate(found):
         if number:
             click.echo()
-        for line in _told(one):
+        for line in _lines(one):
             click.echo(line)
 
 
-def _told(one: History) -> Iterator[str]:
+def _lines(one: History) -> Iterator[str]:
     from compactor.ui.output import aligned, columns
 
     yield from _head(one)
@@ -84,9 +84,9 @@ def _told(one: History) -> Iterator[str]:
     head, *lines = aligned(shown, map(_row, one.story.events))
     if one.story.events:
         yield click.style(head, bold=True)
-    for told, line in zip(one.story.events, lines, strict=True):
+    for step, line in zip(one.story.events, lines, strict=True):
         yield line
-        yield from (f"    {detail}" for detail in _details(told))
+        yield from (f"    {detail}" for detail in _details(step))
     for finding in one.story.unread:
         yield click.style(f"not applied: {_finding(finding)} (offset {finding.offset})", fg="yellow")
 
@@ -115,33 +115,33 @@ def _seen_from(one: History, order_id: str) -> str:
     return "" if order_id == one.story.order_id else f", seen from {order_id}"
 
 
-def _row(told: StoryEvent) -> dict[str, Any]:
-    status = told.status_after
-    if told.status_before is not None and told.status_before != told.status_after:
-        status = f"{told.status_before} -> {told.status_after}"
-    name = told.event if told.leg is None else f"{told.event} (leg {told.leg})"
+def _row(step: StoryEvent) -> dict[str, Any]:
+    status = step.status_after
+    if step.status_before is not None and step.status_before != step.status_after:
+        status = f"{step.status_before} -> {step.status_after}"
+    name = step.event if step.leg is None else f"{step.event} (leg {step.leg})"
     return {
-        "offset": told.offset, "happened": told.ts, "recorded": told.recorded_at, "source": told.source, "event": name,
+        "offset": step.offset, "happened": step.ts, "recorded": step.recorded_at, "source": step.source, "event": name,
         "status": status,
     }  # fmt: skip
 
 
-def _details(told: StoryEvent) -> Iterator[str]:
+def _details(step: StoryEvent) -> Iterator[str]:
     from compactor.ui.output import printable
 
-    if told.repeated:
+    if step.repeated:
         yield "delivered before; changes nothing"
-    if told.changes:
-        yield printable(", ".join(f"{name} {_change(*values)}" for name, values in told.changes.items()))
-    for trade in told.trades:
+    if step.changes:
+        yield printable(", ".join(f"{name} {_change(*values)}" for name, values in step.changes.items()))
+    for trade in step.trades:
         of = trade.reverses or trade.corrects
         text = f"trade {trade.trade_id}: {trade.kind} {trade.side} {trade.quantity} {trade.symbol}"
         text += f" @ {trade.execution_price}" + (f", of {of}" if of else "")
         yield click.style(printable(text), fg="green")
-    for finding in told.findings:
+    for finding in step.findings:
         yield click.style(f"finding {_finding(finding)}", fg="yellow")
-    if told.line is not None:
-        yield printable(bytes(told.raw).decode(errors="replace") if told.raw is not None else told.line)
+    if step.line is not None:
+        yield printable(bytes(step.raw).decode(errors="replace") if step.raw is not None else step.line)
 
 
 def _change(before: object, after: object) -> str:

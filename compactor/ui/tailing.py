@@ -66,14 +66,14 @@ def tail(follow: bool, team: str | None, start: str, what: str, as_json: bool, d
     from compactor.tables.schema import TABLES
 
     def found() -> list[LedgerEntry]:
-        return [place for place in discover(data, team) if place.problem is not None or (place.path / LOG).exists()]
+        return [entry for entry in discover(data, team) if entry.problem is not None or (entry.path / LOG).exists()]
 
-    table, places = TABLES[what], found()
-    refuse_empty(len(places), data, team)
-    begin = _start(start, len(places))
-    tails = _Tails(lambda place: Follower(place, table))
-    tails.add(places)
-    write = _writer(table, as_json, len(places) > 1 or (follow and team is None), tails.all)
+    table, entries = TABLES[what], found()
+    refuse_empty(len(entries), data, team)
+    begin = _start(start, len(entries))
+    tails = _Tails(lambda entry: Follower(entry, table))
+    tails.add(entries)
+    write = _writer(table, as_json, len(entries) > 1 or (follow and team is None), tails.all)
     stop = stop_on_signals() if follow else threading.Event()
     write(_first(tails, begin))
     if follow:
@@ -91,18 +91,18 @@ class _Tails:
         self._make = make
         self._seen: set[Path] = set()
 
-    def add(self, places: Iterable[LedgerEntry]) -> None:
+    def add(self, entries: Iterable[LedgerEntry]) -> None:
         """Take in the ledgers that are new."""
-        for place in places:
-            if place.path in self._seen:
+        for entry in entries:
+            if entry.path in self._seen:
                 continue
-            self._seen.add(place.path)
-            if place.problem is None:
-                self.all.append(self._make(place))
+            self._seen.add(entry.path)
+            if entry.problem is None:
+                self.all.append(self._make(entry))
             else:
-                self._fail(f"{place.path}: {place.problem}")
+                self._fail(f"{entry.path}: {entry.problem}")
 
-    def told(self, rows: Callable[[Follower], Iterable[TimedRow]]) -> Iterator[TimedRow]:
+    def timed(self, rows: Callable[[Follower], Iterable[TimedRow]]) -> Iterator[TimedRow]:
         """These rows of all ledgers in one order."""
         from compactor.tables.follow import in_order
 
@@ -142,8 +142,8 @@ def _start(text: str, ledgers: int) -> Start:
 
 def _first(tails: _Tails, begin: Start) -> Iterable[TimedRow]:
     """What is there, of all ledgers in one order; of the last N of each the last N of all."""
-    told = tails.told(lambda tail: tail.begin(begin))
-    return told if begin.last is None else list(told)[-begin.last or None :][: begin.last]
+    timed = tails.timed(lambda tail: tail.begin(begin))
+    return timed if begin.last is None else list(timed)[-begin.last or None :][: begin.last]
 
 
 def _follow(
@@ -155,7 +155,7 @@ def _follow(
         while not stop.is_set() and not _is_reader_gone():
             hints.wait(_LOOK_SECONDS, stop)
             tails.add(found())
-            write(tails.told(lambda tail: tail.rows()))
+            write(tails.timed(lambda tail: tail.rows()))
 
 
 def _is_reader_gone() -> bool:
@@ -175,8 +175,8 @@ def _writer(table: Table, as_json: bool, several: bool, tails: Iterable[Follower
     if table.name == "events":
         shown.learn_open_orders(tails)
 
-    def write(told: Iterable[TimedRow]) -> None:
-        for one in told:
+    def write(timed: Iterable[TimedRow]) -> None:
+        for one in timed:
             click.echo(shown.line(one.row))
 
     return write
@@ -190,8 +190,8 @@ def _json_writer(table: Table) -> Write:
     make = as_object(table.names, frozenset(column.name for column in table.columns if column.kind == "json"))
     encode = msgspec.json.Encoder().encode
 
-    def write(told: Iterable[TimedRow]) -> None:
-        for one in told:
+    def write(timed: Iterable[TimedRow]) -> None:
+        for one in timed:
             sys.stdout.write(encode(make(one.row)).decode() + "\n")
         sys.stdout.flush()
 
@@ -214,7 +214,7 @@ class _Shown:
         from compactor.ledger import Ledger
 
         for one in tails:
-            for order in Ledger(one.place.path, team_id=one.place.team_id).rows("pending_orders"):
+            for order in Ledger(one.entry.path, team_id=one.entry.team_id).rows("pending_orders"):
                 self._known[order["order_id"]] = (order.get("side") or "", order.get("symbol") or "")
 
     def line(self, row: Row) -> str:

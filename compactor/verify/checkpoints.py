@@ -65,17 +65,17 @@ class Marks(BloomFilter):
     def noted_marks(self) -> Iterator[int]:
         """The fingerprints that were set here."""
         noted = self.noted or b""
-        for place in range(0, len(noted), _MARK_BYTES):
-            yield int.from_bytes(noted[place : place + _MARK_BYTES], "little")
+        for start in range(0, len(noted), _MARK_BYTES):
+            yield int.from_bytes(noted[start : start + _MARK_BYTES], "little")
 
 
 def open_slots(path: Path, files: Files, report: Discrepancies) -> list[Slot]:
-    """The checkpoints of a ledger, and the older ones that are kept, that are whole; the others are differences."""
+    """The checkpoints of a ledger, and the older ones that are kept, that are whole; the others are reported."""
     slots: list[Slot] = []
     seen = set[Identity]()
-    for place in _places(path / STATE, files):
+    for file in _list_checkpoints(path / STATE, files):
         try:
-            reader = files.open(place)
+            reader = files.open(file)
         except FileNotFoundError:
             continue
         # A point is one more name of a checkpoint, as long as that is one of the two newest.
@@ -84,19 +84,19 @@ def open_slots(path: Path, files: Files, report: Discrepancies) -> list[Slot]:
             continue
         seen.add(reader.identity())
         try:
-            slot = Slot(place, reader)
+            slot = Slot(file, reader)
             _check_chunks(slot, reader)
         except DamagedCheckpoint as damage:
             reader.close()
             meaning = "no answer depends on it: the other one serves, or the log is folded again. Remove it, or compact"
-            what = str(damage).removeprefix(f"{place}: ")
-            report.add("checkpoint_damaged", place, expected="a checkpoint", found=what, meaning=meaning)
+            what = str(damage).removeprefix(f"{file}: ")
+            report.add("checkpoint_damaged", file, expected="a checkpoint", found=what, meaning=meaning)
         else:
             slots.append(slot)
     return slots
 
 
-def _places(state: Path, files: Files) -> list[Path]:
+def _list_checkpoints(state: Path, files: Files) -> list[Path]:
     names = sorted(name for name in files.names(state / POINTS) if name.isdigit())
     return [*(state / name for name in SLOTS), *(state / POINTS / name for name in names)]
 
@@ -119,7 +119,7 @@ def _check_chunks(slot: Slot, reader: Reader) -> None:
 
 
 def examine_slot(slot: Slot, log: Log, report: Discrepancies) -> None:
-    """Hold what a checkpoint says of the log against it: which file it is, and its 4 KiB before the offset."""
+    """Check what a checkpoint says of the log against it: which file it is, and its 4 KiB before the offset."""
     header = slot.header
     identity = log.identity()
     if identity.inode != header.inode:
@@ -140,7 +140,7 @@ def examine_slot(slot: Slot, log: Log, report: Discrepancies) -> None:
 
 
 def examine_tails(slot: Slot, path: Path, files: Files, report: Discrepancies) -> None:
-    """Hold what a checkpoint says of trades and findings, their lengths and last 4 KiB, against the files."""
+    """Check what a checkpoint says of trades and findings, their lengths and last 4 KiB, against the files."""
     header = slot.header
     for name, written in ((TRADES, header.trades), (FINDINGS, header.findings)):
         start = max(0, written.length - TAIL_BYTES)
@@ -164,7 +164,7 @@ def _read(files: Files, path: Path, start: int, end: int) -> bytes:
 def compare_state(
     slot: Slot, fold: Fold, lengths: tuple[int, int], retention: timedelta | None, report: Discrepancies
 ) -> None:
-    """Hold the state in a checkpoint against the one that the log gave at its offset."""
+    """Check the state in a checkpoint against the one that the log gave at its offset."""
     header = slot.header
     if not is_ours(slot):
         return
@@ -210,9 +210,9 @@ def _row(order: OpenOrder | None) -> str:
 
 
 def _unequal_spans(ours: Fold, opened: dict[str, OpenOrder], slot: Slot) -> Iterator[Unequal]:
-    """Ended orders that the checkpoint would not find again, or would look for in the wrong place.
+    """Ended orders that the checkpoint would not find again, or would look for at the wrong offsets.
 
-    When an order is forgotten depends on where passes ended, so a place on one side may be a mark on the other.
+    When an order is forgotten depends on where passes ended, so a span on one side may be a mark on the other.
     """
     header = slot.header
     marks = Marks(header.marked, lambda number: slot.read(header.marks[number]) if number < len(header.marks) else b"")
@@ -228,7 +228,7 @@ def _unequal_spans(ours: Fold, opened: dict[str, OpenOrder], slot: Slot) -> Iter
             yield f"ended order {order_id} at", ended[order_id], stored.get(order_id, "none")
     for order_id in sorted(stored.keys() - ended.keys() - opened.keys()):
         if ours.archive.find(order_id) is None:
-            yield f"no ended order {order_id} at", "any place", stored[order_id]
+            yield f"no ended order {order_id} at", "any offset", stored[order_id]
     kept_longer = [fingerprint(order_id) for order_id in stored.keys() - ended.keys()]
     if isinstance(ours.archive.marks, Marks) and not _covers(marks, ours.archive.marks, kept_longer):
         known = {fingerprint(order_id) for order_id in stored}
@@ -238,16 +238,16 @@ def _unequal_spans(ours: Fold, opened: dict[str, OpenOrder], slot: Slot) -> Iter
 
 
 def _covers(stored: Marks, ours: Marks, kept_longer: list[int]) -> bool:
-    """Whether every bit of ours is set there, but for those of orders whose places are kept there a little longer.
+    """Whether every bit of ours is set there, but for those of orders whose spans are kept there a little longer.
 
     That is so where nothing is wrong, and spares asking for every mark by itself.
     """
     if len(stored.counts) < len(ours.counts):
         return False
-    places = Marks(ours.counts)
+    kept = Marks(ours.counts)
     for mark in kept_longer:
-        places.mark_everywhere(mark)
-    pages = zip(ours.pages(), stored.pages(), places.pages(), strict=False)
+        kept.mark_everywhere(mark)
+    pages = zip(ours.pages(), stored.pages(), kept.pages(), strict=False)
     return not any(_bits(mine) & ~(_bits(theirs) | _bits(known)) for mine, theirs, known in pages)
 
 

@@ -81,7 +81,7 @@ class DerivedFileCheck:
 
 
 def shown(line: bytes, at: int = 0) -> str:
-    """A line for people; of a long one what is around a place in it."""
+    """A line for people; of a long one what is around an index in it."""
     start = max(0, at - _SHOWN // 2) if at > _SHOWN // 2 else 0
     text = line[start : start + _SHOWN].decode(errors="backslashreplace")
     return repr(("…" if start else "") + text + ("…" if len(line) > start + _SHOWN else ""))
@@ -132,7 +132,7 @@ def sum_rows(lines: bytes) -> int:
     return sum(hash(line + b"\n") for line in lines.split(b"\n")[:-1])
 
 
-def tell_pending(path: Path, expected: bytes, found: bytes | None, report: Discrepancies) -> None:
+def report_pending(path: Path, expected: bytes, found: bytes | None, report: Discrepancies) -> None:
     """Say where the pending orders are not those of any offset that they may stand for; `expected` are today's."""
     if found is None:
         meaning = "the file is gone; compactor compact writes it again"

@@ -19,11 +19,11 @@ from compactor.proofs.heads import Witnessed, head_name
 from compactor.proofs.keys import VerifierKey, checked_note
 from compactor.proofs.notes import BadProof
 from compactor.verify.report import Discrepancies
-from compactor.verify.seals import RESTORE, said
+from compactor.verify.seals import RESTORE, describe_tree
 
 
 def examine_indexes(seals: Sequence[Seal], directory: Path, files: Files, report: Discrepancies) -> None:
-    """Hold every index that is there against its own checksums and its seal."""
+    """Check every index that is there against its own checksums and its seal."""
     for seal in seals:
         path = directory / index_name(seal)
         data = files.read(path)
@@ -32,12 +32,12 @@ def examine_indexes(seals: Sequence[Seal], directory: Path, files: Files, report
         read = _reading(data)
         try:
             header = Index(read, len(data), seal).header
-            place = len(data) - 4 * sum(header.counts)
+            position = len(data) - 4 * sum(header.counts)
             for number, count in enumerate(header.counts):
-                page = read(place, 4 * count)
+                page = read(position, 4 * count)
                 if checksum(page) != header.checksums[number * 16 : number * 16 + 16]:
                     raise BadIndex
-                place += 4 * count
+                position += 4 * count
         except BadIndex:
             meaning = "no answer depends on it: it is made again when it is needed. Remove it"
             found = "other bytes"
@@ -62,7 +62,7 @@ def remake_indexes(log: Log, segments: Segments, files: Files, report: Discrepan
 def examine_heads(
     path: Path, seals: Sequence[Seal], team: str, keys: Sequence[VerifierKey], files: Files, report: Discrepancies
 ) -> int:
-    """Hold every signed head against its seal and the key; the end of the newest that is good."""
+    """Check every signed head against its seal and the key; the end of the newest that is good."""
     directory, good = path / SEGMENTS, 0
     known = {head_name(seal): seal for seal in seals}
     names = [name for name in sorted(files.names(directory)) if name.endswith(".head")]
@@ -96,7 +96,7 @@ def _check_head(
         return False
     tree = seal.tree
     if tree is None or (head.size, head.root.hex()) != (tree.size, tree.root) or not head.origin.endswith(f"/{team}"):
-        expected = f"{said(tree)} of {team}" if tree is not None else "no head, since its seal has no tree"
+        expected = f"{describe_tree(tree)} of {team}" if tree is not None else "no head, since its seal has no tree"
         found = f"{head.size} lines with root {head.root.hex()} of {head.origin}"
         report.add("head_differs", path, expected=expected, found=found, meaning=meaning)
         return False
@@ -110,7 +110,7 @@ def examine_witness(
     keys: Sequence[VerifierKey],
     report: Discrepancies,
 ) -> int:
-    """Hold every head that the witness has of this log against the seals; the end of the newest that is good."""
+    """Check every head that the witness has of this log against the seals; the end of the newest that is good."""
     ends = {seal.end: seal for seal in seals}
     good = 0
     for number, one in told:
@@ -132,7 +132,7 @@ def examine_witness(
             report.add("witness_differs", witness, expected=expected, found="no such seal", meaning=meaning)
         elif (head.size, head.root.hex()) != (tree.size, tree.root) or not head.origin.endswith(f"/{one.team_id}"):
             meaning = f"the history before offset {one.end} was changed after it was witnessed; {RESTORE}"
-            report.add("witness_differs", witness, expected=expected, found=said(tree), meaning=meaning)
+            report.add("witness_differs", witness, expected=expected, found=describe_tree(tree), meaning=meaning)
         else:
             good = max(good, one.end)
     return good

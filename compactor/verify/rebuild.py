@@ -42,17 +42,17 @@ def rebuild_all(
     data: Path, *, team: str | None = None, retention_days: int | None = 7, progress: Progress | None = None
 ) -> list[Rebuilt]:
     """Rebuild the ledgers of `data` (or only `team`'s), one after the other. Never raises for one ledger's sake."""
-    return [_rebuild_place(place, retention_days, progress) for place in discover(data, team)]
+    return [_rebuild_place(entry, retention_days, progress) for entry in discover(data, team)]
 
 
-def _rebuild_place(place: LedgerEntry, retention_days: int | None, progress: Progress | None) -> Rebuilt:
-    name, path = place.name, str(place.path)
-    if place.problem is not None:
-        return Rebuilt(name, path, error=describe_bad_entry(place))
+def _rebuild_place(entry: LedgerEntry, retention_days: int | None, progress: Progress | None) -> Rebuilt:
+    name, path = entry.name, str(entry.path)
+    if entry.problem is not None:
+        return Rebuilt(name, path, error=describe_bad_entry(entry))
     try:
-        aside, compaction = rebuild(place.path, place.team_id, retention_days, progress)
+        aside, compaction = rebuild(entry.path, entry.team_id, retention_days, progress)
     except Exception as error:
-        return Rebuilt(name, path, error=describe_failure(error, place.path))
+        return Rebuilt(name, path, error=describe_failure(error, entry.path))
     return Rebuilt(compaction.team_id, path, str(aside) if aside is not None else None, compaction)
 
 
@@ -62,7 +62,7 @@ def rebuild(
     """Put what is derived of one ledger aside and derive it again; returns when it is durable.
 
     Takes the ledger's lock. Raises LedgerError, SegmentDamaged where the log cannot be read whole; the old files are
-    then back in their places.
+    then back in their entries.
     """
     files = Files()
     if files.identity(path / LOG) is None:

@@ -21,7 +21,7 @@ from compactor.ledger.log import Log
 from compactor.ledger.paths import FINDINGS, LOG, PENDING, TRADES
 from compactor.ledger.segments import KEPT_BYTES, Seal, Segments
 from compactor.verify.checkpoints import Marks, compare_state, examine_slot, examine_tails, is_ours
-from compactor.verify.derived_files import DerivedFileCheck, OpenRows, sum_rows, tell_pending
+from compactor.verify.derived_files import DerivedFileCheck, OpenRows, report_pending, sum_rows
 from compactor.verify.report import Discrepancies
 from compactor.verify.seals import SegmentCheck, examine_times, locate_damage
 
@@ -67,16 +67,16 @@ class Refold:
         for slot in self._slots:
             if is_ours(slot):
                 slots.setdefault(slot.header.log.length, []).append(slot)
-        place, tree = 0, MerkleAccumulator()
+        position, tree = 0, MerkleAccumulator()
         for seal in segments.seals:
             tree = self._read_segment(log, segments, seal, tree, slots, end, progress)
-            place = seal.end
-        for stop in [*sorted(stop for stop in slots if place < stop < end), end]:
-            for block in log.blocks(place, stop):
+            position = seal.end
+        for stop in [*sorted(stop for stop in slots if position < stop < end), end]:
+            for block in log.blocks(position, stop):
                 self._feed(block)
-                self._tell(block, end, progress)
-            place = stop
-            self._compare(slots.get(place, ()), is_end=place == end)
+                self._show_progress(block, end, progress)
+            position = stop
+            self._compare(slots.get(position, ()), is_end=position == end)
         if self._fold is not None:
             self._finish(log, end)
 
@@ -86,17 +86,17 @@ class Refold:
     ) -> MerkleAccumulator:  # fmt: skip
         """One segment: hashed, held against its seal and what the log still holds of it, and folded. Its tree."""
         check = SegmentCheck(seal, tree, segments.path)
-        place = seal.start
+        position = seal.start
         try:
-            for stop in [*sorted(stop for stop in slots if place < stop < seal.end), seal.end]:
-                for block in log.blocks(place, stop):
+            for stop in [*sorted(stop for stop in slots if position < stop < seal.end), seal.end]:
+                for block in log.blocks(position, stop):
                     for data in _read_pieces(block, log) if self._with_seals else ():
                         check.feed(data)
                     self._compare_file(block, log, segments)
                     self._feed(block)
-                    self._tell(block, end, progress)
-                place = stop
-                self._compare(slots.get(place, ()), is_end=place == end)
+                    self._show_progress(block, end, progress)
+                position = stop
+                self._compare(slots.get(position, ()), is_end=position == end)
             if self._with_seals:
                 check.finish(self._report)
                 examine_times(seal, segments.path, self._files, self._report)
@@ -110,23 +110,23 @@ class Refold:
         """What the log's own file still holds of a sealed range has to be the same bytes, or given back."""
         if block.end <= self._raw.data_from(block.offset):
             return
-        place = block.offset
+        position = block.offset
         for data in _read_pieces(block, log):
-            found = self._raw.read(place, len(data))
+            found = self._raw.read(position, len(data))
             at = None
             if found != data:
-                at = _first_foreign(place, data, found, segments.sealed_end - KEPT_BYTES)
+                at = _first_foreign(position, data, found, segments.sealed_end - KEPT_BYTES)
             if at is not None and segments.refresh():
                 # Somebody has sealed more meanwhile, and given more back.
-                at = _first_foreign(place, data, found, segments.sealed_end - KEPT_BYTES)
+                at = _first_foreign(position, data, found, segments.sealed_end - KEPT_BYTES)
             if at is not None:
                 self._report.add(
-                    "log_differs", log.path, offset=place + at, expected=f"byte {data[at]:#04x} as sealed, or NULs",
+                    "log_differs", log.path, offset=position + at, expected=f"byte {data[at]:#04x} as sealed, or NULs",
                     found=f"{found[at]:#04x}" if at < len(found) else "the end of the file",
                     meaning="the file was changed where it is sealed; every reader takes the sealed bytes",
                 )  # fmt: skip
                 return
-            place += len(data)
+            position += len(data)
 
     def _feed(self, block: Block) -> None:
         fold = self._fold
@@ -139,13 +139,13 @@ class Refold:
         if lines.findings:
             self._found.put(lines.findings)
 
-    def _tell(self, block: Block, end: int, progress: Progress | None) -> None:
-        place = block.end
-        if progress is not None and (place == end or place // PROGRESS_BYTES != block.offset // PROGRESS_BYTES):
-            progress(place, end)
+    def _show_progress(self, block: Block, end: int, progress: Progress | None) -> None:
+        position = block.end
+        if progress is not None and (position == end or position // PROGRESS_BYTES != block.offset // PROGRESS_BYTES):
+            progress(position, end)
 
     def _compare(self, slots: Iterable[Slot], is_end: bool) -> None:
-        """Hold the checkpoints of this offset against the state."""
+        """Check the checkpoints of this offset against the state."""
         if self._fold is None:
             return
         for slot in slots:
@@ -169,7 +169,7 @@ class Refold:
         elif newest is not None or self._pending is not None or self._trades.size or self._found.size:
             behind = self._offset_of_pending(log, end, newest)
             if behind is None:
-                tell_pending(self._path / PENDING, expected, self._pending, self._report)
+                report_pending(self._path / PENDING, expected, self._pending, self._report)
             else:
                 self.lag_bytes, least = end - behind[0], behind[1:]
         else:
@@ -189,26 +189,26 @@ class Refold:
 
         The state of the newest checkpoint was compared, so that folding again begins there.
         """
-        place, trades, found = 0, 0, 0
+        position, trades, found = 0, 0, 0
         fold = Fold(self._team_id, log.lines_naming, self._retention)
         if newest is not None:
             header = newest.header
             fold = newest.restore(log.lines_naming, self._retention)
-            place, trades, found = header.log.length, header.trades.length, header.findings.length
+            position, trades, found = header.log.length, header.trades.length, header.findings.length
         wanted = self._pending or b""
         target, rows = sum_rows(wanted), OpenRows(fold)
-        matched = (place, trades, found) if rows.sum() == target and rows.lines() == wanted else None
-        for block in log.blocks(place, end):
+        matched = (position, trades, found) if rows.sum() == target and rows.lines() == wanted else None
+        for block in log.blocks(position, end):
             for line in block.split():
                 fold.feed_block(line)
-                place = line.end
+                position = line.end
                 lines = fold.take_lines()
                 trades += len(lines.trades)
                 found += len(lines.findings)
                 if trades > self._trades.size or found > self._found.size:
                     return matched
                 if rows.sum() == target and rows.lines() == wanted:
-                    matched = (place, trades, found)
+                    matched = (position, trades, found)
         return matched
 
 
@@ -217,21 +217,21 @@ def _read_pieces(block: Block, log: Log) -> Iterable[bytes]:
     if not block.too_long:
         yield block.data
         return
-    for place in range(block.offset, block.end, _PIECE_BYTES):
-        yield log.read(place, min(_PIECE_BYTES, block.end - place))
+    for position in range(block.offset, block.end, _PIECE_BYTES):
+        yield log.read(position, min(_PIECE_BYTES, block.end - position))
 
 
 def _first_foreign(offset: int, data: bytes, found: bytes, given_back: int) -> int | None:
     """Where bytes of the log's file are neither the sealed ones nor a block of NULs that may have been given back."""
-    place = offset
-    while place < offset + len(data):
-        stop = min(offset + len(data), (place // _BLOCK_BYTES + 1) * _BLOCK_BYTES)
-        here, there = data[place - offset : stop - offset], found[place - offset : stop - offset]
+    position = offset
+    while position < offset + len(data):
+        stop = min(offset + len(data), (position // _BLOCK_BYTES + 1) * _BLOCK_BYTES)
+        here, there = data[position - offset : stop - offset], found[position - offset : stop - offset]
         if here != there and not (there == bytes(len(here)) and stop <= given_back):
             pairs = list(zip(here, there, strict=False))
             unequal = [at for at, (sealed, present) in enumerate(pairs) if sealed != present]
             # Of a block that was given back the NULs are right.
             foreign = [at for at in unequal if there[at]] if stop <= given_back else unequal
-            return place - offset + next(iter(foreign or unequal), len(there))
-        place = stop
+            return position - offset + next(iter(foreign or unequal), len(there))
+        position = stop
     return None

@@ -7,11 +7,11 @@ from msgspec import Struct
 
 from compactor.books.failures import Failure
 
-TOLD_MAX = 50
+REPORTED_MAX = 50
 
 
 class Discrepancy(Struct, frozen=True):
-    """One thing that is not as it has to be. `offset` is a place in `file`, None where all of it is meant."""
+    """One thing that is not as it must be. `offset` is one in `file`; None means all of it."""
 
     kind: str
     file: str
@@ -21,8 +21,8 @@ class Discrepancy(Struct, frozen=True):
     meaning: str
 
     def __str__(self) -> str:
-        place = self.file if self.offset is None else f"{self.file} at {self.offset}"
-        return f"{place}: expected {self.expected}, found {self.found}: {self.meaning} ({self.kind})"
+        where = self.file if self.offset is None else f"{self.file} at {self.offset}"
+        return f"{where}: expected {self.expected}, found {self.found}: {self.meaning} ({self.kind})"
 
 
 class Verdict(Struct):
@@ -50,40 +50,40 @@ class Verdict(Struct):
 
 
 class Discrepancies:
-    """Collects the differences of one ledger; files are named as they lie in its directory.
+    """Collects the discrepancies of one ledger; files are named as they lie in its directory.
 
-    What is told already is not told again, and of one kind in one file only the first `TOLD_MAX`: a history that was
-    replaced would differ in every line.
+    A discrepancy is reported once, and of one kind in one file only the first `REPORTED_MAX`: a replaced history
+    would differ in every line.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._told: dict[Discrepancy, None] = {}
+        self._found: dict[Discrepancy, None] = {}
         self._more: Counter[tuple[str, str]] = Counter()
         self._by_kind: Counter[tuple[str, str]] = Counter()
 
     def add(
         self, kind: str, file: Path, *, expected: object, found: object, meaning: str, offset: int | None = None
     ) -> None:
-        """Take in one difference."""
+        """Take in one discrepancy."""
         name = str(file.relative_to(self._path)) if file.is_relative_to(self._path) else str(file)
         difference = Discrepancy(kind, name, offset, str(expected), str(found), meaning)
-        if difference in self._told:
+        if difference in self._found:
             return
-        if self._by_kind[kind, name] >= TOLD_MAX:
+        if self._by_kind[kind, name] >= REPORTED_MAX:
             self._more[kind, name] += 1
             return
         self._by_kind[kind, name] += 1
-        self._told[difference] = None
+        self._found[difference] = None
 
     @property
     def all(self) -> list[Discrepancy]:
-        """The differences in the order in which they were found, and how many more there are of a kind."""
+        """The discrepancies in the order in which they were found, and how many more there are of a kind."""
         more = (
             Discrepancy(kind, file, None, "none of these", f"{count} more", "they are like those above")
             for (kind, file), count in self._more.items()
         )
-        return [*self._told, *more]
+        return [*self._found, *more]
 
     def __len__(self) -> int:
-        return len(self._told)
+        return len(self._found)

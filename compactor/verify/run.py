@@ -75,40 +75,40 @@ def verify_all(
 
     Changes nothing. Never raises for one ledger's sake. Raises OSError where the witness cannot be read.
     """
-    places = discover(data, team)
-    told, unreadable = _told(witness, places, team)
+    entries = discover(data, team)
+    told, unreadable = _told(witness, entries, team)
     options = Options(quick, deep, retention_days, list(keys), witness, told)
-    sizes = [0 if quick else _log_bytes(place) for place in places]
+    sizes = [0 if quick else _log_bytes(entry) for entry in entries]
     workers = workers or os.cpu_count() or 1
     if workers == 1 or sum(sizes) < INLINE_BYTES_MAX:
         board = Board(sizes, progress)
         with collector_paused():
-            found = [_verify_place(place, options, ALL, board.reporter(at)) for at, place in enumerate(places)]
+            found = [_verify_place(entry, options, ALL, board.reporter(at)) for at, entry in enumerate(entries)]
         return VerifyResult(found, unreadable)
     # One ledger cannot be folded by two processes, but its segments can be hashed by another one meanwhile.
-    parts = (FOLD, SEALS) if len(places) < workers else (ALL,)
-    verdicts = _verify_forked(places, parts, sizes, options, workers, progress)
+    parts = (FOLD, SEALS) if len(entries) < workers else (ALL,)
+    verdicts = _verify_forked(entries, parts, sizes, options, workers, progress)
     return VerifyResult(verdicts, unreadable)
 
 
 def _verify_forked(
-    places: Sequence[LedgerEntry], parts: Sequence[str], sizes: Sequence[int], options: Options, workers: int,
+    entries: Sequence[LedgerEntry], parts: Sequence[str], sizes: Sequence[int], options: Options, workers: int,
     progress: Progress | None,
 ) -> list[Verdict]:  # fmt: skip
     """Verify ledgers in processes of their own; the parts of each, first to last, make one verdict."""
-    items = [(place, part) for place in places for part in parts]
+    items = [(entry, part) for entry in entries for part in parts]
     bytes_of = [size if part != SEALS else 0 for size in sizes for part in parts]
     board = Board(bytes_of, progress)
     found: dict[int, Verdict] = {}
 
     def work(index: int) -> bytes:
-        place, part = items[index]
-        return msgspec.msgpack.encode(_verify_place(place, options, part, board.reporter(index)))
+        entry, part = items[index]
+        return msgspec.msgpack.encode(_verify_place(entry, options, part, board.reporter(index)))
 
     batches = plan_batches(bytes_of) if len(parts) == 1 else [[index] for index in range(len(items))]
     for index, result in run_forked(batches, work, workers=workers, on_poll=board.show if progress else None):
         found[index] = _verdict(items[index][0], result)
-    return [_merged([found[at * len(parts) + part] for part in range(len(parts))]) for at in range(len(places))]
+    return [_merged([found[at * len(parts) + part] for part in range(len(parts))]) for at in range(len(entries))]
 
 
 def _merged(parts: Sequence[Verdict]) -> Verdict:
@@ -122,14 +122,14 @@ def _merged(parts: Sequence[Verdict]) -> Verdict:
 
 
 def _told(
-    witness: Path | None, places: Sequence[LedgerEntry], team: str | None
+    witness: Path | None, entries: Sequence[LedgerEntry], team: str | None
 ) -> tuple[list[tuple[int, Witnessed]], list[Discrepancy]]:
     """The heads that a witness holds of these ledgers, and what in it belongs to none."""
     if witness is None:
         return [], []
     told: list[tuple[int, Witnessed]] = []
     wrong: list[Discrepancy] = []
-    teams = {place.name for place in places}
+    teams = {entry.name for entry in entries}
     if not witness.exists():
         wrong.append(
             _accuse_witness(witness, "a file with heads", "none", "the witness is missing, or is not reachable")
@@ -150,31 +150,31 @@ def _accuse_witness(witness: Path, expected: str, found: str, meaning: str) -> D
     return Discrepancy("witness_damaged", str(witness), None, expected, found, meaning)
 
 
-def _log_bytes(place: LedgerEntry) -> int:
+def _log_bytes(entry: LedgerEntry) -> int:
     try:
-        return os.stat(place.path / LOG).st_size
+        return os.stat(entry.path / LOG).st_size
     except OSError:
         return 0  # Verifying it will say what is wrong.
 
 
-def _verdict(place: LedgerEntry, result: bytes | Died) -> Verdict:
+def _verdict(entry: LedgerEntry, result: bytes | Died) -> Verdict:
     if not isinstance(result, Died):
         return msgspec.msgpack.decode(result, type=Verdict)
-    message = f"{place.path}: {result.reason}. Nothing was changed. Run compactor verify again, with --workers 1"
-    return Verdict(place.name, str(place.path), error=Failure("process_died", message))
+    message = f"{entry.path}: {result.reason}. Nothing was changed. Run compactor verify again, with --workers 1"
+    return Verdict(entry.name, str(entry.path), error=Failure("process_died", message))
 
 
-def _verify_place(place: LedgerEntry, options: Options, part: str, progress: Progress | None) -> Verdict:
+def _verify_place(entry: LedgerEntry, options: Options, part: str, progress: Progress | None) -> Verdict:
     started = time.perf_counter()
-    verdict = Verdict(place.name, str(place.path), quick=options.quick)
-    if place.problem is not None:
-        verdict.error = describe_bad_entry(place)
+    verdict = Verdict(entry.name, str(entry.path), quick=options.quick)
+    if entry.problem is not None:
+        verdict.error = describe_bad_entry(entry)
         return verdict
-    report = Discrepancies(place.path)
+    report = Discrepancies(entry.path)
     try:
-        _Pass(place, options, part, report, verdict).run(progress)
+        _Pass(entry, options, part, report, verdict).run(progress)
     except Exception as error:
-        verdict.error = describe_failure(error, place.path)
+        verdict.error = describe_failure(error, entry.path)
     verdict.differences = report.all
     verdict.elapsed_ms = round((time.perf_counter() - started) * 1000)
     return verdict
@@ -184,11 +184,11 @@ class _Pass:
     """The verifying of one ledger."""
 
     def __init__(
-        self, place: LedgerEntry, options: Options, part: str, report: Discrepancies, verdict: Verdict
+        self, entry: LedgerEntry, options: Options, part: str, report: Discrepancies, verdict: Verdict
     ) -> None:  # fmt: skip
-        self._path = place.path
-        self._team = place.name
-        self._team_id = place.team_id or name_of_directory(place.path)
+        self._path = entry.path
+        self._team = entry.name
+        self._team_id = entry.team_id or name_of_directory(entry.path)
         self._options = options
         self._part = part
         self._report = report
@@ -262,7 +262,7 @@ class _Pass:
             refold.close()
 
     def _examine_published(self, seals: Sequence[Seal]) -> None:
-        """Hold what was made of the seals against them: indexes, signed heads, and the heads that the witness has."""
+        """Check what was made of the seals against them: indexes, signed heads, and the heads that the witness has."""
         options, verdict = self._options, self._verdict
         examine_indexes(seals, self._path / SEGMENTS, self._files, self._report)
         verdict.signed_bytes = examine_heads(

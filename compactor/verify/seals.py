@@ -111,7 +111,7 @@ class SegmentCheck:
             ("lines", tree.size - self._lines, seal.lines),
         ]
         if self._with_tree and seal.tree is not None:
-            pairs.append(("tree", said(tree), said(seal.tree)))
+            pairs.append(("tree", describe_tree(tree), describe_tree(seal.tree)))
         for field, computed, told in pairs:
             if computed != told:
                 meaning = f"`{field}` does not follow from the lines of the segment; {RESTORE}"
@@ -119,12 +119,12 @@ class SegmentCheck:
                 report.add("seal_differs", path, expected=computed, found=told, meaning=meaning)
 
 
-def said(tree: Tree) -> str:
+def describe_tree(tree: Tree) -> str:
     return f"{tree.size} lines with root {tree.root}"
 
 
 def examine_alone(seals: Sequence[Seal], directory: Path, files: Files, report: Discrepancies) -> None:
-    """Hold every segment against its own seal, where they do not make one sequence. Raises OSError."""
+    """Check every segment against its own seal, where they do not make one sequence. Raises OSError."""
     before: Seal | None = None
     for seal in seals:
         is_next = seal.start == (before.end if before is not None else 0)
@@ -144,7 +144,7 @@ def examine_alone(seals: Sequence[Seal], directory: Path, files: Files, report: 
 
 
 def examine_times(seal: Seal, directory: Path, files: Files, report: Discrepancies) -> None:
-    """Hold the first and last time that a seal tells against the lines of its segment. Raises SegmentDamaged."""
+    """Check the first and last time that a seal tells against the lines of its segment. Raises SegmentDamaged."""
     reader = files.open(directory / seal.name)
     try:
         numbers = range(len(seal.frames))
@@ -171,8 +171,8 @@ def locate_damage(seal: Seal, directory: Path, files: Files, report: Discrepanci
     bad: list[tuple[int, str]] = []
     digest = sha256()
     try:
-        for place in range(0, reader.identity().size, 1 << 20):
-            digest.update(reader.read(place, 1 << 20))
+        for start in range(0, reader.identity().size, 1 << 20):
+            digest.update(reader.read(start, 1 << 20))
         for number in range(len(seal.frames)):
             try:
                 read_piece(directory, seal, reader, number)
@@ -181,11 +181,11 @@ def locate_damage(seal: Seal, directory: Path, files: Files, report: Discrepanci
     finally:
         reader.close()
     for number, what in bad[:_FRAMES_TOLD]:
-        start, place = seal.frames[number]
+        start, offset = seal.frames[number]
         end = seal.frames[number + 1][0] if number + 1 < len(seal.frames) else seal.end - seal.start
         meaning = f"the log from {seal.start + start} to {seal.start + end} cannot be read from here; {RESTORE}"
         expected = "a frame as it was written"
-        report.add("segment_damaged", path, offset=place, expected=expected, found=what, meaning=meaning)
+        report.add("segment_damaged", path, offset=offset, expected=expected, found=what, meaning=meaning)
     if not bad:
         expected, found = f"SHA-256 {seal.file_sha256}", digest.hexdigest()
         meaning = f"the file was changed, though its frames can be read; {RESTORE}"
