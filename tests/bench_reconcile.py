@@ -16,7 +16,7 @@ from pathlib import Path
 from compactor.broker.budget import Budget
 from compactor.broker.credentials import find_credentials
 from compactor.broker.rest import Broker
-from compactor.sync.answers import Asked
+from compactor.sync.answers import AskedAccount
 from compactor.sync.reconcile import Reconciler
 from tests.alpaca_server import AlpacaServer
 
@@ -38,7 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
             for number in range(chosen.teams)
         ]
         broker = Broker(find_credentials(server.environment), budget=Budget(1_000_000))
-        reconciler = Reconciler(Path(directory), [Asked("default", broker)], clock=server.clock)
+        reconciler = Reconciler(Path(directory), [AskedAccount("default", broker)], clock=server.clock)
         server.exchange.clock.advance(3 * 86_400)
         _run("first run, all is new", reconciler)
         server.exchange.clock.advance(300)

@@ -27,14 +27,14 @@ from typing import Any
 
 import msgspec
 
-from compactor.books.order_index import Owners
+from compactor.books.order_index import OrderIndex
 from compactor.broker.alpaca import Fields
 from compactor.broker.budget import Budget
 from compactor.broker.credentials import Credentials
 from compactor.broker.placing import Trader
 from compactor.broker.resend import Resend
 from compactor.broker.rest import Broker, BrokerError
-from compactor.sync.answers import Asked
+from compactor.sync.answers import AskedAccount
 from compactor.sync.gaps import Gaps
 from compactor.sync.reconcile import Reconciled, Reconciler
 from compactor.sync.stream_writer import StreamWriter
@@ -150,16 +150,16 @@ class Side:
     def start(self) -> None:
         """Start as after a crash: nothing is remembered but what is on disk."""
         timeout, budget, clock = self.timeout_seconds, self._budget, self._clock
-        owners, accounts = Owners(self.data), []
+        index, accounts = OrderIndex(self.data), []
         self.writers: list[StreamWriter] = []
         self.all_gaps: list[Gaps] = []
         for number, credentials in enumerate(self._credentials):
             name = f"paper-{number}"
             broker = Broker(credentials, budget=budget, timeout_seconds=timeout, tries=2, sleep=lambda _: None)
             resend = Resend(credentials, budget=budget, timeout_seconds=timeout)
-            self.writers.append(StreamWriter(self.data, owners=owners))
+            self.writers.append(StreamWriter(self.data, index=index))
             self.all_gaps.append(Gaps(self.data, name, resend, self.writers[-1], clock=clock))
-            accounts.append(Asked(name, broker))
+            accounts.append(AskedAccount(name, broker))
         self.writer, self.gaps = self.writers[0], self.all_gaps[0]
         self.reconciler = Reconciler(
             self.data, accounts, quiet_seconds=QUIET_SECONDS, clock=clock, sleep=lambda _: None

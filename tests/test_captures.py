@@ -218,3 +218,39 @@ def test_any_mixture_of_channels_gives_the_same_position(
         # A fill that comes before anything tells its team is unassigned, and what follows goes to its order there.
         assert expected == sum_positions(*(home / "data/team").iterdir())
         assert [] == list(Ledger(home / "data/team/alpha").rows("pending_orders"))
+
+
+def test_a_line_of_another_team_in_a_log_makes_no_event_known(tmp_path: Path) -> None:
+    """1.1: bravo's line lies in alpha's log by mistake; what it tells is still new to bravo."""
+    data, message = tmp_path / "data", _update("new", {}, event_id="e-1")
+    import_alpaca(_file(tmp_path / "f", [message]), data, team="bravo")
+    line = (data / "team/bravo/events.jsonl").read_bytes()
+    (data / "team/alpha").mkdir()
+    (data / "team/alpha/events.jsonl").write_bytes(line)
+    (data / "team/bravo/events.jsonl").write_text(json.dumps({"event": "held", "order_id": "o1", "ts": T}) + "\n")
+    import_alpaca(_file(tmp_path / "f", [message]), data, team=None)
+    assert "new" in (data / "team/bravo/events.jsonl").read_text()
+
+
+@pytest.mark.parametrize("team", [None, "alpha"])
+def test_a_team_gets_no_order_by_naming_it(tmp_path: Path, team: str | None) -> None:
+    """4.12: only `assigned` moves an order; an import that says otherwise tells so, and moves nothing."""
+    data = tmp_path / "data"
+    for name in ("bravo", "alpha"):
+        Ledger(data / "team" / name).append([{"event": "new", "order_id": "o1", "ts": T}])
+    done = by_team(import_alpaca(_file(tmp_path / "f", [_update("canceled", {})]), data, team=team))
+    [problem] = done[team or "bravo"].problems
+    assert ("contested", 1) == (problem.kind, problem.line)
+    assert "canceled" not in (data / "team/alpha/events.jsonl").read_text()
+    assert (team is None) == ("canceled" in (data / "team/bravo/events.jsonl").read_text())
+
+
+def test_an_order_that_is_named_another_team_s_is_not_imported_for_one(tmp_path: Path) -> None:
+    """A team that has a ledger is one; what only looks like a team keeps nothing out."""
+    data = tmp_path / "data"
+    Ledger(data / "team/bravo").append([{"event": "new", "order_id": "o0", "ts": T}])
+    names = {"o1": "bravo:1", "o2": "strat:1", "o3": "alpha:1"}
+    messages = [_update("new", {"id": one, "client_order_id": name}) for one, name in names.items()]
+    done = by_team(import_alpaca(_file(tmp_path / "f", messages), data, team="alpha"))
+    assert ["contested"] == [problem.kind for problem in done["alpha"].problems]
+    assert {"bravo": {"o0"}, "alpha": {"o2", "o3"}} == _orders(data)

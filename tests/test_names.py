@@ -21,7 +21,7 @@ WORDS_MAX = 40
 # What is still there of the names before; it only shrinks.
 CLASSES_LEFT: set[str] = set()
 
-NAMES_LEFT = {"Told", "Asked", "Forgotten", "Growing", "Log", "Books"}
+NAMES_LEFT = {"Forgotten", "Growing", "Log"}
 SURPRISES_LEFT = True
 MODULES_LEFT = {"reading"}
 

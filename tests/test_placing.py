@@ -19,7 +19,7 @@ from compactor.broker.budget import Budget
 from compactor.broker.credentials import BadCredentials, find_credentials
 from compactor.broker.rest import Broker
 from compactor.ledger import BadTeam
-from compactor.sync.answers import Asked
+from compactor.sync.answers import AskedAccount
 from compactor.sync.reconcile import Reconciler
 from tests.alpaca_server import AlpacaServer
 from tests.conftest import ROOT
@@ -171,7 +171,7 @@ def test_a_crash_between_the_broker_s_yes_and_our_write_is_healed(data: Path, se
 
     server.exchange.clock.advance(30)
     broker = Broker(find_credentials(server.environment))
-    Reconciler(data, [Asked("default", broker)], clock=server.clock).run()
+    Reconciler(data, [AskedAccount("default", broker)], clock=server.clock).run()
     assert [order_id] == [row["order_id"] for row in rows(data)]
 
 

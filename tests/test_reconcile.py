@@ -16,7 +16,7 @@ from compactor.broker.budget import Budget
 from compactor.broker.credentials import BadCredentials, find_credentials
 from compactor.broker.rest import Broker, BrokerError, BrokerUnavailable
 from compactor.core.instants import nanos
-from compactor.sync.answers import Asked
+from compactor.sync.answers import AskedAccount
 from compactor.sync.assign import assign
 from compactor.sync.reconcile import Reconciled, Reconciler
 from compactor.sync.state import read_reconciled
@@ -41,7 +41,7 @@ def broker_of(server: AlpacaServer, **more: Any) -> Broker:
 
 def healer(data: Path, server: AlpacaServer, **more: Any) -> Reconciler:
     """A reconciler on the server's clock, which does not really sleep."""
-    asked = Asked("default", more.pop("broker", None) or broker_of(server), **more)
+    asked = AskedAccount("default", more.pop("broker", None) or broker_of(server), **more)
     return Reconciler(data, [asked], clock=server.clock, sleep=server.exchange.clock.advance)
 
 
@@ -368,7 +368,7 @@ class TestSeveralAccounts:
         for name, (key, secret) in zip(("first", "second"), KEYS, strict=True):
             environ = {"APCA_API_KEY_ID": key, "APCA_API_SECRET_KEY": secret, "APCA_API_BASE_URL": server.url}
             broker = Broker(find_credentials(environ), budget=Budget(100_000), sleep=lambda seconds: None)
-            asked.append(Asked(name, broker, f"{name}-team"))
+            asked.append(AskedAccount(name, broker, f"{name}-team"))
         return Reconciler(data, asked, clock=server.clock)
 
     def place(self, server: AlpacaServer, key: str) -> str:
@@ -420,3 +420,35 @@ def test_the_memory_is_a_hint(data: Path, server: AlpacaServer) -> None:
         assert {} == read_reconciled(data)
         assert 0 == healer(data, server).run().events
     assert [order.id] == [row["order_id"] for row in rows(data, "alpha")]
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+def test_a_line_of_another_team_in_a_log_books_nothing_twice(data: Path, server: AlpacaServer, is_known: bool) -> None:
+    """1.1: bravo's line lies in alpha's log by mistake (a bad restore); one execution is one trade, in bravo."""
+    order = server.place("SPY", "buy", 10, client_order_id="bravo:1", type="limit", limit_price="530.00")
+    line = {"event": "new", "order_id": order.id, "ts": START, "team_id": "bravo"}
+    Ledger(data / "team/bravo").append([{**line, "order_id": order.id if is_known else "another"}])
+    (data / "team/alpha").mkdir()
+    (data / "team/alpha/events.jsonl").write_text(json.dumps(line) + "\n")
+    server.fill(order.id, 10, "529.90")
+    healed = healer(data, server)
+    for _ in range(2):
+        assert order.id not in [one.order_id for one in quiet_run(healed, server).problems]
+    assert (["10"], []) == ([one["quantity"] for one in trades(data, "bravo")], trades(data, "alpha"))
+
+
+@pytest.mark.parametrize("name", ["c-1", "bravo:1"])
+def test_a_team_gets_no_order_by_naming_it(data: Path, server: AlpacaServer, name: str) -> None:
+    """4.12: alpha names bravo's order in its own log; the execution is written into bravo's alone, and it is said."""
+    order = server.place("SPY", "buy", 10, client_order_id=name, type="limit", limit_price="530.00")
+    terms = {"symbol": "SPY", "side": "buy", "quantity": "10", "order_type": "limit", "limit_price": "530.00"}
+    line = {"event": "new", "order_id": order.id, "ts": START, **terms}
+    for team in ("bravo", "alpha"):
+        Ledger(data / "team" / team).append([line])
+    server.fill(order.id, 10, "529.90")
+    healed = healer(data, server)
+    for _ in range(2):
+        done = quiet_run(healed, server)
+        assert [("contested", order.id)] == [(one.kind, one.order_id) for one in done.problems]
+    assert (["10"], []) == ([one["quantity"] for one in trades(data, "bravo")], trades(data, "alpha"))
+    assert 1 == read_reconciled(data)["default"].differences

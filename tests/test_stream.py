@@ -15,7 +15,6 @@ import pytest
 from aiohttp import WSMsgType, web
 
 from compactor import Ledger
-from compactor.books.order_index import Owners
 from compactor.broker.credentials import BadCredentials, find_credentials
 from compactor.broker.stream import Message, Stream, _draw_pause, stream_url
 from compactor.sync.stream_writer import StreamWriter
@@ -474,31 +473,6 @@ def test_an_order_that_was_assigned_goes_on_in_its_new_ledger(data: Path) -> Non
     assert b'"canceled"' not in (data / "team/unassigned/events.jsonl").read_bytes()
 
 
-def test_an_old_order_is_found_in_a_long_log(data: Path, write_log: Any, placed: Any, monkeypatch: Any) -> None:
-    """An order older than the part of the logs that is read at the start is looked for in all of them, once."""
-    monkeypatch.setattr("compactor.books.order_index.TAIL_BYTES", 500)
-    ended = {"event": "canceled", "order_id": "o-old", "ts": "2026-01-05T15:00:02Z"}
-    later = [placed(f"o-{number}", ts="2026-10-01T15:00:00Z") for number in range(20)]
-    write_log("bob", placed("o-old"), ended, *later)
-    owners = Owners(data)
-    owners.follow()
-    assert owners.known("o-old") is None
-    assert "bob" == owners.find("o-old", "2026-01-05T15:00:00Z")
-    assert owners.find("o-never", "2026-01-05T15:00:00Z") is None
-    assert owners.find("o-young", "2026-11-05T15:00:00Z") is None
-
-
-def test_what_is_sealed_is_known(data: Path, write_log: Any, placed: Any, filled: Any) -> None:
-    """The last part of a log may have been given back to the file system; its segments have it."""
-    path = write_log("bob", *(event(f"o-{number}") for number in range(400) for event in (placed, filled)))
-    with Ledger(path) as ledger:
-        ledger.compact()
-        assert ledger.seal(now=True).punched_bytes > 0
-    owners = Owners(data)
-    owners.follow()
-    assert ["bob"] * 400 == [owners.known(f"o-{number}") for number in range(400)]
-
-
 def test_orders_that_left_the_memory_are_found_in_the_logs(data: Path, monkeypatch: Any) -> None:
     """The index is bounded: what it forgets, the logs still know."""
     monkeypatch.setattr("compactor.books.order_index.KNOWN_MAX", 10)
@@ -555,3 +529,39 @@ def test_more_logs_than_stay_open_are_all_written(data: Path, monkeypatch: Any) 
     for turn in range(2):
         writer.store([frame(f"o-{turn}-{team}", client_order_id=f"team{team}:{turn}") for team in range(7)])
     assert [2] * 7 == [len(derived(data, f"team{team}")[0]) for team in range(7)]
+
+
+# Whose an order is, where the logs do not agree.
+
+
+def test_a_line_of_another_team_in_a_log_books_nothing_twice(data: Path, write_log: Any, placed: Any) -> None:
+    """1.1: bravo's line lies in alpha's log by mistake; the next fill is bravo's, and alpha has no trade."""
+    write_log("alpha", {**placed("o-1"), "team_id": "bravo"})
+    write_log("bravo", placed("o-1"))
+    fill = update("o-1", "fill", status="filled", filled_qty="10", filled_avg_price="5")
+    fill["data"] |= {"execution_id": "x-1", "price": "5", "qty": "10"}
+    done = StreamWriter(data).store([json.dumps(fill).encode()])
+    assert {} == done.contested
+    assert (["wrong_team"], []) == ([one["kind"] for one in derived(data, "alpha")[2]], derived(data, "alpha")[1])
+    assert ["10"] == [one["quantity"] for one in derived(data, "bravo")[1]]
+
+
+@pytest.mark.parametrize("name", ["plain", "bravo:1"])
+def test_a_team_gets_no_order_by_naming_it(data: Path, write_log: Any, placed: Any, name: str) -> None:
+    """4.12: alpha writes the id of bravo's order into its own log; it gets nothing, and the claim is reported."""
+    write_log("bravo", placed("o-1", recorded_at="2026-01-05T15:00:00Z"))
+    write_log("alpha", placed("o-1", recorded_at="2026-01-05T15:00:01Z"))
+    done = StreamWriter(data).store([frame("o-1", "canceled", client_order_id=name, status="canceled")])
+    assert ["o-1"] == list(done.contested)
+    assert "bravo's" in done.contested["o-1"]
+    assert [] == derived(data, "bravo")[0]
+    assert ["o-1"] == [one["order_id"] for one in derived(data, "alpha")[0]]
+
+
+def test_a_team_gets_no_order_by_naming_it_first(data: Path, write_log: Any, placed: Any) -> None:
+    """The order is called bravo's by the broker, and bravo is a team: alpha's earlier line counts for nothing."""
+    write_log("bravo", placed("o-0"))
+    write_log("alpha", placed("o-1"))
+    done = StreamWriter(data).store([frame("o-1", client_order_id="bravo:1")])
+    assert {"o-0", "o-1"} == {one["order_id"] for one in derived(data, "bravo")[0]}
+    assert ["o-1"] == list(done.contested)

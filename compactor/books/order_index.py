@@ -1,196 +1,213 @@
-"""Knows which ledger has which order, fast enough to be asked for every message of a stream.
+"""The order index: which ledger of a data directory has an order, and where it was assigned.
 
-Who owns an order that no ledger has is for `broker.ownership` to say. The index is made of the open orders and of the
-last part of each log, and follows the logs, whoever appends to them. The rule that surprises: an order that is older
-than that part, and not in the index, is looked for in the whole logs, once; a younger one cannot be in them.
+It follows all logs, whoever appends to them, and costs nothing for an order that nobody asks about: see `followed_log`.
+Which claim counts where several ledgers have an order is decided by `ownership`; the team of an order that no ledger
+has is left to the caller.
+
+Invariant: a ledger has an order exactly when the fold of its log has it and it was not assigned away from there. One
+ledger that cannot be read stops no other; `unreadable` names it.
 """
 
 from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Collection
+from itertools import islice
 from pathlib import Path
 
-import msgspec
-
-from compactor.books.ownership import holder_of
+from compactor.books.followed_log import FollowedLog
+from compactor.books.ownership import CLAIM, UNASSIGNED, Claim, Owner, settle_claims
 from compactor.core.instants import BadInstant, nanos
-from compactor.ledger import Ledger, LedgerEntry, LedgerError, discover
+from compactor.ledger import LedgerEntry, LedgerError, discover
 from compactor.ledger.files import Files
-from compactor.ledger.paths import LOG
-from compactor.ledger.reading import read_naming
+from compactor.ledger.paths import TEAM_PATTERN
 
-TAIL_BYTES = 4 << 20
-SKEW_NS = 3600 * 1_000_000_000
-"""By how much our clock, which stamps lines, may be behind the broker's, which stamps orders."""
 DISCOVER_SECONDS = 1.0
-"""How often it is looked for ledgers that are new, where nobody needs to know it now."""
-_READ_BYTES = 8 << 20
-_ABSENT_MAX = 100_000
+"""How often new ledgers and newer checkpoints are looked for, where nobody needs to know of them at once."""
 KNOWN_MAX = 1_000_000
-"""How many orders are kept in memory, some 150 MB of them; beyond that the older half is looked for in the logs."""
+"""How many orders are in memory, some 150 MB of them; beyond that the logs are read for the older ones."""
+_CACHED_MAX = 100_000
 
 
-class _Line(msgspec.Struct):
-    """What of a line tells whose an order is."""
+class OrderIndex:
+    """The orders of a data directory and the ledgers that have them. Safe for several threads.
 
-    order_id: str
-    event: str
-    ts: str | None = None
-    recorded_at: str | None = None
-    to_team: str | None = None
+    `teams` are known besides those that have a ledger.
+    """
 
-
-_decode = msgspec.json.Decoder(_Line).decode
-
-
-class Owners:
-    """The orders of a data directory and their teams. Safe for several threads."""
-
-    def __init__(self, data: Path) -> None:
+    def __init__(self, data: Path, teams: Collection[str] = ()) -> None:
         self._data = data
-        self._teams: dict[str, str] = {}
-        self._away: dict[str, dict[str, str]] = {}
-        """For each team the orders that its log says to be another's now, and whose (rule 4.12)."""
+        self._teams = frozenset(teams)
+        self._files = Files()
+        self._logs: dict[Path, FollowedLog] = {}
+        self.unreadable: dict[Path, str] = {}
+        """The ledgers that could not be read the last time, with the reason."""
         self._places: list[LedgerEntry] = []
         self._discovered_at = 0.0
-        self._read_to: dict[Path, int] = {}
-        self._covered_since: int | None = None
-        """The index knows every order made after this instant, in nanoseconds; None where it knows all."""
-        self._absent: set[str] = set()
+        self._noted: dict[str, str] = {}
+        """Whose orders are that are about to be written, or that a message named."""
+        self._claims: dict[str, dict[str, Claim]] = {}
+        """What was found by reading lines, until a line changes it."""
         self._lock = threading.RLock()
 
-    def known(self, order_id: str) -> str | None:
-        """The team of an order that the index has; costs nothing."""
-        team = self._teams.get(order_id)
-        return team if team is None or not self._away else holder_of(order_id, team, self._away)
-
-    def note(self, order_id: str, team: str) -> None:
-        """Remember whose an order is that is about to be written, or that an event names."""
-        self._teams.setdefault(order_id, team)
-
-    def expect_new(self) -> None:
-        """A ledger is about to be made: look for it the next time."""
-        self._discovered_at = 0.0
+    # Following.
 
     def follow(self, *, look_for_new: bool = False) -> None:
-        """Read what has been appended to the logs, by anybody: above all, whether orders were assigned.
+        """Read what has been appended to the logs. New ledgers are found now and then, or now with `look_for_new`."""
+        with self._lock:
+            is_due = time.monotonic() - self._discovered_at > DISCOVER_SECONDS
+            if look_for_new or is_due:
+                self._discover()
+            for path, log in self._logs.items():
+                try:
+                    if is_due and log.has_gap:
+                        log.renew_archive()
+                    self._forget_claims(log.follow())
+                    self.unreadable.pop(path, None)
+                except (LedgerError, OSError) as error:
+                    self.unreadable[path] = str(error)
+            self._keep_within_bounds()
 
-        Ledgers that are new are found now and then, or now. One that cannot be read is left for later.
+    def expect_new(self) -> None:
+        """Rescan for new ledgers on the next call."""
+        self._discovered_at = 0.0
+
+    def close(self) -> None:
+        """Forget what is in memory and close the checkpoints; the next call reads them anew."""
+        with self._lock:
+            for log in self._logs.values():
+                log.close()
+            self._claims.clear()
+            self._noted.clear()
+
+    def _discover(self) -> None:
+        found = discover(self._data)
+        bad = {place.path: place.problem for place in found if place.problem is not None}
+        # What cannot be a team's directory hides no order.
+        self.unreadable = {path: why for path, why in bad.items() if TEAM_PATTERN.fullmatch(path.name)}
+        self._places = [place for place in found if place.problem is None]
+        for path in self._logs.keys() - {place.path for place in self._places}:
+            self._logs.pop(path).close()
+            self._claims.clear()
+        for place in self._places:
+            if place.path not in self._logs:
+                self._logs[place.path] = FollowedLog(place, self._files)
+        self._discovered_at = time.monotonic()
+
+    def _forget_claims(self, changed: set[str] | None) -> None:
+        if changed is None:
+            self._claims.clear()
+        elif self._claims:
+            for order_id in changed:
+                self._claims.pop(order_id, None)
+
+    def _keep_within_bounds(self) -> None:
+        if sum(len(log.orders) for log in self._logs.values()) > KNOWN_MAX:
+            for log in self._logs.values():
+                log.forget(time.time_ns())
+        if len(self._noted) > KNOWN_MAX:
+            self._noted = dict(islice(self._noted.items(), KNOWN_MAX // 2, None))
+
+    # Asking.
+
+    @property
+    def logs(self) -> list[FollowedLog]:
+        """The logs that are followed, by team; for one thread at a time."""
+        return list(self._logs.values())
+
+    def find_owner(
+        self,
+        order_id: str,
+        *,
+        created_at: object = None,
+        client_order_id: object = None,
+        fallback: Collection[str] = (UNASSIGNED,),
+    ) -> Owner | None:
+        """The team that has an order, as of the last `follow`; None where no ledger has it.
+
+        `created_at` and `client_order_id` are the broker's; the first spares reading lines that are older than the
+        order. `fallback` are teams that get orders which no name claims.
         """
         with self._lock:
-            if look_for_new or time.monotonic() - self._discovered_at > DISCOVER_SECONDS:
-                self._places = [place for place in discover(self._data) if place.problem is None]
-                self._discovered_at = time.monotonic()
-            self._forget_old()
-            for place in self._places:
-                try:
-                    self._follow(place)
-                except (LedgerError, OSError):
-                    continue
+            claims = self.find_claims(order_id, created_at)
+            if not claims:
+                noted = self._noted.get(order_id)
+                return Owner(noted) if noted is not None else None
+            if len(claims) > 1:
+                claims = self._read_claims(order_id)
+            named = self.find_named_team(client_order_id or _earliest_name(claims))
+            return settle_claims(order_id, claims, named, (UNASSIGNED, *fallback))
 
-    def _forget_old(self) -> None:
-        if len(self._teams) <= KNOWN_MAX:
-            return
-        self._teams = dict(list(self._teams.items())[KNOWN_MAX // 2 :])
-        self._covered_since = time.time_ns()
-
-    def find(self, order_id: str, created_at: object = None) -> str | None:
-        """The team whose ledger has an order; the logs are searched where the index, once refreshed, cannot tell."""
-        team = self.known(order_id)
-        if team is not None or order_id in self._absent or self._is_covered(created_at):
-            return team
+    def find_claims(self, order_id: str, created_at: object = None) -> dict[str, Claim]:
+        """What each ledger that ever had an order says of it, by team; its time and name only where lines were read."""
         with self._lock:
-            for place in self._places:
-                self._search(place, order_id)
-            if order_id not in self._teams:
-                if len(self._absent) > _ABSENT_MAX:
-                    self._absent.clear()
-                self._absent.add(order_id)
-        return self.known(order_id)
+            found = self._claims.get(order_id)
+            if found is not None:
+                return found
+            found, created_ns, was_read = {}, _get_ns(created_at), False
+            for path, log in self._logs.items():
+                try:
+                    claim, is_slow = log.find_claim(order_id, created_ns)
+                except (LedgerError, OSError) as error:
+                    self.unreadable[path] = str(error)
+                    continue
+                was_read |= is_slow
+                if claim is not None:
+                    found[log.team] = claim
+            if was_read:
+                self._cache(order_id, found)
+            return found
 
-    def _is_covered(self, created_at: object) -> bool:
-        if self._covered_since is None:
-            return True
-        try:
-            return nanos(str(created_at)) - SKEW_NS > self._covered_since
-        except BadInstant:
-            return False
+    def knows_team(self, team: str) -> bool:
+        """Whether a team has a ledger, or was named as one."""
+        return team in self._teams or any(place.team_id == team for place in self._places)
 
-    def _search(self, place: LedgerEntry, order_id: str) -> None:
-        try:
-            for _offset, text in read_naming(place.path, order_id, Files()):
-                self._take(text, _team_of(place), order_id)
-        except (LedgerError, OSError):
-            # The daemon names a ledger that cannot be read, and the reconcile adopts nothing meanwhile.
+    def find_named_team(self, client_order_id: object) -> str | None:
+        """The team that a `client_order_id` names, where that team is known and its ledger can be read."""
+        match = CLAIM.fullmatch(client_order_id) if isinstance(client_order_id, str) else None
+        if match is None or not self.knows_team(match["team"]):
+            return None
+        is_readable = all(path.name != match["team"] for path in self.unreadable)
+        return match["team"] if is_readable else None
+
+    def note(self, order_id: str, team: str) -> None:
+        """Remember whose an order is that is about to be written, or that an event names; what a ledger has counts."""
+        with self._lock:
+            self._noted.setdefault(order_id, team)
+
+    def _read_claims(self, order_id: str) -> dict[str, Claim]:
+        """The claims of all ledgers with their times and names."""
+        cached = self._claims.get(order_id)
+        if cached is not None and all(claim.since_ns for claim in cached.values()):
+            return cached
+        found = {}
+        for path, log in self._logs.items():
+            try:
+                claim = log.read_claim(order_id)
+            except (LedgerError, OSError) as error:
+                self.unreadable[path] = str(error)
+                continue
+            if claim is not None:
+                found[log.team] = claim
+        self._cache(order_id, found)
+        return found
+
+    def _cache(self, order_id: str, claims: dict[str, Claim]) -> None:
+        if self.unreadable:
             return
-
-    def _follow(self, place: LedgerEntry) -> None:
-        path, team = place.path, _team_of(place)
-        size = (path / LOG).stat().st_size
-        start = self._read_to.get(path)
-        if start is None or start > size:
-            start = self._begin(place, size)
-        while start < size:
-            text = _read(path, start, min(size, start + _READ_BYTES))
-            end = text.rfind(b"\n") + 1
-            if end == 0 and len(text) < _READ_BYTES:
-                break
-            for line in text[:end].split(b"\n"):
-                self._take(line, team)
-            # A line that is longer than what is read at once is no event.
-            start += end or len(text)
-        self._read_to[path] = start
-
-    def _begin(self, place: LedgerEntry, size: int) -> int:
-        """Where to begin in a log that is new here: its open orders are known from their file."""
-        try:
-            for row in Ledger(place.path, team_id=place.team_id).rows("pending_orders"):
-                self.note(row["order_id"], _team_of(place))
-        except LedgerError:
-            self._covered_since = time.time_ns()  # Its log has them; they are searched for when they are asked for.
-        start = max(0, size - TAIL_BYTES)
-        if start == 0:
-            return 0
-        # The first whole line of the part that is read, and from when on it tells everything.
-        text = _read(place.path, start, min(size, start + (2 << 20)))
-        begin = text.find(b"\n") + 1
-        line = text[begin:].partition(b"\n")[0]
-        self._covered_since = max(self._covered_since or 0, _instant(line))
-        return start + begin
-
-    def _take(self, text: bytes, team: str, only: str | None = None) -> None:
-        try:
-            line = _decode(text)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            return
-        if only is not None and line.order_id != only:
-            return
-        self._teams.setdefault(line.order_id, team)
-        if line.event == "assigned":
-            if line.to_team is not None:
-                self._away.setdefault(team, {})[line.order_id] = line.to_team
-            else:
-                self._away.get(team, {}).pop(line.order_id, None)
+        if len(self._claims) > _CACHED_MAX:
+            self._claims.clear()
+        self._claims[order_id] = claims
 
 
-def _team_of(place: LedgerEntry) -> str:
-    """A directory that is itself a ledger gets everything, so how its team is called does not matter here."""
-    return place.team_id or ""
+def _earliest_name(claims: dict[str, Claim]) -> str | None:
+    named = [claim for claim in claims.values() if claim.client_order_id is not None]
+    return min(named, key=lambda claim: claim.since_ns).client_order_id if named else None
 
 
-def _instant(text: bytes) -> int:
-    """When a line was appended, in nanoseconds; the end of time where it cannot be read."""
+def _get_ns(instant: object) -> int | None:
     try:
-        line = _decode(text)
-        return nanos(line.recorded_at or line.ts or "")
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, BadInstant):
-        return 1 << 63
-
-
-def _read(path: Path, start: int, end: int) -> bytes:
-    """The bytes of a log, out of its segments where it has given them back."""
-    with (path / LOG).open("rb") as log:
-        log.seek(start)
-        found = log.read(end - start)
-    return b"".join(Ledger(path).cat(start, end)) if b"\0" in found else found
+        return nanos(instant) if isinstance(instant, str) else None
+    except BadInstant:
+        return None

@@ -16,13 +16,14 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from compactor.books.ownership import claim_of
+from compactor.books.order_index import OrderIndex
+from compactor.books.ownership import parse_team
 from compactor.broker.alpaca import Fields, translate
 from compactor.broker.budget import Budget
 from compactor.broker.credentials import Credentials, find_credentials
 from compactor.broker.rest import TIMEOUT_SECONDS, Broker, BrokerError, BrokerUnavailable, NotFound, Refused
 from compactor.core.lifecycle import TERMINAL
-from compactor.ledger import Ledger, LedgerError, discover
+from compactor.ledger import Ledger, LedgerError
 from compactor.ledger.errors import BadTeam
 from compactor.ledger.paths import LOG, locate_ledger, resolve_data
 
@@ -64,6 +65,7 @@ class Trader:
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._data = Path(data)
+        self._index = OrderIndex(self._data)
         self._broker = Broker(credentials, budget=budget, timeout_seconds=timeout_seconds, sleep=sleep)
         self._sleep = sleep
 
@@ -74,7 +76,7 @@ class Trader:
         has one, is the part after `team:`; submitting the same again returns the order that is there. Raises Refused
         where the broker will not have it, PlacementUnknown where nobody knows, NotWrittenDown, and BadTeam.
         """
-        path = self._ledger_of(team)
+        path = self._find_ledger(team)
         body = _body_of(request)
         client_order_id = _client_order_id(team, body.get("client_order_id"))
         order = self._place({**body, "client_order_id": client_order_id})
@@ -96,9 +98,9 @@ class Trader:
                     raise
                 self._sleep(PAUSE_SECONDS * 2**attempt)
         order = self._broker.order(order_id)
-        team = self._team_of(order_id, order) if order is not None else None
+        team = self._find_team(order_id, order) if order is not None else None
         if order is not None and team is not None:
-            self._write(self._ledger_of(team), team, order)
+            self._write(self._find_ledger(team), team, order)
 
     def _place(self, body: Fields) -> Fields:
         client_order_id = body["client_order_id"]
@@ -136,7 +138,7 @@ class Trader:
 
     # Writing down.
 
-    def _ledger_of(self, team: str) -> Path:
+    def _find_ledger(self, team: str) -> Path:
         if (self._data / LOG).exists():
             return self._data
         place = locate_ledger(self._data, team)
@@ -156,14 +158,12 @@ class Trader:
                 order,
             ) from None
 
-    def _team_of(self, order_id: str, order: Fields) -> str | None:
-        """The team whose ledger has the order open, else the one that its name carries; None where nobody knows."""
-        for place in discover(self._data):
-            if place.problem is None:
-                ledger = Ledger(place.path, team_id=place.team_id)
-                if any(row["order_id"] == order_id for row in ledger.rows("pending_orders")):
-                    return ledger.team_id
-        return claim_of(order.get("client_order_id"))
+    def _find_team(self, order_id: str, order: Fields) -> str | None:
+        """The team whose ledger has the order, else the one that its name carries; None where nobody knows."""
+        self._index.follow(look_for_new=True)
+        name = order.get("client_order_id")
+        owner = self._index.find_owner(order_id, created_at=order.get("created_at"), client_order_id=name)
+        return owner.team if owner is not None else parse_team(name)
 
 
 def _placed(event: Fields) -> Fields:

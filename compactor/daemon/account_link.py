@@ -133,6 +133,10 @@ class AccountLink:
                 self._logged_at[team] = now
                 lost = done.lost + done.refused
                 self._log.error("append_failed", team_id=team, reason=reason, waiting=done.waiting, lost=lost)
+        for order_id, detail in done.contested.items():
+            if now - self._logged_at.get(order_id, -REMIND_SECONDS) >= REMIND_SECONDS:
+                self._logged_at[order_id] = now
+                self._log.warning("order_contested", order_id=order_id, reason=detail)
         if done.lost:
             self._on_gap()
         if done.failed:

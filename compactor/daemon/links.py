@@ -13,7 +13,7 @@ from pathlib import Path
 
 from structlog.typing import FilteringBoundLogger as Logger
 
-from compactor.books.order_index import Owners
+from compactor.books.order_index import OrderIndex
 from compactor.broker.budget import PER_MINUTE, Budget
 from compactor.broker.credentials import BadCredentials
 from compactor.broker.resend import Resend
@@ -26,7 +26,7 @@ from compactor.daemon.reconcile_loop import ReconcileLoop
 from compactor.ledger.files import Files
 from compactor.ledger.paths import PRIVATE
 from compactor.settings.accounts import Account
-from compactor.sync.answers import Asked
+from compactor.sync.answers import AskedAccount
 from compactor.sync.gaps import Gaps
 from compactor.sync.reconcile import QUIET_SECONDS, Reconciler
 from compactor.sync.stream_writer import StreamWriter
@@ -63,7 +63,7 @@ class Links:
         self._quiet_seconds = quiet_seconds
         self._files = Files()
         self._locks: list[int] = []
-        self._owners = Owners(data)
+        self._index = OrderIndex(data)
         self._accounts = accounts
         self._links: dict[str, AccountLink] = {}
         self._loop: ReconcileLoop | None = None
@@ -85,7 +85,7 @@ class Links:
             link.start()
         self._loop.start()
         # Read the end of every log now, not when the first message arrives.
-        threading.Thread(target=self._owners.follow, name="owners", daemon=True).start()
+        threading.Thread(target=self._index.follow, name="order-index", daemon=True).start()
         threading.Thread(target=self._wait, name="links-stop", daemon=True).start()
 
     def finish(self) -> None:
@@ -98,7 +98,7 @@ class Links:
         self._log.info("links_stopped", accounts=len(self._links), left_behind=ended.count(False))
 
     def _make_link(self, account: Account, budget: Budget) -> AccountLink:
-        writer = StreamWriter(self._data, owners=self._owners, patterns=account.patterns, account_team=account.team)
+        writer = StreamWriter(self._data, index=self._index, patterns=account.patterns, account_team=account.team)
         resend = Resend(account.credentials, budget=budget)
         return AccountLink(
             account.name,
@@ -113,12 +113,12 @@ class Links:
 
     def _make_loop(self, budgets: dict[str, Budget]) -> ReconcileLoop:
         sources = [
-            Asked(one.name, Broker(one.credentials, budget=budgets[one.name]), one.team, tuple(one.patterns))
+            AskedAccount(one.name, Broker(one.credentials, budget=budgets[one.name]), one.team, tuple(one.patterns))
             for one in self._accounts
         ]
         return ReconcileLoop(
             self._links,
-            Reconciler(self._data, sources, quiet_seconds=self._quiet_seconds),
+            Reconciler(self._data, sources, quiet_seconds=self._quiet_seconds, index=self._index),
             budgets,
             self._health,
             self._log,

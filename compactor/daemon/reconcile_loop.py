@@ -22,7 +22,7 @@ from compactor.broker.stream import REFUSALS_MAX
 from compactor.core.exceptions import CompactorError
 from compactor.daemon.account_link import AccountLink
 from compactor.daemon.health import Health
-from compactor.sync.compare import Difference
+from compactor.sync.compare import BrokerDifference
 from compactor.sync.reconcile import QUIET_SECONDS, Reconciled
 
 START_SECONDS = 5.0
@@ -72,7 +72,7 @@ class ReconcileLoop:
         """The connection on which each account was last reconciled."""
         self._excused: dict[str, set[str]] = {}
         """Orders that were not quiet when a new connection was reconciled: the stream could not report them."""
-        self._differences: list[Difference] = []
+        self._differences: list[BrokerDifference] = []
         """What the last reconcile could not repair; each is logged once, not every five minutes."""
         self._refusals: dict[str, int] = {}
         self._settling = 0

@@ -11,8 +11,9 @@ from collections.abc import Iterator
 from datetime import tzinfo
 from pathlib import Path
 
-from compactor.books.ownership import UNASSIGNED, claim_of, holder_of, relations_of
-from compactor.core.events import Event, Problem
+from compactor.books.order_index import OrderIndex
+from compactor.books.ownership import UNASSIGNED, Owner, list_relations, parse_team
+from compactor.core.events import Problem
 from compactor.imports.messages import FillOrder, NotAFill, read_capture
 from compactor.imports.recordings import BadRecording
 from compactor.imports.writer import (
@@ -49,7 +50,9 @@ def import_alpaca(
     ledgers = _find_ledgers(writer, fixed)
     log_bytes = sum((path / LOG).stat().st_size for path in ledgers.values())
     meter = Meter(progress, 2 * file.stat().st_size + log_bytes)
-    routes, order = _Routes(fixed), FillOrder()
+    index = OrderIndex(data)
+    index.follow(look_for_new=True)
+    routes, order = _Routes(fixed, index), FillOrder()
     wanted = set()
     for found in read_capture(file, zone, meter.add):
         if isinstance(found.event, dict):
@@ -59,13 +62,19 @@ def import_alpaca(
     for owner, path in ledgers.items():
         for known in known_events(path, owner, routes.orders, meter):
             writer.recognize(known, wanted)
-            routes.note_known(known, owner)
     home = fixed or UNASSIGNED
     for number, event, _ in order.sort(read_capture(file, zone, meter.add)):
         if isinstance(event, NotAFill):
             writer.skip(home, event.activity_type, str(file), number)
+        elif isinstance(event, Problem):
+            writer.add(home, event, str(file), number)
         else:
-            writer.add(home if isinstance(event, Problem) else routes.find_team(event), event, str(file), number)
+            team, problem = routes.find_team(event), routes.find_problem(event)
+            if problem is not None:
+                writer.add(team, problem, str(file), number)
+            if fixed is None or problem is None:
+                writer.add(team, event, str(file), number)
+    index.close()
     return writer.finish()
 
 
@@ -79,24 +88,27 @@ def _find_ledgers(writer: ImportWriter, fixed: str | None) -> dict[str, Path]:
 
 
 class _Routes:
-    """The team of each order, learned from the whole recording before any of it is appended."""
+    """The team of each order, learned from the whole recording before any of it is appended.
 
-    def __init__(self, fixed: str | None) -> None:
+    With a `fixed` team all is for that one, except orders that another team's ledger has.
+    """
+
+    def __init__(self, fixed: str | None, index: OrderIndex) -> None:
         self._fixed = fixed
-        self._claimed: dict[str, str] = {}
-        self._known: dict[str, str] = {}
-        self._away: dict[str, dict[str, str]] = {}
+        self._index = index
+        self._names: dict[str, str] = {}
         self._related: dict[str, str] = {}
         self.orders: set[str] = set()
         """The orders of the recording, and those that they came from."""
+        self._owners: dict[str, Owner | None] = {}
+        self._reported: set[str] = set()
 
     def note(self, event: Fields) -> None:
-        """Learn the team and the relations of an order from an event."""
+        """Learn the name and the relations of an order from an event."""
         order_id = str(event["order_id"])
-        claim = claim_of(event.get("client_order_id"))
-        if claim:
-            self._claimed.setdefault(order_id, claim)
-        relations = [(order_id, other) for other in relations_of(event)]
+        if event.get("client_order_id"):
+            self._names.setdefault(order_id, str(event["client_order_id"]))
+        relations = [(order_id, other) for other in list_relations(event)]
         relations += [(str(leg.get("order_id")), order_id) for leg in event.get("legs", ())]
         if event.get("replaced_by"):
             relations.append((str(event["replaced_by"]), order_id))
@@ -105,29 +117,34 @@ class _Routes:
             self.orders |= {child, parent}
         self.orders.add(order_id)
 
-    def note_known(self, known: Event, team: str) -> None:
-        """Learn that a ledger has an order, or has had it (rule 4.12)."""
-        order_id = known.order_id
-        if known.event == "assigned" and known.to_team:
-            self._away.setdefault(team, {})[order_id] = known.to_team
-        elif known.event == "assigned":
-            self._away.get(team, {}).pop(order_id, None)
-        self._known.setdefault(order_id, team)
-
-    def _find_holder(self, order_id: str) -> str | None:
-        """The team that an order was assigned to, if it ever was."""
-        for team, orders in self._away.items():
-            if order_id in orders:
-                return holder_of(order_id, team, self._away)
-        return None
-
     def find_team(self, event: Fields) -> str:
         """The team whose ledger has the order or one it came from; else the team in their client order ids."""
         if self._fixed is not None:
             return self._fixed
         family = list(self._walk_family(str(event["order_id"])))
-        known = (self._find_holder(order_id) or self._known.get(order_id) for order_id in family)
-        return next(filter(None, (*known, *map(self._claimed.get, family))), UNASSIGNED)
+        for order_id in family:
+            owner = self._find_owner(order_id)
+            if owner is not None:
+                return owner.team
+        return next(filter(None, (parse_team(self._names.get(order_id)) for order_id in family)), UNASSIGNED)
+
+    def find_problem(self, event: Fields) -> Problem | None:
+        """What keeps an order out of the team it is imported for, or once per order that several ledgers name it."""
+        order_id = str(event["order_id"])
+        owner = self._find_owner(order_id)
+        team = owner.team if owner is not None else self._index.find_named_team(self._names.get(order_id))
+        if self._fixed is not None and team not in (None, self._fixed):
+            found = f"order {order_id} is {team}'s, so it was not imported for {self._fixed}"
+            return Problem("contested", f"{found}; import it for {team}, and compactor assign moves it")
+        if owner is None or owner.problem is None or order_id in self._reported:
+            return None
+        self._reported.add(order_id)
+        return Problem("contested", owner.problem)
+
+    def _find_owner(self, order_id: str) -> Owner | None:
+        if order_id not in self._owners:
+            self._owners[order_id] = self._index.find_owner(order_id, client_order_id=self._names.get(order_id))
+        return self._owners[order_id]
 
     def _walk_family(self, order_id: str) -> Iterator[str]:
         """Walk the order and those it came from, nearest first. Stops at a cycle, which no broker should send."""

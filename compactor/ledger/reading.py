@@ -68,7 +68,7 @@ def read_status(path: Path, team_id: str | None, files: Files) -> LedgerStatus:
 def _status(path: Path, team_id: str | None, files: Files, log: Log) -> LedgerStatus:
     size = log.identity().size
     whole = log.end_of_whole_lines(size)
-    slot, checkpoint = _newest(path, files)
+    slot, checkpoint = open_newest_slot(path, files)
     if slot is None:
         team = team_id or DEFAULT_TEAM
         return LedgerStatus(team, str(path), size, 0, whole, size - whole, 0, 0, 0, 0, None, checkpoint)
@@ -98,7 +98,7 @@ def _text_of(clock: datetime) -> str:
     return rfc3339((clock - EPOCH) // timedelta(microseconds=1) * 1000)
 
 
-def _newest(path: Path, files: Files) -> tuple[Slot | None, str]:
+def open_newest_slot(path: Path, files: Files) -> tuple[Slot | None, str]:
     """The newest good checkpoint, to read only: nothing is set aside here, since another process may be writing."""
     newest: Slot | None = None
     state = "missing"
@@ -145,7 +145,7 @@ def read_naming(path: Path, order_id: str, files: Files) -> Iterator[tuple[int, 
 
 def team_in_checkpoint(path: Path, files: Files) -> str | None:
     """The team of a ledger that its events name, as far as the last checkpoint knows it."""
-    slot, _state = _newest(path, files)
+    slot, _state = open_newest_slot(path, files)
     if slot is None:
         return None
     slot.close()

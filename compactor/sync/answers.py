@@ -28,7 +28,7 @@ _SECOND = 1_000_000_000
 Errors = dict[str, BrokerError | BadCredentials]
 
 
-class Source(Protocol):
+class OrderSource(Protocol):
     """What is asked of a broker; `broker.rest.Broker` is one."""
 
     requests: int
@@ -44,17 +44,17 @@ class Source(Protocol):
     def fills(self, after: str, order_id: str | None = None) -> list[Any]: ...
 
 
-class Asked(msgspec.Struct):
+class AskedAccount(msgspec.Struct):
     """One account at the broker. `team` gets the orders that no ledger knows and no name claims; `patterns` find the
     team in a `client_order_id`."""
 
     name: str
-    source: Source
+    source: OrderSource
     team: str | None = None
     patterns: tuple[re.Pattern[str], ...] = ()
 
 
-class Told(msgspec.Struct):
+class BrokerAnswers(msgspec.Struct):
     """What the accounts have said so far in one turn. `missing` are orders that none of them has, `unasked` those of
     which one that fails might know, or whose answer could not be read."""
 
@@ -68,18 +68,23 @@ class Accounts:
     """The accounts, by name, and which of them the orders are in that they told of last."""
 
     def __init__(self) -> None:
-        self.by_name: dict[str, Asked] = {}
+        self.by_name: dict[str, AskedAccount] = {}
         self.ids: dict[str, str] = {}
         self.homes: dict[str, str] = {}
+
+    @property
+    def fallback(self) -> set[str]:
+        """The teams that get orders which no ledger knows and no name claims."""
+        return {account.team for account in self.by_name.values() if account.team is not None}
 
     @property
     def requests(self) -> int:
         """How many requests were sent, to all of them."""
         return sum(account.source.requests for account in self.by_name.values())
 
-    def ask_all(self, names: list[str], memory: dict[str, AccountReconciled], now: str) -> tuple[Told, Errors]:
+    def ask_all(self, names: list[str], memory: dict[str, AccountReconciled], now: str) -> tuple[BrokerAnswers, Errors]:
         """The lists of every account; of one that fails nothing, so that no list is there in part."""
-        told, errors = Told(), Errors()
+        told, errors = BrokerAnswers(), Errors()
         for name in names:
             try:
                 orders, activities = self._ask(self.by_name[name], memory.get(name, AccountReconciled()), now)
@@ -92,7 +97,7 @@ class Accounts:
             self.homes |= {str(one.get("order_id")): name for one in activities}
         return told, errors
 
-    def _ask(self, account: Asked, known: AccountReconciled, now: str) -> tuple[list[Any], list[Any]]:
+    def _ask(self, account: AskedAccount, known: AccountReconciled, now: str) -> tuple[list[Any], list[Any]]:
         source = account.source
         if account.name not in self.ids:
             self.ids[account.name] = source.account()
@@ -104,7 +109,7 @@ class Accounts:
         missed = [source.order(order_id) for order_id in known.waiting if order_id not in there]
         return orders + placed + [one for one in missed if one is not None], source.fills(_since(known, now))
 
-    def ask_order(self, order_id: str, told: Told, answering: list[str]) -> None:
+    def ask_order(self, order_id: str, told: BrokerAnswers, answering: list[str]) -> None:
         """Ask for one order where it is, or everywhere; what an account that is not asked might know stays open."""
         home = self.homes.get(order_id)
         for name in answering:
@@ -119,7 +124,7 @@ class Accounts:
         else:
             told.unasked.add(order_id)
 
-    def ask_fills(self, order_id: str, told: Told, now: str) -> None:
+    def ask_fills(self, order_id: str, told: BrokerAnswers, now: str) -> None:
         """Ask for all activities of an order."""
         source = self.by_name[self.homes[order_id]].source
         created = told.answers.orders[order_id].get("created_at")

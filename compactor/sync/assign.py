@@ -9,23 +9,22 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from compactor.books.ownership import holder_of
+from compactor.books.followed_log import FollowedLog
+from compactor.books.order_index import OrderIndex
+from compactor.books.ownership import trace_assignments
 from compactor.books.turns import compact_in_turn, turn
-from compactor.core.derived import Finding
 from compactor.core.events import LINE_BYTES_MAX, Event
 from compactor.core.exceptions import CompactorError
 from compactor.core.instants import rfc3339
-from compactor.core.lines import read_line
-from compactor.ledger import Ledger, discover
-from compactor.ledger.files import Files
+from compactor.core.reading import Deliveries
+from compactor.ledger import Ledger
 from compactor.ledger.paths import LOG, locate_ledger
-from compactor.ledger.reading import read_naming
 
 TURN_SECONDS = 30
 _PASSES_MAX = 5
@@ -54,7 +53,7 @@ class _Holding(msgspec.Struct):
 
     lines: list[tuple[bytes, bytes]] = []
     orders: set[str] = set()
-    away: dict[str, str] = {}
+    away: dict[str, str | None] = {}
     moves: dict[str, int] = {}
     """How many times each order was assigned, away or back, in this ledger."""
 
@@ -73,11 +72,12 @@ def assign(data: Path, order_id: str, team: str) -> Assigned:
     place = locate_ledger(data, team)
     if place.problem is not None:
         raise CannotAssign(f"{place.path}: {place.problem}")
-    with turn(data, TURN_SECONDS):
+    index = OrderIndex(data)
+    with closing(index), turn(data, TURN_SECONDS):
         done = Assigned(order_id, team, [])
         for _ in range(_PASSES_MAX):
             # Another writer may tell the old ledger of a fill until that knows that the order has left.
-            if not _pass(data, place.path, done):
+            if not _pass(index, data, place.path, done):
                 break
         for name in sorted({team, *done.from_teams}):
             with Ledger(locate_ledger(data, name).path) as ledger:
@@ -85,17 +85,17 @@ def assign(data: Path, order_id: str, team: str) -> Assigned:
         return done
 
 
-def _pass(data: Path, target_path: Path, done: Assigned) -> bool:
+def _pass(index: OrderIndex, data: Path, target_path: Path, done: Assigned) -> bool:
     """Do what is still to be done as of now; whether that was anything."""
     team = done.team_id
-    family, holdings = _find(data, done.order_id)
+    family, holdings = _find(index, data, done.order_id)
     done.orders = family
     target = holdings.pop(team, _Holding())
-    away = {name: one.away for name, one in [*holdings.items(), (team, target)]}
+    everyone = {**holdings, team: target}
     returning = [one for one in family if one in target.away]
     missing = _missing(holdings, target)
     stamp = rfc3339(time.time_ns())
-    back = [_assigned(one, stamp, target, from_team=holder_of(one, team, away)) for one in returning]
+    back = [_assigned(one, stamp, target, from_team=_find_holder(one, team, everyone)) for one in returning]
     if back or missing:
         with Ledger(target_path) as ledger:
             ledger.append([*back, *(_copy(line, team, name) for name, line in missing)])
@@ -111,18 +111,20 @@ def _pass(data: Path, target_path: Path, done: Assigned) -> bool:
     return told or bool(back or missing)
 
 
-def _find(data: Path, order_id: str) -> tuple[list[str], dict[str, _Holding]]:
+def _find(index: OrderIndex, data: Path, order_id: str) -> tuple[list[str], dict[str, _Holding]]:
     """The order and its legs, and what each ledger has of them."""
-    places = [place for place in discover(data) if place.problem is None and place.team_id is not None]
+    index.follow(look_for_new=True)
+    if index.unreadable:
+        path, reason = next(iter(index.unreadable.items()))
+        raise CannotAssign(f"{path}: {reason} Without this ledger nobody can say who has the order; nothing was moved")
     legs: set[str] = set()
     known = False
-    for place in places:
-        assert place.team_id is not None
-        for event, _line in _events(place.path, place.team_id, order_id):
+    for log in index.logs:
+        for event, _line in log.read_naming(order_id):
             known = known or event.order_id == order_id
             _refuse_leg(event, order_id)
             if event.order_id == order_id:
-                legs |= _legs_of(event)
+                legs |= _list_legs(event)
             elif event.parent_order_id == order_id:
                 legs.add(event.order_id)
     if not known:
@@ -131,55 +133,47 @@ def _find(data: Path, order_id: str) -> tuple[list[str], dict[str, _Holding]]:
             "compactor reconcile takes in what the broker has"
         )
     family = [order_id, *sorted(legs - {order_id})]
-    holdings = {
-        place.team_id: _hold(place.path, place.team_id, family) for place in places if place.team_id is not None
-    }
+    holdings = {log.team: _hold(log, family) for log in index.logs}
     return family, {team: one for team, one in holdings.items() if one.orders or one.moves}
 
 
 def _refuse_leg(event: Event, order_id: str) -> None:
     """The events of a leg are partly its parent's, so that it cannot go without it."""
     is_leg_of = event.parent_order_id if event.order_id == order_id else None
-    if is_leg_of is None and event.order_id != order_id and order_id in _legs_of(event):
+    if is_leg_of is None and event.order_id != order_id and order_id in _list_legs(event):
         is_leg_of = event.order_id
     if is_leg_of is not None:
         raise CannotAssign(f"order {order_id} is a leg of order {is_leg_of}; assign that one, and its legs go with it")
 
 
-def _legs_of(event: Event) -> set[str]:
+def _list_legs(event: Event) -> set[str]:
     return {str(leg["order_id"]) for leg in event.legs or () if isinstance(leg, dict) and leg.get("order_id")}
 
 
-def _hold(path: Path, team: str, family: list[str]) -> _Holding:
+def _hold(log: FollowedLog, family: list[str]) -> _Holding:
     found = _Holding()
     root = family[0]
     for order_id in family:
-        moves: dict[str, str | None] = {}
-        for event, line in _events(path, team, order_id):
-            if event.order_id == root and order_id != root and order_id in _legs_of(event):
+        deliveries, moves = Deliveries(), 0
+        for event, line in log.read_naming(order_id):
+            if event.order_id == root and order_id != root and order_id in _list_legs(event):
                 found.orders.add(order_id)
             if event.order_id != order_id:
                 continue
-            if event.event == "assigned":
-                moves.setdefault(event.event_id or f"\0{len(moves)}", event.to_team)
-            else:
+            if event.event != "assigned":
                 found.orders.add(order_id)
                 found.lines.append((_key(line), line))
+            elif deliveries.note(event):
+                moves += 1
+                found.away[order_id] = event.to_team
         if moves:
-            found.moves[order_id] = len(moves)
-            to_team = list(moves.values())[-1]
-            if to_team is not None:
-                found.away[order_id] = to_team
+            found.moves[order_id] = moves
+    found.away = {order_id: team for order_id, team in found.away.items() if team is not None}
     return found
 
 
-def _events(path: Path, team: str, order_id: str) -> Iterator[tuple[Event, bytes]]:
-    """The events in a ledger whose lines name an order, each with the bytes that it stands in."""
-    for start, line in read_naming(path, order_id, Files()):
-        for placed in read_line(line, start):
-            if not isinstance(placed, Finding) and placed.event.team_id in (None, team):
-                here = placed.offset - start
-                yield placed.event, line[here : here + placed.length]
+def _find_holder(order_id: str, team: str, holdings: dict[str, _Holding]) -> str:
+    return trace_assignments(team, {name: holding.away.get(order_id) for name, holding in holdings.items()})
 
 
 def _missing(holdings: dict[str, _Holding], target: _Holding) -> list[tuple[str, bytes]]:

@@ -37,7 +37,8 @@ class Known(msgspec.Struct):
     team_id: str
     row: Fields | None = None
     has_events: bool = True
-    """False for the leg of a multi-leg order of which only the parent's fills have told."""
+    """False for the leg of a multi-leg order of which only the parent's fills have told, and for an order that is this
+    team's although its ledger has nothing of it yet."""
     filled: Decimal = ZERO
     value: Decimal = ZERO
     inferred: Decimal = ZERO
@@ -47,7 +48,7 @@ class Known(msgspec.Struct):
     numbers: Counter[tuple[Decimal, Decimal]] = msgspec.field(default_factory=Counter)
 
 
-class Difference(msgspec.Struct, frozen=True):
+class BrokerDifference(msgspec.Struct, frozen=True):
     """Something that differs and that no event can put right, or an answer that makes no sense."""
 
     kind: str
@@ -156,7 +157,8 @@ class Comparison:
 
     def events(self) -> list[Fields]:
         """What to append for this order; nothing where it agrees."""
-        if self._known is None or (not self._known.has_events and self._status not in TERMINAL):
+        known = self._known
+        if known is None or not (known.has_events or (self._status in TERMINAL and known.filled)):
             return self._of_unknown()
         if self._row is None:
             # Of a leg the parent's fills may be all that is known; the first event of its own must not open it.
@@ -207,9 +209,9 @@ class Comparison:
         is_priced = self._order.get("filled_avg_price") is not None
         return self._is_missing_fills and is_priced and self._order.get("order_class") != "mleg"
 
-    def problems(self) -> list[Difference]:
+    def problems(self) -> list[BrokerDifference]:
         """What differs although there is nothing to append."""
-        return [Difference(kind, detail, self._order["order_id"]) for kind, detail in self._found()]
+        return [BrokerDifference(kind, detail, self._order["order_id"]) for kind, detail in self._found()]
 
     def _found(self) -> Iterable[tuple[str, str]]:
         known, theirs = self._known, self._theirs

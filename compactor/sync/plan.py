@@ -13,11 +13,11 @@ from typing import Any
 
 import msgspec
 
-from compactor.books.ownership import UNASSIGNED, family_of, owner_of
+from compactor.books.ownership import UNASSIGNED, decide_team, walk_family
 from compactor.broker.alpaca import Fields, translate
 from compactor.core.decimals import BadDecimal, exactly
 from compactor.core.instants import BadInstant, nanos
-from compactor.sync.compare import Comparison, Difference, Known, is_open, new_fills
+from compactor.sync.compare import BrokerDifference, Comparison, Known, is_open, new_fills
 
 View = Mapping[str, Known]
 """What all ledgers together know, by order id."""
@@ -48,7 +48,12 @@ class Plan(msgspec.Struct):
     agreed: list[tuple[str, str]] = []
     tried: list[tuple[str, str]] = []
     """The same of those for which there are events, in case that these change nothing."""
-    problems: list[Difference] = []
+    problems: list[BrokerDifference] = []
+
+    @property
+    def order_ids(self) -> set[str]:
+        """The orders for which there are events."""
+        return {str(event["order_id"]) for events in self.events.values() for event in events}
 
 
 class Answers(msgspec.Struct):
@@ -56,7 +61,7 @@ class Answers(msgspec.Struct):
 
     orders: dict[str, Fields] = {}
     fills: dict[str, list[Fields]] = {}
-    problems: list[Difference] = []
+    problems: list[BrokerDifference] = []
     seen: set[str] = set()
     """The activities, by id: pages overlap."""
 
@@ -119,7 +124,9 @@ def plan_reconcile(
                 one = Comparison(order, known, fills, quiet, order_id in fills_asked, agreed)
                 events = one.events()
         except (BadDecimal, BadInstant) as error:
-            plan.problems.append(Difference("bad_value", f"the broker's answer cannot be read: {error}", order_id))
+            plan.problems.append(
+                BrokerDifference("bad_value", f"the broker's answer cannot be read: {error}", order_id)
+            )
             continue
         if one.needs_fills:
             plan.to_ask_fills.append(order_id)
@@ -128,12 +135,12 @@ def plan_reconcile(
             plan.to_watch.append(str(order.get("parent_order_id") or order_id))
         elif events and known is None and not adopt:
             detail = "no ledger that could be read knows this order; it may belong to one that could not"
-            plan.problems.append(Difference("not_adopted", detail, order_id))
+            plan.problems.append(BrokerDifference("not_adopted", detail, order_id))
         elif events and (unheard := _unheard(order_id, answers, known_teams, {*missing, *unasked}, rules_of(order_id))):
             plan.to_ask += unheard
         elif events:
             rules = rules_of(order_id)
-            team = owner_of(
+            team = decide_team(
                 order_id, answers.orders, known_teams, patterns=rules.patterns, account_team=rules.account_team
             )
             plan.events.setdefault(team, []).extend(events)
@@ -148,9 +155,9 @@ def _unheard(
     order_id: str, answers: Answers, known_teams: Mapping[str, str], asked: Collection[str], rules: Rules
 ) -> list[str]:
     """The orders that an order came from and of which nothing was heard yet, where one of them may say whose it is."""
-    if owner_of(order_id, answers.orders, known_teams, patterns=rules.patterns) != UNASSIGNED:
+    if decide_team(order_id, answers.orders, known_teams, patterns=rules.patterns) != UNASSIGNED:
         return []
-    return [one for one in family_of(order_id, answers.orders) if one not in answers.orders and one not in asked]
+    return [one for one in walk_family(order_id, answers.orders) if one not in answers.orders and one not in asked]
 
 
 def _ask_for_missing(
@@ -163,7 +170,7 @@ def _ask_for_missing(
                 plan.to_ask.append(order_id)
             else:
                 detail = "is open here, and the broker says that it has no such order; it stays open"
-                plan.problems.append(Difference("order_not_found", detail, order_id))
+                plan.problems.append(BrokerDifference("order_not_found", detail, order_id))
     for order_id, fills in answers.fills.items():
         if any(order_id in known for known in (answers.orders, missing, unasked, plan.to_ask)):
             continue
@@ -172,17 +179,17 @@ def _ask_for_missing(
                 if new_fills(fills, view.get(order_id))[0]:
                     plan.to_ask.append(order_id)
         except BadDecimal as error:
-            plan.problems.append(Difference("bad_value", f"an activity cannot be read: {error}", order_id))
+            plan.problems.append(BrokerDifference("bad_value", f"an activity cannot be read: {error}", order_id))
 
 
-def _translated(messages: Iterable[Any], problems: list[Difference]) -> Iterable[Fields]:
+def _translated(messages: Iterable[Any], problems: list[BrokerDifference]) -> Iterable[Fields]:
     for message in messages:
         found = translate(message, source="rest")
-        problems += [Difference(problem.kind, problem.detail) for problem in found.problems]
+        problems += [BrokerDifference(problem.kind, problem.detail) for problem in found.problems]
         for event in found.events:
             try:
                 nanos(event["ts"])
             except (BadInstant, TypeError) as error:
-                problems.append(Difference("bad_value", str(error), str(event["order_id"])))
+                problems.append(BrokerDifference("bad_value", str(error), str(event["order_id"])))
             else:
                 yield event

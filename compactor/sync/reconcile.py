@@ -14,15 +14,16 @@ from pathlib import Path
 
 import msgspec
 
+from compactor.books.order_index import OrderIndex
 from compactor.books.turns import turn
 from compactor.broker.credentials import BadCredentials
 from compactor.broker.rest import BrokerError
 from compactor.core.instants import rfc3339
 from compactor.ledger import Ledger
-from compactor.sync.answers import DAY_SECONDS, HOUR_SECONDS, Accounts, Asked, Errors, Told, is_due
-from compactor.sync.books import Books, TeamReconciled
-from compactor.sync.compare import Difference
-from compactor.sync.knowledge import Knowledge
+from compactor.sync.answers import DAY_SECONDS, HOUR_SECONDS, Accounts, AskedAccount, BrokerAnswers, Errors, is_due
+from compactor.sync.compare import BrokerDifference
+from compactor.sync.ledger_view import LedgerView
+from compactor.sync.open_ledgers import OpenLedgers, TeamReconciled
 from compactor.sync.plan import Plan, plan_reconcile
 from compactor.sync.state import AccountReconciled, read_reconciled, remember
 
@@ -46,7 +47,7 @@ class Reconciled(msgspec.Struct):
     elapsed_ms: int = 0
     teams: list[TeamReconciled] = []
     waiting: list[str] = []
-    problems: list[Difference] = []
+    problems: list[BrokerDifference] = []
     unreadable: list[TeamReconciled] = []
     errors: Errors = {}
 
@@ -71,11 +72,12 @@ class Reconciler:
     def __init__(
         self,
         data: Path,
-        accounts: Sequence[Asked] = (),
+        accounts: Sequence[AskedAccount] = (),
         *,
         quiet_seconds: int = QUIET_SECONDS,
         clock: Callable[[], float] = time.time,
         sleep: Callable[[float], None] = time.sleep,
+        index: OrderIndex | None = None,
     ) -> None:
         self._data = data
         self._accounts = Accounts()
@@ -83,10 +85,12 @@ class Reconciler:
         self._quiet_seconds = quiet_seconds
         self._clock = clock
         self._sleep = sleep
-        self._books = Books(data)
+        self._open_ledgers = OpenLedgers(data)
+        self._index = index or OrderIndex(data)
+        self._owns_index = index is None
         self._agreed: set[tuple[str, str]] = set()
 
-    def add(self, account: Asked) -> OneAccount:
+    def add(self, account: AskedAccount) -> OneAccount:
         """Take in an account; what is returned reconciles it by itself."""
         self._accounts.by_name[account.name] = account
         return OneAccount(self, account.name)
@@ -113,14 +117,16 @@ class Reconciler:
 
     def close(self) -> None:
         """Forget what is in memory."""
-        self._books.close()
+        self._open_ledgers.close()
+        if self._owns_index:
+            self._index.close()
 
     def _turn(self, only: str | None, dry_run: bool) -> Reconciled:
         started, requests = time.monotonic(), self._accounts.requests
         # The clock is read first: whatever happens from here on is not quiet.
         now = rfc3339(int(self._clock() * _SECOND))
         memory = read_reconciled(self._data)
-        ledgers, unreadable = self._books.read()
+        ledgers, unreadable = self._open_ledgers.read()
         asked = [name for name in self._accounts.by_name if only in (None, name)]
         told, errors = self._accounts.ask_all(asked, memory, now)
         try:
@@ -131,11 +137,11 @@ class Reconciler:
             if not dry_run:
                 self._remember(memory, now, asked, dict.fromkeys(asked, error) | errors, None, False)
             raise
-        teams, problems = self._books.teams_of(plan.events)
-        plan.problems += [Difference(reason.kind, reason.detail, order_id) for order_id, reason in problems]
+        teams, problems = self._open_ledgers.prepare(plan.events)
+        plan.problems += [BrokerDifference(reason.kind, reason.detail, order_id) for order_id, reason in problems]
         if not dry_run:
             for team in teams:
-                self._books.append(team)
+                self._open_ledgers.append(team)
             is_whole = not unreadable and not any(team.error for team in teams)
             # What these events did not put right is named the next time, instead of being appended for ever.
             self._agreed |= set(plan.tried if is_whole else [])
@@ -152,14 +158,17 @@ class Reconciler:
             errors=errors,
         )
 
-    def _plan(self, told: Told, ledgers: dict[str, Ledger], now: str, answering: list[str], adopt: bool) -> Plan:
+    def _plan(
+        self, told: BrokerAnswers, ledgers: dict[str, Ledger], now: str, answering: list[str], adopt: bool
+    ) -> Plan:
         """Plan, ask for what the plan lacks, and plan again until it lacks nothing."""
-        knowledge = Knowledge(ledgers, self._books.away(ledgers))
+        self._index.follow(look_for_new=True)
+        view = LedgerView(ledgers, self._index, self._accounts.fallback)
         for _ in range(_ROUNDS_MAX):
             plan = plan_reconcile(
                 told.answers,
                 told.missing,
-                knowledge.of(told.answers),
+                view.select(told.answers),
                 now,
                 self._quiet_seconds,
                 fills_asked=told.fills_asked,
@@ -169,6 +178,9 @@ class Reconciler:
                 unasked=told.unasked,
             )
             if not plan.to_ask and not plan.to_ask_fills:
+                if view.settle(plan.order_ids, told.answers):
+                    continue
+                plan.problems += view.problems
                 if len(self._agreed) > _AGREED_MAX:
                     self._agreed = {one for one in self._agreed if one[0] in self._accounts.homes}
                 self._agreed |= set(plan.agreed)

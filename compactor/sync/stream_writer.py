@@ -15,8 +15,8 @@ from typing import Any
 
 import msgspec
 
-from compactor.books.order_index import Owners
-from compactor.books.ownership import UNASSIGNED, claim_of, owner_of, relations_of
+from compactor.books.order_index import OrderIndex
+from compactor.books.ownership import UNASSIGNED, decide_team, list_relations, parse_team
 from compactor.broker.alpaca import Fields, Translation, parse, translate
 from compactor.core.events import Problem, decode
 from compactor.ledger import BadTeam, RejectedEvents
@@ -43,6 +43,8 @@ class Written(msgspec.Struct):
     waiting: int = 0
     lost: int = 0
     refused: int = 0
+    contested: dict[str, str] = {}
+    """The orders that more than one ledger names, with what was decided."""
 
 
 class StreamWriter:
@@ -55,12 +57,12 @@ class StreamWriter:
         self,
         data: Path,
         *,
-        owners: Owners | None = None,
+        index: OrderIndex | None = None,
         patterns: Sequence[re.Pattern[str]] = (),
         account_team: str | None = None,
     ) -> None:
         self._data = data
-        self._owners = owners or Owners(data)
+        self._index = index or OrderIndex(data)
         self._patterns = patterns
         self._account_team = account_team
         self._logs = OpenLogs()
@@ -68,6 +70,7 @@ class StreamWriter:
         self._paths: dict[str, Path] = {}
         self._is_own = (data / LOG).exists()
         self._is_fresh = False
+        self._contested: dict[str, str] = {}
         self._lock = threading.Lock()
 
     def store(self, frames: Iterable[Frame], read: Reader = translate, *, adopt: bool = True) -> Written:
@@ -78,12 +81,15 @@ class StreamWriter:
         """
         with self._lock:
             self._is_fresh = False
-            self._owners.follow()
+            self._contested = {}
+            self._index.follow()
             found: dict[str, list[Fields | bytes]] = {}
             for frame in frames:
                 for team, line in self._told_by(frame, read, adopt):
                     found.setdefault(team, []).append(line)
-            return self._append(found)
+            done = self._append(found)
+            done.contested = self._contested
+            return done
 
     def retry(self) -> Written:
         """Try again to append what could not be appended."""
@@ -128,53 +134,64 @@ class StreamWriter:
 
     def _team_of(self, event: Fields) -> str:
         order_id = str(event["order_id"])
-        team = self._owners.known(order_id)
-        if team is None:
-            team = self._decide(order_id, event, self._account_team)
-            self._owners.note(order_id, team)
+        team = self._find_owner(event) or self._decide(event, self._account_team)
+        self._index.note(order_id, team)
         # Whatever belongs to the order is its team's, too, though its own messages may not say so.
         if event.get("replaced_by"):
-            self._owners.note(str(event["replaced_by"]), team)
+            self._index.note(str(event["replaced_by"]), team)
         for leg in event.get("legs") or ():
             if leg.get("order_id"):
-                self._owners.note(str(leg["order_id"]), team)
+                self._index.note(str(leg["order_id"]), team)
         return team
 
     def _is_owned(self, event: Fields) -> bool:
         """Whether a ledger has the order, or its name says whose it is."""
-        order_id = str(event["order_id"])
-        if self._owners.known(order_id) is not None:
-            return True
-        return self._decide(order_id, event, None) != UNASSIGNED
+        return self._find_owner(event) is not None or self._decide(event, None) != UNASSIGNED
 
-    def _decide(self, order_id: str, event: Fields, account_team: str | None) -> str:
-        """Whose an order is that the index does not have, once it has seen all logs as they are now."""
+    def _find_owner(self, event: Fields) -> str | None:
+        """The team whose ledger has the order of an event; claims of other ledgers are reported."""
+        order_id = str(event["order_id"])
+        owner = self._index.find_owner(
+            order_id,
+            created_at=event.get("created_at"),
+            client_order_id=event.get("client_order_id"),
+            fallback=[self._account_team] if self._account_team is not None else [],
+        )
+        if owner is None:
+            return None
+        if owner.problem is not None:
+            self._contested[order_id] = owner.problem
+        return owner.team
+
+    def _decide(self, event: Fields, account_team: str | None) -> str:
+        """The team of an order that the index does not have, once it has seen all logs as they are now."""
+        order_id = str(event["order_id"])
         if not self._is_fresh:
-            self._owners.follow(look_for_new=True)
+            self._index.follow(look_for_new=True)
             self._is_fresh = True
+            if (team := self._find_owner(event)) is not None:
+                return team
         known: dict[str, str] = {}
-        for member in (order_id, *relations_of(event)):
-            # What an order came from may be any age; of its own age the order tells itself.
-            found = self._owners.find(member, event.get("created_at") if member == order_id else None)
-            if found is not None:
-                known[member] = found
-        orders = {order_id: event}
-        return owner_of(order_id, orders, known, patterns=self._patterns, account_team=account_team)
+        for member in list_relations(event):
+            owner = self._index.find_owner(member)
+            if owner is not None:
+                known[member] = owner.team
+        return decide_team(order_id, {order_id: event}, known, patterns=self._patterns, account_team=account_team)
 
     def _note_unread(self, message: Any) -> None:
         """Remember whose the order of a message is of which only its legs can be read: they are that team's as well."""
         order = _order_in(message)
-        claim = claim_of(order.get("client_order_id"), self._patterns)
+        claim = parse_team(order.get("client_order_id"), self._patterns)
         if claim is not None and order.get("id"):
-            self._owners.note(str(order["id"]), claim)
+            self._index.note(str(order["id"]), claim)
 
     def _team_of_unread(self, message: Any, events: Sequence[Fields]) -> str:
         if events:
             return self._team_of(events[0])
         order = _order_in(message)
-        known = self._owners.known(str(order.get("id") or order.get("order_id")))
-        claim = claim_of(order.get("client_order_id"), self._patterns)
-        return known or claim or self._account_team or UNASSIGNED
+        owner = self._index.find_owner(str(order.get("id") or order.get("order_id")))
+        claim = parse_team(order.get("client_order_id"), self._patterns)
+        return (owner.team if owner is not None else claim) or self._account_team or UNASSIGNED
 
     # Into the logs.
 
@@ -209,7 +226,7 @@ class StreamWriter:
             if place.problem is not None:
                 raise BadTeam(place.path, place.problem)
             path = self._paths[team] = place.path
-            self._owners.expect_new()
+            self._index.expect_new()
         return path
 
     def _keep_within_bounds(self, done: Written) -> None:

@@ -87,11 +87,11 @@ def reconcile(
 
 def _make_reconciler(data: Path, found: Configuration) -> Reconciler:
     from compactor.broker.rest import Broker
-    from compactor.sync.answers import Asked
+    from compactor.sync.answers import AskedAccount
     from compactor.sync.reconcile import Reconciler
 
     asked = [
-        Asked(one.name, Broker(one.credentials, budget=_make_budget(found)), one.team, tuple(one.patterns))
+        AskedAccount(one.name, Broker(one.credentials, budget=_make_budget(found)), one.team, tuple(one.patterns))
         for one in resolve_accounts(found)
     ]
     return Reconciler(data, asked)

@@ -161,7 +161,7 @@ def gap(data: Path, orders: int, *, replay: bool) -> tuple[float, float, int, in
     from compactor.broker.credentials import find_credentials
     from compactor.broker.resend import Resend
     from compactor.broker.rest import Broker as Rest
-    from compactor.sync.answers import Asked
+    from compactor.sync.answers import AskedAccount
     from compactor.sync.gaps import Gaps
     from compactor.sync.reconcile import Reconciler
     from compactor.sync.stream_writer import StreamWriter
@@ -171,7 +171,7 @@ def gap(data: Path, orders: int, *, replay: bool) -> tuple[float, float, int, in
     try:
         keys, budget = find_credentials(broker.environ), Budget()
         gaps = Gaps(data, "default", Resend(keys, budget=budget), StreamWriter(data))
-        reconciler = Reconciler(data, [Asked("default", Rest(keys, budget=budget))])
+        reconciler = Reconciler(data, [AskedAccount("default", Rest(keys, budget=budget))])
         import alpaca.trading.client  # noqa: F401  The import is paid for at the start, not by a gap.
 
         started = time.perf_counter()

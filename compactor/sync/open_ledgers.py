@@ -1,7 +1,9 @@
-"""All ledgers of a data directory, kept open: brought up to date, asked whose an order is, appended to.
+"""Keeps the ledgers of a data directory open: brings them up to date, and appends to them.
 
-What to append is for others. The rule that surprises: a ledger that cannot be read is reported and stops no other; but
-as long as there is one, nobody can say that an order is unknown.
+What to append is left to `plan`, and whose an order is to the order index.
+
+Note: a ledger that cannot be read is reported and stops no other; but as long as there is one, nobody can say that an
+order is unknown.
 """
 
 from __future__ import annotations
@@ -17,7 +19,6 @@ from compactor.broker.alpaca import Fields
 from compactor.core.events import LINE_BYTES_MAX, Problem, decode
 from compactor.ledger import Ledger, LedgerEntry, discover
 from compactor.ledger.paths import LOG, locate_ledger
-from compactor.sync.knowledge import Away, AwayReader
 
 # The ledger adds `recorded_at` to each line.
 _LINE_BYTES = LINE_BYTES_MAX - 128
@@ -32,13 +33,12 @@ class TeamReconciled(msgspec.Struct):
     error: Failure | None = None
 
 
-class Books:
+class OpenLedgers:
     """The ledgers below a data directory, or the one that it is itself (rule 1.2). Not safe for several threads."""
 
     def __init__(self, data: Path) -> None:
         self.data = data
         self._ledgers: dict[Path, Ledger] = {}
-        self._away = AwayReader()
 
     def read(self) -> tuple[dict[str, Ledger], list[TeamReconciled]]:
         """Every ledger, by team, its derived files up to date; and those that cannot be brought there, with why."""
@@ -57,13 +57,8 @@ class Books:
                 unreadable.append(TeamReconciled(place.name, str(place.path), error=failure))
         return ledgers, unreadable
 
-    def away(self, ledgers: Mapping[str, Ledger]) -> Away:
-        """Which orders each of them was told to be another's."""
-        return self._away.read(ledgers)
-
-    def teams_of(self, events: Mapping[str, list[Fields]]) -> tuple[list[TeamReconciled], list[tuple[str, Problem]]]:
-        """Events by team as lines that can be appended, each for the ledger that gets it; and those that cannot be a
-        line, by order."""
+    def prepare(self, events: Mapping[str, list[Fields]]) -> tuple[list[TeamReconciled], list[tuple[str, Problem]]]:
+        """Make lines of events by team, each for the ledger that gets it; and by order those that cannot be a line."""
         own = Ledger(self.data).team_id if (self.data / LOG).exists() else None
         found: dict[str, TeamReconciled] = {}
         problems = []
@@ -72,7 +67,7 @@ class Books:
             path = self.data if own else locate_ledger(self.data, team).path
             one = found.setdefault(target, TeamReconciled(target, str(path), []))
             lines = [_short(event if own else {**event, "team_id": team}) for event in of_team]
-            bad = {str(line["order_id"]): reason for line in lines if (reason := _problem_of(line)) is not None}
+            bad = {str(line["order_id"]): reason for line in lines if (reason := _find_problem(line)) is not None}
             problems += list(bad.items())
             # An order gets all of its events or none, because they lean on each other.
             one.events = one.events + [line for line in lines if str(line["order_id"]) not in bad]
@@ -111,6 +106,6 @@ def _short(event: Fields) -> Fields:
     return {name: value for name, value in event.items() if name != "raw"}
 
 
-def _problem_of(event: Fields) -> Problem | None:
+def _find_problem(event: Fields) -> Problem | None:
     found = decode(msgspec.json.encode(event))
     return found if isinstance(found, Problem) else None

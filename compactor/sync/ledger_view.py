@@ -1,0 +1,179 @@
+"""Gathers what the ledgers together know of the orders that a reconcile looks at, each as its own ledger has it.
+
+Which ledger that is, where several name an order, is answered by the order index; what differs from the broker is left
+to `compare`.
+
+Note: what stands in the pending orders and trades costs no look into a log. The order index is asked only about orders
+that the broker has and nothing here knows, that two ledgers have, or for which something is about to be appended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+
+import msgspec
+
+from compactor.books.order_index import OrderIndex
+from compactor.books.ownership import CLAIM, UNASSIGNED, list_relations
+from compactor.broker.alpaca import Fields
+from compactor.core.decimals import decimal_of, exactly
+from compactor.ledger import Ledger
+from compactor.ledger.paths import TRADES
+from compactor.ledger.reading import whole_lines
+from compactor.sync.compare import BrokerDifference, Known, is_open
+from compactor.sync.plan import Answers, View, orders_wanted
+
+
+class _Trade(msgspec.Struct):
+    """What of a trade line tells how much of an order is filled."""
+
+    trade_id: str
+    order_id: str
+    quantity: str
+    execution_price: str
+    kind: str | None = None
+    execution_id: str | None = None
+    reverses: str | None = None
+
+
+_decode = msgspec.json.Decoder(_Trade).decode
+
+
+class LedgerView:
+    """What the ledgers, by team, know of orders: every open order, and of the others those that were asked about.
+
+    The ledgers and the order index have to be up to date, and stay as they are. `fallback` are teams that get orders
+    which no name claims.
+    """
+
+    def __init__(
+        self, ledgers: Mapping[str, Ledger], index: OrderIndex, fallback: Collection[str] = (UNASSIGNED,)
+    ) -> None:
+        self._ledgers = ledgers
+        self._index = index
+        self._fallback = fallback
+        self._view: dict[str, Known] = {}
+        self._known: dict[str, dict[str, Known]] = {}
+        """By order and team, what the derived files of each ledger say."""
+        self.contested: dict[str, str] = {}
+        """The orders that more than one ledger names, with what was decided."""
+        for team, ledger in ledgers.items():
+            for row in ledger.rows("pending_orders"):
+                self._known.setdefault(row["order_id"], {})[team] = Known(team, row)
+        self._looked_up: set[str] = set()
+        self._asked: set[str] = set()
+
+    @property
+    def problems(self) -> list[BrokerDifference]:
+        """The orders that more than one ledger names."""
+        return [BrokerDifference("contested", detail, order_id) for order_id, detail in sorted(self.contested.items())]
+
+    def select(self, answers: Answers) -> View:
+        """What is known of the orders that the broker's answers are about; costs what was not asked about before.
+
+        Raises LedgerError.
+        """
+        view, wanted = self._view, orders_wanted(answers)
+        # An order that ended with a fill may be gone at the broker by now, so that it says that nothing is filled.
+        new = (wanted | self._known.keys() | answers.orders.keys()) - self._looked_up
+        self._looked_up |= new
+        for team, ledger in self._ledgers.items() if new else ():
+            self._add_trades(team, ledger, new)
+        for order_id in new:
+            self._choose(order_id, answers)
+        doubtful = {order_id for order_id in wanted if _is_doubtful(view.get(order_id), answers.orders.get(order_id))}
+        doubtful |= _find_relations(doubtful - view.keys(), answers) - view.keys()
+        for order_id in doubtful - self._asked:
+            self._ask(order_id, answers)
+        return view
+
+    def settle(self, order_ids: Iterable[str], answers: Answers) -> bool:
+        """Ask the order index about orders for which something is to be appended; whether that changed the view."""
+        changed = False
+        for order_id in set(order_ids) - self._asked:
+            before = _summarize(self._view.get(order_id))
+            self._ask(order_id, answers)
+            changed |= before != _summarize(self._view.get(order_id))
+        return changed
+
+    def _choose(self, order_id: str, answers: Answers) -> None:
+        """Take what one ledger says of an order, if no other says anything and its name does not point elsewhere."""
+        found = self._known.get(order_id, {})
+        if not found:
+            return
+        [(team, known), *others] = found.items()
+        was_taken_back = known.row is None and not known.standing and not known.inferred
+        name = answers.orders.get(order_id, {}).get("client_order_id") or (known.row or {}).get("client_order_id")
+        match = CLAIM.fullmatch(name) if isinstance(name, str) else None
+        is_named_elsewhere = match is not None and match["team"] != team and self._index.knows_team(match["team"])
+        if others or was_taken_back or is_named_elsewhere:
+            self._ask(order_id, answers)
+        else:
+            self._view[order_id] = known
+
+    def _ask(self, order_id: str, answers: Answers) -> None:
+        """Let the order index say whose an order is, and whether an event of its own tells of it."""
+        self._asked.add(order_id)
+        order = answers.orders.get(order_id, {})
+        owner = self._index.find_owner(
+            order_id, created_at=order.get("created_at"), client_order_id=order.get("client_order_id"),
+            fallback=self._fallback,
+        )  # fmt: skip
+        self._view.pop(order_id, None)
+        if owner is None:
+            return
+        if owner.problem is not None:
+            self.contested[order_id] = owner.problem
+        claim = self._index.find_claims(order_id, order.get("created_at")).get(owner.team)
+        known = self._known.get(order_id, {}).get(owner.team) or Known(owner.team)
+        known.has_events = claim is not None and claim.is_named
+        self._view[order_id] = known
+
+    def _add_trades(self, team: str, ledger: Ledger, wanted: set[str]) -> None:
+        inferred: set[str] = set()
+        with exactly():
+            for line in whole_lines(ledger.path / TRADES):
+                trade = _decode(line)
+                if trade.order_id in wanted:
+                    known = self._known.setdefault(trade.order_id, {})
+                    _add(known.setdefault(team, Known(team)), trade, inferred)
+
+
+def _summarize(known: Known | None) -> tuple[str, bool] | None:
+    return (known.team_id, known.has_events) if known is not None else None
+
+
+def _is_doubtful(known: Known | None, order: Fields | None) -> bool:
+    """Whether it takes a look into the logs to say what a ledger knows of an order."""
+    return known is None or (known.row is None and order is not None and is_open(order))
+
+
+def _add(known: Known, trade: _Trade, inferred: set[str]) -> None:
+    quantity, price = decimal_of(trade.quantity), decimal_of(trade.execution_price)
+    known.filled += quantity
+    known.value += quantity * price
+    if trade.kind == "inferred":
+        inferred.add(trade.trade_id)
+    if trade.trade_id in inferred or trade.reverses in inferred:
+        known.inferred += quantity
+    elif trade.kind == "reversal":
+        known.standing.pop(trade.reverses or "", None)
+    else:
+        known.standing[trade.trade_id] = (trade.execution_id, quantity, price)
+        # An order that was away and has come back tells the same execution in a second line.
+        if trade.kind == "correction" or trade.execution_id not in known.executions:
+            known.numbers[quantity, price] += 1
+        if trade.execution_id is not None:
+            known.executions.add(trade.execution_id)
+
+
+def _find_relations(unknown: set[str], answers: Answers) -> set[str]:
+    """The orders that unknown ones came from, and those that these came from: their ledger is the unknown one's."""
+    found: set[str] = set()
+    waiting = list(unknown)
+    while waiting:
+        for other in list_relations(answers.orders.get(waiting.pop(), {})):
+            if other not in found:
+                found.add(other)
+                waiting.append(other)
+    return found
