@@ -1,8 +1,10 @@
-"""Appends lines to the ledgers that they name: all of them, or none.
+"""Append lines to the ledgers that they name: all of them, or none.
 
 Every line is read and checked before the first byte is written; the write itself is `Ledger.append`, once for each
-ledger. The rule that surprises: a line that lacks its team, or names one that cannot be a directory, refuses the
-whole call. Half of a program's events in the log is worse than none, because nobody sees which half.
+ledger.
+
+Note: a line without a team, or with a team that cannot be a directory, refuses the whole call. Half of a program's
+events in the log is worse than none, because nobody sees which half.
 """
 
 from __future__ import annotations
@@ -41,7 +43,7 @@ class AppendResult(msgspec.Struct, frozen=True):
     """What became of the lines.
 
     Either `bad_lines` is empty, or nothing was written anywhere. `failure` is what the world refused (a full disk)
-    while the ledger `failed_team` was written; `untouched` are the teams whose turn had not come.
+    while the ledger `failed_team` was written; `untouched` are the teams that were not reached.
     """
 
     appended: list[TeamAppended] = []
@@ -93,7 +95,7 @@ def _plan_routes(data: Path, lines: Iterable[bytes], team: str | None) -> tuple[
     bad_lines: list[BadLine] = []
     for number, line in _numbered(lines):
         found = decode(line)
-        name = found if isinstance(found, Problem) else _team_of(found.team_id, team, own)
+        name = found if isinstance(found, Problem) else _choose_team(found.team_id, team, own)
         if isinstance(name, str) and name not in routes:
             routes[name] = _Route(None, data) if own else _route_to(data, name)
         route = routes[name] if isinstance(name, str) else name
@@ -107,10 +109,10 @@ def _plan_routes(data: Path, lines: Iterable[bytes], team: str | None) -> tuple[
 
 def _route_to(data: Path, team: str) -> _Route | Problem:
     try:
-        place = locate_ledger(data, team)
+        entry = locate_ledger(data, team)
     except BadTeam as error:
         return Problem("bad_value", error.message)
-    return _Route(team, place.path) if place.problem is None else Problem("bad_value", place.problem)
+    return _Route(team, entry.path) if entry.problem is None else Problem("bad_value", entry.problem)
 
 
 def _numbered(lines: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
@@ -128,9 +130,9 @@ def _own_ledger(data: Path, team: str | None) -> str | None:
     return own if team in (None, own) else None
 
 
-def _team_of(found: str | None, asked: str | None, own: str | None) -> str | Problem:
+def _choose_team(found: str | None, asked: str | None, own: str | None) -> str | Problem:
     if own is not None:
-        return own  # Whether the line may name another team is for that one ledger to say.
+        return own  # That ledger checks the line's own `team_id`.
     if found and asked and found != asked:
         return Problem("wrong_team", f"the line has `team_id` {found!r}, --team says {asked!r}")
     team = asked or found
@@ -146,7 +148,7 @@ def _append(route: _Route) -> TeamAppended:
 
 
 def _check(route: _Route) -> list[BadLine]:
-    """What `Ledger.append` would refuse, asked beforehand: of several none may be written before all are well."""
+    """What `Ledger.append` would refuse: no ledger is written before the lines of all of them are checked."""
     try:
         check_events(route.path / LOG, route.lines, route.team_id)
     except RejectedEvents as error:

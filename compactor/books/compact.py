@@ -1,8 +1,7 @@
-"""Compacts every ledger of a data directory, several at once.
+"""Compact every ledger of a data directory, several at once.
 
-Folding one ledger is `Ledger.compact`; this module decides which process does it and gathers what came out. The rule
-that surprises: the result has one entry for every ledger found, in the order of team ids, whatever happened to any of
-them.
+Folding one ledger is `Ledger.compact`; this module decides which process does it and gathers the results. The result
+has one entry for every ledger found, in the order of team ids; a ledger that fails is an entry with its error.
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ from compactor.books.failures import Failure, describe_bad_entry, describe_failu
 from compactor.books.workers import INLINE_BYTES_MAX, Board, Died, collector_paused, plan_batches, run_forked
 from compactor.ledger import Compaction, Ledger, LedgerEntry, discover
 from compactor.ledger.compaction import Progress
+from compactor.ledger.paths import LOG
 
 
 class Outcome(msgspec.Struct, frozen=True):
@@ -45,15 +45,15 @@ def compact_all(
     """
 
     def compact_one(index: int) -> Outcome:
-        return _compact_one(places[index], board.reporter(index), retention_days, checkpoint)
+        return _compact_one(entries[index], board.reporter(index), retention_days, checkpoint)
 
-    places = discover(data, team)
-    sizes = [_log_bytes(place) for place in places]
+    entries = discover(data, team)
+    sizes = [_measure_log(entry) for entry in entries]
     workers = workers or os.cpu_count() or 1
     board = Board(sizes, progress)
-    if len(places) < 2 or workers == 1 or sum(sizes) < INLINE_BYTES_MAX:
+    if len(entries) < 2 or workers == 1 or sum(sizes) < INLINE_BYTES_MAX:
         with collector_paused():
-            return [compact_one(index) for index in range(len(places))]
+            return [compact_one(index) for index in range(len(entries))]
     outcomes: dict[int, Outcome] = {}
 
     def work(index: int) -> bytes:
@@ -61,36 +61,36 @@ def compact_all(
 
     batches = plan_batches(sizes)
     for index, result in run_forked(batches, work, workers=workers, on_poll=board.show if progress else None):
-        outcomes[index] = _outcome(places[index], result)
-    return [outcomes[index] for index in range(len(places))]
+        outcomes[index] = _decode_outcome(entries[index], result)
+    return [outcomes[index] for index in range(len(entries))]
 
 
 def _compact_one(
-    place: LedgerEntry, progress: Progress | None, retention_days: int | None, checkpoint: bool
+    entry: LedgerEntry, progress: Progress | None, retention_days: int | None, checkpoint: bool
 ) -> Outcome:
-    path = str(place.path)
-    if place.problem is not None:
-        return Outcome(place.name, path, error=describe_bad_entry(place))
+    path = str(entry.path)
+    if entry.problem is not None:
+        return Outcome(entry.name, path, error=describe_bad_entry(entry))
     try:
-        with Ledger(place.path, team_id=place.team_id, retention_days=retention_days) as ledger:
+        with Ledger(entry.path, team_id=entry.team_id, retention_days=retention_days) as ledger:
             compaction = ledger.compact(progress=progress, checkpoint=checkpoint)
         return Outcome(compaction.team_id, path, compaction=compaction)
     except Exception as error:
-        return Outcome(place.name, path, error=describe_failure(error, path))
+        return Outcome(entry.name, path, error=describe_failure(error, path))
 
 
-def _outcome(place: LedgerEntry, result: bytes | Died) -> Outcome:
+def _decode_outcome(entry: LedgerEntry, result: bytes | Died) -> Outcome:
     if not isinstance(result, Died):
         return msgspec.msgpack.decode(result, type=Outcome)
     message = (
-        f"{place.path}: {result.reason}. Nothing was lost: the ledger stands at its last commit. Run compactor compact "
+        f"{entry.path}: {result.reason}. Nothing was lost: the ledger stands at its last commit. Run compactor compact "
         "again, with --workers 1 if memory was short"
     )
-    return Outcome(place.name, str(place.path), error=Failure("process_died", message))
+    return Outcome(entry.name, str(entry.path), error=Failure("process_died", message))
 
 
-def _log_bytes(place: LedgerEntry) -> int:
+def _measure_log(entry: LedgerEntry) -> int:
     try:
-        return os.stat(Path(place.path) / "events.jsonl").st_size
+        return os.stat(entry.path / LOG).st_size
     except OSError:
         return 0  # Compacting it will say what is wrong.

@@ -1,7 +1,9 @@
-"""Looks at the machine: whether what the ledger counts on holds here, and if not, what to do.
+"""Check the machine: does everything that the ledger relies on hold here, and if not, what to do.
 
-Each check is a function that yields what it found; none changes a ledger. The rule that surprises: what matters is
-tried, on a small file in `DATA/.compactor/` that goes away again, rather than guessed from the name of a file system.
+Each check is a function that yields what it found; none changes a ledger.
+
+Note: locks, renames and holes are tried, on a small file in `DATA/.compactor/` that is removed again, rather than
+guessed from the name of the file system.
 """
 
 from __future__ import annotations
@@ -69,17 +71,17 @@ def _compiled(_data: Path) -> Iterator[Checked]:
 
 
 def _file_system(data: Path) -> Iterator[Checked]:
-    kind = _kind_of(data)
+    kind = _find_file_system(data)
     advice = "keep ledgers on a local disk (ext4, XFS): a network file system may confirm a sync that did not happen"
     yield Checked("file_system", "warn" if kind in _NETWORK else "ok", kind, advice if kind in _NETWORK else None)
 
 
-def _kind_of(data: Path) -> str:
+def _find_file_system(data: Path) -> str:
     """The type of the file system, by the longest mount point above the directory."""
-    place, best, kind = data.resolve(), -1, "unknown"
+    directory, best, kind = data.resolve(), -1, "unknown"
     for line in Path("/proc/self/mounts").read_text().splitlines():
         _device, point, found, *_rest = line.split()
-        if place.is_relative_to(point.replace("\\040", " ")) and len(point) >= best:
+        if directory.is_relative_to(point.replace("\\040", " ")) and len(point) >= best:
             best, kind = len(point), found
     return kind
 
@@ -96,9 +98,9 @@ def _inotify(data: Path) -> Iterator[Checked]:
 
 def _trial(data: Path) -> Iterator[Checked]:
     """Lock, replace and punch, on a file of our own."""
-    place = data / PRIVATE
-    place.mkdir(exist_ok=True)
-    path = place / f"doctor-{os.getpid()}"
+    private = data / PRIVATE
+    private.mkdir(exist_ok=True)
+    path = private / f"doctor-{os.getpid()}"
     try:
         path.write_bytes(b"x" * _TRIAL_BYTES)
         yield _tried("lock", lambda: _lock(path), "the ledger is kept from two writers by flock; use a local disk")
@@ -154,12 +156,12 @@ def _space(data: Path) -> Iterator[Checked]:
 
 def _permissions(data: Path) -> Iterator[Checked]:
     looked, bad = 0, 0
-    for place in discover(data):
-        if place.problem is not None:
-            yield Checked("ledger", "fail", f"{place.path}: {place.problem}", "put that right; others are not affected")
+    for entry in discover(data):
+        if entry.problem is not None:
+            yield Checked("ledger", "fail", f"{entry.path}: {entry.problem}", "put that right; others are not affected")
             continue
-        needed = [place.path / LOG, place.path / TRADES, place.path / PENDING, place.path / STATE]
-        closed = [path for path in (place.path, *needed) if path.exists() and not os.access(path, os.R_OK | os.W_OK)]
+        needed = [entry.path / LOG, entry.path / TRADES, entry.path / PENDING, entry.path / STATE]
+        closed = [path for path in (entry.path, *needed) if path.exists() and not os.access(path, os.R_OK | os.W_OK)]
         for path in closed:
             yield Checked("permissions", "fail", f"{path}: not readable and writable", f"ls -ld {path}; chown or chmod")
         looked, bad = looked + 1, bad + len(closed)
@@ -168,22 +170,22 @@ def _permissions(data: Path) -> Iterator[Checked]:
 
 
 def _leftovers(data: Path) -> Iterator[Checked]:
-    for place in discover(data):
-        for path in sorted((place.path / STATE).glob("*.damaged")):
+    for entry in discover(data):
+        for path in sorted((entry.path / STATE).glob("*.damaged")):
             advice = "the other checkpoint or the log served instead; look why the disk changed it, then remove it"
             yield Checked("leftover", "warn", str(path), advice)
 
 
 def _clock(data: Path) -> Iterator[Checked]:
     now, wrong = time.time(), 0
-    for place in discover(data):
-        if place.problem is not None:
+    for entry in discover(data):
+        if entry.problem is not None:
             continue
-        with Ledger(place.path, team_id=place.team_id) as ledger:
+        with Ledger(entry.path, team_id=entry.team_id) as ledger:
             last = ledger.status().last_event_at
         if last and (ahead := datetime.fromisoformat(last).timestamp() - now) > _AHEAD_SECONDS_MAX:
             wrong += 1
-            found = f"{place.path}: its last event is {ahead:.0f} s in the future"
+            found = f"{entry.path}: its last event is {ahead:.0f} s in the future"
             yield Checked(
                 "clock", "warn", found, "set this machine's clock (timedatectl set-ntp true), or that writer's"
             )

@@ -1,7 +1,7 @@
 """One ledger's failure as a value, so that the work on the others goes on.
 
-The rule that surprises: an unexpected exception, which is a bug, becomes a value too. A bug in reading one team's log
-must not keep another team's orders out of sight. `trace` keeps the place for COMPACTOR_DEBUG=1.
+Note: an unexpected exception, which is a bug, becomes a value too. A bug that one team's log triggers must not hide the
+orders of another team. `trace` says where it was raised; COMPACTOR_DEBUG=1 shows it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from compactor.ledger import LedgerEntry, LedgerError
 
 
 class Failure(msgspec.Struct, frozen=True):
-    """Why a ledger could not be worked on: `kind` for programs, `message` for people, `trace` for developers."""
+    """Why the work on a ledger failed: `kind` for programs, `message` for people, `trace` for developers."""
 
     kind: str
     message: str
@@ -29,10 +29,10 @@ def describe_failure(error: Exception, path: object) -> Failure:
     if isinstance(error, LedgerError):
         return Failure(classify(error), str(error), trace)
     if isinstance(error, OSError):
-        place = error.filename or path
+        file = error.filename or path
         return Failure(
             "io_error",
-            f"{place}: {error.strerror or error}. Nothing was lost. See ls -ld {place}, then run the command again.",
+            f"{file}: {error.strerror or error}. Nothing was lost. See ls -ld {file}, then run the command again.",
             trace,
         )
     message = (
@@ -47,6 +47,6 @@ def classify(error: LedgerError) -> str:
     return re.sub(r"(?<!^)(?=[A-Z])", "_", type(error).__name__).lower()
 
 
-def describe_bad_entry(place: LedgerEntry) -> Failure:
+def describe_bad_entry(entry: LedgerEntry) -> Failure:
     """The failure of a directory that cannot be a ledger."""
-    return Failure("bad_place", f"{place.path}: {place.problem}")
+    return Failure("bad_place", f"{entry.path}: {entry.problem}")

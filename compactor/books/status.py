@@ -24,21 +24,21 @@ class Report(msgspec.Struct, frozen=True):
 
 def status_all(data: Path, *, team: str | None = None) -> list[Report]:
     """The status of the ledgers of `data` (or only `team`'s), one report for each, ordered by team id."""
-    return [_report(place) for place in discover(data, team)]
+    return [_report(entry) for entry in discover(data, team)]
 
 
-def _report(place: LedgerEntry) -> Report:
-    path = str(place.path)
-    if place.problem is not None:
-        return Report(place.name, path, error=describe_bad_entry(place))
+def _report(entry: LedgerEntry) -> Report:
+    path = str(entry.path)
+    if entry.problem is not None:
+        return Report(entry.name, path, error=describe_bad_entry(entry))
     try:
-        if not (place.path / LOG).exists():
-            raise NoLedger(place.path, f"there is no {LOG}; append events to it first")
-        with Ledger(place.path, team_id=place.team_id) as ledger:
+        if not (entry.path / LOG).exists():
+            raise NoLedger(entry.path, f"there is no {LOG}; append events to it first")
+        with Ledger(entry.path, team_id=entry.team_id) as ledger:
             status = ledger.status()
         return Report(status.team_id, path, status=status)
     except Exception as error:
-        return Report(place.name, path, error=describe_failure(error, path))
+        return Report(entry.name, path, error=describe_failure(error, path))
 
 
 class Rows:
@@ -47,27 +47,27 @@ class Rows:
     `failures` has an entry for each ledger that could not be read; it is complete once the iteration is over.
     """
 
-    def __init__(self, places: Sequence[LedgerEntry], what: str) -> None:
-        self.ledgers = len(places)
+    def __init__(self, entries: Sequence[LedgerEntry], what: str) -> None:
+        self.ledgers = len(entries)
         self.failures: list[tuple[str, Failure]] = []
-        self._places = places
+        self._entries = entries
         self._what = what
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        for place in self._places:
-            if place.problem is not None:
-                self.failures.append((place.name, describe_bad_entry(place)))
+        for entry in self._entries:
+            if entry.problem is not None:
+                self.failures.append((entry.name, describe_bad_entry(entry)))
                 continue
             try:
-                with Ledger(place.path, team_id=place.team_id) as ledger:
+                with Ledger(entry.path, team_id=entry.team_id) as ledger:
                     yield from _rows(ledger, self._what)
             except Exception as error:
-                self.failures.append((place.name, describe_failure(error, place.path)))
+                self.failures.append((entry.name, describe_failure(error, entry.path)))
 
 
 def rows_of(data: Path, what: str, *, team: str | None = None) -> Rows:
     """The `pending` orders, `trades` or `findings` of the ledgers of `data`, as of their last commit."""
-    return Rows([place for place in discover(data, team) if (place.path / LOG).exists()], what)
+    return Rows([entry for entry in discover(data, team) if (entry.path / LOG).exists()], what)
 
 
 def _rows(ledger: Ledger, what: str) -> Iterator[dict[str, Any]]:

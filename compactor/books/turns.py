@@ -1,8 +1,9 @@
-"""Waits for its turn where several processes work on one data directory: reconciling, assigning, the daemon's passes.
+"""The lock of a data directory, for work that moves orders between ledgers: reconciling, assigning, importing.
 
-Whoever changes which ledger an order is in holds the data directory's turn, so that no two of them plan from a view
-that the other one is changing. The rule that surprises: appending needs no turn, so streams and applications never
-wait.
+Whoever changes which ledger has an order holds this lock, so that no two processes plan from a view that the other one
+is changing. `compact_in_turn` waits for the lock of one ledger instead.
+
+Note: appending needs no lock, so streams and applications never wait.
 """
 
 from __future__ import annotations
@@ -23,12 +24,12 @@ _PAUSE_SECONDS = 0.05
 
 
 class ReconcileBusy(CompactorError):
-    """Another process reconciles this data directory, or assigns orders in it, at this moment."""
+    """Another process is reconciling this data directory, or assigning orders in it."""
 
 
 @contextmanager
 def turn(data: Path, wait_seconds: float = 0.0) -> Iterator[None]:
-    """Hold the data directory's turn; waits for so long at most. Raises ReconcileBusy, which names the holder."""
+    """Hold the data directory's lock; waits for at most so long. Raises ReconcileBusy, which names the holder."""
     files, path = Files(), data / PRIVATE / LOCK
     files.make_directory(path.parent)
     until = time.monotonic() + wait_seconds
@@ -46,7 +47,7 @@ def turn(data: Path, wait_seconds: float = 0.0) -> Iterator[None]:
 
 
 def compact_in_turn(ledger: Ledger) -> Compaction | None:
-    """Compact, or wait until another process, most often the daemon, has done it; None then. Raises LedgerError."""
+    """Compact; returns None where another process, usually the daemon, has compacted meanwhile. Raises LedgerError."""
     for attempt in range(_TRIES):
         try:
             return ledger.compact()

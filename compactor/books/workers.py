@@ -1,10 +1,11 @@
-"""Runs independent pieces of work in forked processes, at most so many at once.
+"""Run independent pieces of work in forked processes, at most so many at once, with a shared progress board.
 
-It leaves to others what the work is, and to the caller how results are used. The rule that surprises: this is
-`os.fork` and a pipe instead of a process pool. A pool is one fate: when the system kills one worker for want of
-memory, every result of the pool is lost. Here a child has one batch, tells each result as soon as it has it, and
-takes nobody along; nor does it cost the 30 ms that importing a pool takes. The parent must not have started threads
-before it forks.
+What the work is, and how results are used, is left to the caller: compacting and verifying.
+
+Note: this is `os.fork` and a pipe instead of a process pool. When the system kills one worker of a pool for want of
+memory, every result of the pool is lost. Here a child has one batch and sends each result at once, so that its death
+costs one piece of work; and importing a pool would take 30 ms. The parent must not have started threads before it
+forks.
 """
 
 from __future__ import annotations
@@ -22,13 +23,13 @@ import msgspec
 
 from compactor.ledger.compaction import Progress
 
-# How often the parent looks up from waiting, so that a progress bar moves.
-POLL_MS = 100
-_LENGTH_BYTES = 4
 # Below this many bytes of logs in all, starting processes costs more than it saves.
 INLINE_BYTES_MAX = 8 << 20
 # Small ledgers share a process until they amount to this much; a thousand of them need no thousand processes.
 BATCH_BYTES = 4 << 20
+# How often the parent looks up from waiting, so that a progress bar moves.
+POLL_MS = 100
+_LENGTH_BYTES = 4
 
 
 class Died(msgspec.Struct, frozen=True):
@@ -38,22 +39,22 @@ class Died(msgspec.Struct, frozen=True):
 
 
 class _Child:
-    """One forked process: the items it was given, and what it has told so far."""
+    """One forked process: the items it was given, and what it has received so far."""
 
     def __init__(self, pid: int, pipe: int, items: Sequence[int]) -> None:
         self.pid = pid
         self.pipe = pipe
         self.items = list(items)
-        self.told = bytearray()
+        self.received = bytearray()
 
-    def take_results(self) -> Iterator[tuple[int, bytes]]:
+    def split_results(self) -> Iterator[tuple[int, bytes]]:
         """The whole results among the bytes read so far, in the order of the items."""
-        while len(self.told) >= _LENGTH_BYTES:
-            end = _LENGTH_BYTES + int.from_bytes(self.told[:_LENGTH_BYTES], "little")
-            if len(self.told) < end:
+        while len(self.received) >= _LENGTH_BYTES:
+            end = _LENGTH_BYTES + int.from_bytes(self.received[:_LENGTH_BYTES], "little")
+            if len(self.received) < end:
                 return
-            result = bytes(self.told[_LENGTH_BYTES:end])
-            del self.told[:end]
+            result = bytes(self.received[_LENGTH_BYTES:end])
+            del self.received[:end]
             yield self.items.pop(0), result
 
 
@@ -90,8 +91,8 @@ def run_forked(
             for pipe, _ in poll.poll(POLL_MS if on_poll else None) if running else ():
                 child = running[pipe]
                 chunk = os.read(pipe, 1 << 16)
-                child.told += chunk
-                yield from child.take_results()
+                child.received += chunk
+                yield from child.split_results()
                 if not chunk:
                     poll.unregister(pipe)
                     del running[pipe]
@@ -131,14 +132,14 @@ def _start(items: Sequence[int], work: Callable[[int], bytes], running: dict[int
             os.close(write_end)
             raise
         if not pid:
-            _live(items, work, write_end, close=(read_end, *running))
+            _run_child(items, work, write_end, close=(read_end, *running))
         os.close(write_end)
         running[read_end] = _Child(pid, read_end, items)
     return read_end
 
 
-def _live(items: Sequence[int], work: Callable[[int], bytes], pipe: int, *, close: Sequence[int]) -> NoReturn:
-    """The life of a child. It leaves by os._exit on every path: the buffers and exit handlers are its parent's."""
+def _run_child(items: Sequence[int], work: Callable[[int], bytes], pipe: int, *, close: Sequence[int]) -> NoReturn:
+    """Run a child. It ends by os._exit on every path: the buffers and exit handlers are its parent's."""
     status = 1
     try:
         # Ctrl-C reaches the whole group of processes; the parent decides what it means, and says so by SIGTERM.
@@ -189,7 +190,7 @@ def plan_batches(sizes: Sequence[int]) -> list[list[int]]:
 
 @contextmanager
 def collector_paused() -> Iterator[None]:
-    """A fold makes no cycles, so looking for them only costs time."""
+    """Without the garbage collector: a fold makes no cycles, so looking for them only costs time."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:
@@ -200,10 +201,9 @@ def collector_paused() -> Iterator[None]:
 
 
 class Board:
-    """Two numbers per ledger, bytes done and bytes in all, in memory that forked processes share.
+    """The progress of each piece of work, bytes done and bytes in all, in memory that forked processes share.
 
-    Each number has one writer, and an aligned word is written whole, so nobody needs a lock; a reader that is a moment
-    behind only draws an older bar.
+    No lock is needed: each number has one writer, and an aligned word is written whole.
     """
 
     def __init__(self, sizes: Sequence[int], progress: Progress | None) -> None:
@@ -211,20 +211,22 @@ class Board:
         self._words = memoryview(mmap.mmap(-1, max(1, len(sizes)) * 16)).cast("q")
         for index, size in enumerate(sizes):
             self._words[2 * index + 1] = size
-        self._home_pid = os.getpid()
+        self._parent_pid = os.getpid()
 
     def reporter(self, index: int) -> Progress | None:
+        """The progress function for a piece of work; None where nobody asked for progress."""
         if self._progress is None:
             return None
 
         def report(bytes_done: int, bytes_total: int) -> None:
             self._words[2 * index] = bytes_done
             self._words[2 * index + 1] = bytes_total
-            if os.getpid() == self._home_pid:
+            if os.getpid() == self._parent_pid:
                 self.show()
 
         return report
 
     def show(self) -> None:
+        """Report the sums."""
         if self._progress is not None:
             self._progress(sum(self._words[0::2]), sum(self._words[1::2]))
