@@ -216,14 +216,14 @@ class Disk(Files):
         kept = {name: inode for name, inode in self._durable_names.items() if name.parent != path}
         self._durable_names = {**kept, **below}
 
-    def lock(self, path: Path) -> int | None:
+    def acquire(self, path: Path) -> int | None:
         self.call(path)
         if self._locked:
             return None
         self._locked = True
         return 3
 
-    def unlock(self, descriptor: int) -> None:
+    def release(self, descriptor: int) -> None:
         if self._dead:
             raise Stopped
         self._locked = False

@@ -13,7 +13,6 @@ import pytest
 
 from compactor import Ledger
 from compactor.books import compact as compacting
-from compactor.books import workers
 from compactor.books.compact import compact_all
 from compactor.books.workers import BATCH_BYTES, plan_batches
 
@@ -96,7 +95,7 @@ class TestCompacting:
             if path.name != "events.jsonl":
                 _remove(path)
         monkeypatch.setattr(compacting, "INLINE_BYTES_MAX", 0)
-        monkeypatch.setattr(workers, "BATCH_BYTES", 4000)
+        monkeypatch.setattr("compactor.books.workers.BATCH_BYTES", 4000)
         outcomes = compact_all(data, workers=workers)
         assert [f"t{n}" for n in range(5)] == [o.team_id for o in outcomes if o.compaction]
         # Findings and pending orders of each, trades of all but the first.
@@ -111,7 +110,7 @@ class TestCompacting:
             write_log(team, placed(), filled())
         (data / "team/c/trades.jsonl").write_text('{"trade_id":"somebody else"}\n')
         monkeypatch.setattr(compacting, "INLINE_BYTES_MAX", 0)
-        monkeypatch.setattr(workers, "BATCH_BYTES", 1)
+        monkeypatch.setattr("compactor.books.workers.BATCH_BYTES", 1)
         outcomes = compact_all(data, workers=4)
         assert [(team, team == "c") for team in "abcde"] == [(o.team_id, o.error is not None) for o in outcomes]
         assert outcomes[2].error is not None

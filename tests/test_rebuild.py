@@ -76,13 +76,13 @@ def test_a_log_that_cannot_be_read_whole_is_refused_and_all_stays(scene: Scene, 
 def test_a_ledger_that_somebody_compacts_is_left_alone(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     """Takes the ledger's lock: it waits a moment, and then names the holder."""
     monkeypatch.setattr(rebuild, "LOCK_WAIT_SECONDS", 0.05)
-    held = Files().lock(scene.ledger / ".state" / "lock")
+    held = Files().acquire(scene.ledger / ".state" / "lock")
     assert held is not None
     try:
         with pytest.raises(LockHeld, match="holds this ledger"):
             rebuild.rebuild(scene.ledger, TEAM)
     finally:
-        Files().unlock(held)
+        Files().release(held)
     assert [] == scene.verify()
     with heads.locked(scene.ledger, Files(), 0):
         pass

@@ -22,7 +22,6 @@ from compactor import Ledger, LedgerError, SegmentDamaged
 from compactor.imports.writer import known_events
 from compactor.ledger.files import Files
 from compactor.ledger.seal import plan_seal
-from compactor.ledger.segment_writer import line_end
 from compactor.ledger.segments import HOLE_BYTES_MIN
 from compactor.ui.cli import app
 from tests.cases import DERIVED, LOG, read_derived
@@ -79,12 +78,12 @@ class TestPlan:
     def test_a_segment_ends_with_a_line(self, stop: int, expected: int) -> None:
         """8.1: cut at the last line end within the size."""
         data = b"ab\ncd\n" + b"x" * 200_000 + b"\n"
-        assert expected == line_end(log_of(data), 0, stop, len(data))
+        assert expected == find_line_end(log_of(data), 0, stop, len(data))
 
     def test_a_line_longer_than_a_segment_is_a_segment(self) -> None:
         """8.1: a line is never in two segments."""
         data = b"ab\n" + b"x" * 200_000 + b"\ncd\n"
-        assert 200_004 == line_end(log_of(data), 3, 10, len(data))
+        assert 200_004 == find_line_end(log_of(data), 3, 10, len(data))
 
     def test_what_has_grown_is_sealed_in_full_segments(self, data: Path) -> None:
         """8.1: the rest goes on waiting, until it has grown too or is old."""

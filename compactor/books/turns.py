@@ -33,7 +33,7 @@ def turn(data: Path, wait_seconds: float = 0.0) -> Iterator[None]:
     files, path = Files(), data / PRIVATE / LOCK
     files.make_directory(path.parent)
     until = time.monotonic() + wait_seconds
-    while (descriptor := files.lock(path)) is None:
+    while (descriptor := files.acquire(path)) is None:
         if time.monotonic() >= until:
             holder = (files.read(path) or b"").decode(errors="replace").strip() or "unknown"
             raise ReconcileBusy(
@@ -43,7 +43,7 @@ def turn(data: Path, wait_seconds: float = 0.0) -> Iterator[None]:
     try:
         yield
     finally:
-        files.unlock(descriptor)
+        files.release(descriptor)
 
 
 def compact_in_turn(ledger: Ledger) -> Compaction | None:

@@ -94,7 +94,7 @@ class Links:
         ended = [link.join(deadline) for link in self._links.values()]
         ended += [self._loop.join(deadline)] if self._loop is not None else []
         while self._locks:
-            self._files.unlock(self._locks.pop())
+            self._files.release(self._locks.pop())
         self._log.info("links_stopped", accounts=len(self._links), left_behind=ended.count(False))
 
     def _make_link(self, account: Account, budget: Budget) -> AccountLink:
@@ -134,7 +134,7 @@ class Links:
     def _acquire(self, account: str) -> None:
         path = self._data / PRIVATE / f"stream-{account}.lock"
         self._files.make_directory(path.parent)
-        lock = self._files.lock(path)
+        lock = self._files.acquire(path)
         if lock is None:
             holder = (self._files.read(path) or b"").decode(errors="replace").strip() or "unknown"
             raise StreamInUse(

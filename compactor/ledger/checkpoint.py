@@ -38,7 +38,7 @@ def checksum(data: bytes | bytearray) -> bytes:
 
 
 class PrefixDigest(Struct, array_like=True):
-    """How much of a file the checkpoint stands for: its length, and a digest of the last 4 KiB before it."""
+    """A prefix of a file that the checkpoint covers: its `length`, and a digest of its last 4 KiB, its `tail`."""
 
     length: int = 0
     tail: bytes = checksum(b"")
@@ -53,7 +53,7 @@ class Chunk(Struct, array_like=True, gc=False):
 
 
 class CheckpointHeader(Struct):
-    """What a slot says before its chunks."""
+    """The header of a slot; the chunks follow it."""
 
     format: int
     fold_version: int
@@ -74,7 +74,7 @@ class CheckpointHeader(Struct):
 
 
 class DamagedCheckpoint(Exception):
-    """A slot that is not what was written."""
+    """A slot whose bytes are not those that were written."""
 
     def __init__(self, path: Path, what: str) -> None:
         super().__init__(f"{path}: {what}")
@@ -138,13 +138,13 @@ def encode_slot(
 ) -> list[bytes | bytearray]:
     """A slot for the state of a fold, as the parts of its bytes: the pages of marks are not copied."""
     parts: list[bytes | bytearray] = []
-    place = 0
+    size = 0
 
     def chunk(data: bytes | bytearray) -> Chunk:
-        nonlocal place
+        nonlocal size
         parts.append(data)
-        place += len(data)
-        return Chunk(place - len(data), len(data), checksum(data))
+        size += len(data)
+        return Chunk(size - len(data), len(data), checksum(data))
 
     def chunks(pages: Iterable[bytes | bytearray]) -> list[Chunk]:
         return [chunk(page) for page in pages]
@@ -203,7 +203,7 @@ class Slots:
         self._files.rename(damage.path, damage.path.with_name(damage.path.name + ".damaged"))
 
     def write(self, parts: Iterable[bytes | bytearray]) -> Path:
-        """Put a checkpoint into the slot that is not the newest; returns where, when it is durable."""
+        """Write a checkpoint to the slot that is not the newest; returns its path when it is durable."""
         path = self._state / SLOTS[self._next]
         replace(self._files, path, parts)
         self._next = 1 - self._next

@@ -1,8 +1,8 @@
 """One pass over a ledger: the commit protocol of format.md section 7, in its order.
 
-The log is synced, folded from the checkpoint on, what comes out is appended to trades and findings and synced, the
-pending orders are replaced, and now and then a checkpoint is written. A pass that is stopped anywhere leaves files
-from which the next one reaches the same bytes; one that fails takes back what it appended and forgets its state.
+The log is synced and folded from the checkpoint on; the derived lines are appended to trades and findings and synced;
+the pending orders are replaced; and now and then a checkpoint is written. A pass that is stopped anywhere leaves files
+from which the next one derives the same bytes. A pass that fails takes back what it appended and forgets its state.
 """
 
 import time

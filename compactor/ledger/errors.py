@@ -79,13 +79,13 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 def from_os(path: Path, error: OSError, doing: str, again: str = "compact again") -> LedgerError:
     """Turn an operating system's error into one that says what was being done to which file, and what to do then."""
-    place = Path(os.fsdecode(error.filename)) if error.filename is not None else path
+    file = Path(os.fsdecode(error.filename)) if error.filename is not None else path
     reason = error.strerror or str(error)
     if error.errno in _FULL:
-        return DiskFull(place, f"{reason} while {doing}; the derived files are as they were. Make room and {again}")
+        return DiskFull(file, f"{reason} while {doing}; the derived files are as they were. Make room and {again}")
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return LedgerUnreadable(place, f"{reason} while {doing}; check owner and permissions, then {again}")
+        return LedgerUnreadable(file, f"{reason} while {doing}; check owner and permissions, then {again}")
     if error.errno == errno.EIO:
         hint = "the disk may be failing. The log is the truth: save it first"
-        return LedgerUnreadable(place, f"{reason} while {doing}; {hint}")
-    return LedgerUnreadable(place, f"{reason} while {doing}; put that right and {again}")
+        return LedgerUnreadable(file, f"{reason} while {doing}; {hint}")
+    return LedgerUnreadable(file, f"{reason} while {doing}; put that right and {again}")

@@ -1,9 +1,8 @@
-"""The few things that the ledger does to files, each one system call or a loop of one; everything above is written in
-terms of them.
+"""The only door to the disk: what the ledger does to files, each one system call or a loop of one.
 
-`Files` is the real file system. Tests put another one in its place that stops at any call and forgets what was not
-synced, which is how "stop at any system call, same bytes" is tested thousands of times. Descriptors are close-on-exec
-(Python's default), because a child process would keep a lock alive.
+`Files` is the real file system. Tests replace it by one that stops at any call and forgets what was not synced, so that
+"stop at any system call, same bytes" is tested thousands of times. Descriptors are close-on-exec (Python's default),
+because a child process would keep a lock alive.
 """
 
 import errno
@@ -134,8 +133,8 @@ class Files:
         """Make the names in a directory durable."""
         self.sync(path)
 
-    def lock(self, path: Path) -> int | None:
-        """Take the lock on a file that is never replaced; the descriptor, or None if another process has it."""
+    def acquire(self, path: Path) -> int | None:
+        """Acquire the lock on a file that is never replaced; the descriptor, or None if another process has it."""
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -146,8 +145,8 @@ class Files:
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
         return descriptor
 
-    def unlock(self, descriptor: int) -> None:
-        """Give the lock back, also if a child that was forked meanwhile still has the descriptor."""
+    def release(self, descriptor: int) -> None:
+        """Release the lock, also if a child that was forked meanwhile still has the descriptor."""
         # Closing gives it back too; the pass is done by now, and nothing that fails here can undo it.
         with suppress(OSError):
             fcntl.flock(descriptor, fcntl.LOCK_UN)

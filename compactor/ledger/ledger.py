@@ -1,4 +1,4 @@
-"""One ledger: a directory with a log, and what is derived from it. This is the face that programs use."""
+"""One ledger: a directory with a log and the files derived from it. `Ledger` is the class that programs use."""
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -32,11 +32,11 @@ _decode_finding = line_decoder(Finding)
 
 
 class Ledger:
-    """The ledger in a directory. Opening it costs nothing and makes nothing; `append` makes the directory when it is
+    """The ledger in a directory. Opening it costs nothing and creates nothing; `append` makes the directory when it is
     new.
 
     `team_id` is the name of the directory for one below `team/`, else what its events say. `retention_days` None
-    keeps the places of ended orders in memory for ever; no output depends on it. Not safe for several threads at
+    keeps the offsets of ended orders in memory for ever; no output depends on it. Not safe for several threads at
     once; several processes are kept apart by the ledger's lock.
     """
 
@@ -50,7 +50,7 @@ class Ledger:
         files: Files | None = None,
     ) -> None:
         self.path = Path(path)
-        self._named = team_id if team_id is not None else name_of_directory(self.path)
+        self._named = team_id if team_id is not None else team_in_path(self.path)
         if self._named is not None:
             check_team(self._named, self.path)
         self._durability: Durability = durability
@@ -102,11 +102,11 @@ class Ledger:
         process need not fold anything again. Raises LedgerError; the derived files are then as they were. TooMuch is
         one, if the pass would read more than `limit_bytes` of the log, or folds for longer than `limit_seconds`.
         """
-        descriptor = self._lock()
+        descriptor = self._acquire()
         try:
             return self._compactor.run(progress, checkpoint, limit_bytes, limit_seconds)
         finally:
-            self._files.unlock(descriptor)
+            self._files.release(descriptor)
 
     @property
     def clock(self) -> datetime | None:
@@ -150,14 +150,14 @@ class Ledger:
         # Most programs never seal, and zstd takes a moment to import.
         from compactor.ledger.seal import Sealer
 
-        descriptor = self._lock()
+        descriptor = self._acquire()
         try:
             self._sealer = self._sealer or Sealer(self._compactor, self._files)
             done = self._sealer.run(
                 segment_bytes=segment_bytes, segment_age=segment_age, reclaim=reclaim, now=now, at=at
             )  # fmt: skip
         finally:
-            self._files.unlock(descriptor)
+            self._files.release(descriptor)
         # This takes as long as sealing, and nobody has to wait for it.
         self._sealer.complete_indexes()
         return done
@@ -170,15 +170,15 @@ class Ledger:
         """
         return read_bytes(self.path, start, end, self._files)
 
-    def _lock(self) -> int:
+    def _acquire(self) -> int:
         lock = self.path / STATE / LOCK
         if self._files.identity(self.path / LOG) is None:
             raise NoLedger(self.path, f"there is no {LOG}; expected a log of events, append some first")
         try:
             self._files.make_directory(lock.parent)
-            descriptor = self._files.lock(lock)
+            descriptor = self._files.acquire(lock)
         except OSError as error:
-            raise from_os(lock, error, "taking the ledger's lock") from error
+            raise from_os(lock, error, "acquiring the ledger's lock") from error
         if descriptor is None:
             holder = (self._files.read(lock) or b"").decode(errors="replace").strip() or "unknown"
             raise LockHeld(
@@ -235,7 +235,7 @@ class Ledger:
         self.close()
 
 
-def name_of_directory(path: Path) -> str | None:
+def team_in_path(path: Path) -> str | None:
     """A ledger below `team/` is named by its directory (1.1); any other is named by its events (1.2)."""
     absolute = path.absolute()
     return absolute.name if absolute.parent.name == "team" and TEAM_PATTERN.fullmatch(absolute.name) else None

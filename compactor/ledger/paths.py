@@ -65,13 +65,13 @@ def discover(data: str | os.PathLike[str] | None = None, team: str | None = None
     data = resolve_data(data)
     if team is not None:
         return [locate_ledger(data, team)]
-    places = [LedgerEntry(None, data)] if (data / LOG).exists() else []
+    entries = [LedgerEntry(None, data)] if (data / LOG).exists() else []
     teams = data / "team"
-    found = (_place_at(data, path) for path in sorted(teams.iterdir())) if teams.is_dir() else ()
-    return places + [place for place in found if place is not None]
+    found = (_examine(data, path) for path in sorted(teams.iterdir())) if teams.is_dir() else ()
+    return entries + [entry for entry in found if entry is not None]
 
 
-def _place_at(data: Path, path: Path) -> LedgerEntry | None:
+def _examine(data: Path, path: Path) -> LedgerEntry | None:
     """The ledger in a directory below `team/`; None where there is none. One that is unreadable stops no other."""
     try:
         if not (path / LOG).exists():

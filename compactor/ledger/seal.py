@@ -1,8 +1,9 @@
-"""Sealing: the finished range of a log becomes compressed segments, and its space in the log is given back.
+"""Sealing: move the finished range of a log into compressed segments, and give its space in the log back.
 
-Reading segments is left to `segments`; keeping the ledger's lock is left to the caller. The rule that surprises: the
-log is never cut or renamed. A hole is punched into its beginning, and only over what a durable segment was seen to hold
-byte for byte, so whatever stops a run loses nothing and the next run completes it.
+Reading segments is left to `segments`; the caller holds the ledger's lock.
+
+Invariant: the log is never cut or renamed. A hole is punched into its beginning, and only over bytes that were compared
+with a durable segment. A run that is stopped loses nothing, and the next run completes it.
 """
 
 from contextlib import suppress
@@ -17,7 +18,7 @@ from compactor.ledger.errors import SegmentDamaged, from_os
 from compactor.ledger.files import Files, replace
 from compactor.ledger.indexing import complete_indexes
 from compactor.ledger.log import Log, open_log
-from compactor.ledger.segment_writer import SegmentWriter, line_end, recorded_at, tree_over
+from compactor.ledger.segment_writer import SegmentWriter, build_tree, find_line_end, find_recorded_at
 from compactor.ledger.segments import (
     HOLE_BYTES_MIN,
     KEPT_BYTES,
@@ -25,7 +26,7 @@ from compactor.ledger.segments import (
     Segments,
     check_file,
     encode_seal,
-    range_in_name,
+    parse_segment_name,
     read_piece,
     seal_name,
 )
@@ -124,7 +125,7 @@ class Sealer:
         ) as log:
             sealed, size = self._compactor.segments.sealed_end, log.identity().size
             waiting = log.end_of_whole_lines(size) - sealed
-            oldest = recorded_at(log, sealed, size) if waiting > 0 and not now else None
+            oldest = find_recorded_at(log, sealed, size) if waiting > 0 and not now else None
             return plan_seal(
                 waiting_bytes=waiting, oldest=oldest, at=at, segment_bytes=segment_bytes, segment_age=segment_age,
                 now=now,
@@ -165,21 +166,21 @@ class _Run:
                 self._files.remove(directory / name)
         self._give_back()
         while (start := self._segments.sealed_end) < end and (partial or end - start >= segment_bytes):
-            stop = line_end(self._log, start, min(end, start + segment_bytes), end)
+            stop = find_line_end(self._log, start, min(end, start + segment_bytes), end)
             self._seal(start, stop)
             self._give_back()
         self._remove_unsealed()
 
     def _seal(self, start: int, stop: int) -> None:
         """Make one segment: write it, read it back, and only then say that it is sealed."""
-        maker = SegmentWriter(
-            self._log, start, stop, self._frame_bytes, tree_over(self._segments, self._segments.seals)
+        writer = SegmentWriter(
+            self._log, start, stop, self._frame_bytes, build_tree(self._segments, self._segments.seals)
         )
         directory = self._segments.path
-        path = directory / maker.name
+        path = directory / writer.name
         try:
-            replace(self._files, path, maker.frames())
-            seal = maker.seal(self._segments.last_digest)
+            replace(self._files, path, writer.frames())
+            seal = writer.seal(self._segments.last_digest)
             self._read_back(seal)
             data = encode_seal(seal)
             replace(self._files, directory / seal_name(seal.name), [data])
@@ -245,7 +246,7 @@ class _Run:
         """Remove segments of runs that were stopped before the seal, where what they hold is sealed by now."""
         sealed = {seal.name for seal in self._segments.seals}
         for name in self._files.names(self._segments.path):
-            found = range_in_name(name)
+            found = parse_segment_name(name)
             if found is not None and name not in sealed and found[1] <= self._segments.sealed_end:
                 self._files.remove(self._segments.path / name)
 

@@ -1,7 +1,9 @@
-"""One segment is made of a range of the log, frame by frame, and what its seal says is gathered on the way.
+"""Write one segment from a range of the log, frame by frame, and gather what its seal says.
 
-Where a range ends and what becomes of the files is left to `sealing`. The rule that surprises: a frame ends with a line
-wherever it can, and cuts inside a line that is longer than a frame, so that memory stays bounded.
+Where a range ends, and the files, are left to `seal`.
+
+Note: a frame ends with a line wherever it can. A line that is longer than a frame is cut into several, so that memory
+stays bounded.
 """
 
 from collections.abc import Iterator
@@ -24,9 +26,9 @@ _BLOCKS_TRIED = 16
 
 
 class SegmentWriter:
-    """Makes a segment of a range of the log, a frame at a time, and gathers what its seal says.
+    """Writes a range of the log as a segment, a frame at a time, and gathers what its seal says.
 
-    `tree` is the one over all lines before it, and grows by those of the segment.
+    `tree` is the tree over all lines before the range; the lines of the segment are appended to it.
     """
 
     def __init__(self, log: Log, start: int, end: int, frame_bytes: int, tree: MerkleAccumulator) -> None:
@@ -43,23 +45,23 @@ class SegmentWriter:
     def frames(self) -> Iterator[bytes]:
         """The frames, of whole lines but for lines that are longer than a frame."""
         empty, end = self._seal, self._seal.end
-        place, file_bytes, lines = empty.start, 0, 0
+        offset, file_bytes, lines = empty.start, 0, 0
         first: str | None = None
         last: str | None = None
         table: list[tuple[int, int]] = []
-        while place < end:
-            piece = self._log.read(place, min(self._frame_bytes, end - place))
-            if place + len(piece) < end:
+        while offset < end:
+            piece = self._log.read(offset, min(self._frame_bytes, end - offset))
+            if offset + len(piece) < end:
                 piece = piece[: piece.rfind(b"\n") + 1] or piece
             frame = encode_frame(piece)
-            table.append((place - empty.start, file_bytes))
+            table.append((offset - empty.start, file_bytes))
             self._content.update(piece)
             self._file.update(frame)
             self._tree.feed(piece)
             all_lines = piece.split(b"\n")
-            first = first if first is not None else first_ts(all_lines)
-            last = first_ts(all_lines[::-1]) or last
-            place, file_bytes, lines = place + len(piece), file_bytes + len(frame), lines + len(all_lines) - 1
+            first = first if first is not None else find_first_ts(all_lines)
+            last = find_first_ts(all_lines[::-1]) or last
+            offset, file_bytes, lines = offset + len(piece), file_bytes + len(frame), lines + len(all_lines) - 1
             yield frame
         self._seal = msgspec.structs.replace(
             empty, lines=lines, first_ts=first, last_ts=last, file_bytes=file_bytes, frames=table,
@@ -72,15 +74,15 @@ class SegmentWriter:
         return msgspec.structs.replace(self._seal, previous=previous)
 
 
-def first_ts(lines: list[bytes]) -> str | None:
+def find_first_ts(lines: list[bytes]) -> str | None:
     """The `ts` of the first line that can be read; None where none of the first ones can."""
     for line in lines[:_LINES_TRIED]:
-        if line and (stamps := _stamps_of(line)) is not None:
+        if line and (stamps := _read_stamps(line)) is not None:
             return stamps.ts
     return None
 
 
-def tree_over(segments: Segments, seals: list[Seal]) -> MerkleAccumulator:
+def build_tree(segments: Segments, seals: list[Seal]) -> MerkleAccumulator:
     """The tree over the first segments; of those that an earlier version sealed without one, from their lines."""
     at = next((number for number in range(len(seals), 0, -1) if seals[number - 1].tree is not None), 0)
     tree = MerkleAccumulator(seals[at - 1].tree if at else None)
@@ -90,15 +92,15 @@ def tree_over(segments: Segments, seals: list[Seal]) -> MerkleAccumulator:
     return tree
 
 
-def line_end(log: Log, start: int, stop: int, end: int) -> int:
+def find_line_end(log: Log, start: int, stop: int, end: int) -> int:
     """The last end of a line in a range, or where it has none, the next one; `end` is the end of a line."""
-    place = stop
-    while place > start:
-        begin = max(start, place - _SEARCH_BYTES)
-        found = log.read(begin, place - begin).rfind(b"\n")
+    offset = stop
+    while offset > start:
+        begin = max(start, offset - _SEARCH_BYTES)
+        found = log.read(begin, offset - begin).rfind(b"\n")
         if found >= 0:
             return begin + found + 1
-        place = begin
+        offset = begin
     while stop < end:
         found = log.read(stop, min(_SEARCH_BYTES, end - stop)).find(b"\n")
         if found >= 0:
@@ -107,11 +109,11 @@ def line_end(log: Log, start: int, stop: int, end: int) -> int:
     return end
 
 
-def recorded_at(log: Log, start: int, end: int) -> datetime | None:
+def find_recorded_at(log: Log, start: int, end: int) -> datetime | None:
     """When the first line that can be read was recorded; None where none of the first lines can be."""
     for block in islice(log.blocks(start, end), _BLOCKS_TRIED):
         for line in block.data.split(b"\n", _LINES_TRIED)[:_LINES_TRIED]:
-            stamps = _stamps_of(line)
+            stamps = _read_stamps(line)
             if stamps is not None:
                 return moment(stamps.recorded_at or stamps.ts)
     return None
@@ -127,7 +129,7 @@ class _Stamps(Struct):
 _decode_stamps = msgspec.json.Decoder(_Stamps).decode
 
 
-def _stamps_of(line: bytes) -> _Stamps | None:
+def _read_stamps(line: bytes) -> _Stamps | None:
     try:
         stamps = _decode_stamps(line)
         moment(stamps.recorded_at or stamps.ts)

@@ -1,8 +1,9 @@
-"""Sealed history as it is read: segments with their seals, one sequence of bytes from offset 0 on (format.md, 8).
+"""Read sealed history: segments with their seals are one sequence of bytes from offset 0 on (format.md, section 8).
 
-Making segments is left to `sealing`, and putting segments and log together to `log`. The rule that surprises: a segment
-counts only once its seal is there, and what is sealed is never skipped. A seal or segment that is missing, leaves a gap
-or does not hold what its seal says stops the reading with SegmentDamaged.
+Writing segments is left to `seal`, and reading segments and log as one sequence to `log`.
+
+Invariant: a segment counts only once its seal is there, and sealed history is never skipped. A seal or segment that is
+missing, leaves a gap or does not match stops the reading with SegmentDamaged.
 """
 
 import re
@@ -82,7 +83,7 @@ def seal_name(segment: str) -> str:
     return segment.removesuffix(".jsonl.zst") + _SEAL_SUFFIX
 
 
-def range_in_name(name: str) -> tuple[int, int] | None:
+def parse_segment_name(name: str) -> tuple[int, int] | None:
     """The range that the name of a segment tells, or None if it is no such name."""
     match = _NAME.fullmatch(name)
     return (int(match[1]), int(match[2])) if match else None
@@ -201,12 +202,12 @@ class Segments:
 
         With `head` also where there is no seal at all and the log begins with NULs, which costs reading 64 KiB.
         """
-        while (problem := self._problem_of(reader, head)) is not None:
+        while (problem := self._find_problem(reader, head)) is not None:
             # Another process may have sealed more since the seals were read, and punched that out of the log.
             if not self.refresh():
                 raise SegmentDamaged(log, f"{problem}. {_RESTORE}")
 
-    def _problem_of(self, reader: Reader, head: bool) -> str | None:
+    def _find_problem(self, reader: Reader, head: bool) -> str | None:
         end = self.sealed_end
         if not end:
             if head and reader.read(0, HOLE_BYTES_MIN) == bytes(HOLE_BYTES_MIN):
@@ -280,8 +281,8 @@ def check_file(path: Path, seal: Seal, reader: Reader) -> None:
     if size != seal.file_bytes:
         raise SegmentDamaged(path, f"expected a segment of {seal.file_bytes} bytes, found {size}. {_RESTORE}")
     digest = sha256()
-    for place in range(0, size, _PIECE_BYTES):
-        digest.update(reader.read(place, _PIECE_BYTES))
+    for offset in range(0, size, _PIECE_BYTES):
+        digest.update(reader.read(offset, _PIECE_BYTES))
     if digest.hexdigest() != seal.file_sha256:
         what = f"expected a segment with SHA-256 {seal.file_sha256}, found {digest.hexdigest()}"
         raise SegmentDamaged(path, f"{what}. {_RESTORE}")
@@ -292,11 +293,11 @@ def read_piece(directory: Path, seal: Seal, reader: Reader, number: int) -> Piec
     # Reading a log without segments need not wait for the import of zstd.
     from compactor.ledger.zstd import BadFrame, decode_frame
 
-    start, place = seal.frames[number]
+    start, begin = seal.frames[number]
     last = number + 1 == len(seal.frames)
     end, stop = (seal.end - seal.start, seal.file_bytes) if last else seal.frames[number + 1]
     try:
-        return Piece(seal.start + start, decode_frame(reader.read(place, stop - place), end - start))
+        return Piece(seal.start + start, decode_frame(reader.read(begin, stop - begin), end - start))
     except BadFrame as bad:
         path = directory / seal.name
-        raise SegmentDamaged(path, f"at byte {place} found {bad}. {_RESTORE}") from None
+        raise SegmentDamaged(path, f"at byte {begin} found {bad}. {_RESTORE}") from None

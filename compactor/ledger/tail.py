@@ -1,8 +1,8 @@
-"""The end of an append-only derived file (`trades.jsonl`, `findings.jsonl`), and what may stand there already.
+"""Append to a derived file (`trades.jsonl`, `findings.jsonl`) from the length that a checkpoint covers.
 
-A crash after an append leaves bytes that the checkpoint does not know of. They must be a beginning of what the fold
-derives again; the rest is appended. Anything else means that somebody wrote to the file, and the ledger stops without
-touching it.
+A crash after an append leaves bytes that the checkpoint does not know of. They must be a prefix of what the fold
+derives again; the rest is appended. Anything else was written by somebody else, and the ledger stops without touching
+the file.
 """
 
 from pathlib import Path

@@ -1,7 +1,9 @@
 """One zstd frame of a segment: a piece of the log, compressed, that can be read by itself.
 
-Which pieces there are is said by the seal (`segments`). The rule that surprises: a frame is decompressed with a bound,
-so that a damaged header cannot ask for more memory than the seal says the piece has.
+The seal (`segments`) says which pieces there are.
+
+Invariant: a frame is decompressed with a bound, so that a damaged header cannot ask for more memory than the piece has
+by its seal.
 """
 
 import sys

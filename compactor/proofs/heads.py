@@ -155,7 +155,7 @@ def locked(path: Path, files: Files, wait_seconds: float) -> Iterator[None]:
     until = time.monotonic() + wait_seconds
     try:
         files.make_directory(lock.parent)
-        while (descriptor := files.lock(lock)) is None and time.monotonic() < until:
+        while (descriptor := files.acquire(lock)) is None and time.monotonic() < until:
             time.sleep(_POLL_SECONDS)
     except OSError as error:
         raise from_os(lock, error, "taking the ledger's lock", "try again") from error
@@ -165,4 +165,4 @@ def locked(path: Path, files: Files, wait_seconds: float) -> Iterator[None]:
     try:
         yield
     finally:
-        files.unlock(descriptor)
+        files.release(descriptor)

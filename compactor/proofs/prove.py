@@ -10,7 +10,7 @@ from pathlib import Path
 
 from compactor.core.merkle import MerkleAccumulator, Range, hash_range, list_spans, plan_consistency, plan_inclusion
 from compactor.ledger.files import Files
-from compactor.ledger.segment_writer import tree_over
+from compactor.ledger.segment_writer import build_tree
 from compactor.ledger.segments import Seal, Segments
 from compactor.proofs.check import Consistency, Inclusion
 from compactor.proofs.heads import head_name, make_head
@@ -31,7 +31,7 @@ def prove_line(path: Path, team: str, offset: int, files: Files) -> Inclusion:
         what = "this segment was sealed by a version that made no trees, and none was sealed after it"
         raise NotProvable(path, f"{what}. The next segment will cover it: run compactor seal --now")
     head = _head_at(segments, seals[last], team, files)
-    growing = tree_over(segments, seals[:number])
+    growing = build_tree(segments, seals[:number])
     base, peaks = growing.size, growing.peaks
     leaves, index = list[bytes](), -1
     for seal in seals[number : last + 1]:

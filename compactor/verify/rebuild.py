@@ -19,7 +19,7 @@ from compactor.ledger.checkpoint import SLOTS
 from compactor.ledger.compaction import Compactor, Progress
 from compactor.ledger.errors import from_os
 from compactor.ledger.files import Files
-from compactor.ledger.ledger import name_of_directory
+from compactor.ledger.ledger import team_in_path
 from compactor.ledger.paths import FINDINGS, LOG, PENDING, STATE, TRADES
 from compactor.ledger.points import POINTS
 from compactor.proofs.heads import LOCK_WAIT_SECONDS, locked
@@ -68,7 +68,7 @@ def rebuild(
     if files.identity(path / LOG) is None:
         raise NoLedger(path, f"there is no {LOG}, expected a log to rebuild from")
     retention = None if retention_days is None else timedelta(days=retention_days)
-    compactor = Compactor(path, team_id or name_of_directory(path), retention, files)
+    compactor = Compactor(path, team_id or team_in_path(path), retention, files)
     with locked(path, files, LOCK_WAIT_SECONDS):
         aside = (
             path / STATE / ASIDE / f"{time.strftime('%Y-%m-%dT%H%M%SZ', time.gmtime())}-{time.time_ns() % 10**9:09d}"

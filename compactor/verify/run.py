@@ -25,7 +25,7 @@ from compactor.ledger import LedgerEntry, NoLedger, SegmentDamaged, discover
 from compactor.ledger.checkpoint import Slot
 from compactor.ledger.compaction import Progress
 from compactor.ledger.files import Files
-from compactor.ledger.ledger import name_of_directory
+from compactor.ledger.ledger import team_in_path
 from compactor.ledger.log import Log, open_log
 from compactor.ledger.paths import LOG, SEGMENTS
 from compactor.ledger.segments import Seal, Segments
@@ -188,7 +188,7 @@ class _Pass:
     ) -> None:  # fmt: skip
         self._path = entry.path
         self._team = entry.name
-        self._team_id = entry.team_id or name_of_directory(entry.path)
+        self._team_id = entry.team_id or team_in_path(entry.path)
         self._options = options
         self._part = part
         self._report = report

@@ -15,7 +15,7 @@ from compactor.core.merkle import MerkleAccumulator, Tree
 from compactor.ledger.errors import SegmentDamaged
 from compactor.ledger.files import Files
 from compactor.ledger.paths import SEGMENTS
-from compactor.ledger.segment_writer import first_ts
+from compactor.ledger.segment_writer import find_first_ts
 from compactor.ledger.segments import Seal, Segments, decode_seal, read_piece, seal_name
 from compactor.verify.report import Discrepancies
 
@@ -149,9 +149,9 @@ def examine_times(seal: Seal, directory: Path, files: Files, report: Discrepanci
     try:
         numbers = range(len(seal.frames))
         pieces = (read_piece(directory, seal, reader, number).data.split(b"\n") for number in numbers)
-        first = next((ts for lines in pieces if (ts := first_ts(lines)) is not None), None)
+        first = next((ts for lines in pieces if (ts := find_first_ts(lines)) is not None), None)
         pieces = (read_piece(directory, seal, reader, number).data.split(b"\n") for number in reversed(numbers))
-        last = next((ts for lines in pieces if (ts := first_ts(lines[::-1])) is not None), None)
+        last = next((ts for lines in pieces if (ts := find_first_ts(lines[::-1])) is not None), None)
     finally:
         reader.close()
     if (first, last) != (seal.first_ts, seal.last_ts):
