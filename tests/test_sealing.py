@@ -22,6 +22,7 @@ from compactor import Ledger, LedgerError, SegmentDamaged
 from compactor.imports.writer import known_events
 from compactor.ledger.files import Files
 from compactor.ledger.seal import plan_seal
+from compactor.ledger.segment_writer import find_line_end
 from compactor.ledger.segments import HOLE_BYTES_MIN
 from compactor.ui.cli import app
 from tests.cases import DERIVED, LOG, read_derived
