@@ -17,6 +17,23 @@ ROOT = Path(__file__).resolve().parent.parent
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# Their daemons promise times. They run one after another, also where the suite runs on several processors.
+ONE_AT_A_TIME = {
+    "test_watch.py",
+    "test_run.py",
+    "test_soak.py",
+    "test_live.py",
+    "test_bench_live.py",
+    "test_systemd.py",
+}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The tests of a file stay together (`make test` runs groups side by side): they share what is dear to make."""
+    for item in items:
+        name = item.path.name
+        item.add_marker(pytest.mark.xdist_group("daemons" if name in ONE_AT_A_TIME else name))
+
 
 @pytest.fixture
 def data(tmp_path: Path) -> Path:

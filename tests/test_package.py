@@ -154,7 +154,7 @@ class TestInstalled:
             json.loads(line)
             for line in installed("compactor", "compact", "--json", tmp_path / "theirs").stdout.splitlines()
         ]
-        assert ["alpha", "bravo", "charlie"] == [row["team"] for row in rows]
+        assert ["alpha", "bravo", "charlie"] == [row["team_id"] for row in rows]
         for directory in (tmp_path / "ours/team").iterdir():
             with Ledger(directory) as ledger:
                 ledger.compact()
