@@ -12,8 +12,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# `nohup make test &`, and some machines that run tests, ignore SIGINT. Every program that a test starts inherits that, and
-# a test of Ctrl-C would wait for ever.
+# `nohup make test &`, and some machines that run tests, ignore SIGINT. Every program that a test starts inherits that,
+# and a test of Ctrl-C would wait for ever.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
