@@ -28,6 +28,7 @@ ONE_AT_A_TIME = {
 }
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The tests of a file stay together (`make test` runs groups side by side): they share what is dear to make."""
     for item in items:
