@@ -156,7 +156,9 @@ class TestWhatIsRefused:
         assert 1 == Ledger(data).append([placed(team_id="bravo")]).events
 
     @pytest.mark.parametrize(
-        "value", [object(), {1, 2}.__iter__(), float("nan"), Decimal("NaN"), "\ud800", {"a": object()}], ids=repr
+        "value",
+        [object(), {1, 2}.__iter__(), float("nan"), Decimal("NaN"), "\ud800", {"a": object()}],
+        ids=["an object", "an iterator", "nan", "NaN", "a surrogate", "an object inside"],
     )
     def test_what_json_cannot_say_is_refused(self, value: object, ledger: Ledger, placed: Event) -> None:
         """A mapping may hold anything; what cannot be written is a problem and never an exception of another kind."""
