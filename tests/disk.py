@@ -197,8 +197,8 @@ class Disk(Files):
         try:
             self.call(path)
         except Stopped:
-            # Killed in the middle: a part of the range is given back.
-            self._punch(path, start, start + length // 2)
+            # Killed in the middle: some whole blocks of the range are given back.
+            self._punch(path, start, start + length // 2 // 4096 * 4096)
             raise
         if self.can_punch:
             self._punch(path, start, start + length)

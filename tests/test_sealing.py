@@ -13,8 +13,10 @@ import subprocess
 import sys
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from pathlib import Path
 
+import msgspec
 import pytest
 from click.testing import CliRunner
 
@@ -23,7 +25,7 @@ from compactor.imports.writer import known_events
 from compactor.ledger.files import Files
 from compactor.ledger.seal import plan_seal
 from compactor.ledger.segment_writer import find_line_end
-from compactor.ledger.segments import HOLE_BYTES_MIN
+from compactor.ledger.segments import HOLE_BYTES_MIN, decode_seal, encode_seal
 from compactor.ui.cli import app
 from tests.cases import DERIVED, LOG, read_derived
 from tests.disk import Disk, Stopped
@@ -31,6 +33,7 @@ from tests.faults import orders
 from tests.test_log import log_of
 
 DIRECTORY = Path("/ledger")
+ID = "0123456789abcdef" * 2
 RAW = orders(0, 500)
 SEGMENT = 50_000
 WHEN = datetime(2026, 3, 2, 10, 0, tzinfo=UTC)
@@ -392,6 +395,13 @@ def kept_on(disk: Disk) -> dict[Path, bytes]:
     return {path: data for path, data in disk.all_files().items() if path.name == LOG or path.parent.name == "segments"}
 
 
+@pytest.fixture
+def one_id(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every ledger gets the same id, so that the files of two of them can be compared."""
+    monkeypatch.setattr("compactor.ledger.seal.token_hex", lambda _: ID)
+
+
+@pytest.mark.usefixtures("one_id")
 @pytest.mark.parametrize("keep", [None, 0.0, 0.4, 1.0])
 def test_a_run_may_be_stopped_at_any_call(keep: float | None) -> None:
     """8.3: killed at any call, with the power lost or not, what is read is the same, and the next run ends the same."""
@@ -417,6 +427,7 @@ def test_a_run_may_be_stopped_at_any_call(keep: float | None) -> None:
         assert kept_on(undisturbed) == kept_on(disk), f"stopped at call {step}"
 
 
+@pytest.mark.usefixtures("one_id")
 @pytest.mark.parametrize("error", [errno.ENOSPC, errno.EIO])
 def test_a_run_may_fail_at_any_call(error: int) -> None:
     """A full or failing disk at any call: one clear error, nothing that is read changes, and the next run goes on."""
@@ -505,3 +516,96 @@ def test_segments_without_their_seal_are_replaced(data: Path) -> None:
     assert [f"{name}.index", f"{name}.jsonl.zst", f"{name}.seal.json", "notes.txt"] == sorted(
         os.listdir(data / "segments")
     )
+
+
+class TestForeignSegments:
+    """Segments that do not belong to the log cost no byte of it, and no command reads them (8.3, 8.4)."""
+
+    def test_another_ledgers_segments_are_refused_by_every_command(self, data: Path) -> None:
+        """61 of 2,000 events were left of a log before which another ledger's segments had been put."""
+        for team, first in (("alpha", 0), ("bravo", 5000)):
+            path = data / "team" / team
+            path.mkdir(parents=True)
+            (path / LOG).write_bytes(orders(first, first + 500))
+        alpha, bravo = data / "team/alpha", data / "team/bravo"
+        with Ledger(bravo) as ledger:
+            ledger.seal(now=True, segment_bytes=SEGMENT)
+        shutil.copytree(bravo / "segments", alpha / "segments")
+        whole = (alpha / LOG).read_bytes()
+        for command in (["seal", "--now"], ["compact"], ["status"], ["verify"], ["cat", "--team", "alpha"]):
+            result = CliRunner().invoke(app, [*command, str(data)])
+            assert 1 == result.exit_code, (command, result.output)
+            assert "expected a segment of team alpha, found one of bravo" in " ".join(result.output.split()), command
+        assert whole == (alpha / LOG).read_bytes()
+
+    @pytest.mark.parametrize("with_names", [True, False], ids=["named", "of-0.1.0"])
+    def test_segments_with_the_same_end_are_compared_before_the_punch(self, tmp_path: Path, with_names: bool) -> None:
+        """The end of the log and the team agree; every byte that the log still has is compared before a punch."""
+        ours, theirs = tmp_path / "ours/team/alpha", tmp_path / "theirs/team/alpha"
+        other = RAW.replace(b"530.00", b"531.00", 1)
+        assert len(other) == len(RAW)
+        for path, raw in ((ours, RAW), (theirs, other)):
+            path.mkdir(parents=True)
+            (path / LOG).write_bytes(raw)
+        with Ledger(theirs) as ledger:
+            ledger.seal(now=True, segment_bytes=SEGMENT, reclaim="never")
+        if not with_names:
+            strip_names(theirs / "segments")
+        shutil.copytree(theirs / "segments", ours / "segments")
+        at = RAW.index(b"530.00") // 4096 * 4096
+        with (
+            pytest.raises(SegmentDamaged, match=f"expected the bytes that the log has from {at} on"),
+            Ledger(ours) as ledger,
+        ):
+            ledger.seal(now=True)
+        assert RAW == (ours / LOG).read_bytes()
+
+    def test_the_last_bytes_of_the_log_are_those_of_the_last_segment(self, data: Path) -> None:
+        """8.4: also where the seals name no ledger; then the last frame is read once."""
+        sealed_ledger(data, segment_bytes=SEGMENT)
+        for named in (True, False):
+            if not named:
+                strip_names(data / "segments")
+            Ledger(data).status()
+            raw = (data / LOG).read_bytes()
+            (data / LOG).write_bytes(raw[:-100] + b"x" * 99 + b"\n")
+            with pytest.raises(SegmentDamaged, match="it belongs to another log"):
+                Ledger(data).status()
+            (data / LOG).write_bytes(raw)
+
+    def test_a_ledger_keeps_the_id_of_its_first_seal(self, data: Path) -> None:
+        """8.2: made at random with the first seal, checked against every later one."""
+        sealed_ledger(data, segment_bytes=SEGMENT)
+        paths = sorted((data / "segments").glob("*.seal.json"))
+        ids = {decode_seal(path.read_bytes(), path).ledger_id for path in paths}
+        assert 1 == len(ids)
+        assert re.fullmatch("[0-9a-f]{32}", ids.pop() or "")
+        seal = decode_seal(paths[-1].read_bytes(), paths[-1])
+        paths[-1].write_bytes(encode_seal(msgspec.structs.replace(seal, ledger_id="f" * 32)))
+        with pytest.raises(
+            SegmentDamaged, match=r"expected a segment of the ledger with the id \w+, found one of ffff"
+        ):
+            Ledger(data).status()
+
+    def test_seals_without_a_name_are_gone_on_with(self, data: Path) -> None:
+        """Those of 0.1.0 stay readable, and the next seal has a name."""
+        sealed_ledger(data, segment_bytes=SEGMENT)
+        strip_names(data / "segments")
+        more = orders(900, 1400)
+        with (data / LOG).open("ab") as log:
+            log.write(more)
+        with Ledger(data) as ledger:
+            ledger.seal(now=True, segment_bytes=SEGMENT)
+        assert RAW + more == all_of(data)
+        path = sorted((data / "segments").glob("*.seal.json"))[-1]
+        assert decode_seal(path.read_bytes(), path).ledger_id
+
+
+def strip_names(directory: Path) -> None:
+    """Make the seals such as 0.1.0 wrote them: no team, no id of the ledger, no digest of the end."""
+    previous = ""
+    for path in sorted(directory.glob("*.seal.json")):
+        seal = decode_seal(path.read_bytes(), path)
+        seal = msgspec.structs.replace(seal, previous=previous, team_id=None, ledger_id=None, tail_sha256=None)
+        path.write_bytes(encode_seal(seal))
+        previous = sha256(path.read_bytes()).hexdigest()

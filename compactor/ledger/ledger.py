@@ -14,7 +14,7 @@ from compactor.ledger.compaction import Compaction, Compactor, Progress
 from compactor.ledger.errors import DerivedConflict, LockHeld, NoLedger, from_os
 from compactor.ledger.files import Files
 from compactor.ledger.log_writer import Appended, Durability, append_lines, check_events
-from compactor.ledger.paths import FINDINGS, LOG, PENDING, STATE, TEAM_PATTERN, TRADES, check_team
+from compactor.ledger.paths import FINDINGS, LOG, PENDING, STATE, TRADES, check_team, team_in_path
 from compactor.ledger.reading import LedgerStatus, read_bytes, read_status, team_in_checkpoint, whole_lines
 from compactor.ledger.records import PendingOrder, Trade, line_decoder
 
@@ -233,9 +233,3 @@ class Ledger:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def team_in_path(path: Path) -> str | None:
-    """A ledger below `team/` is named by its directory (1.1); any other is named by its events (1.2)."""
-    absolute = path.absolute()
-    return absolute.name if absolute.parent.name == "team" and TEAM_PATTERN.fullmatch(absolute.name) else None

@@ -111,6 +111,10 @@ class Log:
                 return self.read(offset, length)
         return data
 
+    def read_raw(self, offset: int, length: int) -> bytes:
+        """Bytes of the file itself: NULs where sealing gave the space back."""
+        return self._reader.read(offset, length)
+
     def data_from(self, offset: int) -> int:
         """Where in the file the first bytes at or behind an offset lie that take up space."""
         return self._reader.data_from(offset)

@@ -49,6 +49,12 @@ def check_team(team_id: str, where: Path) -> str:
     return team_id
 
 
+def team_in_path(path: Path) -> str | None:
+    """A ledger below `team/` is named by its directory (1.1); any other is named by its events (1.2)."""
+    absolute = path.absolute()
+    return absolute.name if absolute.parent.name == "team" and TEAM_PATTERN.fullmatch(absolute.name) else None
+
+
 def locate_ledger(data: Path, team_id: str) -> LedgerEntry:
     """Where the ledger of a team lies, whether it is there yet or not."""
     path = data / "team" / check_team(team_id, data)

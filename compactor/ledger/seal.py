@@ -9,6 +9,7 @@ with a durable segment. A run that is stopped loses nothing, and the next run co
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
+from secrets import token_hex
 from typing import Literal
 
 from msgspec import Struct
@@ -95,12 +96,13 @@ class Sealer:
         path, segments = self._compactor.path, self._compactor.segments
         try:
             due = self._due(segment_bytes, segment_age, now, at or datetime.now(UTC))
-            end = self._compactor.run(checkpoint=True).offset if due else segments.sealed_end
+            folded = self._compactor.run(checkpoint=True) if due else None
+            end = folded.offset if folded is not None else segments.sealed_end
             done = _Done(reclaim)
             if due or (not self._has_completed and segments.seals):
                 self._lacks_indexes = True
                 with open_log(path, self._files, segments, doing="sealing the log", again="seal again") as log:
-                    run = _Run(self._files, segments, log, frame_bytes, done)
+                    run = _Run(self._files, segments, log, frame_bytes, done, folded.team_id if folded else "")
                     run.seal_up_to(end, segment_bytes, partial=due != "grown")
         except OSError as error:
             raise from_os(path, error, "sealing the log", "seal again") from error
@@ -145,14 +147,15 @@ class _Done(Struct):
 class _Run:
     """One run over an open log."""
 
-    def __init__(self, files: Files, segments: Segments, log: Log, frame_bytes: int, done: _Done) -> None:
+    def __init__(self, files: Files, segments: Segments, log: Log, frame_bytes: int, done: _Done, team_id: str) -> None:
         self._files = files
         self._segments = segments
         self._log = log
         self._frame_bytes = frame_bytes
         self._done = done
-        self._seen_whole: set[int] = set()
-        """Where the segments begin that this run has compared byte for byte."""
+        self._team_id = team_id
+        self._compared: set[int] = set()
+        """The first offsets of the segments that this run has compared with the log, byte for byte."""
 
     def seal_up_to(self, end: int, segment_bytes: int, partial: bool) -> None:
         """Seal up to the end of a line, with `partial` also what is less than a segment, and give the space back."""
@@ -173,9 +176,9 @@ class _Run:
 
     def _seal(self, start: int, stop: int) -> None:
         """Make one segment: write it, read it back, and only then say that it is sealed."""
-        writer = SegmentWriter(
-            self._log, start, stop, self._frame_bytes, build_tree(self._segments, self._segments.seals)
-        )
+        tree = build_tree(self._segments, self._segments.seals)
+        ledger_id = self._segments.ledger_id or token_hex(16)
+        writer = SegmentWriter(self._log, start, stop, self._frame_bytes, tree, self._team_id, ledger_id)
         directory = self._segments.path
         path = directory / writer.name
         try:
@@ -190,7 +193,7 @@ class _Run:
                 self._files.remove(path.with_name(path.name + ".tmp"))
             raise
         self._segments.append(seal, data)
-        self._seen_whole.add(start)
+        self._compared.add(start)
         self._done.segments += 1
         self._done.sealed_bytes += stop - start
         self._done.file_bytes += seal.file_bytes
@@ -211,7 +214,7 @@ class _Run:
             reader.close()
 
     def _give_back(self) -> None:
-        """Punch what is sealed out of the log, segment by segment, each only after it was seen whole."""
+        """Punch what is sealed out of the log, segment by segment, each only after it was compared with the log."""
         if self._done.reclaim != "punch":
             return
         target = _whole_blocks(self._segments.sealed_end - KEPT_BYTES)
@@ -220,7 +223,7 @@ class _Run:
             return
         hole = _whole_blocks(hole)
         for seal in self._segments.seals_from(hole):
-            self._see_whole(seal)
+            self._compare(seal)
             stop = min(target, _whole_blocks(seal.end))
             if stop < HOLE_BYTES_MIN or stop <= hole:
                 continue
@@ -230,17 +233,25 @@ class _Run:
             self._done.punched_bytes += stop - hole
             hole = stop
 
-    def _see_whole(self, seal: Seal) -> None:
-        """Compare all of a segment that an earlier run made with its seal. Raises SegmentDamaged."""
-        if seal.start in self._seen_whole:
+    def _compare(self, seal: Seal) -> None:
+        """Compare all of a segment that an earlier run made with its seal, and with what the log still has of it.
+
+        Raises SegmentDamaged.
+        """
+        if seal.start in self._compared:
             return
-        content = sha256()
+        path, content = self._segments.path / seal.name, sha256()
         for piece in self._segments.pieces(seal):
             content.update(piece.data)
+            offset = _find_difference(piece.data, self._log.read_raw(piece.start, len(piece.data)), piece.start)
+            if offset is not None:
+                what = f"expected the bytes that the log has from {offset} on, found others in the segment"
+                hint = "it belongs to another log, or one of the two was changed. The log is kept as it is, and nothing"
+                raise SegmentDamaged(path, f"{what}: {hint} of it is given back. Restore the segments directory")
         if content.hexdigest() != seal.content_sha256:
             what = f"expected content with SHA-256 {seal.content_sha256}, found {content.hexdigest()}"
-            raise SegmentDamaged(self._segments.path / seal.name, f"{what}. The log is kept as it is; seal again")
-        self._seen_whole.add(seal.start)
+            raise SegmentDamaged(path, f"{what}. The log is kept as it is; seal again")
+        self._compared.add(seal.start)
 
     def _remove_unsealed(self) -> None:
         """Remove segments of runs that were stopped before the seal, where what they hold is sealed by now."""
@@ -255,3 +266,20 @@ def _whole_blocks(offset: int) -> int:
     """The end of the last whole block before an offset. Where blocks are larger, the rest of one is only overwritten
     with NULs."""
     return max(0, offset) // _BLOCK_BYTES * _BLOCK_BYTES
+
+
+def _find_difference(sealed: bytes, raw: bytes, start: int) -> int | None:
+    """The offset of the first block of the log that holds data other than the segment's; None where there is none.
+
+    A block of nothing but NULs is a hole: its space was given back already. `start` is the offset of the first byte.
+    """
+    if sealed == raw:
+        return None
+    offset = 0
+    while offset < len(sealed):
+        stop = _whole_blocks(start + offset) + _BLOCK_BYTES - start
+        block = raw[offset:stop]
+        if block != sealed[offset:stop] and block.strip(b"\0"):
+            return start + offset
+        offset = stop
+    return None

@@ -17,7 +17,7 @@ from msgspec import Struct
 from compactor.core.instants import BadInstant, moment
 from compactor.core.merkle import MerkleAccumulator
 from compactor.ledger.log import Log
-from compactor.ledger.segments import Seal, Segments
+from compactor.ledger.segments import KEPT_BYTES, Seal, Segments
 from compactor.ledger.zstd import encode_frame
 
 _SEARCH_BYTES = 1 << 16
@@ -31,14 +31,16 @@ class SegmentWriter:
     `tree` is the tree over all lines before the range; the lines of the segment are appended to it.
     """
 
-    def __init__(self, log: Log, start: int, end: int, frame_bytes: int, tree: MerkleAccumulator) -> None:
+    def __init__(
+        self, log: Log, start: int, end: int, frame_bytes: int, tree: MerkleAccumulator, team_id: str, ledger_id: str
+    ) -> None:
         self._log = log
         self._tree = tree
         self._frame_bytes = frame_bytes
         self._content, self._file = sha256(), sha256()
         self._seal = Seal(
             start=start, end=end, lines=0, first_ts=None, last_ts=None, content_sha256="", file_sha256="", file_bytes=0,
-            previous="", frames=[],
+            previous="", frames=[], team_id=team_id, ledger_id=ledger_id,
         )  # fmt: skip
         self.name = self._seal.name
 
@@ -46,6 +48,7 @@ class SegmentWriter:
         """The frames, of whole lines but for lines that are longer than a frame."""
         empty, end = self._seal, self._seal.end
         offset, file_bytes, lines = empty.start, 0, 0
+        tail = b""
         first: str | None = None
         last: str | None = None
         table: list[tuple[int, int]] = []
@@ -58,6 +61,7 @@ class SegmentWriter:
             self._content.update(piece)
             self._file.update(frame)
             self._tree.feed(piece)
+            tail = (tail + piece)[-KEPT_BYTES:]
             all_lines = piece.split(b"\n")
             first = first if first is not None else find_first_ts(all_lines)
             last = find_first_ts(all_lines[::-1]) or last
@@ -66,7 +70,7 @@ class SegmentWriter:
         self._seal = msgspec.structs.replace(
             empty, lines=lines, first_ts=first, last_ts=last, file_bytes=file_bytes, frames=table,
             content_sha256=self._content.hexdigest(), file_sha256=self._file.hexdigest(),
-            tree=self._tree.tree(),
+            tree=self._tree.tree(), tail_sha256=sha256(tail).hexdigest(),
         )  # fmt: skip
 
     def seal(self, previous: str) -> Seal:

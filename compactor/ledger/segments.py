@@ -21,7 +21,7 @@ from msgspec import Struct
 from compactor.core.merkle import Tree, is_whole
 from compactor.ledger.errors import SegmentDamaged
 from compactor.ledger.files import Files, Identity, Reader
-from compactor.ledger.paths import SEGMENTS
+from compactor.ledger.paths import SEGMENTS, team_in_path
 
 FORMAT = 1
 """The layout of a seal and of the frames it names."""
@@ -59,6 +59,11 @@ class Seal(Struct, frozen=True, kw_only=True):
     """For each frame where its bytes begin: in the content, counted from `start`, and in the file."""
     tree: Tree | None = None
     """The tree over all lines of the log up to `end`; None in the seals of versions that made none."""
+    team_id: str | None = None
+    ledger_id: str | None = None
+    """Random, made with the first seal of a ledger, and the same in every later one."""
+    tail_sha256: str | None = None
+    """Of the segment's last `KEPT_BYTES`, which stay in the log. Seals of earlier versions lack these three."""
 
     @property
     def name(self) -> str:
@@ -126,6 +131,9 @@ class Segments:
 
     def __init__(self, path: Path, files: Files) -> None:
         self.path = path / SEGMENTS
+        self.ledger_id: str | None = None
+        """The id of the ledger, as the seals have it; None before the first seal with one."""
+        self._team_id = team_in_path(path)
         self.seals: list[Seal] = []
         self.last_digest = ""
         """SHA-256 of the bytes of the last seal, `""` where there is none."""
@@ -136,6 +144,8 @@ class Segments:
         self._whole: dict[str, Identity] = {}
         self._open: tuple[Seal, Reader] | None = None
         self._piece = Piece(0, b"")
+        self._compared: tuple[str, int, int] | None = None
+        """The last seal, by its digest, and the file of the log whose end was compared with its segment."""
 
     @property
     def sealed_end(self) -> int:
@@ -161,13 +171,13 @@ class Segments:
             loaded = self._chain()
         except SegmentDamaged:
             loaded = self._chain()
-        self.seals, self.last_digest = loaded
+        self.seals, self.last_digest, self.ledger_id = loaded
         self._starts = [seal.start for seal in self.seals]
 
-    def _chain(self) -> tuple[list[Seal], str]:
+    def _chain(self) -> tuple[list[Seal], str, str | None]:
         names = set(self._files.names(self.path))
         seals: list[Seal] = []
-        digest, end = "", 0
+        digest, end, ledger_id = "", 0, None
         for name in sorted(name for name in names if name.endswith(_SEAL_SUFFIX)):
             path = self.path / name
             data = self._files.read(path) or b""
@@ -179,18 +189,31 @@ class Segments:
                 what = f"expected the seal that follows offset {end}, found one from {seal.start} to {seal.end}"
                 hint = "a seal before it is missing, or another one" if seal.start == end else "a segment is missing"
                 raise SegmentDamaged(path, f"{what}: {hint}. {_RESTORE}")
+            self._check_owner(seal, ledger_id, path)
+            ledger_id = seal.ledger_id or ledger_id
             segment = self.path / seal.name
             if seal.name not in names and self._files.identity(segment) is None:
                 raise SegmentDamaged(segment, f"expected the segment of its seal, found no such file. {_RESTORE}")
             seals.append(seal)
             digest, end = sha256(data).hexdigest(), seal.end
-        return seals, digest
+        return seals, digest, ledger_id
+
+    def _check_owner(self, seal: Seal, ledger_id: str | None, path: Path) -> None:
+        """Refuse a seal that names another ledger."""
+        for what, expected, found in (
+            ("team", self._team_id, seal.team_id),
+            ("the ledger with the id", ledger_id, seal.ledger_id),
+        ):
+            if None not in (expected, found) and expected != found:
+                told = f"expected a segment of {what} {expected}, found one of {found}: it belongs to another ledger"
+                raise SegmentDamaged(path, f"{told}. {_RESTORE}")
 
     def append(self, seal: Seal, data: bytes) -> None:
         """Take in a seal that was just made durable as these bytes, without reading all the others again."""
         self.seals.append(seal)
         self._starts.append(seal.start)
         self.last_digest = sha256(data).hexdigest()
+        self.ledger_id = seal.ledger_id or self.ledger_id
         self._seen = -1
 
     def seals_from(self, offset: int) -> list[Seal]:
@@ -216,9 +239,33 @@ class Segments:
         size = reader.identity().size
         if size < end:
             return f"expected a log of at least {end} bytes, since so much of it is sealed, found {size}"
-        if reader.read(end - 1, 1) != b"\n":
+        start = max(self.seals[-1].start, end - KEPT_BYTES)
+        tail = reader.read(start, end - start)
+        if not tail.endswith(b"\n"):
             return f"expected a line of the log to end at {end}, where the last seal ends, or seals beyond: found none"
+        if not self._ends_with(tail, reader):
+            name = self.seals[-1].name
+            return f"expected the bytes of segment {name} before {end}, found others: it belongs to another log"
         return None
+
+    def _ends_with(self, tail: bytes, reader: Reader) -> bool:
+        """Whether the last segment ends with these bytes of the log."""
+        seal = self.seals[-1]
+        if seal.tail_sha256 is not None:
+            return sha256(tail).hexdigest() == seal.tail_sha256
+        identity = reader.identity()
+        known = (self.last_digest, identity.device, identity.inode)
+        if self._compared != known:
+            # Seals of earlier versions do not tell, so that the last frame has to be read once.
+            segment = self._files.open(self.path / seal.name)
+            try:
+                last = read_piece(self.path, seal, segment, len(seal.frames) - 1).data
+            finally:
+                segment.close()
+            if last[-len(tail) :] != tail[-len(last) :]:
+                return False
+            self._compared = known
+        return True
 
     def read(self, offset: int, length: int) -> bytes:
         """`length` bytes from an offset on, all of them below `sealed_end`. Raises SegmentDamaged."""

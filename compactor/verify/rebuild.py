@@ -19,8 +19,7 @@ from compactor.ledger.checkpoint import SLOTS
 from compactor.ledger.compaction import Compactor, Progress
 from compactor.ledger.errors import from_os
 from compactor.ledger.files import Files
-from compactor.ledger.ledger import team_in_path
-from compactor.ledger.paths import FINDINGS, LOG, PENDING, STATE, TRADES
+from compactor.ledger.paths import FINDINGS, LOG, PENDING, STATE, TRADES, team_in_path
 from compactor.ledger.points import POINTS
 from compactor.proofs.heads import LOCK_WAIT_SECONDS, locked
 

@@ -25,9 +25,8 @@ from compactor.ledger import LedgerEntry, NoLedger, SegmentDamaged, discover
 from compactor.ledger.checkpoint import Slot
 from compactor.ledger.compaction import Progress
 from compactor.ledger.files import Files
-from compactor.ledger.ledger import team_in_path
 from compactor.ledger.log import Log, open_log
-from compactor.ledger.paths import LOG, SEGMENTS
+from compactor.ledger.paths import LOG, SEGMENTS, team_in_path
 from compactor.ledger.segments import Seal, Segments
 from compactor.proofs.heads import Witnessed, read_witness
 from compactor.proofs.keys import VerifierKey
