@@ -46,7 +46,7 @@ def served() -> set[str]:
         "a", "a", kinds={"new": 1}, last_pass_at=time.time(), last_event_at="2026-03-09T14:30:00+00:00"
     )
     health.update_account("default", last_message_at=1.0, last_reconcile_at=1.0)
-    text = generate_latest(Metrics(health).registry).decode()
+    text = generate_latest(Metrics(health, Path()).registry).decode()
     return metrics_in("\n".join(line for line in text.splitlines() if not line.startswith("#")))
 
 

@@ -21,7 +21,8 @@ from compactor.core.merkle import (
 )
 from compactor.ledger.files import Files
 from compactor.proofs.check import Consistency, Inclusion, check_proof, decode_proof, encode_proof
-from compactor.proofs.notes import BadProof, Head, NotProvable, decode_note
+from compactor.proofs.head_record import HeadRecord
+from compactor.proofs.notes import BadProof, Head, NotProvable, decode_note, encode_note
 from compactor.proofs.prove import prove_line, prove_since
 from compactor.ui.cli import app
 from tests.cases import LOG
@@ -135,6 +136,8 @@ class TestLines:
         for path in scene.files()["heads"]:
             path.unlink()
         without_trees(scene.ledger)
+        # Nothing was published of these seals, as an earlier version left them.
+        HeadRecord(scene.data, TEAM).path.unlink()
         assert [] == scene.verify(trusting=True)
         with pytest.raises(NotProvable, match="compactor seal --now"):
             prove_line(scene.ledger, TEAM, 0, Files())
@@ -168,6 +171,23 @@ class TestLines:
         assert (False, 0) == (done.signed, done.index)
         with pytest.raises(BadProof, match="expected the head of"):
             check_proof(proof, WHERE, known=Head(head.origin, head.size + 1, head.root))
+
+    def test_a_line_of_one_team_is_not_one_of_another(self, shared: Scene) -> None:
+        """The head that is known is that of one log: a proof with another team's name on it is refused."""
+        proof = prove_line(shared.ledger, TEAM, 0, Files())
+        known = decode_note(proof.head, WHERE).head
+        stolen = encode_note(Head(known.origin.replace(TEAM, "bravo"), known.size, known.root), [])
+        forged = msgspec.structs.replace(proof, team_id="bravo", head=stolen)
+        with pytest.raises(BadProof, match=r"expected the head of .*/alpha, found one of .*/bravo"):
+            check_proof(forged, WHERE, known=known)
+
+    def test_a_head_from_before_there_was_a_key_is_known_too(self, shared: Scene) -> None:
+        """Its origin has the team, and `compactor` in the place of the key's name."""
+        proof = prove_line(shared.ledger, TEAM, 0, Files())
+        head = decode_note(proof.head, WHERE).head
+        assert 0 == check_proof(proof, WHERE, known=Head(f"compactor/{TEAM}", head.size, head.root)).index
+        with pytest.raises(BadProof, match="expected the head of"):
+            check_proof(proof, WHERE, known=Head(f"example.org/other/{TEAM}", head.size, head.root))
 
 
 class TestSince:

@@ -358,7 +358,9 @@ class TestEdits:
         found = kinds(scene.verify(trusting=True))
         assert {"chain_broken"} <= found or {"segment_missing"} <= found
 
-    def test_a_whole_history_that_was_made_to_fit_is_seen_by_signature_and_witness_alone(self, scene: Scene) -> None:
+    def test_a_whole_history_that_was_made_to_fit_is_seen_by_record_signature_and_witness_alone(
+        self, scene: Scene
+    ) -> None:
         """Whoever may write everything can make everything fit, but not a head of somebody else's key or disk."""
         edited = scene.raw.replace(b'"price":"530.00"', b'"price":"530.01"', 1)
         other = Scene(scene.data.parent / "other", edited)
@@ -368,6 +370,8 @@ class TestEdits:
         fix_inode(scene)
         for path in scene.files()["heads"]:
             path.unlink()
+        assert {"head_differs"} == kinds(scene.verify(trusting=True)), "the record of the last signed head"
+        shutil.rmtree(scene.data / ".compactor" / "signed")
         assert [] == scene.verify(trusting=True)
 
         result = verify_all(scene.data, witness=scene.witness)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from datetime import datetime
+from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Histogram, Info
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -18,6 +19,7 @@ from prometheus_client.registry import Collector
 from compactor import __version__
 from compactor.daemon.health import AccountHealth, Health, LedgerHealth, printable
 from compactor.ledger import Compaction
+from compactor.proofs.head_record import read_alarms
 
 _SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
@@ -87,7 +89,8 @@ _ACCOUNT_GAUGES: _AccountTable = {
 class Metrics:
     """All metrics of one daemon, in their own registry."""
 
-    def __init__(self, health: Health) -> None:
+    def __init__(self, health: Health, data: Path | None = None) -> None:
+        """With `data`, also the alarms of signed heads that are kept there."""
         # Described, so that /metrics?name[]=… also finds what is read from health.
         self.registry = CollectorRegistry(auto_describe=True)
         self._pass_seconds = Histogram(
@@ -99,6 +102,8 @@ class Metrics:
         Info("compactor_build", "The version that runs.", registry=self.registry).info({"version": __version__})
         self.registry.register(_LedgerCollector(health))
         self.registry.register(_AccountCollector(health))
+        if data is not None:
+            self.registry.register(_HeadCollector(data))
 
     def observe_pass(self, _compaction: Compaction, seconds: float) -> None:
         """Count a finished pass."""
@@ -146,6 +151,24 @@ def _make_families(
             if found is not None:
                 family.add_metric([printable(one.team_id)], found)
         yield family
+
+
+class _HeadCollector(Collector):
+    """Logs that do not continue what was signed or witnessed of them (`proofs.head_record`)."""
+
+    def __init__(self, data: Path) -> None:
+        self._data = data
+
+    def collect(self) -> Iterator[Metric]:
+        family = GaugeMetricFamily(
+            "compactor_head_alarm", "1 if a log does not continue its signed or witnessed heads.", labels=["team"]
+        )
+        alarms = read_alarms(self._data)
+        for team in alarms:
+            family.add_metric([printable(team)], 1)
+        yield family
+        help_text = "Logs that do not continue their signed or witnessed heads."
+        yield GaugeMetricFamily("compactor_head_alarms", help_text, value=len(alarms))
 
 
 class _AccountCollector(Collector):

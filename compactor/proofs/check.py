@@ -20,7 +20,7 @@ from compactor.core.merkle import (
     leaf_hash,
 )
 from compactor.proofs.keys import VerifierKey, checked_note
-from compactor.proofs.notes import BadProof, Head
+from compactor.proofs.notes import NAME, BadProof, Head
 
 FORMAT = 1
 PROOF_BYTES_MAX = 16 << 20
@@ -124,8 +124,8 @@ def _check_line(proof: Inclusion, where: Path, keys: Sequence[VerifierKey], know
 def _check_since(proof: Consistency, where: Path, keys: Sequence[VerifierKey], known: Head | None) -> Proven:
     old, new = _trusted(proof.old, proof.team_id, where, keys), _trusted(proof.new, proof.team_id, where, keys)
     if known is not None and not (_is(old, known) or _is(new, known)):
-        what = f"expected one of two heads to have {known.size} lines and root {known.root.hex()}"
-        raise BadProof(where, f"{what}, found {_said(old)}, and {_said(new)}")
+        what = f"expected one of two heads to have {_said(known)}"
+        raise BadProof(where, f"{what}; found {_said(old)}, and {_said(new)}")
     if old.origin != new.origin:
         raise BadProof(where, f"expected two heads of one log, found one of {old.origin} and one of {new.origin}")
     roots = derive_consistency_roots(old.size, new.size, old.root, _hashes(proof.path, where))
@@ -147,11 +147,14 @@ def _trusted(note: str, team: str, where: Path, keys: Sequence[VerifierKey]) -> 
 
 
 def _is(head: Head, known: Head) -> bool:
-    return (head.size, head.root) == (known.size, known.root)
+    """Whether these are one head of one log. A head without a key has the same team and no name of a key."""
+    names, _, teams = zip(*(one.origin.rpartition("/") for one in (head, known)), strict=True)
+    same_name = names[0] == names[1] or NAME in names
+    return (head.size, head.root) == (known.size, known.root) and teams[0] == teams[1] and same_name
 
 
 def _said(head: Head) -> str:
-    return f"{head.size} lines and root {head.root.hex()}"
+    return f"{head.size} lines and root {head.root.hex()} of {head.origin}"
 
 
 def _read_line_field(proof: Inclusion, where: Path) -> bytes:

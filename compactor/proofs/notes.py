@@ -106,6 +106,10 @@ class NotProvable(LedgerError):
     """Nothing to prove this with, usually because it is not sealed yet."""
 
 
+class HeadConflict(LedgerError):
+    """The log does not continue the head that was signed last; nothing more is signed."""
+
+
 class WitnessConflict(LedgerError):
     """The witness holds a head that does not belong to this log."""
 

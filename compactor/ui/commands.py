@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from compactor.books.append import AppendResult
     from compactor.books.compact import Outcome
     from compactor.daemon.presence import AccountReport, DaemonReport
+    from compactor.proofs.head_record import HeadAlarm
     from compactor.sync.state import AccountReconciled
 
 
@@ -200,6 +201,7 @@ def status(data: Path, team: str | None, as_json: bool) -> None:
     reports = status_all(data, team=team)
     refuse_empty(_present(reports), data, team)
     flat = [_flat(report.team_id, report.path, report.status, report.error) for report in reports]
+    alarms = _find_alarms(data, team)
     daemon, reconciled = read_report(data), read_reconciled(data)
     if as_json:
         states = {one.team_id: one for one in daemon.ledgers} if daemon is not None else {}
@@ -207,6 +209,7 @@ def status(data: Path, team: str | None, as_json: bool) -> None:
             one = states.get(row["team_id"])
             row["daemon_pid"] = daemon.pid if daemon is not None else None
             row["state"], row["reason"] = (one.state, one.reason) if one is not None else (None, None)
+            row["alarm"] = alarms.get(row["path"])
             row["reconciled"] = {name: account.through for name, account in reconciled.items()}
         show_json(flat)
     else:
@@ -219,8 +222,34 @@ def status(data: Path, team: str | None, as_json: bool) -> None:
         sys.stdout.flush()
         _say_of_daemon(daemon)
         _say_of_reconciles(reconciled)
+    for row in flat:
+        if row["path"] in alarms:
+            alarm = alarms[row["path"]]
+            since = f" since {alarm.since}" if alarm.since else ""
+            click.echo(f"{row['team_id']}: ALARM{since}: {alarm.message}", err=True)
     failed = [(report.team_id, report.error) for report in reports if report.error]
     exit_named(failed, len(reports), "could not be read")
+    if alarms:
+        raise click.exceptions.Exit(1)
+
+
+def _find_alarms(data: Path, team: str | None) -> dict[str, HeadAlarm]:
+    """The alarms of ledgers that do not continue what was signed or witnessed of them, by their paths."""
+    from compactor.ledger import LedgerError, discover
+    from compactor.proofs.heads import check_record
+
+    found = {}
+    for entry in discover(data, team):
+        try:
+            alarm = check_record(entry.path, entry.name) if entry.problem is None else None
+        except LedgerError:
+            continue  # The report of the ledger says what is wrong with it.
+        except OSError as error:
+            click.echo(f"{entry.name}: the record of signed heads cannot be read: {error}", err=True)
+            continue
+        if alarm is not None:
+            found[str(entry.path)] = alarm
+    return found
 
 
 def _say_of_daemon(daemon: DaemonReport | None) -> None:

@@ -91,7 +91,7 @@ def watch_until(
     except AlreadyRunning as error:
         raise click.ClickException(str(error)) from None
     log = make_logger(settings.log_level)
-    metrics = Metrics(health) if settings.http is not None else None
+    metrics = Metrics(health, data) if settings.http is not None else None
     if settings.http is not None and metrics is not None:
         try:
             server = serve(settings.http, health, metrics)

@@ -15,9 +15,10 @@ from compactor.ledger.indexing import make_index
 from compactor.ledger.log import Log
 from compactor.ledger.paths import SEGMENTS
 from compactor.ledger.segments import Seal, Segments
+from compactor.proofs.head_record import HeadRecord, find_data_directory
 from compactor.proofs.heads import Witnessed, head_name
 from compactor.proofs.keys import VerifierKey, checked_note
-from compactor.proofs.notes import BadProof
+from compactor.proofs.notes import BadProof, HeadConflict
 from compactor.verify.report import Discrepancies
 from compactor.verify.seals import RESTORE, describe_tree
 
@@ -101,6 +102,25 @@ def _check_head(
         report.add("head_differs", path, expected=expected, found=found, meaning=meaning)
         return False
     return True
+
+
+def examine_record(path: Path, team: str, seals: Sequence[Seal], files: Files, report: Discrepancies) -> None:
+    """Check that a seal has the head that was signed last, as it is recorded outside the ledger."""
+    record = HeadRecord(find_data_directory(path), team, files)
+    try:
+        recorded = record.read()
+    except HeadConflict as bad:
+        report.add("head_damaged", record.path, expected="a head", found=bad.message, meaning="the record was changed")
+        return
+    if recorded is None:
+        return
+    head = recorded[1]
+    trees = [seal.tree for seal in seals if seal.tree is not None]
+    if not any((tree.size, tree.root) == (head.size, head.root.hex()) for tree in trees):
+        expected = f"a seal over {head.size} lines with root {head.root.hex()}, as they were signed last"
+        found = f"none in {trees[-1].size if trees else 0} lines"
+        meaning = f"sealed history was changed after it was signed, or is an older backup; {RESTORE}"
+        report.add("head_differs", record.path, expected=expected, found=found, meaning=meaning)
 
 
 def examine_witness(

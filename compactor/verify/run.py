@@ -31,7 +31,7 @@ from compactor.ledger.segments import Seal, Segments
 from compactor.proofs.heads import Witnessed, read_witness
 from compactor.proofs.keys import VerifierKey
 from compactor.verify.checkpoints import examine_slot, examine_tails, open_slots
-from compactor.verify.published import examine_heads, examine_indexes, examine_witness, remake_indexes
+from compactor.verify.published import examine_heads, examine_indexes, examine_record, examine_witness, remake_indexes
 from compactor.verify.refold import Refold
 from compactor.verify.report import Discrepancies, Discrepancy, Verdict
 from compactor.verify.seals import examine_alone, examine_chain
@@ -267,6 +267,7 @@ class _Pass:
         verdict.signed_bytes = examine_heads(
             self._path, seals, self._team, options.keys, self._files, self._report
         )  # fmt: skip
+        examine_record(self._path, self._team, seals, self._files, self._report)
         if options.witness is not None:
             told = [one for one in options.told if one[1].team_id == self._team]
             verdict.witnessed_bytes = examine_witness(options.witness, told, seals, options.keys, self._report)
