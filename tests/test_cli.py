@@ -350,6 +350,19 @@ class TestImport:
         result = run("import", "alpaca", str(tmp_path / "captured.zip"))
         assert (1, True) == (result.exit_code, "Run: unzip -p" in result.stderr)
 
+    def test_orders_that_vanished_from_a_rewritten_file_are_named(self, run: Run, tmp_path: Path) -> None:
+        """The user learns which orders to ask the broker about, and where they stay until then."""
+        old = tmp_path / "old/team/a/pending_orders.jsonl"
+        old.parent.mkdir(parents=True)
+        order = {"order_id": "o1", "symbol": "AAPL", "side": "buy", "quantity": "1", "status": "new"}
+        order["updated_at"] = "2026-03-02T14:30:00Z"
+        old.write_text(json.dumps(order) + "\n")
+        assert 0 == run("import", "legacy", str(tmp_path / "old"), "--rewritten").exit_code
+        old.write_text("")
+        result = run("import", "legacy", str(tmp_path / "old"), "--rewritten")
+        assert (0, True) == (result.exit_code, "no trade: o1. They stay open" in result.stderr)
+        assert ["vanished"] == [row["status"] for row in objects(run("show", "pending", "--json").stdout)]
+
     def test_a_directory_without_old_files(self, run: Run, tmp_path: Path) -> None:
         """Nothing to import says what was expected where."""
         (tmp_path / "old").mkdir()

@@ -61,6 +61,154 @@ def test_a_file_that_grew_adds_what_is_new(tmp_path: Path) -> None:
     assert {"AAPL": Decimal(100), "MSFT": Decimal(-20)} == sum_positions(tmp_path / "data/team/alpha")
 
 
+def _old(tmp_path: Path, orders: list[dict[str, Any]], trades: list[dict[str, Any]] | None = None) -> Path:
+    """The directory of an old team with these lines."""
+    home = tmp_path / "old/team/alpha"
+    home.mkdir(parents=True, exist_ok=True)
+    (home / "pending_orders.jsonl").write_text("".join(json.dumps(one) + "\n" for one in orders))
+    (home / "trades.jsonl").write_text("".join(json.dumps(one) + "\n" for one in trades or []))
+    return tmp_path / "old"
+
+
+def _order(number: int, **fields: Any) -> dict[str, Any]:
+    told = {
+        "order_id": f"o{number}",
+        "broker_order_id": f"b{number}",
+        "symbol": "AAPL",
+        "side": "buy",
+        "quantity": "10",
+    }
+    return {**told, "status": "new", "filled_qty": "0", "created_at": T, "updated_at": T} | fields
+
+
+def _trade(number: int, minute: int = 31, **fields: Any) -> dict[str, Any]:
+    told = {"broker_order_id": f"b{number}", "symbol": "AAPL", "side": "buy", "quantity": "10", "execution_price": "7"}
+    return {**told, "timestamp": f"2026-03-02T14:{minute}:00Z"} | fields
+
+
+def _rows(data: Path) -> dict[str, str]:
+    """The status of each open order of team alpha."""
+    return {row["order_id"]: row["status"] for row in Ledger(data / "team/alpha").rows("pending_orders")}
+
+
+def test_lines_that_were_removed_or_moved_are_still_the_same(tmp_path: Path) -> None:
+    """Old files get rotated: without their first lines, or in another order, they add and book nothing twice."""
+    orders = [_order(n, status="filled", filled_qty="10", filled_avg_price="7") for n in (1, 2, 3)]
+    trades = [_trade(1), _trade(2), _trade(3), _trade(9, broker_order_id=None)]
+    import_legacy(_old(tmp_path, orders, trades), tmp_path / "data")
+    before = read_files(tmp_path / "data")
+    for kept_orders, kept_trades in (
+        (orders, trades[1:]),
+        (orders[1:], trades),
+        ([], trades[::-1]),
+        (orders[::-1], []),
+    ):
+        found = by_team(import_legacy(_old(tmp_path, kept_orders, kept_trades), tmp_path / "data"))
+        assert {0} == {team.events_appended for team in found.values()}
+        assert before == read_files(tmp_path / "data")
+    assert {"AAPL": Decimal(40)} == sum_positions(tmp_path / "data/team/alpha")
+
+
+def test_what_an_earlier_version_imported_is_known(tmp_path: Path) -> None:
+    """0.1.0 made its ids of the line's number; the line itself stands in `raw`."""
+    orders, trades = [_order(1), _order(2)], [_trade(1)]
+    import_legacy(_old(tmp_path, orders, trades), tmp_path / "data")
+    log = tmp_path / "data/team/alpha/events.jsonl"
+    events = [json.loads(line) for line in log.read_text().splitlines()]
+    for number, event in enumerate(events):
+        event["event_id"] = f"digest:{number}"
+        if "execution_id" in event:
+            event["execution_id"] = "legacy:1"
+    shutil.rmtree(tmp_path / "data")
+    Ledger(log.parent).append(events)
+    found = by_team(import_legacy(_old(tmp_path, orders[::-1], [_trade(5), *trades]), tmp_path / "data"))
+    assert (1, 3) == (found["alpha"].events_appended, found["alpha"].duplicates)
+
+
+def test_a_later_trade_takes_no_earlier_one_from_its_order(tmp_path: Path) -> None:
+    """Matching by value looks at new trades only: what is in the log stays where it is."""
+    first = _order(1, broker_order_id=None, quantity="10")
+    trade = _trade(1, broker_order_id=None)
+    import_legacy(_old(tmp_path, [first], [trade]), tmp_path / "data")
+    nearer = _order(2, broker_order_id=None, updated_at="2026-03-02T14:31:00Z", status="filled", filled_qty="10")
+    nearer["filled_avg_price"] = "7"
+    later = _trade(2, 33, broker_order_id=None)
+    by_team(import_legacy(_old(tmp_path, [first, nearer], [later, trade]), tmp_path / "data"))
+    trades = [(row["order_id"], row["quantity"]) for row in Ledger(tmp_path / "data/team/alpha").rows("trades")]
+    assert [("o1", "10"), ("o2", "10")] == trades
+
+
+def test_an_old_trade_finds_the_order_that_the_ledger_has(tmp_path: Path) -> None:
+    """A parallel run: the stream has told the order and its fill, so the old files must not tell them again."""
+    ledger = Ledger(tmp_path / "data/team/alpha")
+    event = {"order_id": "b1", "symbol": "AAPL", "side": "buy", "quantity": "10", "source": "stream"}
+    ledger.append([{"event": "new", "ts": T, **event}])
+    fill = {"execution_id": "x-1", "price": "7", "qty": "10", "filled_qty": "10", "ts": "2026-03-02T14:31:00Z"}
+    ledger.append([{"event": "fill", **event, **fill}])
+    by_team(import_legacy(_old(tmp_path, [_order(1)], [_trade(1)]), tmp_path / "data"))
+    assert {} == _rows(tmp_path / "data")
+    assert {"AAPL": Decimal(10)} == sum_positions(tmp_path / "data/team/alpha")
+
+
+def test_an_old_trade_finds_an_order_that_the_ledger_has_under_its_own_id(tmp_path: Path) -> None:
+    """The order is told by an earlier program with both ids; the trade has the broker's only."""
+    ledger = Ledger(tmp_path / "data/team/alpha")
+    order = {"event": "new", "order_id": "mine", "ts": T, "symbol": "AAPL", "side": "buy", "quantity": "10"}
+    ledger.append([{**order, "broker_order_id": "b1"}])
+    ledger.compact()
+    by_team(import_legacy(_old(tmp_path, [], [_trade(1)]), tmp_path / "data"))
+    assert {} == _rows(tmp_path / "data")
+    assert ["mine"] == [row["order_id"] for row in ledger.rows("trades")]
+
+
+def test_a_rewritten_file_ends_orders_by_their_trades(tmp_path: Path) -> None:
+    """The old program keeps open orders only: one that is gone and has a trade is filled."""
+    import_legacy(_old(tmp_path, [_order(1), _order(2)]), tmp_path / "data", rewritten=True)
+    found = by_team(import_legacy(_old(tmp_path, [_order(2)], [_trade(1)]), tmp_path / "data", rewritten=True))
+    assert (1, []) == (found["alpha"].events_appended, found["alpha"].vanished)
+    assert {"o2": "new"} == _rows(tmp_path / "data")
+    assert {"AAPL": Decimal(10)} == sum_positions(tmp_path / "data/team/alpha")
+
+
+def test_an_order_that_vanished_from_a_rewritten_file_is_marked_and_named(tmp_path: Path) -> None:
+    """Without a trade nobody knows how it ended, or whether: it stays visible, but not as an order like any other."""
+    data = tmp_path / "data"
+    import_legacy(_old(tmp_path, [_order(1), _order(2)]), data, rewritten=True)
+    old = _old(tmp_path, [_order(2)])
+    assert [] == by_team(import_legacy(old, data))["alpha"].vanished
+    for appended in (1, 0):
+        found = by_team(import_legacy(old, data, rewritten=True))["alpha"]
+        assert (appended, ["o1"]) == (found.events_appended, found.vanished)
+        assert {"o1": "vanished", "o2": "new"} == _rows(data)
+    assert ["unknown_status"] == [row["kind"] for row in Ledger(data / "team/alpha").rows("findings")]
+
+
+def test_an_order_may_return_to_a_rewritten_file(tmp_path: Path) -> None:
+    """A file that was read while it was being rewritten lacks orders that are there the next time."""
+    data = tmp_path / "data"
+    whole = [_order(1, status="accepted"), _order(2)]
+    for _ in "12":
+        import_legacy(_old(tmp_path, whole), data, rewritten=True)
+        assert {"o1": "accepted", "o2": "new"} == _rows(data)
+        import_legacy(_old(tmp_path, []), data, rewritten=True)
+        assert {"o1": "vanished", "o2": "vanished"} == _rows(data)
+        import_legacy(_old(tmp_path, whole[1:]), data, rewritten=True)
+        assert {"o1": "vanished", "o2": "new"} == _rows(data)
+    found = by_team(import_legacy(_old(tmp_path, whole[1:], [_trade(1)]), data, rewritten=True))
+    assert [] == found["alpha"].vanished
+    assert {"o2": "new"} == _rows(data)
+
+
+def test_an_order_that_the_broker_tells_of_is_left_to_the_broker(tmp_path: Path) -> None:
+    """A parallel run: that an old program has forgotten an order says nothing against the stream."""
+    data = tmp_path / "data"
+    import_legacy(_old(tmp_path, [_order(1), _order(2)]), data, rewritten=True)
+    Ledger(data / "team/alpha").append([{"event": "accepted", "order_id": "o1", "ts": T, "source": "stream"}])
+    found = by_team(import_legacy(_old(tmp_path, [_order(2)]), data, rewritten=True))
+    assert [] == found["alpha"].vanished
+    assert {"o1": "accepted", "o2": "new"} == _rows(data)
+
+
 def _old_in_place(tmp_path: Path) -> Path:
     data = tmp_path / "data"
     shutil.copytree(OLD, data)

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from compactor.core.events import Problem, event_of
-from compactor.imports.old_layout import OldProblem, translate_old_layout
+from compactor.imports.old_layout import translate_old_layout
+from compactor.imports.old_orders import OldProblem
 
 ORDER: dict[str, Any] = {
     "order_id": "o1",
@@ -88,10 +89,8 @@ def test_a_trade_comes_once_where_the_order_tells_it_too() -> None:
     expected = [["snapshot", "new", None], ["fill", None, "100"], ["snapshot", "filled", None]]
     assert expected == _told(old, "event", "order_status", "filled_qty")
     fill = old.events[1]
-    expected_fill = ["o1", "legacy:1", "181.42", "100", "181.50", "2026-03-02T14:31:00Z", "AAPL"]
-    assert expected_fill == [
-        fill[name] for name in ("order_id", "execution_id", "price", "qty", "requested_price", "ts", "symbol")
-    ]
+    expected_fill = ["o1", "181.42", "100", "181.50", "2026-03-02T14:31:00Z", "AAPL"]
+    assert expected_fill == [fill[name] for name in ("order_id", "price", "qty", "requested_price", "ts", "symbol")]
 
 
 def test_a_fill_without_a_trade_stays_on_the_order() -> None:
@@ -143,8 +142,8 @@ def test_a_trade_without_an_id_finds_its_order_by_what_was_traded() -> None:
     orders[1]["updated_at"] = "2026-03-02T14:35:00Z"
     trades = [{**TRADE, "broker_order_id": None, "timestamp": f"2026-03-02T14:{minute}:00Z"} for minute in ("35", "31")]
     old = _translated(orders, trades)
-    fills = {event["order_id"]: event["execution_id"] for event in old.events if event["event"] == "fill"}
-    assert {"o2": "legacy:1", "o1": "legacy:2"} == fills
+    fills = {event["order_id"]: event["ts"] for event in old.events if event["event"] == "fill"}
+    assert {"o2": "2026-03-02T14:35:00Z", "o1": "2026-03-02T14:31:00Z"} == fills
     left = [event["order_id"] for event in old.events if event["event"] == "snapshot" and "filled_qty" in event]
     assert ["o3"] == left
 
@@ -210,6 +209,24 @@ def test_times_without_an_offset_are_utc_and_numbers_are_texts() -> None:
         [{**ORDER, "updated_at": "2026-03-02T14:30:00.123456", "quantity": 100, "limit_price": 0.1}]
     ).events
     assert ["2026-03-02T14:30:00.123456Z", "100", "0.1"] == [event[name] for name in ("ts", "quantity", "limit_price")]
+
+
+def test_a_line_is_the_same_wherever_it_stands() -> None:
+    """Its identity is its content and which occurrence of it this is, not its number."""
+    other = {**ORDER, "order_id": "o2", "broker_order_id": "b2"}
+    first = _translated([ORDER, ORDER, other], [{**TRADE, "quantity": "50"}, {**TRADE, "quantity": "50"}])
+    again = _translated([other, ORDER, ORDER], [b"torn\n", {**TRADE, "quantity": "50"}, {**TRADE, "quantity": "50"}])
+    assert sorted(_told(first, "event_id", "execution_id"), key=str) == sorted(
+        _told(again, "event_id", "execution_id"), key=str
+    )
+    assert 5 == len({event["event_id"] for event in first.events})
+
+
+def test_a_fill_carries_the_terms_of_its_time() -> None:
+    """Rule 3.2: a fill that told the first terms would take back what was changed since."""
+    raised = {**ORDER, "limit_price": "182.00", "updated_at": "2026-03-02T14:30:30Z"}
+    old = _translated([ORDER, raised, {**FILLED, "updated_at": "2026-03-02T14:32:00Z"}], [TRADE])
+    assert ["182.00"] == [event["limit_price"] for event in old.events if event["event"] == "fill"]
 
 
 PRICES = st.sampled_from(["181.42", "181.5", "0.1"])

@@ -10,8 +10,9 @@ the log, and before the ledger is compacted, which would overwrite it. After a c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
@@ -19,14 +20,20 @@ from compactor.books.ownership import UNASSIGNED
 from compactor.broker.alpaca import parse
 from compactor.core.events import Problem
 from compactor.core.lifecycle import OPEN, normalize_name
-from compactor.imports.old_layout import ORDERS as ORDERS_FILE
-from compactor.imports.old_layout import TRADES as TRADES_FILE
-from compactor.imports.old_layout import translate_old_layout
-from compactor.imports.writer import Fields, ImportResult, ImportWriter, Meter, hash_identity, known_events
+from compactor.imports.earlier import RETURNED, VANISHED, Earlier, Mark, read_earlier, recall_lines
+from compactor.imports.old_layout import OldLines, read_old_lines, translate_old_lines
+from compactor.imports.old_orders import ORDERS as ORDERS_FILE
+from compactor.imports.old_orders import TRADES as TRADES_FILE
+from compactor.imports.old_orders import OldOrder
+from compactor.imports.writer import Fields, ImportResult, ImportWriter, Meter, known_events
+from compactor.ledger import Ledger
 from compactor.ledger.checkpoint import SLOTS
 from compactor.ledger.compaction import Progress
 from compactor.ledger.files import Files
 from compactor.ledger.paths import LOG, PENDING, STATE, TEAM_PATTERN, TRADES
+
+VANISHED_STATUS = "vanished"
+"""The status of an order that is no longer in a rewritten file: unknown, so that it stays open and is reported."""
 
 PUT_AWAY = "legacy"
 """The directory of a ledger that keeps the old files it started from."""
@@ -60,63 +67,110 @@ class OldFiles(msgspec.Struct, frozen=True):
                 yield line
 
 
-def import_legacy(path: Path, data: Path, *, progress: Progress | None = None) -> ImportResult:
+def import_legacy(path: Path, data: Path, *, rewritten: bool = False, progress: Progress | None = None) -> ImportResult:
     """Import the old layout into the ledgers below `data`, and compact those.
 
     `path` is an old `pending_orders.jsonl` (with the `trades.jsonl` beside it, if there is one), one team's directory,
     or a directory that holds `team/`; that may be `data` itself. Old files that lie where a ledger keeps its own are
     renamed into `team/<id>/legacy/` once their events are durable in the log, and are read from there from then on.
+    With `rewritten` the old program keeps only open orders in `pending_orders.jsonl`: those of an earlier import that
+    are no longer in it, and have no trade, get the status `vanished`.
     """
     writer = ImportWriter(data)
     sources = find_old_files(path, data)
     meter = Meter(progress, sum(source.bytes_total for source in sources))
+    imported: list[_Imported] = []
     for source in sources:
         try:
-            _import_old_files(source, writer, meter)
+            imported += _import_old_files(source, writer, meter, rewritten)
         except Exception as error:
             writer.fail(source.team or UNASSIGNED, error)
-    return writer.finish()
+    result = writer.finish()
+    if rewritten and any(_mark_orders(writer, one) for one in imported):
+        result = writer.finish()
+    return result
 
 
-def _import_old_files(source: OldFiles, writer: ImportWriter, meter: Meter) -> None:
+class _Imported(NamedTuple):
+    """The orders of one team in the old files of one directory, and what the ledger had of them before."""
+
+    file: Path
+    team: str
+    orders: dict[str, OldOrder]
+    earlier: Earlier
+
+
+def _import_old_files(source: OldFiles, writer: ImportWriter, meter: Meter, rewritten: bool) -> list[_Imported]:
     """Translate the old files of one directory, append what is new, and only then put them away."""
     names = {ORDERS_FILE: source.orders, TRADES_FILE: source.trades}
     orders, trades = (source.read_lines(path, meter.add) for path in names.values())
-    old = translate_old_layout(orders, trades, team=source.team)
+    lines = read_old_lines(orders, trades, team=source.team)
     home = source.team or UNASSIGNED
-    events = [found.event for found in old.events]
-    teams = {team for event in events if (team := _valid_team(event))}
-    knows_order, has_event = _recognize_all(writer, teams, events)
-    if source.may_be_derived and knows_order and not has_event and source.orders and looks_derived(source.orders):
+    teams = {team for team in lines.teams if TEAM_PATTERN.fullmatch(team)}
+    if rewritten and source.team is not None:
+        teams.add(source.team)  # A rewritten file without a line says that no order is open.
+    ledgers = {team: _read_earlier(writer.find_directory(team), team, lines) for team in sorted(teams)}
+    if source.may_be_derived and source.orders and _are_own(ledgers.values()) and looks_derived(source.orders):
         detail = "the log has these orders and no event of an old file, so this is the ledger's own file"
         problem = Problem("not_old", f"{detail}; expected an old file, which can be imported from another directory")
         writer.add(home, problem, str(source.orders), 1)
-        return
-    for file, number, event in old.events:
-        team = _valid_team(event)
-        found = event if team else Problem("bad_value", f"{event['team_id']!r} is no team id (rule 1.1)")
-        writer.add(team or home, found, str(names[file]), number)
+        return []
+    for team, earlier in ledgers.items():
+        recall_lines(lines, team, earlier)
+    old = translate_old_lines(lines, {team: earlier.known for team, earlier in ledgers.items()})
+    for file, number, event, is_known in old.events:
+        if number:
+            team = event["team_id"]
+            found = event if team in teams else Problem("bad_value", f"{team!r} is no team id (rule 1.1)")
+            writer.add(team if team in teams else home, found, str(names[file]), number, is_known=is_known)
     for file, number, problem in old.problems:
         writer.add(home, problem, str(names[file]), number)
-    if writer.flush(teams) and events:
+    if writer.flush(teams) and old.events:
         put_away(source)
+    return [_Imported(source.directory, team, old.list_orders(team), earlier) for team, earlier in ledgers.items()]
 
 
-def _recognize_all(writer: ImportWriter, teams: set[str], events: list[Fields]) -> tuple[bool, bool]:
-    """Recognize events that the teams' logs have. Returns whether these have any of the orders, and of the events."""
-    wanted = {hash_identity(event) for event in events}
-    order_ids = {event["order_id"] for event in events}
-    knows_order = has_event = False
-    for team in sorted(teams):
-        for known in known_events(writer.find_directory(team), team, order_ids):
-            has_event |= writer.recognize(known, wanted, team)
-            knows_order = True
-    return knows_order, has_event
+def _read_earlier(path: Path, team: str, lines: OldLines) -> Earlier:
+    return read_earlier(path, team, lines, _is_compacted(path))
 
 
-def _valid_team(event: Fields) -> str | None:
-    team = event["team_id"]
-    return team if TEAM_PATTERN.fullmatch(team) else None
+def _are_own(ledgers: Collection[Earlier]) -> bool:
+    """Whether ledgers know orders of the files, and have imported nothing."""
+    return any(one.order_ids for one in ledgers) and not any(one.lines for one in ledgers)
+
+
+def _mark_orders(writer: ImportWriter, imported: _Imported) -> bool:
+    """Mark the open orders that are no longer in a rewritten file, and those that have returned to it.
+
+    Returns whether any was marked. Orders of which the ledger has heard from the broker are left to the broker.
+    """
+    team, path = imported.team, writer.find_directory(imported.team)
+    rows = {row["order_id"]: row for row in Ledger(path, team_id=team).rows("pending_orders")}
+    open_orders = {order_id: order for order_id, order in imported.orders.items() if order.lines and order_id in rows}
+    heard = {event.order_id for event in known_events(path, team, open_orders) if event.source != "import"}
+    vanished, is_marked = [], False
+    for order_id, order in open_orders.items():
+        if order_id in heard:
+            continue
+        if not order.is_in_file:
+            vanished.append(order_id)
+        mark = imported.earlier.marks.get(order_id, Mark())
+        if order.is_in_file == mark.is_vanished:
+            writer.add(team, _build_mark(order, mark, rows[order_id]["updated_at"], team), str(imported.file), 0)
+            is_marked = True
+    writer.report_vanished(team, vanished)
+    return is_marked
+
+
+def _build_mark(order: OldOrder, mark: Mark, ts: str, team: str) -> Fields:
+    """Build the event that says that an order is no longer in a rewritten file, or is again."""
+    order_id = order.lines[0].event["order_id"]
+    if order.is_in_file:
+        status, event_id = order.find("order_status") or "new", f"{RETURNED}{mark.returned + 1}"
+    else:
+        status, event_id = VANISHED_STATUS, f"{VANISHED}{mark.vanished + 1}"
+    event = {"event": "snapshot", "order_id": order_id, "ts": ts, "order_status": status}
+    return event | {"event_id": event_id, "source": "import", "team_id": team}
 
 
 def find_old_files(path: Path, data: Path) -> list[OldFiles]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from hashlib import blake2b
 from pathlib import Path
@@ -23,7 +23,7 @@ from compactor.core.events import LINE_BYTES_MAX, Event, Problem, event_of
 from compactor.core.instants import rfc3339
 from compactor.core.lifecycle import normalize_name
 from compactor.core.lines import Placed
-from compactor.core.reading import Block, EventReader
+from compactor.core.reading import Block, EventReader, Glance
 from compactor.ledger import Compaction, Ledger, NoLedger
 from compactor.ledger.compaction import Progress
 from compactor.ledger.files import Files
@@ -55,7 +55,8 @@ class ImportProblem(msgspec.Struct, frozen=True):
 class TeamImport(msgspec.Struct):
     """What one ledger received. `error` says why appending or compacting failed; importing again continues there.
 
-    `not_fills` counts the activities that are no fills of orders, by type.
+    `not_fills` counts the activities that are no fills of orders, by type. `vanished` are the open orders that are no
+    longer in an old file that is rewritten, and have no trade.
     """
 
     team_id: str
@@ -65,6 +66,7 @@ class TeamImport(msgspec.Struct):
     duplicates: int = 0
     problems: list[ImportProblem] = []
     not_fills: dict[str, int] = {}
+    vanished: list[str] = []
     compaction: Compaction | None = None
     error: Failure | None = None
 
@@ -77,6 +79,18 @@ class ImportResult(msgspec.Struct):
 
 def known_events(path: Path, team: str, orders: Collection[str], meter: Meter | None = None) -> Iterator[Event]:
     """Read the events of some orders that the ledger at a path has; none where there is no log. Raises LedgerError."""
+    for placed, _line in read_known(path, team, lambda glance: glance.order_id in orders, meter):
+        if placed.event.order_id in orders:
+            yield placed.event
+
+
+def read_known(
+    path: Path, team: str, wants: Callable[[Glance], bool], meter: Meter | None = None
+) -> Iterator[tuple[Placed, bytes]]:
+    """Read the events that the ledger at a path has, each with its line, and skip most that are not wanted.
+
+    Yields none where there is no log. Raises LedgerError.
+    """
     reader = EventReader(team)
     with suppress(NoLedger), open_log(path, Files()) as log:
         size = log.identity().size
@@ -86,9 +100,9 @@ def known_events(path: Path, team: str, orders: Collection[str], meter: Meter | 
         for block in itertools.chain(log.blocks(0, end), [Block(end, last, len(last))]):
             if meter is not None:
                 meter.add(block.length)
-            for found, _line in reader.read_block(block, lambda glance: glance.order_id in orders):
-                if isinstance(found, Placed) and found.event.order_id in orders:
-                    yield found.event
+            for found, line in reader.read_block(block, wants):
+                if isinstance(found, Placed):
+                    yield found, line
 
 
 def check_event(event: Fields) -> Fields | Problem:
@@ -147,8 +161,11 @@ class ImportWriter:
             self._known.add((team, identity))
         return identity in wanted
 
-    def add(self, team: str, found: Fields | Problem, file: str, number: int) -> None:
-        """Add what a line gave for a team: a checked event, which may be a duplicate, or a problem."""
+    def add(self, team: str, found: Fields | Problem, file: str, number: int, *, is_known: bool = False) -> None:
+        """Add what a line gave for a team: a checked event, which may be a duplicate, or a problem.
+
+        With `is_known` the caller knows that the log has the event.
+        """
         batch = self._find_batch(team)
         result = batch.result
         batch.count_line(file, number)
@@ -156,7 +173,7 @@ class ImportWriter:
             result.problems.append(ImportProblem(file, number, found.kind, found.detail))
             return
         identity = hash_identity(found)
-        if (team, identity) in self._known or (ANY_TEAM, identity) in self._known:
+        if is_known or (team, identity) in self._known or (ANY_TEAM, identity) in self._known:
             result.duplicates += 1
             return
         line = self._encode(found, batch.named)
@@ -174,6 +191,10 @@ class ImportWriter:
         batch = self._find_batch(team)
         batch.count_line(file, number)
         batch.result.not_fills[activity_type] = batch.result.not_fills.get(activity_type, 0) + 1
+
+    def report_vanished(self, team: str, order_ids: list[str]) -> None:
+        """Report open orders that are no longer in an old file that is rewritten."""
+        self._find_batch(team).result.vanished = order_ids
 
     def fail(self, team: str, error: Exception) -> None:
         """Record why a team's recording could not be imported. The other teams continue."""

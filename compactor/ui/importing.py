@@ -31,12 +31,13 @@ def import_() -> None:
 @import_.command(short_help="Import files of the old layout.")
 @click.argument("path", metavar="PATH", callback=recording)
 @data_option
+@click.option("--rewritten", is_flag=True, help="The old program keeps only open orders in pending_orders.jsonl.")
 @json_option
-def legacy(path: Path, data: Path, as_json: bool) -> None:
+def legacy(path: Path, data: Path, rewritten: bool, as_json: bool) -> None:
     """Import the old layout: team/*/pending_orders.jsonl with the orders as they then were, trades.jsonl beside it.
 
     PATH is one such file, one team's directory, or the directory that holds team/. Trades of an old trades.jsonl do not
-    come out twice.
+    come out twice. With --rewritten, orders that are no longer in the file and have no trade get the status `vanished`.
 
     \b
     Example:
@@ -46,7 +47,7 @@ def legacy(path: Path, data: Path, as_json: bool) -> None:
     from compactor.ui.output import progress_bar
 
     with progress_bar("Importing") as progress:
-        result = import_legacy(path, data, progress=progress)
+        result = import_legacy(path, data, rewritten=rewritten, progress=progress)
     _show_imported(result, as_json, f"expected {path}/team/<team_id>/pending_orders.jsonl, or such a file itself.")
 
 
@@ -107,6 +108,7 @@ def _show_imported(result: ImportResult, as_json: bool, nothing: str) -> None:
         sys.stdout.flush()
         name_lines([problem for team in result.teams for problem in team.problems])
     _name_not_fills(result)
+    _name_vanished(result)
     failed = [(team.team_id, team.error) for team in result.teams if team.error]
     exit_named(failed, len(result.teams), "could not be imported into")
     _refuse_foreign(result)
@@ -124,6 +126,18 @@ def _name_not_fills(result: ImportResult) -> None:
             "expirations and splits change cash and positions, but are not in trades.jsonl; see tables.md.",
             err=True,
         )
+
+
+def _name_vanished(result: ImportResult) -> None:
+    """Name the orders whose end nobody has recorded, and say how to learn it."""
+    for team in result.teams:
+        if team.vanished:
+            listed = ", ".join(team.vanished[:20]) + (", ..." if len(team.vanished) > 20 else "")
+            click.echo(
+                f"{team.team_id}: {len(team.vanished)} open orders are no longer in the old file and have no trade: "
+                f"{listed}. They stay open with the status `vanished`. Ask the broker: compactor reconcile",
+                err=True,
+            )
 
 
 def _refuse_foreign(result: ImportResult) -> None:
@@ -145,8 +159,9 @@ def _plain(team: TeamImport) -> dict[str, Any]:
     from msgspec import to_builtins
 
     row = {name: value for name, value in to_builtins(team).items() if value is not None}
-    if not team.not_fills:
-        del row["not_fills"]
+    for name in ("not_fills", "vanished"):
+        if not row[name]:
+            del row[name]
     if team.error:
         row["error"] = {"kind": team.error.kind, "message": team.error.message}
     return row
