@@ -16,7 +16,7 @@ from msgspec import Struct
 
 from compactor.core.derived import Finding
 from compactor.core.events import LINE_BYTES_MAX, Event, Problem
-from compactor.core.lines import Placed, read_line, unreadable
+from compactor.core.lines import Placed, read_line, report_unreadable
 
 DEFAULT_TEAM = "default"
 """The team of a ledger that its events have not named (rule 1.2)."""
@@ -101,7 +101,7 @@ class EventReader:
                 detail = f"expected team_id {self.team_id!r}, found {found.event.team_id!r}"
                 start = found.offset - offset
                 problem = Problem("wrong_team", detail)
-                yield unreadable(line[start : start + found.length], found.offset, found.length, problem)
+                yield report_unreadable(line[start : start + found.length], found.offset, found.length, problem)
 
     def admit(self, event: Event) -> bool:
         """Whether an event belongs to this ledger; the first event that names a team names the ledger."""
@@ -122,7 +122,7 @@ def report_too_long(block: Block) -> Finding:
     """The finding of a line that is too long to be read."""
     size = f"a line of {block.length - 1} bytes, expected at most {LINE_BYTES_MAX}"
     problem = Problem("too_long", f"{size}; only its beginning stands here")
-    return unreadable(block.data, block.offset, block.length, problem)
+    return report_unreadable(block.data, block.offset, block.length, problem)
 
 
 def identify_delivery(event: Event, leg: str = "") -> str | None:
