@@ -11,8 +11,8 @@ from compactor.core.decimals import (
     DIGITS_MAX,
     BadDecimal,
     Decimals,
-    decimal_of,
     exactly,
+    parse_decimal,
     plain,
     quotient,
     without_exponent,
@@ -36,20 +36,20 @@ def texts(draw: st.DrawFn) -> str:
 @pytest.mark.parametrize("text", GOOD)
 def test_a_decimal_of_the_grammar_is_read(text: str) -> None:
     """2: `-?[0-9]+(.[0-9]+)?([eE][+-]?[0-9]+)?` with at most 40 digits once written out."""
-    assert Fraction(text) == Fraction(decimal_of(text))
+    assert Fraction(text) == Fraction(parse_decimal(text))
 
 
 @pytest.mark.parametrize("text", BAD)
 def test_anything_else_is_no_decimal(text: str) -> None:
     """2: NaN, infinities and exponents beyond any sense are bad values; so is what only Python reads."""
     with pytest.raises(BadDecimal, match=r"decimal|digits"):
-        decimal_of(text)
+        parse_decimal(text)
 
 
 def test_the_message_of_a_long_text_is_short() -> None:
     """A bad value stands in a finding, which is for people."""
     with pytest.raises(BadDecimal) as error:
-        decimal_of("x" * 10_000)
+        parse_decimal("x" * 10_000)
     assert len(str(error.value)) < 120
 
 
@@ -57,7 +57,7 @@ def test_the_message_of_a_long_text_is_short() -> None:
 def test_reading_is_exact(text: str) -> None:
     """2: no digit is lost on the way in, in whatever context."""
     with localcontext(prec=3):
-        assert Fraction(text) == Fraction(decimal_of(text))
+        assert Fraction(text) == Fraction(parse_decimal(text))
 
 
 @given(st.integers(-(10**30), 10**30), st.integers(0, 9))
@@ -65,10 +65,10 @@ def test_what_is_written_is_read_back_as_the_same_number(digits: int, places: in
     """5: computed decimals have plain notation, no trailing zeros, at most nine decimals."""
     value = Decimal(digits).scaleb(-places)
     text = plain(value)
-    assert value == decimal_of(text)
+    assert value == parse_decimal(text)
     assert "E" not in text
     assert not ("." in text and text.endswith(("0", ".")))
-    assert text == plain(decimal_of(text))
+    assert text == plain(parse_decimal(text))
     assert text != "-0"
 
 

@@ -3,7 +3,7 @@
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import given
 from hypothesis import strategies as st
 
 from compactor.core.instants import BadInstant, is_older, moment, nanos, rfc3339
@@ -18,6 +18,9 @@ GOOD = {
     "2026-03-02T14:30:00.123456789+14:00": 1_772_411_400_123_456_789,
     "2024-02-29T00:00:00Z": 1_709_164_800 * 10**9,
     "1969-12-31T23:59:59.999999999Z": -1,
+    "1900-01-01T00:00:00.000Z": -2_208_988_800 * 10**9,
+    "2261-12-31T23:59:59.999999999Z": 9_214_646_400 * 10**9 - 1,
+    "2016-12-31T23:59:60.5Z": 1_483_228_800_500_000_000,
 }
 BAD = [
     "", "2026-03-02", "2026-03-02T14:30Z", "2026-03-02T14:30:00", "2026-03-02T14:30:00.Z", "2026-03-02T14:30:00,5Z",
@@ -27,6 +30,8 @@ BAD = [
     "2026-03-02T14:30:00.123456x89Z", "2026-03-02T14:30:00.1234567 Z", "2026-03-02T14:30:00.12345678٢Z",
     "2026-03-02T14:30:00.123456789ZZ", "2026-03-02T14:30:00.12345xZ",
     "20260302T143000Z", "2026-W10-1T00:00:00Z", "1772461800", "٢026-03-02T14:30:00Z", "0001-01-01T00:00:00+01:00",
+    "1899-12-31T23:59:59.999999999Z", "1900-01-01T00:00:00+00:01", "2261-12-31T23:59:60Z", "2262-01-01T00:00:00.0Z",
+    "9999-12-31T23:59:60Z", "0001-01-01T00:00:00.0Z", "1600-02-29T00:00:00.000Z", "2026-03-02T24:00:00.0Z",
 ]  # fmt: skip
 DAYS_TO_1970 = 719_162
 
@@ -42,7 +47,7 @@ def days_before(year: int, month: int, day: int) -> int:
 @st.composite
 def instants(draw: st.DrawFn) -> tuple[str, int]:
     """A text of the grammar and its nanoseconds, computed independently."""
-    year, month, day = draw(st.integers(2, 9998)), draw(st.integers(1, 12)), draw(st.integers(1, 28))
+    year, month, day = draw(st.integers(1901, 2260)), draw(st.integers(1, 12)), draw(st.integers(1, 28))
     hour, minute, second = draw(st.integers(0, 23)), draw(st.integers(0, 59)), draw(st.integers(0, 59))
     fraction = draw(st.text("0123456789", max_size=9))
     sign, ahead = draw(st.sampled_from([1, -1])), draw(st.integers(0, 23 * 60 + 59))
@@ -114,7 +119,6 @@ def test_one_nanosecond_decides() -> None:
 @given(instants())
 def test_an_instant_is_written_in_utc_with_nine_digits(pair: tuple[str, int]) -> None:
     """What our own writer stamps is read back as the same instant."""
-    assume(pair[1] >= nanos("1000-01-02T00:00:00Z"))
     written = rfc3339(pair[1])
     assert pair[1] == nanos(written)
     assert (30, "Z") == (len(written), written[-1])

@@ -17,7 +17,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from compactor.core import archive
-from compactor.core.decimals import BadDecimal, decimal_of
+from compactor.core.decimals import BadDecimal, parse_decimal
 from compactor.core.events import Event
 from compactor.core.fast import IS_COMPILED
 from compactor.core.fast.interface import NoPlainOrders
@@ -67,7 +67,7 @@ def test_an_amount_is_exact_or_not_plain(text: str) -> None:
 
     found = parse_amount(text)
     try:
-        value = decimal_of(text)
+        value = parse_decimal(text)
     except BadDecimal:
         assert -1 == found
         return

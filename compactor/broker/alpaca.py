@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from compactor.core.decimals import BadDecimal, decimal_of
+from compactor.core.decimals import BadDecimal, parse_decimal
 from compactor.core.events import FILLS, REVISIONS, Problem
 from compactor.core.instants import BadInstant, nanos
 from compactor.core.lifecycle import TERMINAL, normalize_name
@@ -258,7 +258,7 @@ def _refuse_activity(activity: Fields) -> Problem:
 
 def _is_above_zero(quantity: Any) -> bool:
     try:
-        return quantity is not None and decimal_of(str(quantity)) > 0
+        return quantity is not None and parse_decimal(str(quantity)) > 0
     except BadDecimal:
         return True
 

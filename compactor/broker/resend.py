@@ -19,7 +19,7 @@ from compactor.broker.alpaca import Fields, Translation, translate
 from compactor.broker.budget import Budget
 from compactor.broker.credentials import Credentials
 from compactor.broker.rest import make_client
-from compactor.core.decimals import BadDecimal, decimal_of
+from compactor.core.decimals import BadDecimal, parse_decimal
 from compactor.core.events import Problem
 from compactor.core.exceptions import CompactorError
 from compactor.core.instants import BadInstant, nanos
@@ -158,7 +158,7 @@ def translate_resent(message: Any) -> Translation:
 
 def _leaves_quantity(leaves: Any) -> bool:
     try:
-        return leaves is not None and decimal_of(str(leaves)) > 0
+        return leaves is not None and parse_decimal(str(leaves)) > 0
     except BadDecimal:
         return True
 

@@ -1,21 +1,26 @@
 """Exact decimals: text in, text out, no float on the way (format.md, sections 2 and 5).
 
-`decimal_of` reads the text of a price or a quantity, `plain` writes a computed one. Sums and products are made inside
-`exactly`, whose precision no order can exceed and which raises rather than rounds; `quotient` is the one place that
-rounds.
+`parse_decimal` reads the text of a price or a quantity of an event, `plain` writes a computed one, and `parse_computed`
+reads that again. Sums and products are made inside `exactly`, whose precision no order can exceed and which raises
+rather than rounds; `quotient` is the one place that rounds.
 """
 
 import re
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from decimal import ROUND_HALF_EVEN, Context, Decimal, DivisionByZero, Inexact, InvalidOperation, localcontext
 
 DIGITS_MAX = 40
 """Digits that a decimal may have once it is written without exponent: beyond any price or quantity that exists."""
 
+COMPUTED_DIGITS_MAX = 200
+"""Digits of what is computed of such decimals. A price has at most 127 before its point and 9 behind it."""
+
 PLACES_MAX = 9
 """Decimal places of what is computed: the finest quantity that Alpaca knows (crypto) has nine."""
 
 # Products have twice the digits of their factors, and sums of any number of them that fits into a log some thirty more.
+# A computed price has less than 140 digits, and its product with a quantity less than 200.
 EXACT = Context(
     prec=200, rounding=ROUND_HALF_EVEN, traps=[Inexact, InvalidOperation, DivisionByZero], Emin=-9999, Emax=9999
 )
@@ -32,35 +37,48 @@ class BadDecimal(ValueError):
     """A text that is no decimal of the format; the message says what was found and what was expected."""
 
 
-def decimal_of(text: str) -> Decimal:
+def parse_decimal(text: str) -> Decimal:
     """Read a decimal exactly as it is written.
 
     Raises BadDecimal for anything outside the grammar of format.md section 2: signs other than a minus, NaN,
     infinities, underscores, white space, and more than 40 digits once written out.
     """
+    return _parse(text, DIGITS_MAX)
+
+
+def parse_computed(text: str) -> Decimal:
+    """Read a decimal of a derived line, which may have been computed and has more digits then. Raises BadDecimal."""
+    return _parse(text, COMPUTED_DIGITS_MAX)
+
+
+def _parse(text: str, digits_max: int) -> Decimal:
     if _GRAMMAR.fullmatch(text) is None:
         raise BadDecimal(f"{text[:60]!r} is not a decimal such as 12.50")
     value = Decimal(text)
-    if len(text) <= DIGITS_MAX and "e" not in text and "E" not in text:
+    if len(text) <= digits_max and "e" not in text and "E" not in text:
         return value
     _sign, digits, exponent = value.as_tuple()
     assert isinstance(exponent, int)
     written = max(len(digits) + exponent, 1) + max(-exponent, 0) if exponent < 0 else len(digits) + exponent
-    if written > DIGITS_MAX:
-        raise BadDecimal(f"{text[:60]!r} has {written} digits, expected at most {DIGITS_MAX}")
+    if written > digits_max:
+        raise BadDecimal(f"{text[:60]!r} has {written} digits, expected at most {digits_max}")
     return value
 
 
 class Decimals(dict[str, Decimal]):
     """A bounded memory of decimals by their text; reading one that was seen before costs a look-up.
 
-    Prices and quantities repeat, so this makes the exact type nearly free on the path of the common event.
+    Prices and quantities repeat, so this makes the exact type nearly free on the path of the common event. `parse`
+    reads those that were not seen.
     """
 
     SIZE_MAX = 1 << 16
 
+    def __init__(self, parse: Callable[[str], Decimal] = parse_decimal) -> None:
+        self._parse = parse
+
     def __missing__(self, text: str) -> Decimal:
-        value = decimal_of(text)
+        value = self._parse(text)
         if len(self) >= self.SIZE_MAX:
             self.clear()
         self[text] = value
@@ -90,4 +108,4 @@ def plain(value: Decimal) -> str:
 
 def without_exponent(text: str) -> str:
     """Write a decimal text as it came, except that an exponent is written out: `1.5e3` is `1500`, `530.00` stays."""
-    return f"{decimal_of(text):f}" if "e" in text or "E" in text else text
+    return f"{parse_decimal(text):f}" if "e" in text or "E" in text else text

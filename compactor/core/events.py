@@ -4,6 +4,7 @@
 plain case takes where it lies in the log is none of its business; `rewritten` helps that over another writer's habits.
 """
 
+import re
 from collections.abc import Iterable
 from datetime import datetime
 from functools import partial, reduce
@@ -13,12 +14,16 @@ from typing import Annotated, Any, ClassVar
 import msgspec
 from msgspec import Meta, Struct
 
-from compactor.core.decimals import BadDecimal, Decimals, decimal_of, without_exponent
-from compactor.core.instants import BadInstant, moment
+from compactor.core.decimals import BadDecimal, Decimals, parse_decimal, without_exponent
+from compactor.core.instants import END_OF_TIME, FIRST_INSTANT, BadInstant, moment
 from compactor.core.lifecycle import STATUSES, normalize_name
 
 LINE_BYTES_MAX = 1 << 20
 """The longest line that is read as an event, without its newline."""
+
+NESTING_MAX = 64
+"""How many objects and arrays of a line may lie in each other. Without a bound, whether a line can be read would depend
+on the depth of the caller's stack."""
 
 FILLS = ("fill", "partial_fill")
 REVISIONS = ("trade_bust", "trade_correct")
@@ -137,16 +142,36 @@ _ANY_EVENT: Any = reduce(or_, EVENTS.values())
 AnyEvent = _ANY_EVENT | None
 _decode_full = msgspec.json.Decoder(_ANY_EVENT, float_hook=str).decode
 _encode = msgspec.json.Encoder().encode
-_decode_loose = msgspec.json.Decoder(float_hook=_Number).decode
+_Loose = msgspec.defstruct("_Loose", [(name, Any, None) for name in ("event", *Event.__struct_fields__)], gc=False)
+_decode_loose = msgspec.json.Decoder(_Loose, float_hook=_Number).decode
+_decode_any = msgspec.json.Decoder(float_hook=str).decode
+_NESTING = re.compile(rb'"(?>[^"\\]++|\\.)*+"|[][{}]', re.DOTALL)
 
 
 def rewritten(line: bytes) -> bytes | None:
     """A line as our own writer writes it, without what nobody reads; None where msgspec does not take it for an
     event."""
+    if is_too_deep(line):
+        return None
     try:
         return _encode(_decode_full(line))
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except (msgspec.DecodeError, UnicodeDecodeError, OverflowError):
         return None
+
+
+def is_too_deep(line: bytes) -> bool:
+    """Whether more than `NESTING_MAX` objects and arrays of a line lie in each other."""
+    if line.count(b"{") + line.count(b"[") <= NESTING_MAX:
+        return False
+    depth = 0
+    for found in _NESTING.finditer(line):
+        if (bracket := found[0]) in (b"{", b"["):
+            depth += 1
+            if depth > NESTING_MAX:
+                return True
+        elif bracket in (b"}", b"]"):
+            depth -= 1
+    return False
 
 
 def decode(line: bytes) -> Event | Problem:
@@ -154,9 +179,11 @@ def decode(line: bytes) -> Event | Problem:
     `canceled`."""
     if len(line) > LINE_BYTES_MAX:
         return Problem("too_long", f"a line of {len(line)} bytes, expected at most {LINE_BYTES_MAX}")
+    if is_too_deep(line):
+        return _describe_damage(line, f"more than {NESTING_MAX} objects and arrays lie in each other")
     try:
         event = _decode_full(line)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except (msgspec.DecodeError, UnicodeDecodeError):
         found = _decode_by_hand(line)
         if isinstance(found, Problem):
             return found
@@ -168,18 +195,27 @@ def _decode_by_hand(line: bytes) -> Event | Problem:
     """Read a line that msgspec refused: numbers in place of strings, an unknown event, or the reason why it is no
     event."""
     try:
-        text = line.decode()
+        loose = _decode_loose(line)
+        fields = {name: getattr(loose, name) for name in _Loose.__struct_fields__}
+        return _event_of({name: value for name, value in fields.items() if value is not None})
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        pass
+    try:
+        found = _decode_any(line)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        return _describe_damage(line, str(error))
+    return Problem("bad_value", f"expected a JSON object, found {type(found).__name__}")
+
+
+def _describe_damage(line: bytes, reason: str) -> Problem:
+    """Why a line that is no JSON is none."""
+    try:
+        line.decode()
     except UnicodeDecodeError as error:
         return Problem("not_utf8", f"byte {error.start} of the line is not UTF-8: {error.reason}")
-    if "\0" in text:
-        return Problem("nul_bytes", f"{text.count(chr(0))} NUL bytes, as a crash leaves them at the end of a file")
-    try:
-        found = _decode_loose(line)
-    except (msgspec.DecodeError, RecursionError) as error:
-        return Problem("not_json", f"not JSON: {error}")
-    if not isinstance(found, dict):
-        return Problem("bad_value", f"expected a JSON object, found {type(found).__name__}")
-    return _event_of({name: value for name, value in found.items() if value is not None})
+    if b"\0" in line:
+        return Problem("nul_bytes", f"{line.count(0)} NUL bytes, as a crash leaves them at the end of a file")
+    return Problem("not_json", f"not JSON: {reason}")
 
 
 def event_of(fields: dict[str, Any]) -> Event | Problem:
@@ -200,7 +236,7 @@ def _event_of(fields: dict[str, Any]) -> Event | Problem:
     kind = EVENTS.get(fields["event"]) if isinstance(fields["event"], str) else UnknownEvent
     try:
         return msgspec.convert(fields, kind or UnknownEvent)
-    except (msgspec.ValidationError, RecursionError) as error:
+    except msgspec.ValidationError as error:
         return Problem("bad_value", str(error))
 
 
@@ -223,8 +259,12 @@ def _check_values(event: Event) -> None:
     if not event.order_id:
         raise BadDecimal("`order_id` is empty")
     moment(event.ts)
+    if event.recorded_at is not None and not FIRST_INSTANT <= event.recorded_at < END_OF_TIME:
+        raise BadInstant(f"`recorded_at` {event.recorded_at.isoformat()} is not in the years 1900 to 2261")
     if event.created_at is not None:
         moment(event.created_at)
+    if event.legs is not None:
+        event.legs = _write_numbers(event.legs)
     for name in DECIMALS:
         text = getattr(event, name)
         if text is None:
@@ -241,6 +281,17 @@ def _check_values(event: Event) -> None:
             setattr(event, name, without_exponent(text))
     if event.order_status is not None:
         event.order_status = normalize_name(event.order_status)
+
+
+def _write_numbers(value: Any) -> Any:
+    """Nested values in which a number that is no whole one of 64 bits is the text that it came as."""
+    if isinstance(value, dict):
+        return {name: _write_numbers(one) for name, one in value.items()}
+    if isinstance(value, list):
+        return [_write_numbers(one) for one in value]
+    if isinstance(value, _Number):
+        return str.__str__(value)
+    return str(value) if type(value) is int and not -(1 << 63) <= value < 1 << 64 else value
 
 
 def _check_fill(event: Event) -> Problem | None:
@@ -266,8 +317,8 @@ def _check_legs(legs: list[Any]) -> Problem | None:
     try:
         for leg in legs_of(legs):
             for text in (leg.qty, leg.price, leg.filled_qty or "0"):
-                decimal_of(text)
-            if decimal_of(leg.qty) <= 0 or not leg.order_id:
+                parse_decimal(text)
+            if parse_decimal(leg.qty) <= 0 or not leg.order_id:
                 return Problem("bad_value", f"a leg has `qty` {leg.qty} and `order_id` {leg.order_id!r}")
     except msgspec.ValidationError as error:
         kind = "missing_field" if "missing required field" in str(error) else "bad_value"

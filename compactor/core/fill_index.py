@@ -12,10 +12,10 @@ from heapq import heappop, heappush
 
 from msgspec import Struct
 
-from compactor.core.decimals import Decimals
+from compactor.core.decimals import Decimals, parse_computed
 from compactor.core.instants import nanos
 
-_DECIMAL = Decimals()
+_DECIMAL = Decimals(parse_computed)
 _Numbers = tuple[Decimal, Decimal]
 
 

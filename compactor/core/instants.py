@@ -1,18 +1,22 @@
 """Instants: RFC 3339 texts compared with nanosecond precision, never as text (format.md, section 2).
 
-The fold reads a text with `moment` first, which is a `datetime` to the microsecond and costs little; only two moments
-that are equal are compared again with `nanos`, so that nothing below the microsecond is lost and hardly anything is
-paid for it.
+Instants lie in the years 1900 to 2261, so that nanoseconds since 1970 fit into 64 bits and a day more or less is a time
+too. `moment` cuts a text to the microsecond and is cheap; `nanos` is exact.
 """
 
 import re
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 
 _GRAMMAR = re.compile(
-    r"([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt ]([0-9]{2}:[0-9]{2}):([0-9]{2})(?:\.([0-9]{1,9}))?([Zz]|[+-][0-9]{2}:[0-9]{2})"
+    r"([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt ]"
+    r"((?:[01][0-9]|2[0-3]):[0-9]{2}):([0-9]{2})(?:\.([0-9]{1,9}))?([Zz]|[+-][0-9]{2}:[0-9]{2})"
 )
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+FIRST_INSTANT = datetime(1900, 1, 1, tzinfo=UTC)
+END_OF_TIME = datetime(2262, 1, 1, tzinfo=UTC)
+"""The first instant that is too late."""
 _MICROSECOND = timedelta(microseconds=1)
 
 
@@ -36,7 +40,15 @@ def _read(text: str) -> tuple[datetime, int]:
         ).astimezone(UTC)
     except (ValueError, OverflowError) as error:
         raise BadInstant(f"{text[:60]!r} is not a time that exists ({error})") from None
-    return whole + timedelta(seconds=leap), int((fraction or "0").ljust(9, "0"))
+    whole = check_instant(check_instant(whole, text) + timedelta(seconds=leap), text)
+    return whole, int((fraction or "0").ljust(9, "0"))
+
+
+def check_instant(instant: datetime, text: str) -> datetime:
+    """Return an instant that lies in the years 1900 to 2261. Raises BadInstant."""
+    if not FIRST_INSTANT <= instant < END_OF_TIME:
+        raise BadInstant(f"{text[:60]!r} is not a time in the years 1900 to 2261")
+    return instant
 
 
 @lru_cache(maxsize=4096)
@@ -50,10 +62,8 @@ def nanos(text: str) -> int:
 def moment(text: str) -> datetime:
     """The instant cut to the microsecond, in UTC. Raises BadInstant."""
     if is_common(text):
-        try:
-            return datetime.fromisoformat(text)
-        except ValueError:
-            pass  # Perhaps a leap second.
+        with suppress(ValueError):  # It may be a leap second.
+            return check_instant(datetime.fromisoformat(text), text)
     whole, fraction = _read(text)
     return whole + timedelta(microseconds=fraction // 1000)
 
@@ -64,7 +74,8 @@ def is_common(text: str) -> bool:
     Of such texts `datetime.fromisoformat` takes only those that the format has. It takes others too, and does not look
     at what stands behind the sixth digit.
     """
-    if text[4:20:3] != "--T::." or text[-1] != "Z":
+    # Later versions of Python read 24:00 as the next day.
+    if text[4:20:3] != "--T::." or text[-1] != "Z" or text[11:13] == "24":
         return False
     return 22 <= len(text) <= 27 or (28 <= len(text) <= 30 and text[26:-1].isdigit() and text.isascii())
 

@@ -10,13 +10,13 @@ from typing import Any
 
 from msgspec import Struct
 
-from compactor.core.decimals import Decimals, exactly, plain, quotient
+from compactor.core.decimals import Decimals, exactly, parse_computed, plain, quotient
 from compactor.core.derived import PendingLine, TradeLine
 from compactor.core.events import TERMS, AnyEvent
 from compactor.core.fill_index import Fill, IndexedFills
 from compactor.core.instants import nanos
 
-DECIMAL = Decimals()
+DECIMAL = Decimals(parse_computed)
 """Decimals by their text, for texts that were checked when their event was decoded."""
 
 ZERO = Decimal(0)

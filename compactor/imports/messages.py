@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from compactor.broker.alpaca import TRADE_ACTIVITIES, translate
-from compactor.core.decimals import decimal_of
+from compactor.core.decimals import parse_decimal
 from compactor.core.events import Problem
 from compactor.imports.dialects import BadTime, normalize, unwrap
 from compactor.imports.recordings import BadRecording, read_recording
@@ -122,4 +122,4 @@ def _find_place(found: Translated) -> tuple[str, Decimal] | None:
     """The order of an activity, and what was filled of it after the activity; None for anything else."""
     if not found.is_activity or not isinstance(found.event, dict) or "filled_qty" not in found.event:
         return None
-    return found.event["order_id"], decimal_of(found.event["filled_qty"])
+    return found.event["order_id"], parse_decimal(found.event["filled_qty"])

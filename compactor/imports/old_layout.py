@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from compactor.broker.alpaca import content_digest, parse
-from compactor.core.decimals import decimal_of, plain
+from compactor.core.decimals import parse_decimal, plain
 from compactor.core.events import TERMS, Problem
 from compactor.core.instants import nanos
 from compactor.core.lifecycle import normalize_name
@@ -207,7 +207,7 @@ def _build_fills(order: OldOrder) -> Iterator[OldEvent]:
     is_filled = any(normalize_name(line.event.get("order_status", "")) == "filled" for line in order.lines)
     known = _ZERO
     for trade in order.trades:
-        known += decimal_of(trade.event["qty"])
+        known += parse_decimal(trade.event["qty"])
         # Only the execution that completes an order ends it; a partly filled order may still be open.
         completes = quantity is None or known >= quantity or (is_filled and trade is order.trades[-1])
         name = "fill" if completes else "partial_fill"

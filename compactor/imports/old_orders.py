@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from compactor.core.decimals import decimal_of, plain
+from compactor.core.decimals import parse_decimal, plain
 from compactor.core.events import Problem
 from compactor.core.lifecycle import TERMINAL, normalize_name
 
@@ -46,7 +46,7 @@ class OldLine(msgspec.Struct):
     is_known: bool = False
 
     def decimal(self, name: str) -> Decimal | None:
-        return decimal_of(self.event[name]) if name in self.event else None
+        return parse_decimal(self.event[name]) if name in self.event else None
 
     @property
     def is_terminal(self) -> bool:
@@ -67,7 +67,7 @@ class OldOrder(msgspec.Struct, eq=False):
 
     def decimal(self, name: str) -> Decimal | None:
         text = self.find(name)
-        return None if text is None else decimal_of(text)
+        return None if text is None else parse_decimal(text)
 
     @property
     def filled(self) -> Decimal:
@@ -75,7 +75,7 @@ class OldOrder(msgspec.Struct, eq=False):
 
     @property
     def traded(self) -> Decimal:
-        return sum((decimal_of(trade.event["qty"]) for trade in self.trades), _ZERO)
+        return sum((parse_decimal(trade.event["qty"]) for trade in self.trades), _ZERO)
 
     @property
     def is_in_file(self) -> bool:
@@ -184,7 +184,7 @@ def _is_copy(order: OldOrder, trade: OldLine, problems: list[OldProblem]) -> boo
     if all(other.text != trade.text for other in order.trades):
         return False
     ordered = max(order.decimal("quantity") or _ZERO, order.filled)
-    if order.traded + decimal_of(trade.event["qty"]) <= ordered:
+    if order.traded + parse_decimal(trade.event["qty"]) <= ordered:
         return False
     detail = f"an equal line precedes it, and its order {trade.event['order_id']} is filled without it"
     problems.append(OldProblem(TRADES, trade.number, Problem("duplicate_trade", detail)))
@@ -207,7 +207,7 @@ def _match_by_value(orders: OldOrders, trades: list[OldLine]) -> list[OldLine]:
     strays = []
     for trade in trades:
         event = trade.event
-        key = (event["team_id"], event.get("symbol"), event.get("side"), plain(decimal_of(event["qty"])))
+        key = (event["team_id"], event.get("symbol"), event.get("side"), plain(parse_decimal(event["qty"])))
         fitting = [order for order in candidates[key] if _fits(order, trade)]
         if not fitting:
             strays.append(trade)

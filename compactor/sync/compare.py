@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from compactor.broker.alpaca import Fields, content_digest
-from compactor.core.decimals import decimal_of, quotient
+from compactor.core.decimals import parse_decimal, quotient
 from compactor.core.instants import nanos, rfc3339
 from compactor.core.lifecycle import TERMINAL, normalize_name
 from compactor.sync.revisions import plan_revisions
@@ -66,7 +66,7 @@ def new_fills(fills: Iterable[Fields], known: Known | None) -> tuple[list[Fields
     """
     groups: dict[tuple[Decimal, Decimal], list[Fields]] = {}
     for fill in fills:
-        groups.setdefault((decimal_of(fill["qty"]), decimal_of(fill["price"])), []).append(fill)
+        groups.setdefault((parse_decimal(fill["qty"]), parse_decimal(fill["price"])), []).append(fill)
     counts, executions = (known.numbers, known.executions) if known is not None else (Counter(), set())
     new: list[Fields] = []
     gain = value = ZERO
@@ -140,7 +140,7 @@ class Comparison:
         if suspicious and not all_there:
             self.needs_fills = not is_agreed
             return
-        if suspicious and known is not None and sum((decimal_of(fill["qty"]) for fill in fills), ZERO) == theirs:
+        if suspicious and known is not None and sum((parse_decimal(fill["qty"]) for fill in fills), ZERO) == theirs:
             self._executions = plan_revisions(self._order, sorted(fills, key=_place), known.standing, known.executions)
             return
         self._executions = new if behind or inferred > ZERO else []
@@ -250,11 +250,11 @@ class Comparison:
 
 
 def _number(event: Fields, name: str) -> Decimal | None:
-    return decimal_of(event[name]) if event.get(name) is not None else None
+    return parse_decimal(event[name]) if event.get(name) is not None else None
 
 
 def _differs(name: str, ours: Any, theirs: Any) -> bool:
-    return decimal_of(str(ours)) != decimal_of(str(theirs)) if name in NUMBERS else bool(ours != theirs)
+    return parse_decimal(str(ours)) != parse_decimal(str(theirs)) if name in NUMBERS else bool(ours != theirs)
 
 
 def is_open(order: Fields) -> bool:

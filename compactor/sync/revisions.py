@@ -13,7 +13,7 @@ from decimal import Decimal
 from itertools import chain, count
 
 from compactor.broker.alpaca import Fields, content_digest
-from compactor.core.decimals import decimal_of, plain
+from compactor.core.decimals import parse_decimal, plain
 
 Numbers = tuple[Decimal, Decimal]
 """Quantity and price."""
@@ -86,7 +86,7 @@ def _new_name(fill: Fields, known_ids: set[str]) -> str:
 
 
 def _numbers(fill: Fields) -> Numbers:
-    return decimal_of(fill["qty"]), decimal_of(fill["price"])
+    return parse_decimal(fill["qty"]), parse_decimal(fill["price"])
 
 
 def _revision(name: str, order: Fields, fields: Fields) -> Fields:

@@ -15,7 +15,7 @@ from importlib import import_module
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-from compactor.core.decimals import BadDecimal, decimal_of
+from compactor.core.decimals import BadDecimal, parse_computed
 from compactor.core.exceptions import CompactorError
 from compactor.core.instants import BadInstant, nanos
 from compactor.tables.rows import TableSource
@@ -170,7 +170,7 @@ def _decimals(shape: Shape, column: Column, values: tuple[str | None, ...]) -> p
     found = []
     for index, text in enumerate(values):
         try:
-            value = None if text is None else decimal_of(text)
+            value = None if text is None else parse_computed(text)
         except BadDecimal:
             raise _Odd(index) from None
         if value is not None and not _fits(value, precision, scale):
