@@ -16,7 +16,7 @@ import msgspec
 from compactor.books.order_index import OrderIndex
 from compactor.books.ownership import CLAIM, UNASSIGNED, list_relations
 from compactor.broker.alpaca import Fields
-from compactor.core.decimals import decimal_of, exactly
+from compactor.core.decimals import exactly, parse_computed
 from compactor.ledger import Ledger
 from compactor.ledger.paths import TRADES
 from compactor.ledger.reading import whole_lines
@@ -149,7 +149,7 @@ def _is_doubtful(known: Known | None, order: Fields | None) -> bool:
 
 
 def _add(known: Known, trade: _Trade, inferred: set[str]) -> None:
-    quantity, price = decimal_of(trade.quantity), decimal_of(trade.execution_price)
+    quantity, price = parse_computed(trade.quantity), parse_computed(trade.execution_price)
     known.filled += quantity
     known.value += quantity * price
     if trade.kind == "inferred":
