@@ -6,6 +6,7 @@ TESTS ?= tests
 MINUTES ?= 10
 RUNS ?= 2000
 SEED ?= 0
+N ?= 200
 SECONDS ?=
 PYTHON ?= python3
 VENV ?= .venv
@@ -26,7 +27,7 @@ LAY_SAMPLE = mkdir -p "$$(dirname '$(DATA)')" && cp -R fixtures/sample '$(DATA)'
   echo 'Laid the sample of fixtures/sample into $(DATA)/ (delete it whenever you like).'
 
 .DEFAULT_GOAL := help
-.PHONY: help compact sample test test-pure laws wheel faults flips soak chaos fairness demo check format bench bench-latency bench-live clean
+.PHONY: help compact sample test test-pure laws wheel faults flips soak chaos mutants fairness demo check format bench bench-latency bench-live clean
 
 help:
 	@echo 'compactor: an append-only log of order events becomes open orders and trades, exactly once.'
@@ -44,6 +45,7 @@ help:
 	@echo '  make soak MINUTES=10    writers and daemon killed at random, disk full, files damaged; then every byte is checked'
 	@echo '  make chaos RUNS=2000    a broker that loses, doubles and spoils what it says, and fails; then we must agree with it'
 	@echo '  make fairness           hostile logs of one team; the others have to stay current within milliseconds'
+	@echo '  make mutants N=200      small changes of core, ledger and imports: how many do the tests notice? (half an hour)'
 	@echo '  make demo               a local Alpaca, three teams trading at random, compactor run, and the open orders'
 	@echo '  make check              formatting, style, types, layers; changes nothing'
 	@echo '  make format             put formatting and imports in order'
@@ -94,6 +96,9 @@ chaos: $(TEST)
 fairness: $(TEST)
 	@PYTHONDONTWRITEBYTECODE=1 $(PY) -m tests.fairness $(ARGS)
 
+mutants: $(TEST)
+	@$(PY) -m tests.mutants --count $(N) --seed $(SEED) $(ARGS)
+
 demo: $(TEST)
 	@$(PY) -m tests.alpaca_server.demo --seed $(SEED) $(if $(SECONDS),--seconds $(SECONDS))
 
@@ -117,7 +122,7 @@ bench-live: $(BASE)
 	@$(PY) -m tests.bench.live $(ARGS)
 
 clean:
-	rm -rf '$(VENV)' dist build *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf '$(VENV)' dist build .mutants *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 	rm -f compactor/core/fast/*.so compactor/core/fast/*.c
 	find compactor tests -name __pycache__ -type d -prune -exec rm -rf {} +
 

@@ -1,0 +1,215 @@
+"""Runs the tests that see a mutant, in copies of the checkout, several at once.
+
+A mutant is killed when a test fails, or when the tests take far longer than they do. Note: the tests of a mutant are
+those that run its line, cheapest first, as many as a budget of seconds allows, and always those of its module.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any, NamedTuple
+
+from tests.mutants.mutators import Mutant
+
+_COPIED = ("compactor", "tests", "pyproject.toml")
+_LINKED = ("fixtures", "README.md", "Makefile", "MANIFEST.in", ".ci", ".github")
+_LEFT_OUT = ("tests/test_package.py", "tests/test_mutants.py", "tests/test_soak.py", "tests/test_readme.py")
+"""They start programs only, which are not seen, and take long."""
+
+
+class Seen(NamedTuple):
+    """Which tests run which line, and how long each takes."""
+
+    lines: dict[str, dict[int, list[str]]]
+    seconds: dict[str, float]
+
+    def choose(self, mutant: Mutant, budget: float) -> list[str]:
+        """The tests for a mutant: those that run its line and those of its module, cheapest first."""
+        own = f"tests/test_{Path(mutant.path).stem}.py::"
+        covering = self.lines.get(mutant.path, {}).get(mutant.line, [])
+        names = {name for name in covering if name in self.seconds}
+        names |= {name for name in self.seconds if name.startswith(own)}
+        chosen: list[str] = []
+        for name in sorted(names, key=lambda name: (self.seconds[name], name)):
+            budget -= self.seconds[name]
+            if budget >= 0 or name.startswith(own):
+                chosen.append(name)
+        return chosen
+
+
+class Verdict(NamedTuple):
+    """What became of a mutant: `killed`, `slow` (killed too), `survived`, `unseen` (no test runs it)."""
+
+    mutant: Mutant
+    outcome: str
+    tests: int
+    killer: str = ""
+
+    @property
+    def is_killed(self) -> bool:
+        return self.outcome in ("killed", "slow")
+
+
+class Runner:
+    """Runs mutants of the checkout `root`. With `pure` what survives is tried again without the compiled modules."""
+
+    def __init__(
+        self, root: Path, rooms: Sequence[str], jobs: int, budget: float, seconds_more: float = 60.0, pure: bool = False
+    ) -> None:
+        self._root = root
+        self._rooms = list(rooms)
+        self._jobs = jobs
+        self._budget = budget
+        self._seconds_more = seconds_more
+        self._pure = pure
+
+    def look(self, cache: Path) -> Seen:
+        """Run all tests once and see which lines they run; kept in `cache` until a file changes."""
+        digest = self._digest()
+        path = cache / f"{digest}.json"
+        if not path.exists():
+            cache.mkdir(parents=True, exist_ok=True)
+            found = self._look()
+            for old in cache.glob("*.json"):
+                old.unlink()
+            path.write_text(json.dumps(found))
+        found = json.loads(path.read_text())
+        lines = {name: {int(line): tests for line, tests in rows.items()} for name, rows in found["lines"].items()}
+        return Seen(lines, found["seconds"])
+
+    def run(self, mutants: Sequence[Mutant], seen: Seen) -> Iterator[Verdict]:
+        """Verdicts in the order of the mutants, as they come."""
+        copies: SimpleQueue[Path] = SimpleQueue()
+        with tempfile.TemporaryDirectory(prefix="compactor-mutants-") as directory:
+            for number in range(self._jobs):
+                copy = Path(directory) / str(number)
+                self._copy(copy)
+                copies.put(copy)
+
+            def judge(mutant: Mutant) -> Verdict:
+                copy = copies.get()
+                try:
+                    return self._judge(mutant, seen, copy)
+                finally:
+                    copies.put(copy)
+
+            with ThreadPoolExecutor(self._jobs) as pool:
+                yield from pool.map(judge, mutants)
+
+    def _judge(self, mutant: Mutant, seen: Seen, copy: Path) -> Verdict:
+        chosen = seen.choose(mutant, self._budget)
+        if not chosen:
+            return Verdict(mutant, "unseen", 0)
+        seconds = sum(seen.seconds[name] for name in chosen)
+        with _mutated(copy / mutant.path, mutant):
+            verdict = self._run_tests(mutant, chosen, seconds, copy, {})
+            if not verdict.is_killed and self._pure:
+                verdict = self._run_tests(mutant, chosen, seconds, copy, {"COMPACTOR_PURE_PYTHON": "1"})
+        return verdict
+
+    def _run_tests(
+        self, mutant: Mutant, chosen: list[str], seconds: float, copy: Path, environment: dict[str, str]
+    ) -> Verdict:
+        listed = copy / "chosen.json"
+        listed.write_text(json.dumps(chosen))
+        files = sorted({name.partition("::")[0] for name in chosen})
+        options = ["-x", "-p", "no:cacheprovider", "-p", "no:xdist", "--hypothesis-seed=0", "--tb=no", *files]
+        environment = {"MUTANTS_TESTS": str(listed), **environment}
+        # Thrice their time on a machine with other work, and the start.
+        done = _pytest(options, copy, environment, 3 * seconds + self._seconds_more)
+        if done is None:
+            return Verdict(mutant, "slow", len(chosen))
+        failed = [line.split()[1] for line in done.stdout.splitlines() if line.startswith(("FAILED ", "ERROR "))]
+        outcome = "survived" if done.returncode == 0 else "killed"
+        return Verdict(mutant, outcome, len(chosen), failed[0] if failed else "")
+
+    def _look(self) -> dict[str, Any]:
+        with tempfile.TemporaryDirectory(prefix="compactor-mutants-") as directory:
+            copy = Path(directory) / "look"
+            self._copy(copy)
+            environment = {"MUTANTS_MAP": str(copy / "seen"), "MUTANTS_ROOMS": ",".join(self._rooms)}
+            options = ["-p", "no:cacheprovider", "--hypothesis-seed=0", "-n", str(self._jobs), "--dist", "loadgroup"]
+            options += [f"--ignore={name}" for name in _LEFT_OUT if (copy / name).exists()] + ["tests"]
+            done = _pytest(options, copy, environment, 3600)
+            parts = [json.loads(path.read_text()) for path in copy.glob("seen.*")]
+        if not parts:
+            raise SystemExit(f"the tests could not be run:\n{done.stdout if done else 'an hour was not enough'}")
+        return _merge(parts)
+
+    def _copy(self, copy: Path) -> None:
+        copy.mkdir()
+        ignored = shutil.ignore_patterns("__pycache__", "*.c")
+        for name in _COPIED:
+            source = self._root / name
+            if source.is_dir():
+                shutil.copytree(source, copy / name, ignore=ignored)
+            elif source.exists():
+                shutil.copy(source, copy / name)
+        for name in _LINKED:
+            if (self._root / name).exists():
+                (copy / name).symlink_to(self._root / name)
+
+    def _digest(self) -> str:
+        whole = hashlib.sha256(",".join(self._rooms).encode())
+        for folder in ("compactor", "tests"):
+            for path in sorted((self._root / folder).rglob("*.py*")):
+                if path.suffix in (".py", ".pyx"):
+                    whole.update(f"{path.relative_to(self._root)}\n".encode() + path.read_bytes())
+        return whole.hexdigest()[:32]
+
+
+def _merge(parts: list[dict[str, Any]]) -> dict[str, Any]:
+    lines: dict[str, dict[str, list[str]]] = {}
+    for part in parts:
+        for name, rows in part["lines"].items():
+            for line, tests in rows.items():
+                found = lines.setdefault(name, {}).setdefault(line, [])
+                found.extend(test for test in tests if test)
+    tests = {name: test for part in parts for name, test in part["tests"].items()}
+    # A test that fails or is skipped without any mutant tells nothing of one.
+    return {
+        "lines": lines,
+        "seconds": {name: test["seconds"] for name, test in tests.items() if test["outcome"] == "passed"},
+    }
+
+
+@contextmanager
+def _mutated(path: Path, mutant: Mutant) -> Iterator[None]:
+    text = path.read_text()
+    path.write_text(mutant.apply(text))
+    try:
+        yield
+    finally:
+        path.write_text(text)
+
+
+def _pytest(
+    options: list[str], copy: Path, environment: dict[str, str], seconds: float
+) -> subprocess.CompletedProcess[str] | None:
+    """Run pytest in a copy; None where it did not end in time. What it started is ended with it."""
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "tests.mutants.plugin", *options]
+    # Bytecode of one change would be taken for that of the next, where both have one size and come within a second.
+    shared = {"MUTANTS_ROOT": str(copy), "PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
+    process = subprocess.Popen(
+        command, cwd=copy, env={**os.environ, **shared, **environment}, text=True, start_new_session=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    )  # fmt: skip
+    try:
+        output, _ = process.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        return None
+    return subprocess.CompletedProcess(command, process.returncode, output, "")
