@@ -22,7 +22,7 @@ from compactor.ledger.files import Files
 from compactor.ledger.index import BadIndex, Index, index_name
 from compactor.ledger.indexing import Indexes, complete_indexes, make_index
 from compactor.ledger.log import open_log
-from compactor.ledger.names import instant_in, names_in, second_of
+from compactor.ledger.names import find_instant, find_names, truncate_to_second
 from compactor.ledger.segments import Seal, Segments
 from tests.disk import Disk
 from tests.faults import orders
@@ -66,7 +66,7 @@ def test_every_line_is_found_by_every_id_in_it(log: bytes, data: st.DataObject) 
     index, read = opened(make_index(log_of(log), seal), seal)
     place = 0
     for line in log.splitlines(keepends=True):
-        for name in names_in(line[:-1]):
+        for name in find_names(line[:-1]):
             stretches = index.stretches(name, read)
             assert any(start <= place < stop for start, stop in stretches)
             assert all(start == 0 or log[start - 1 : start] == b"\n" for start, _stop in stretches)
@@ -82,7 +82,7 @@ def test_all_instants_of_a_segment_lie_within_its_bounds(log: bytes) -> None:
     seal = seal_of(log, [])
     header = opened(make_index(log_of(log), seal), seal)[0].header
     for bounds, known in ((header.happened, False), (header.recorded, True)):
-        instants = [instant_in(line, known) for line in log.split(b"\n")[:-1]]
+        instants = [find_instant(line, known) for line in log.split(b"\n")[:-1]]
         if header.told and instants:
             span = bounds.span_ns()
             assert span is not None
@@ -104,7 +104,7 @@ def test_all_instants_of_a_segment_lie_within_its_bounds(log: bytes) -> None:
 )
 def test_seconds_can_be_compared(text: str | None, second: str | None) -> None:
     """2: instants in any notation by their whole second in UTC."""
-    assert second == second_of(text)
+    assert second == truncate_to_second(text)
     assert text is None or second is None or nanos(second + "Z") <= nanos(text) < nanos(second + "Z") + 10**9
 
 
@@ -113,7 +113,7 @@ def test_a_segment_of_many_frames_has_wider_stretches() -> None:
     log = orders(0, 400)
     seal = seal_of(log, [place for place in range(len(log)) if log[place - 1 : place] == b"\n"])
     index, read = opened(make_index(log_of(log), seal), seal)
-    assert len(seal.frames) > 3 * 256 > 3 * len(index.header.places) > 256
+    assert len(seal.frames) > 3 * 256 > 3 * len(index.header.starts) > 256
     for number in range(400):
         assert any(b'"o-%d"' % number in log[start:stop] for start, stop in index.stretches(f"o-{number}", read))
 
@@ -220,7 +220,7 @@ def test_what_is_found_is_what_names_it(log: bytes, data: st.DataObject) -> None
     name = data.draw(st.sampled_from(["o-1", "o-2", "o-1l", "x-1", "c-1", "o-", "new", ""]))
     expected, place = [], 0
     for line in whole(log).splitlines(keepends=True):
-        if name and name in names_in(line[:-1]):
+        if name and name in find_names(line[:-1]):
             expected.append((place, line[:-1]))
         place += len(line)
     with open_log(DIRECTORY, disk, segments) as opened_log:
@@ -269,5 +269,5 @@ def test_indexes_are_read_as_they_are_needed() -> None:
         disk.restart()
         indexes = Indexes(log, segments, disk)
         for _ in range(2):
-            assert all(indexes.header(seal).places for seal in segments.seals)
+            assert all(indexes.header(seal).starts for seal in segments.seals)
         assert disk.calls <= 3 * len(segments.seals)

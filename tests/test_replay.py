@@ -109,12 +109,12 @@ def test_a_replay_gives_what_the_files_were_when_the_log_ended_there(log: bytes,
 
 def judged(log: bytes, until_ns: int, known: bool) -> list[tuple[int, bytes]]:
     """The naive selection: the lines, with their offsets, that a time selects."""
-    from compactor.ledger.names import instant_in
+    from compactor.ledger.names import find_instant
 
     selected, was_in, place = [], True, 0
     for line in log.splitlines(keepends=True):
         if line.endswith(b"\n"):
-            instant = instant_in(line[:-1], known)
+            instant = find_instant(line[:-1], known)
             was_in = was_in if instant is None else instant <= until_ns
             if was_in:
                 selected.append((place, line))
@@ -138,9 +138,9 @@ def fold_of_lines(selected: list[tuple[int, bytes]]) -> tuple[bytes, bytes, byte
 def test_a_time_selects_the_lines_that_are_not_later(log: bytes, known: bool, data: st.DataObject) -> None:
     """Replay by a time folds the lines recorded, or happened, by then, in log order, with their own offsets."""
     disk = data.draw(lived_in(log))
-    from compactor.ledger.names import instant_in
+    from compactor.ledger.names import find_instant
 
-    instants = {instant_in(line, known) for line in log.split(b"\n")} - {None}
+    instants = {find_instant(line, known) for line in log.split(b"\n")} - {None}
     base = data.draw(st.sampled_from(sorted(one for one in instants if one is not None) or [0]))
     moment = at_time(
         rfc3339(base + data.draw(st.sampled_from([0, 0, -1, 1, 10**9]))), "recorded" if known else "happened"

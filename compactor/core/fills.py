@@ -1,7 +1,7 @@
 """Fills become trades, exactly once: format.md section 4.
 
 Each function takes an order, an event and its entry, changes the order and writes trade lines. Which fill is which is
-decided by `_known_as` alone. What surprises: one execution may carry several ids, because two channels name it
+decided by `_known_as` alone. Note: one execution may carry several ids, because two channels name it
 differently (4.3), and a fill that is taken back stays in the memory, so that it is not taken again when it is
 delivered once more.
 """

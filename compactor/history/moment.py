@@ -22,7 +22,7 @@ from compactor.core.reading import Block
 from compactor.history.search import Finder
 from compactor.ledger.files import Files
 from compactor.ledger.log import Log
-from compactor.ledger.names import UNREADABLE, decode_named, instant_in, second_of
+from compactor.ledger.names import UNREADABLE, decode_named, find_instant, truncate_to_second
 from compactor.ledger.segments import Segments
 
 Clock = Literal["recorded", "happened"]
@@ -50,7 +50,7 @@ class Moment(Struct, frozen=True):
 
     @property
     def until_second(self) -> str:
-        """The whole second of the instant, as `second_of` writes it."""
+        """The whole second of the instant, as `truncate_to_second` writes it."""
         assert self.until_ns is not None
         return rfc3339(self.until_ns)[:19]
 
@@ -136,7 +136,7 @@ class Selection:
         return found if self._moment.until_ns is None else (one for one in found if self._admits(one[1]))
 
     def _admits(self, line: bytes) -> bool:
-        instant = instant_in(line, self._moment.known)
+        instant = find_instant(line, self._moment.known)
         return instant is None or instant <= (self._moment.until_ns or 0)
 
     def _stretches(self, offset: int, end: int) -> Iterator[tuple[int, int, Selected]]:
@@ -186,11 +186,11 @@ class Selection:
         return [self._judge_one(line, text) for line, text in zip(lines, texts, strict=True)]
 
     def _judge_one(self, line: bytes, text: str | None) -> bool:
-        second = second_of(text)
+        second = truncate_to_second(text)
         if second is not None and second != self._second:
             self._was_in = second < self._second
         else:
-            instant = instant_in(line, self._moment.known)
+            instant = find_instant(line, self._moment.known)
             if instant is not None:
                 self._was_in = instant <= (self._moment.until_ns or 0)
         return self._was_in

@@ -1,6 +1,6 @@
 """Find the lines that name an id: through the index beside each seal, and by scanning what is not sealed.
 
-Every candidate is compared with the line itself (`names_in`), so a wrong index costs time and never an answer.
+Every candidate is compared with the line itself (`find_names`), so a wrong index costs time and never an answer.
 
 Note: JSON may write an id with escapes (`\\u0061`), so lines with an escape are candidates too.
 """
@@ -16,7 +16,7 @@ from compactor.core.reading import Block
 from compactor.ledger.files import Files
 from compactor.ledger.indexing import Indexes
 from compactor.ledger.log import Log
-from compactor.ledger.names import first_team, names_in
+from compactor.ledger.names import find_names, first_team
 from compactor.ledger.segments import Segments
 
 Line = tuple[int, bytes]
@@ -91,7 +91,7 @@ class Finder:
         escape = b"\\u" if _PLAIN.fullmatch(name) else b"\\"
         for block in self.log.blocks(start, end):
             if not block.too_long:
-                yield from (one for one in _candidates(block, wanted, escape) if name in names_in(one[1]))
+                yield from (one for one in _candidates(block, wanted, escape) if name in find_names(one[1]))
 
 
 def _candidates(block: Block, wanted: bytes, escape: bytes) -> Iterator[Line]:

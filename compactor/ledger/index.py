@@ -4,8 +4,10 @@
 
 An index is a magic line, a header with its checksum, and pages of sorted numbers, each with its checksum in the header:
 24 bits of an id's CRC-32 and the number of a stretch of whole lines (about a frame). A look-up reads the header and one
-page. Making and keeping indexes is left to `indexing`. What surprises: nothing depends on an index. It is bound to the
-bytes of its segment by their digest, and whatever is found through it is compared with the line itself.
+page. Making and keeping indexes is left to `indexing`.
+
+Note: nothing depends on an index. It is bound to the bytes of its segment by their digest, and what is found through it
+is compared with the line itself.
 """
 
 import struct
@@ -17,7 +19,7 @@ from itertools import takewhile
 from zlib import crc32
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, field
 
 from compactor.core.instants import nanos
 from compactor.ledger.checkpoint import checksum
@@ -27,7 +29,7 @@ FORMAT = 1
 _MAGIC = b"compactor index\n"
 _HEAD = struct.Struct("<I16s")
 _CHECKSUM_BYTES = 16
-PLACES_MAX = 256
+STRETCHES_MAX = 256
 _ENTRIES_A_PAGE = 1024
 _READ_BYTES = 1 << 14
 _TAG = 0xFFFFFF
@@ -51,14 +53,14 @@ class Bounds(Struct, array_like=True):
 
 
 class Header(Struct):
-    """What an index says before its pages. `places` are where the stretches begin, counted from `start`; with `told`
+    """What an index says before its pages. `starts` are where the stretches begin, counted from `start`; with `told`
     every line tells when it happened; `team` is what the first event with a `team_id` says, and its offset."""
 
     format: int
     start: int
     end: int
     content_sha256: str
-    places: list[int]
+    starts: list[int] = field(name="places")
     told: bool
     team: tuple[str, int] | None
     happened: Bounds
@@ -91,14 +93,14 @@ class Index:
     def stretches(self, name: str, read: Read) -> list[tuple[int, int]]:
         """The ranges of whole lines of the log in which a line may name an id, in order."""
         header = self.header
-        number, tag = _place_of(crc32(_bytes(name)), len(header.counts))
+        number, tag = _find_page(crc32(_bytes(name)), len(header.counts))
         page = read(self._base + 4 * sum(header.counts[:number]), 4 * header.counts[number])
         if checksum(page) != header.checksums[number * _CHECKSUM_BYTES :][:_CHECKSUM_BYTES]:
             raise BadIndex
         entries = _numbers(page)
         found = takewhile(lambda entry: entry >> 8 == tag, entries[bisect_left(entries, tag << 8) :])
-        places = [*header.places, header.end - header.start]
-        return [(header.start + places[one & 0xFF], header.start + places[(one & 0xFF) + 1]) for one in found]
+        starts = [*header.starts, header.end - header.start]
+        return [(header.start + starts[one & 0xFF], header.start + starts[(one & 0xFF) + 1]) for one in found]
 
 
 def _read_header(read: Read) -> tuple[Header, int]:
@@ -121,7 +123,7 @@ def _bytes(name: str) -> bytes:
     return name.encode(errors="replace")
 
 
-def _place_of(code: int, pages: int) -> tuple[int, int]:
+def _find_page(code: int, pages: int) -> tuple[int, int]:
     """The page of an id and its tag there; `pages` is a power of two."""
     return code & (pages - 1), code // pages & _TAG
 
@@ -140,7 +142,7 @@ def index_name(seal: Seal) -> str:
     return f"{seal.start:020d}-{seal.end:020d}.index"
 
 
-def codes_of(names: set[str], number: int) -> list[int]:
+def encode_names(names: set[str], number: int) -> list[int]:
     """What an index keeps of the names in a stretch, in no order."""
     try:
         return [crc32(name.encode()) << 8 | number for name in names]
@@ -149,20 +151,20 @@ def codes_of(names: set[str], number: int) -> list[int]:
 
 
 def encode_index(
-    seal: Seal, places: list[int], told: bool, team: tuple[str, int] | None, happened: Bounds, recorded: Bounds,
+    seal: Seal, starts: list[int], told: bool, team: tuple[str, int] | None, happened: Bounds, recorded: Bounds,
     codes: Collection[int],
 ) -> bytes:  # fmt: skip
-    """An index as the bytes of its file; `codes` are those of `codes_of`."""
+    """An index as the bytes of its file; `codes` are those of `encode_names`."""
     wanted = max(1, len(codes) // _ENTRIES_A_PAGE)
     pages = 1 << (wanted - 1).bit_length()
     bits, page = pages.bit_length() - 1, pages - 1
-    # The page stands before the tag, so that sorting once puts every entry in its place.
+    # The page stands before the tag, so that sorting once puts every entry into its order.
     entries = sorted({(code >> 8 & page) << 32 | (code >> 8 + bits & _TAG) << 8 | code & 0xFF for code in codes})
     ends = [bisect_left(entries, number << 32) for number in range(1, pages + 1)]
     data = _stored(entries)
     stored = [data[4 * start : 4 * end] for start, end in zip([0, *ends], ends, strict=False)]
     header = Header(
-        FORMAT, seal.start, seal.end, seal.content_sha256, places, told, team, happened, recorded,
+        FORMAT, seal.start, seal.end, seal.content_sha256, starts, told, team, happened, recorded,
         [len(one) // 4 for one in stored], b"".join(map(checksum, stored)),
     )  # fmt: skip
     body = msgspec.msgpack.encode(header)

@@ -1,7 +1,7 @@
-"""Indexes are made of segments, and kept beside their seals; one that is missing or damaged is made again.
+"""Make the indexes of segments and keep them beside their seals; make one that is missing or damaged again.
 
-What stands in an index is `index`, what a line names is `names`. What surprises: an index is a pure function of its
-segment, so that it does not matter who makes it, and where the directory may not be written it is made in memory.
+The format of an index is in `index`, the ids that a line names in `names`. Invariant: an index is a pure function of
+its segment. It does not matter who makes it, and where the directory may not be written it is made in memory.
 """
 
 import os
@@ -13,22 +13,31 @@ from typing import TypeVar
 
 from compactor.ledger.files import Files
 from compactor.ledger.index import (
-    PLACES_MAX,
+    STRETCHES_MAX,
     BadIndex,
     Bounds,
     Header,
     Index,
     Read,
-    codes_of,
     encode_index,
+    encode_names,
     index_name,
 )
 from compactor.ledger.log import Log
-from compactor.ledger.names import UNREADABLE, Named, decode_named, first_team, ids_of, names_in, names_of, second_of
+from compactor.ledger.names import (
+    UNREADABLE,
+    Named,
+    collect_names,
+    decode_named,
+    find_names,
+    first_team,
+    get_ids,
+    truncate_to_second,
+)
 from compactor.ledger.segments import Seal, Segments
 
 Result = TypeVar("Result")
-_team_of = attrgetter("team_id")
+_get_team = attrgetter("team_id")
 
 
 def make_index(log: Log, seal: Seal) -> bytes:
@@ -36,30 +45,30 @@ def make_index(log: Log, seal: Seal) -> bytes:
     happened, recorded, told = Bounds(), Bounds(), True
     team: tuple[str, int] | None = None
     codes: list[int] = []
-    places: list[int] = []
-    place = seal.start
-    for end in _ends(seal):
-        start, names = place, set[str]()
-        for block in log.blocks(place, end):
-            place = block.end
+    starts: list[int] = []
+    offset = seal.start
+    for end in _plan_ends(seal):
+        start, names = offset, set[str]()
+        for block in log.blocks(offset, end):
+            offset = block.end
             if block.too_long:
                 told = False
                 continue
             batch, odd = _decode(block.data, names)
             _take_names(batch, names)
             told &= _take_instants(batch, happened, recorded) and not odd
-            if team is None and (odd or set(map(_team_of, batch)) != {None}):
+            if team is None and (odd or set(map(_get_team, batch)) != {None}):
                 team = first_team(block.data, block.offset)
-        if place > start:
-            codes += codes_of(names, len(places))
-            places.append(start - seal.start)
-    return encode_index(seal, places, told, team, happened, recorded, codes)
+        if offset > start:
+            codes += encode_names(names, len(starts))
+            starts.append(start - seal.start)
+    return encode_index(seal, starts, told, team, happened, recorded, codes)
 
 
-def _ends(seal: Seal) -> list[int]:
+def _plan_ends(seal: Seal) -> list[int]:
     """Where stretches are to end: with every frame, or with every so many of them."""
     ends = [seal.start + start for start, _ in seal.frames[1:]] + [seal.end]
-    step = -(-len(ends) // PLACES_MAX)
+    step = -(-len(ends) // STRETCHES_MAX)
     return ends[::-1][::step][::-1]
 
 
@@ -75,22 +84,22 @@ def _decode(data: bytes, names: set[str]) -> tuple[list[Named], bool]:
         try:
             batch.append(decode_named(line))
         except UNREADABLE:
-            names |= names_in(line)
+            names |= find_names(line)
     return batch, True
 
 
 def _take_names(batch: list[Named], names: set[str]) -> None:
-    found = set[str | None]().union(*zip(*map(ids_of, batch), strict=True))
+    found = set[str | None]().union(*zip(*map(get_ids, batch), strict=True))
     names.update(filter(None, found))
     for named in batch:
         if named.legs:
-            names |= names_of(named)
+            names |= collect_names(named)
 
 
 def _take_instants(batch: list[Named], happened: Bounds, recorded: Bounds) -> bool:
     """Take in when lines happened and were recorded; whether all of them tell that."""
-    seconds = {second_of(named.ts) for named in batch}
-    known = {second_of(named.recorded_at or named.ts) for named in batch}
+    seconds = {truncate_to_second(named.ts) for named in batch}
+    known = {truncate_to_second(named.recorded_at or named.ts) for named in batch}
     happened.add(set(filter(None, seconds)))
     recorded.add(set(filter(None, known)))
     return None not in seconds | known

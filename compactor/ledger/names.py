@@ -1,8 +1,8 @@
-"""Which ids a line of the log names, and when it happened: what searching by id and filtering by time go by.
+"""Find the ids that a line of the log names, and the instant of the line, for searches by id and filters by time.
 
-`names_in` is the one definition of "this line names that id": the index of a segment is made of it, and whatever a
-search finds is compared with it, so that the two can never differ. The rule that surprises: a line that cannot be read
-as JSON of the right types names everything that stands between two quotes in it, so that damage hides no event.
+`find_names` is the only definition of "this line names that id". The index of a segment is made with it, and a search
+compares what it finds with it, so the two never differ. Note: a line that cannot be read as JSON of the right types
+names everything between two quotes in it, so that damage hides no event.
 """
 
 import re
@@ -41,7 +41,7 @@ IDS = (
     "order_id", "client_order_id", "broker_order_id", "execution_id", "previous_execution_id",
     "replaces", "replaced_by", "parent_order_id",
 )  # fmt: skip
-ids_of: Any = attrgetter(*IDS)
+get_ids: Any = attrgetter(*IDS)
 UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _LEG_IDS = ("order_id", "id", "client_order_id", "execution_id")
 # A leap second is the first instant of the next minute, and is left to `nanos`, as are days that may not exist.
@@ -51,17 +51,17 @@ _COMMON = re.compile(
 _QUOTED = re.compile(rb'"([^"\n]+)(?=")')
 
 
-def names_in(line: bytes) -> set[str]:
+def find_names(line: bytes) -> set[str]:
     """The ids that a line (without its newline) names."""
     try:
-        return names_of(decode_named(line))
+        return collect_names(decode_named(line))
     except UNREADABLE:
         return _names_by_hand(line)
 
 
-def names_of(named: Named) -> set[str]:
+def collect_names(named: Named) -> set[str]:
     """The ids in what was decoded of a line."""
-    names = set(filter(None, ids_of(named)))
+    names = set(filter(None, get_ids(named)))
     if named.legs:
         names.update(_ids_in_legs(msgspec.json.decode(named.legs)))
     return names
@@ -78,7 +78,7 @@ def _names_by_hand(line: bytes) -> set[str]:
     names = {one.decode(errors="replace") for one in _QUOTED.findall(line)}
     for found in read_line(line, 0):
         if not isinstance(found, Finding):
-            names.update(filter(None, ids_of(found.event)))
+            names.update(filter(None, get_ids(found.event)))
             names.update(_ids_in_legs(found.event.legs))
     return names
 
@@ -96,7 +96,7 @@ def first_team(data: bytes, offset: int) -> tuple[str, int] | None:
     return None
 
 
-def instant_in(line: bytes, known: bool) -> int | None:
+def find_instant(line: bytes, known: bool) -> int | None:
     """When a line happened by its `ts`, or, with `known`, when it was recorded (its `ts` where it does not say), in
     nanoseconds since 1970; None for a line that does not tell.
 
@@ -107,11 +107,11 @@ def instant_in(line: bytes, known: bool) -> int | None:
         text = (named.recorded_at if known else None) or named.ts
         return nanos(text) if text is not None else None
     except (*UNREADABLE, BadInstant):
-        instants = [_instant_of(found.event, known) for found in read_line(line, 0) if not isinstance(found, Finding)]
+        instants = [_get_instant(found.event, known) for found in read_line(line, 0) if not isinstance(found, Finding)]
         return max(instants, default=None)
 
 
-def second_of(text: str | None) -> str | None:
+def truncate_to_second(text: str | None) -> str | None:
     """The whole second of an instant as its first 19 letters in UTC, which can be compared; None for what is none."""
     if text is None:
         return None
@@ -123,7 +123,7 @@ def second_of(text: str | None) -> str | None:
         return None
 
 
-def _instant_of(event: Event, known: bool) -> int:
+def _get_instant(event: Event, known: bool) -> int:
     if not known or event.recorded_at is None:
         return nanos(event.ts)
     return (event.recorded_at - EPOCH) // (moment("1970-01-01T00:00:00.000001Z") - EPOCH) * 1000

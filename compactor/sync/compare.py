@@ -1,7 +1,7 @@
-"""Compares one order as the broker has it with what a ledger knows of it, and says which events make them agree.
+"""Compare an order as the broker has it with what a ledger knows of it, and return the events that make them agree.
 
-Which orders are compared, and when, is for `reconcile`. The rule that surprises: what an execution's activity and our
-trade have in common is their numbers, because their ids differ.
+`plan` chooses the orders to compare. Note: an activity and our trade of the same execution have only their numbers in
+common, because their ids differ.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
-"""Finds busts and corrections that nobody told of, from an order's activities: what stands there is what stands.
+"""Find busts and corrections that the stream did not tell, from the activities of an order.
 
-Nothing here decides whether to look; that is for `differences`. The rule that surprises: a list of activities is
-believed only where its quantities add up to what the order itself says is filled, because an activity that is merely
-late would otherwise look like a bust.
+`compare` decides when to look. Note: a list of activities is believed only where its quantities add up to the filled
+quantity of the order, because an activity that is merely late would otherwise look like a bust.
 """
 
 from __future__ import annotations
