@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -25,7 +26,7 @@ WriteLog = Callable[..., Path]
 Run = Callable[..., Result]
 
 COMMANDS = [
-    ["compact"], ["append"], ["show"], ["status"], ["import"], ["import", "legacy"], ["import", "alpaca"],
+    ["compact"], ["append"], ["show"], ["status"], ["import"], ["import", "legacy"], ["import", "alpaca"], ["compare"],
     ["watch"], ["run"], ["stream"], ["seal"], ["cat"], ["config"], ["doctor"], ["systemd"],
     ["replay"], ["diff"], ["history"],
     ["verify"], ["rebuild"], ["keygen"], ["prove"], ["check-proof"],
@@ -362,6 +363,27 @@ class TestImport:
         result = run("import", "legacy", str(tmp_path / "old"), "--rewritten")
         assert (0, True) == (result.exit_code, "no trade: o1. They stay open" in result.stderr)
         assert ["vanished"] == [row["status"] for row in objects(run("show", "pending", "--json").stdout)]
+
+    def test_a_parallel_run_is_compared(self, run: Run) -> None:
+        """0 where the old files and the ledgers agree, 1 and a row for each difference where they do not."""
+        old = str(ROOT / "fixtures/legacy/old")
+        different = run("compare", old, "--json")
+        assert (1, {"alpha", "beta"}) == (different.exit_code, {row["team_id"] for row in objects(different.stdout)})
+        assert "differences" in run("compare", old).stderr
+        run("import", "legacy", old)
+        assert (0, "") == (run("compare", old).exit_code, run("compare", old, "--json").stdout)
+
+    def test_compact_on_the_old_layout_says_what_to_run(self, run: Run, tmp_path: Path) -> None:
+        """Nothing is made of old files by mistake, and the user learns the command."""
+        shutil.copytree(ROOT / "fixtures/legacy/old", tmp_path / "old")
+        for has_log in (False, True):
+            if has_log:
+                (tmp_path / "old/team/alpha/events.jsonl").write_text("")
+            result = run("compact", str(tmp_path / "old"))
+            assert result.exit_code
+            assert f"compactor import legacy {tmp_path}/old --data {tmp_path}/old" in result.stderr
+        assert 0 == run("import", "legacy", str(tmp_path / "old"), "--data", str(tmp_path / "old")).exit_code
+        assert "old layout" not in run("compact", str(tmp_path / "old")).stderr
 
     def test_a_directory_without_old_files(self, run: Run, tmp_path: Path) -> None:
         """Nothing to import says what was expected where."""

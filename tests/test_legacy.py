@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from compactor.imports import legacy, writer
-from compactor.imports.legacy import import_legacy, put_away
+from compactor.imports.legacy import find_old_directories, import_legacy, put_away
 from compactor.ledger import Ledger
 from compactor.ledger.files import Files
 from compactor.ledger.log_writer import append_lines
@@ -207,6 +207,18 @@ def test_an_order_that_the_broker_tells_of_is_left_to_the_broker(tmp_path: Path)
     found = by_team(import_legacy(_old(tmp_path, [_order(2)]), data, rewritten=True))
     assert [] == found["alpha"].vanished
     assert {"o1": "accepted", "o2": "new"} == _rows(data)
+
+
+def test_directories_with_old_files_are_found(tmp_path: Path) -> None:
+    """Rule 1.3: what a ledger derived is not old, not even where its state is gone; old files are, beside a log too."""
+    data = _old_in_place(tmp_path)
+    assert [data / "team/alpha", data / "team/beta"] == find_old_directories(data)
+    import_legacy(data, data)
+    assert [] == find_old_directories(data)
+    shutil.rmtree(data / "team/alpha/.state")
+    assert [] == find_old_directories(data)
+    shutil.copy(OLD / "team/alpha/trades.jsonl", data / "team/alpha")
+    assert [data / "team/alpha"] == find_old_directories(data)
 
 
 def _old_in_place(tmp_path: Path) -> Path:

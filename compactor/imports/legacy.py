@@ -182,6 +182,23 @@ def find_old_files(path: Path, data: Path) -> list[OldFiles]:
     return [found for directory in directories if (found := _find_in_directory(directory, data)) is not None]
 
 
+def find_old_directories(data: Path) -> list[Path]:
+    """Find the directories of a data directory that have files of the old layout where a ledger keeps its own.
+
+    Looks only where there is no log, or a ledger was never compacted.
+    """
+    teams = data / "team"
+    directories = [data, *sorted(each for each in teams.iterdir() if each.is_dir())] if teams.is_dir() else [data]
+    return [each for each in directories if _has_old_files(each)]
+
+
+def _has_old_files(directory: Path) -> bool:
+    if _is_compacted(directory):
+        return False
+    has_trades = (directory / TRADES).exists() and not _is_derived_trades(directory / TRADES)
+    return has_trades or ((directory / PENDING).exists() and not (directory / LOG).exists())
+
+
 def put_away(source: OldFiles, files: Files | None = None) -> None:
     """Rename old files that lie in a ledger's directory into its `legacy/`; durable when it returns.
 

@@ -21,7 +21,7 @@ from compactor.ui import brokering
 from compactor.ui import running as live
 from compactor.ui.commands import append, compact, show, status
 from compactor.ui.exporting import export, sql
-from compactor.ui.importing import import_
+from compactor.ui.importing import compare, import_
 from compactor.ui.operating import config, doctor, systemd
 from compactor.ui.options import INTERRUPTED, STOPPED_MESSAGE, TERMINATED, Terminated
 from compactor.ui.replaying import diff, replay
@@ -118,8 +118,8 @@ def app() -> None:
 
 
 COMMANDS = (
-    compact, append, show, status, import_, watch, live.run, live.stream, brokering.reconcile, brokering.assign,
-    brokering.cancel, seal, cat, config, doctor, systemd,
+    compact, append, show, status, import_, compare, watch, live.run, live.stream, brokering.reconcile,
+    brokering.assign, brokering.cancel, seal, cat, config, doctor, systemd,
 )  # fmt: skip
 for command in COMMANDS:
     app.add_command(command)

@@ -14,7 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from compactor.ui.options import DAYS, data_argument, data_option, json_option, refuse_empty, team_option
+from compactor.ui.options import (
+    DAYS,
+    data_argument,
+    data_option,
+    json_option,
+    name_old_files,
+    refuse_empty,
+    team_option,
+)
 
 if TYPE_CHECKING:
     from compactor.books.append import AppendResult
@@ -55,6 +63,8 @@ def compact(
     refuse_empty(_present(outcomes), data, team)
     _show_outcomes(outcomes, as_json)
     failed = [(outcome.team_id, outcome.error) for outcome in outcomes if outcome.error]
+    if old := name_old_files(data):
+        click.echo(old, err=True)
     exit_named(failed, len(outcomes), "could not be compacted")
 
 

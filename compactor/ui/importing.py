@@ -1,4 +1,4 @@
-"""The import commands: files of the old layout, and captured Alpaca messages."""
+"""The import commands, for old files and captured Alpaca messages, and the comparison with an old program's files."""
 
 from __future__ import annotations
 
@@ -92,6 +92,33 @@ def alpaca(file: Path, data: Path, team: str | None, zone: tzinfo | None, as_jso
     except BadRecording as error:
         raise click.ClickException(str(error)) from None
     _show_imported(result, as_json, f"found no message about an order in {file}.")
+
+
+@click.command(short_help="Compare an old program's files with the ledgers.")
+@click.argument("path", metavar="OLD_DIR", callback=recording)
+@data_option
+@json_option
+def compare(path: Path, data: Path, as_json: bool) -> None:
+    """Compare the files of an old program with the ledgers that are kept beside it, in a parallel run.
+
+    Compared are the open orders with their terms, and what is filled of every order. OLD_DIR is as for import legacy;
+    the ledgers are as of their last compaction, and nothing is changed. Exit code 1 where anything differs.
+
+    \b
+    Example:
+      compactor compare old-data --data data
+    """
+    from compactor.imports.parallel_run import compare_old_files
+    from compactor.ui.output import columns, show_json, show_table
+
+    differences = [one._asdict() for one in compare_old_files(path, data)]
+    if as_json:
+        show_json(differences)
+    else:
+        show_table(columns("team_id", "order_id", "field", "old", "ledger"), differences)
+        click.echo(f"{len(differences)} differences" if differences else "no difference", err=True)
+    if differences:
+        raise click.exceptions.Exit(1)
 
 
 def _show_imported(result: ImportResult, as_json: bool, nothing: str) -> None:

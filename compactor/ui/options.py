@@ -188,6 +188,17 @@ def refuse_several(entries: list[LedgerEntry], data: Path, why: str) -> None:
         raise click.UsageError(message)
 
 
+def name_old_files(data: Path) -> str:
+    """Say which directories have files of the old layout, and what to run; empty where none has."""
+    from compactor.imports.legacy import find_old_directories
+
+    found = [str(path) for path in find_old_directories(data)]
+    if not found:
+        return ""
+    listed = ", ".join(found[:5]) + (", ..." if len(found) > 5 else "")
+    return f"Found files of the old layout in {listed}. Import them: compactor import legacy {data} --data {data}"
+
+
 def refuse_empty(ledgers: int, data: Path, team: str | None) -> None:
     """Stop where a data directory has no ledger to work on: that is nearly always a wrong path or a mistyped team."""
     if ledgers:
@@ -197,6 +208,8 @@ def refuse_empty(ledgers: int, data: Path, team: str | None) -> None:
             f"no ledger of team {team!r} in {data}: expected {data / 'team' / team / 'events.jsonl'}. "
             f"compactor status {data} lists the teams; compactor append --team {team} --data {data} starts one."
         )
+    if old := name_old_files(data):
+        raise click.UsageError(f"no ledger in {data}. {old}")
     above = data.absolute().parent
     if data.absolute().name == "team":
         raise click.UsageError(f"no ledger in {data}, which looks like the inside of a data directory: name {above}")

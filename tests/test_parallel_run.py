@@ -1,0 +1,89 @@
+"""A parallel run: what the old program has, and what the ledger has, differ where they differ and nowhere else."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from compactor.imports.legacy import import_legacy
+from compactor.imports.parallel_run import compare_old_files
+from compactor.ledger import Ledger
+
+OLD = Path(__file__).parent.parent / "fixtures" / "legacy" / "old"
+T = "2026-03-02T14:30:00Z"
+
+
+def _event(event: str, **fields: Any) -> dict[str, Any]:
+    return {"event": event, "order_id": "b1", "ts": T, "symbol": "AAPL", "side": "buy", "quantity": "10", **fields}
+
+
+def _compare(tmp_path: Path, orders: list[Any], trades: list[Any], events: list[dict[str, Any]]) -> list[Any]:
+    """Field, old and ledger of each difference, of one team's files and its log."""
+    home = tmp_path / "old/team/alpha"
+    home.mkdir(parents=True)
+    for name, lines in (("pending_orders", orders), ("trades", trades)):
+        (home / f"{name}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    ledger = Ledger(tmp_path / "data/team/alpha")
+    ledger.append(events)
+    ledger.compact()
+    return [found[1:] for found in compare_old_files(tmp_path / "old", tmp_path / "data")]
+
+
+ORDER = {"order_id": "o1", "broker_order_id": "b1", "symbol": "AAPL", "side": "buy", "quantity": "10", "status": "new"}
+ORDER |= {"limit_price": "7.50", "created_at": T, "updated_at": T}
+TRADE = {"broker_order_id": "b1", "symbol": "AAPL", "side": "buy", "quantity": "10", "execution_price": "7.4"}
+TRADE |= {"timestamp": T}
+
+
+def test_what_was_imported_does_not_differ(tmp_path: Path) -> None:
+    """The old fixture and the ledgers made of it agree, though some of its averages are rounded."""
+    import_legacy(OLD, tmp_path / "data")
+    assert [] == list(compare_old_files(OLD, tmp_path / "data"))
+
+
+def test_a_live_ledger_that_agrees_does_not_differ(tmp_path: Path) -> None:
+    """The ledger has the broker's id and two executions, the old program its own id and one trade at the average."""
+    part = {"price": "7.3", "qty": "5", "execution_id": "x1", "filled_qty": "5"}
+    rest = {"price": "7.5", "qty": "5", "execution_id": "x2", "filled_qty": "10"}
+    events = [_event("new", limit_price="7.5"), _event("partial_fill", **part), _event("fill", **rest)]
+    assert [] == _compare(tmp_path, [ORDER], [TRADE], events)
+
+
+@pytest.mark.parametrize(
+    ("orders", "trades", "events", "expected"),
+    [
+        ([ORDER], [], [], [("o1", "status", "new", None)]),
+        ([], [], [_event("new")], [("b1", "status", None, "new")]),
+        ([ORDER], [], [_event("new", limit_price="8")], [("b1", "limit_price", "7.50", "8")]),
+        ([ORDER], [], [_event("held", limit_price="7.5")], [("b1", "status", "new", "held")]),
+        ([], [TRADE], [], [("b1", "filled_qty", "10", "0")]),
+        ([], [], [_event("fill", price="7", qty="10")], [("b1", "filled_qty", "0", "10")]),
+        ([ORDER], [TRADE], [_event("fill", price="7", qty="10")], [("b1", "filled_avg_price", "7.4", "7")]),
+    ],
+)  # fmt: skip
+def test_every_difference_is_shown(
+    tmp_path: Path, orders: list[Any], trades: list[Any], events: list[dict[str, Any]], expected: list[Any]
+) -> None:
+    """An order that one side lacks, a term, a status, a quantity, a price."""
+    other = {**_event("new"), "order_id": "z", "quantity": "1"}
+    same = {**ORDER, "order_id": "z", "broker_order_id": None, "quantity": "1", "limit_price": None}
+    assert expected == _compare(tmp_path, [*orders, same], trades, [*events, other])
+
+
+def test_fills_of_a_canceled_order_are_compared_by_its_lines(tmp_path: Path) -> None:
+    """No old trade tells them; the order's last line does, with an average that the old program has rounded."""
+    canceled = {**ORDER, "status": "cancelled", "filled_qty": "3", "filled_avg_price": "7.33"}
+    parts = [
+        _event("partial_fill", price=price, qty="1", execution_id=f"x{price}") for price in ("7.3", "7.34", "7.36")
+    ]
+    assert [] == _compare(tmp_path, [canceled], [], [*parts, _event("canceled")])
+
+
+def test_nothing_is_written(tmp_path: Path) -> None:
+    """A comparison changes neither side, also where a team has no ledger yet."""
+    shutil.copytree(OLD, tmp_path / "old")
+    before = sorted((path, path.stat().st_mtime_ns) for path in tmp_path.rglob("*"))
+    assert list(compare_old_files(tmp_path / "old", tmp_path / "data"))
+    assert before == sorted((path, path.stat().st_mtime_ns) for path in tmp_path.rglob("*"))
