@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from compactor.broker.alpaca import content_digest, parse
-from compactor.core.decimals import parse_decimal, plain
+from compactor.core.decimals import exactly, parse_decimal, plain
 from compactor.core.events import TERMS, Problem
 from compactor.core.instants import nanos
 from compactor.core.lifecycle import normalize_name
@@ -104,8 +104,9 @@ def translate_old_lines(old: OldLines, known: Mapping[str, KnownOrders]) -> OldL
     carry. `known` says by team which orders the ledgers have.
     """
     problems = list(old.problems)
-    orders = combine_lines(old.orders, old.trades, known, problems)
-    placed = [item for order in orders.values() for item in _build_events(order)]
+    with exactly():
+        orders = combine_lines(old.orders, old.trades, known, problems)
+        placed = [item for order in orders.values() for item in _build_events(order)]
     placed.sort(key=lambda item: item[0])
     return OldLedger([found for _, found in placed], problems, orders)
 

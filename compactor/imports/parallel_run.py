@@ -14,7 +14,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from compactor.core.decimals import BadDecimal, decimal_of, plain, quotient
+from compactor.core.decimals import BadDecimal, exactly, parse_computed, parse_decimal, plain, quotient
 from compactor.core.lifecycle import OPEN, normalize_name
 from compactor.imports.earlier import read_earlier, recall_lines
 from compactor.imports.legacy import find_old_files
@@ -67,11 +67,13 @@ def _compare_team(team: str, lines: OldLines, path: Path) -> Iterator[OldDiffere
     in_files = OldLines([one for one in lines.orders if one.number], [one for one in lines.trades if one.number], [])
     old = translate_old_lines(in_files, {team: earlier.known}).list_orders(team)
     rows = {row["order_id"]: row for row in ledger.rows("pending_orders")}
-    filled = _sum_trades(ledger)
+    with exactly():
+        filled = _sum_trades(ledger)
     for order_id in sorted({*old, *rows, *filled}):
         order = old.get(order_id, OldOrder())
-        for field, told, known in _compare_order(order, rows.get(order_id), filled.get(order_id, _Filled())):
-            yield OldDifference(team, order_id, field, told, known)
+        with exactly():
+            found = list(_compare_order(order, rows.get(order_id), filled.get(order_id, _Filled())))
+        yield from (OldDifference(team, order_id, *one) for one in found)
 
 
 def _compare_order(
@@ -118,23 +120,23 @@ def _sum_trades(ledger: Ledger) -> dict[str, _Filled]:
     for row in ledger.rows("trades"):
         known = sums.get(row["order_id"], _Filled())
         value = _value(row["execution_price"], row["quantity"])
-        sums[row["order_id"]] = _Filled(known.quantity + decimal_of(row["quantity"]), known.value + value)
+        sums[row["order_id"]] = _Filled(known.quantity + parse_decimal(row["quantity"]), known.value + value)
     return sums
 
 
 def _value(price: str, quantity: str) -> Decimal:
-    return decimal_of(price) * decimal_of(quantity)
+    return parse_computed(price) * parse_decimal(quantity)
 
 
 def _are_equal(told: str, known: Any) -> bool:
     try:
-        return decimal_of(told) == decimal_of(str(known))
+        return parse_decimal(told) == parse_decimal(str(known))
     except BadDecimal:
-        return told == known
+        return bool(told == known)
 
 
 def _is_rounded(known: str, told: str) -> bool:
     """Whether the average that the old program tells is the known one, rounded to as many places, at least to cents."""
-    exponent = decimal_of(told).as_tuple().exponent
+    exponent = parse_computed(told).as_tuple().exponent
     assert isinstance(exponent, int)
-    return abs(decimal_of(known) - decimal_of(told)) * 2 <= Decimal(1).scaleb(min(exponent, -2))
+    return abs(parse_computed(known) - parse_computed(told)) * 2 <= Decimal(1).scaleb(min(exponent, -2))
