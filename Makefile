@@ -27,7 +27,7 @@ LAY_SAMPLE = mkdir -p "$$(dirname '$(DATA)')" && cp -R fixtures/sample '$(DATA)'
   echo 'Laid the sample of fixtures/sample into $(DATA)/ (delete it whenever you like).'
 
 .DEFAULT_GOAL := help
-.PHONY: help compact sample test test-pure laws wheel faults flips soak chaos mutants fairness demo check format bench bench-latency bench-live clean
+.PHONY: help compact sample test test-pure laws wheel faults flips soak libraries chaos mutants fairness demo check format bench bench-latency bench-live clean
 
 help:
 	@echo 'compactor: an append-only log of order events becomes open orders and trades, exactly once.'
@@ -89,6 +89,10 @@ flips: $(TEST)
 
 soak: $(TEST)
 	@PYTHONDONTWRITEBYTECODE=1 $(PY) -m tests.soak --minutes $(MINUTES)
+
+# The oldest and the newest versions of the libraries that talk to the broker; needs the network.
+libraries: $(TEST)
+	@COMPACTOR_LIBRARIES=1 $(PY) -m pytest -q tests/test_libraries.py
 
 chaos: $(TEST)
 	@PYTHONDONTWRITEBYTECODE=1 $(PY) -m tests.chaos --runs $(RUNS) --seed $(SEED)

@@ -135,7 +135,7 @@ class MortalTrader(Trader):
 
 
 class Side:
-    """Our side: for each account the writer of its stream and its replay, one reconciler, and an application that
+    """Our side: for each account the writer of its stream and its resends, one reconciler, and an application that
     trades on the first account. They can be killed and started again."""
 
     def __init__(self, data: Path, *servers: AlpacaServer) -> None:
@@ -158,7 +158,7 @@ class Side:
             broker = Broker(credentials, budget=budget, timeout_seconds=timeout, tries=2, sleep=lambda _: None)
             resend = Resend(credentials, budget=budget, timeout_seconds=timeout)
             self.writers.append(StreamWriter(self.data, index=index))
-            self.all_gaps.append(Gaps(self.data, name, resend, self.writers[-1], clock=clock))
+            self.all_gaps.append(Gaps(self.data, name, resend, self.writers[-1], find_order=broker.order, clock=clock))
             accounts.append(AskedAccount(name, broker))
         self.writer, self.gaps = self.writers[0], self.all_gaps[0]
         self.reconciler = Reconciler(
@@ -234,8 +234,8 @@ def _seeds(seed: int, rng: random.Random) -> list[int]:
 def _broker(seed: int, rng: random.Random) -> AlpacaServer:
     wild = Faults.wild(seed, share=rng.choice((0.02, 0.1, 0.3)))
     wild.hang, wild.hang_seconds, wild.slow_seconds = min(wild.hang, 0.02), 0.1, 0.001
-    replay = rng.choice((False, "trades", "activities", True))
-    return AlpacaServer(seed, start=START, rate_limit=None, replay=replay, faults=wild)
+    resend = rng.choice((False, "trades", "activities", True))
+    return AlpacaServer(seed, start=START, rate_limit=None, resend=resend, faults=wild)
 
 
 def _hear(mouths: list[Mouth], side: Side) -> int:
@@ -310,7 +310,7 @@ def _connect(side: Side, done: Run) -> None:
 
 def _close_gaps(side: Side, done: Run) -> None:
     for gaps in side.all_gaps:
-        done.counts["messages replayed"] += gaps.close().messages
+        done.counts["messages resent"] += gaps.close().messages
 
 
 def _end(servers: list[AlpacaServer], mouths: list[Mouth], side: Side, done: Run) -> None:

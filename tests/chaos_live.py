@@ -58,7 +58,7 @@ class Follower:
 def run(seed: int, seconds: float, data: Path) -> Run:
     """One run, and whether the law holds after it."""
     done, rng = Run(seed), random.Random(f"live chaos {seed}")
-    with AlpacaServer(seed, faults=_faults(seed), rate_limit=None, replay=rng.random() < 0.5, dead_seconds=3) as server:
+    with AlpacaServer(seed, faults=_faults(seed), rate_limit=None, resend=rng.random() < 0.5, dead_seconds=3) as server:
         follower = Follower(server, data, data.parent / "run.log")
         follower.start()
         # Revisions are for `chaos`: a reconcile that looks for them looks back over a day, which takes one here.

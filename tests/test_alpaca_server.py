@@ -40,7 +40,7 @@ FOREVER = {"since": "2020-01-01T00:00:00Z", "until": "2100-01-01T00:00:00Z"}
 
 @pytest.fixture
 def server() -> Iterator[AlpacaServer]:
-    with AlpacaServer(seed=7, start=START, replay=True) as server:
+    with AlpacaServer(seed=7, start=START, resend=True) as server:
         yield server
 
 
@@ -418,7 +418,7 @@ def test_a_calm_broker_has_no_faults(server: AlpacaServer) -> None:
     assert not any(getattr(server.faults, name) for name in SHARES)
 
 
-def test_the_replay_tells_the_same_words_again(server: AlpacaServer) -> None:
+def test_a_resend_tells_the_same_words_again(server: AlpacaServer) -> None:
     """Server-sent events with `since` and `until`, or behind an id; the stream ends when `until` is reached."""
     server.live(40)
     told_ids = [update["event_id"] for _, update in server.account.told]
@@ -436,9 +436,9 @@ def _events(answer: requests.Response) -> list[Any]:
     return [parse(line[6:].encode()) for line in answer.text.splitlines() if line.startswith("data: ")]
 
 
-def test_an_account_may_have_no_replay() -> None:
+def test_an_account_may_have_no_resend() -> None:
     """404 where the account does not have it, for each of the two alone."""
-    with AlpacaServer(replay="activities") as server:
+    with AlpacaServer(resend="activities") as server:
         assert 404 == get(server, "/v2/events/trades", **FOREVER).status_code
         assert 200 == get(server, "/v2beta1/events/activities", **FOREVER).status_code
 
@@ -446,7 +446,7 @@ def test_an_account_may_have_no_replay() -> None:
 def test_a_slow_reader_is_told_that_messages_were_dropped(server: AlpacaServer) -> None:
     """A comment line says so, and some are missing."""
     server.live(20)
-    server.replay.slow_comment = True
+    server.resend.slow_comment = True
     answer = get(server, "/v2/events/trades", **FOREVER)
     assert ": you are reading too slowly, dropped" in answer.text
     assert len(_events(answer)) < len(server.account.told)

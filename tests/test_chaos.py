@@ -76,7 +76,7 @@ def test_legs_belong_to_the_team_of_a_parent_that_cannot_be_read(server: AlpacaS
 
 def test_a_replayed_fill_of_an_unknown_leg_waits_for_the_reconcile(data: Path) -> None:
     """An activity does not say whose leg its order is: written at once it would stand in two ledgers."""
-    with AlpacaServer(seed=7, start=chaos.START, rate_limit=None, replay="activities") as server:
+    with AlpacaServer(seed=7, start=chaos.START, rate_limit=None, resend="activities") as server:
         side = Side(data, server)
         order = server.place("", qty=4, team="alpha", type="limit", limit_price="0.6", order_class="mleg", legs=LEGS)
         server.fill(order.id)

@@ -10,8 +10,8 @@ import pytest
 from aiohttp import web
 
 from compactor.broker.budget import Budget
-from compactor.broker.credentials import find_credentials
-from compactor.broker.rest import Broker, BrokerError, BrokerUnavailable, NotFound, RateLimited, Refused
+from compactor.broker.credentials import BadCredentials, find_credentials
+from compactor.broker.rest import Broker, BrokerError, BrokerTooSlow, BrokerUnavailable, NotFound, RateLimited, Refused
 from tests.alpaca_server import AlpacaServer
 
 
@@ -213,8 +213,37 @@ def test_money_that_does_not_suffice_is_a_refusal_of_the_order(server: AlpacaSer
         broker.place({"client_order_id": "a:1"})
 
 
-def test_a_huge_answer_is_given_up(server: AlpacaServer, broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody fills our memory."""
-    monkeypatch.setattr("compactor.broker.rest._BODY_BYTES_MAX", 10)
-    with pytest.raises(BrokerError, match="expected an answer of at most"):
+@pytest.mark.parametrize(
+    ("status", "text", "error"),
+    [
+        (401, '{"code":40110000,"message":"request is not authorized"}', BadCredentials),
+        (403, '{"message":"forbidden."}', BadCredentials),
+        (403, '{"code":40110000,"message":"forbidden"}', BadCredentials),
+        (401, "<html><h1>401</h1></html>", BrokerUnavailable),
+        (403, "<html><h1>403 Forbidden</h1></html>", BrokerUnavailable),
+        (403, "", BrokerUnavailable),
+    ],
+)
+def test_only_json_of_the_broker_is_about_keys(
+    server: AlpacaServer, broker: Broker, status: int, text: str, error: type[Exception]
+) -> None:
+    """Issue 16, 1: a gateway's page with the same status is an outage, and is tried again."""
+    answer(server, lambda: web.Response(status=status, text=text))
+    with pytest.raises(error) as caught:
         broker.account()
+    assert (4 if error is BrokerUnavailable else 1) == broker.requests
+    assert str(status) in str(caught.value), "what the broker said"
+
+
+def test_a_huge_answer_is_no_outage_and_a_slow_one_is_asked_for_once(server: AlpacaServer, budget: Budget) -> None:
+    """Issue 16, 4: neither holds up the others by being tried again."""
+    broker = Broker(find_credentials(server.environment), budget=budget)
+    server.fail_next("GET", "bomb")
+    with pytest.raises(BrokerError, match="at most 16 MiB") as caught:
+        broker.account()
+    assert not isinstance(caught.value, BrokerUnavailable)
+    hasty = Broker(find_credentials(server.environment), budget=budget, deadline_seconds=0.3)
+    server.fail_next("GET", "drip")
+    with pytest.raises(BrokerTooSlow):
+        hasty.account()
+    assert (1, 1) == (broker.requests, hasty.requests)

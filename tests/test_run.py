@@ -22,15 +22,13 @@ from prometheus_client import generate_latest
 
 from compactor import Ledger, discover
 from compactor.books.turns import compact_in_turn
-from compactor.broker.budget import Budget
 from compactor.broker.credentials import BadCredentials, find_credentials
-from compactor.broker.resend import Resend, translate_resent
-from compactor.daemon import reconcile_loop
+from compactor.daemon import reconcile_loop, refusals
 from compactor.daemon.health import Health, check_accounts
+from compactor.daemon.http import check_ready
 from compactor.daemon.links import Links, StreamInUse
 from compactor.daemon.metrics import Metrics
 from compactor.settings.accounts import Account
-from compactor.sync.gaps import GapClosed, Gaps
 from compactor.sync.stream_writer import StreamWriter
 from compactor.ui.watching import make_logger
 from tests.alpaca_server import AlpacaServer
@@ -109,10 +107,10 @@ def files(data: Path) -> dict[str, bytes]:
 # Gaps.
 
 
-@pytest.mark.parametrize("replay", [False, "trades", "activities"])
-def test_a_gap_is_closed_after_every_reconnect(data: Path, start: Start, replay: bool | str) -> None:
-    """Every connect and reconnect closes the gap since the last event known, with and without replay."""
-    with AlpacaServer(5, replay=replay, plain=True) as server:
+@pytest.mark.parametrize("resend", [False, "trades", "activities"])
+def test_a_gap_is_closed_after_every_reconnect(data: Path, start: Start, resend: bool | str) -> None:
+    """Every connect and reconnect closes the gap since the last event known, with and without resend."""
+    with AlpacaServer(5, resend=resend, plain=True) as server:
         server.live(10)
         running = start(server, reconcile_seconds=60)
         until(lambda: agrees(data, server), "what was before the start")
@@ -125,7 +123,7 @@ def test_a_gap_is_closed_after_every_reconnect(data: Path, start: Start, replay:
         assert not agrees(data, server)
         server.disconnect()
         until(lambda: running.row().connections == 2 and agrees(data, server), "what was missed")
-        assert ("trades" if replay == "trades" else "activities" if replay else None) == running.row().resend
+        assert ("trades" if resend == "trades" else "activities" if resend else None) == running.row().resend
 
 
 def test_a_second_reconcile_appends_nothing(data: Path, start: Start) -> None:
@@ -243,12 +241,12 @@ def test_a_broker_that_fails_is_told_and_asked_again(data: Path, start: Start, m
 def test_what_cannot_be_remembered_ends_no_reconcile(data: Path, start: Start, monkeypatch: Any) -> None:
     """Whatever goes wrong while reconciling is told and tried again; the thread goes on."""
     monkeypatch.setattr(reconcile_loop, "RETRY_SECONDS_MIN", 0.2)
-    (data / ".compactor" / "replay.json").mkdir(parents=True)
+    (data / ".compactor" / "resend.json").mkdir(parents=True)
     with AlpacaServer(10, plain=True) as server:
         running = Running(data, [account_of(server)])
         try:
             until(lambda: running.row().reconcile_failures >= 2, "failures")
-            (data / ".compactor" / "replay.json").rmdir()
+            (data / ".compactor" / "resend.json").rmdir()
             until(lambda: running.row().reconciles, "a reconcile")
         finally:
             running.end()
@@ -262,94 +260,92 @@ def test_one_process_has_the_stream_of_an_account(data: Path, start: Start) -> N
             Running(data, [account_of(server)])
 
 
-def test_keys_that_are_refused_end_everything(data: Path) -> None:
-    """Bad credentials end the program."""
+# Refusals.
+
+
+def test_keys_that_never_worked_are_tried_for_two_minutes_and_end_everything(data: Path, monkeypatch: Any) -> None:
+    """Issue 16, 1: at boot a refusal is retried for at least two minutes; then it ends the program."""
+    assert 120 == refusals.START_SECONDS
+    monkeypatch.setattr("compactor.broker.stream.BACKOFF_SECONDS", (0.05, 0.2))
     with AlpacaServer(12) as server:
         server.account.secret = "changed"
         wrong = Account("default", find_credentials(server.environment))
         running = Running(data, [wrong])
+        until(lambda: running.row().key_refusals >= 3, "refused three times")
+        assert not running.stop.is_set()
+        (reason,) = [one.reason for one in check_accounts(running.health, time.time()) if one.name == "keys default"]
+        assert "unauthorized" in str(reason), "what the broker said"
+        monkeypatch.setattr(refusals, "START_SECONDS", 0.1)
         assert running.stop.wait(10)
         running.links.finish()
         assert isinstance(running.links.failure, BadCredentials)
 
 
-def test_keys_that_worked_are_tried_again_before_everything_ends(data: Path, start: Start, monkeypatch: Any) -> None:
-    """Keys that worked count as revoked once they were refused three times in a row, over REST as on the stream."""
-    monkeypatch.setattr(reconcile_loop, "RETRY_SECONDS_MIN", 0.05)
+@pytest.mark.parametrize("kind", ["unauthorized", "forbidden", "page"])
+def test_keys_that_worked_and_are_refused_for_a_while_end_nothing(data: Path, start: Start, kind: str) -> None:
+    """Issue 16, 1: keys in use, refused for seconds or minutes, by the broker or a gateway; then all is healed."""
+    with AlpacaServer(12, plain=True) as server:
+        running = start(server)
+        connections = running.row().connections
+        server.refuse(kind)
+        order = server.place("AAPL", "buy", 1, client_order_id="alice:1", type="limit", limit_price="1")
+        until(lambda: running.row().reconcile_failures, "a reconcile that was refused", 30)
+        assert (kind != "page") == bool(running.row().keys_refused_since)
+        server.accept()
+        until(lambda: running.row().connections > connections and order.id in ours(data)[0], "healed", 30)
+        assert (False, None) == (running.stop.is_set(), running.row().keys_refused_since)
+
+
+def test_keys_that_worked_are_tried_for_a_quarter_of_an_hour(data: Path, start: Start, monkeypatch: Any) -> None:
+    """Issue 16, 1: keys that have worked before are retried for at least 15 minutes; then the program ends."""
+    assert 900 == refusals.WORKED_SECONDS
     with AlpacaServer(12) as server:
         running = start(server)
-        server.account.secret = "changed"
+        server.refuse()
+        until(lambda: running.row().key_refusals >= 4, "refused")
+        assert not running.stop.is_set()
+        monkeypatch.setattr(refusals, "WORKED_SECONDS", 0.1)
         assert running.stop.wait(10)
-        assert 3 == running.row().reconcile_failures
         assert isinstance(running.links.failure, BadCredentials)
 
 
-# Replay.
+def test_the_refusal_of_one_account_never_ends_the_others(data: Path, start: Start, monkeypatch: Any) -> None:
+    """Issue 16, 1: with several accounts, the refused one is named and tried again, and the others go on."""
+    monkeypatch.setattr(refusals, "START_SECONDS", 0.1)
+    monkeypatch.setattr(reconcile_loop, "RETRY_SECONDS_MIN", 0.1)
+    keys = [("PKONE00000", "secret-one"), ("PKTWO00000", "secret-two")]
+    with AlpacaServer(9, keys=keys, plain=True) as server:
+        accounts = [account_of(server, 0, name="one"), account_of(server, 1, name="two")]
+        server.accounts["PKTWO00000"].secret = "changed"
+        running = Running(data, accounts)
+        try:
+            until(lambda: running.row("two").key_refusals >= 4 and running.row("one").reconciles >= 2, "both went on")
+            order = server.accounts["PKONE00000"].exchange.place("AAPL", "buy", 1, type="limit", limit_price="1")
+            until(lambda: order.id in ours(data)[0], "the order")
+            assert not running.stop.is_set()
+            assert (None, True) == (running.row("one").keys_reason, running.row("one").connected)
+            assert running.row("one").reconcile_reason is None
+            server.accounts["PKTWO00000"].secret = "secret-two"
+            until(lambda: running.row("two").connected and running.row("two").reconciles, "the keys work again")
+            assert running.row("two").keys_reason is None
+        finally:
+            running.end()
 
 
-def gaps(data: Path, server: AlpacaServer) -> Gaps:
-    return Gaps(data, "default", Resend(account_of(server).credentials, budget=Budget(100)), StreamWriter(data))
-
-
-def test_that_an_account_has_no_replay_is_remembered(data: Path) -> None:
-    """Probe once, remember."""
-    with AlpacaServer(1) as server:
-        assert (None, False) == (gaps(data, server).close().kind, gaps(data, server).close().complete)
-        assert 2 == len([one for one in server.requests if "/events/" in one])
-
-
-@pytest.mark.parametrize("kind", ["trades", "activities"])
-def test_what_is_told_again_is_the_same(data: Path, kind: str) -> None:
-    """Fills and revisions come with the ids of the stream, so that what is told twice is one trade."""
-    with AlpacaServer(3, replay=kind, plain=True) as server:
-        order = server.place("AAPL", "buy", 10, client_order_id="alice:1", type="limit", limit_price="181.50")
-        first = server.fill(order.id, 4, "181.36")
-        second = server.fill(order.id, 6, "181.37")
-        assert first is not None
-        assert second is not None
-        server.correct(first.id, 3, "181.30")
-        server.bust(second.id)
-        assert gaps(data, server).close().complete
-        assert server.truth().fills == ours(data)[1]
-        before = ours(data)
-        again = gaps(data, server).close()
-        assert again.messages > 0, "a replay begins some minutes before what is known"
-        assert before == ours(data)
-
-
-def test_dropped_messages_make_a_replay_incomplete_and_it_is_tried_again(data: Path) -> None:
-    """A comment line "you are reading too slowly, dropped N messages" means a gap."""
-    with AlpacaServer(4, replay="trades", plain=True) as server:
-        for number in range(6):
-            server.place("AAPL", "buy", 1, client_order_id=f"alice:{number}", type="limit", limit_price="1")
-        server.replay.slow_comment = True
-        done = gaps(data, server).close()
-        assert done.complete
-        assert 2 == len([one for one in server.requests if "/events/trades" in one])
-        assert 6 == len(ours(data)[0])
-
-
-def test_a_replay_that_breaks_off_is_not_complete(data: Path) -> None:
-    """What could not be told again is left to the reconcile."""
-    with AlpacaServer(4, replay="trades") as server:
-        server.fail_next("/events/trades", "server_error", 2)
-        done: GapClosed = gaps(data, server).close()
-        assert ("trades", False) == (done.kind, done.complete)
-        assert "HTTP 5" in done.reason
-
-
-def test_a_fill_that_leaves_something_is_a_partial_one() -> None:
-    """Activities called every execution a `fill` before November 2026; the order goes on all the same."""
-    message = {
-        "activity_type": "FILL", "event_id": "e", "executed_at": "2026-11-02T15:00:00Z", "ref_id": "x", "price": "5",
-        "qty": "4", "details": {"order_id": "o", "symbol": "SPY", "side": "buy", "cum_qty": "4", "leaves_qty": "6",
-                                "order_status": "partially_filled", "execution_type": "fill"},
-    }  # fmt: skip
-    assert ["partial_fill"] == [event["event"] for event in translate_resent(message).events]
-    message["details"]["leaves_qty"] = "0"  # type: ignore[index]
-    assert ["fill"] == [event["event"] for event in translate_resent(message).events]
-    assert ([], []) == translate_resent({"activity_type": "DIV", "details": {}})
-    assert ["missing_field"] == [one.kind for one in translate_resent({"activity_type": "FILL"}).problems]
+def test_a_ledger_that_is_broken_is_no_failure_of_an_account(data: Path, start: Start) -> None:
+    """Issue 13, 9: one team's broken ledger is named, and the reconcile of the account counts for the others."""
+    with AlpacaServer(15, plain=True) as server:
+        order = server.place("AAPL", "buy", 1, client_order_id="alice:1", type="limit", limit_price="1")
+        (data / "team" / "broken" / "events.jsonl").mkdir(parents=True)
+        running = Running(data, [account_of(server)])
+        try:
+            until(lambda: running.row().reconciles and "broken" in running.health.unreconciled, "reconciled")
+            assert (0, None) == (running.row().reconcile_failures, running.row().reconcile_reason)
+            assert not check_ready(running.health).ok
+            (data / "team" / "broken" / "events.jsonl").rmdir()
+            until(lambda: not running.health.unreconciled and order.id in ours(data)[0], "adopted")
+        finally:
+            running.end()
 
 
 # Staleness.
@@ -358,7 +354,7 @@ def test_a_fill_that_leaves_something_is_a_partial_one() -> None:
 def stale(**row: Any) -> list[str | None]:
     health, now = Health(), 100_000.0
     health.update_account("default", **{"started_at": now, "stream_since": now, **row})
-    return [one.reason for one in check_accounts(health, now)]
+    return [one.reason for one in check_accounts(health, now)][1:]
 
 
 def test_a_link_is_stale_when_it_has_been_down_or_not_reconciled_for_long() -> None:
@@ -403,11 +399,12 @@ def checks(url: str) -> set[str]:
 class Program:
     """`compactor run` or `stream` as a process."""
 
-    def __init__(self, data: Path, *arguments: str, environ: dict[str, str]) -> None:
+    def __init__(self, data: Path, *arguments: str, environ: dict[str, str], code: str = "") -> None:
         self.said = data.parent / "said"
+        program = ["-c", code] if code else ["-m", "compactor"]
         with self.said.open("wb") as said:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "compactor", *arguments], stderr=said, env={**clean(), **environ}
+                [sys.executable, *program, *arguments], stderr=said, env={**clean(), **environ}
             )
 
     def lines(self, event: str) -> list[dict[str, Any]]:
@@ -423,8 +420,8 @@ def clean() -> dict[str, str]:
 def program(data: Path) -> Iterator[Callable[..., Program]]:
     running: list[Program] = []
 
-    def begin(*arguments: str, environ: dict[str, str]) -> Program:
-        running.append(Program(data, *arguments, environ=environ))
+    def begin(*arguments: str, **options: Any) -> Program:
+        running.append(Program(data, *arguments, **options))
         return running[-1]
 
     yield begin
@@ -457,13 +454,15 @@ def test_run_streams_watches_and_ends_within_a_second(data: Path, program: Calla
 
 
 def test_run_ends_with_4_when_the_keys_are_refused(data: Path, program: Callable[..., Program]) -> None:
-    """Bad credentials end the program with a clear message, exit 4; so does having none."""
+    """Bad credentials end the program with a clear message and exit 4, after two minutes, or here a second."""
     with AlpacaServer(1) as server:
         environ = {**server.environment, "APCA_API_SECRET_KEY": "a-wrong-secret"}
-        one = program("run", str(data), environ=environ)
+        hasty = "import compactor.daemon.refusals as r; r.START_SECONDS = 1; from compactor.ui.cli import app; app()"
+        one = program("run", str(data), environ=environ, code=hasty)
         assert 4 == one.process.wait(30)
         said = one.said.read_text()
         assert "refused the keys in APCA_API_KEY_ID and APCA_API_SECRET_KEY" in said
+        assert len(one.lines("credentials_refused")) >= 1
         assert "a-wrong-secret" not in said
         assert "Traceback" not in said
     none = program("stream", str(data), environ={})

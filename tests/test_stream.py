@@ -49,6 +49,7 @@ class Heard:
     def __init__(self, on_frames: Callable[[Sequence[Message]], object] = len) -> None:
         self.connections = 0
         self.reasons: list[str] = []
+        self.refusals: list[BadCredentials] = []
         self.batches: list[int] = []
         self.frames: list[Message] = []
         self._on_frames = on_frames
@@ -59,6 +60,9 @@ class Heard:
     def disconnected(self, reason: str, pause_seconds: float) -> None:
         self.reasons.append(reason)
 
+    def refused(self, error: BadCredentials) -> None:
+        self.refusals.append(error)
+
     def received(self, frames: Sequence[Message]) -> None:
         self.batches.append(len(frames))
         self.frames += frames
@@ -66,22 +70,18 @@ class Heard:
 
 
 class Listening:
-    """A stream that runs in a thread, and what it ended with."""
+    """A stream that runs in a thread."""
 
     def __init__(self, server: Any, heard: Heard, **options: Any) -> None:
         environ = server.environment if isinstance(server, AlpacaServer) else server
         self.stream = Stream(find_credentials(environ), heard, **{"backoff_seconds": QUICK, **options})
-        self.error: BaseException | None = None
         self.thread = threading.Thread(target=self._run)
         self.thread.start()
         if isinstance(server, AlpacaServer):
             end_first(server, self.end)
 
     def _run(self) -> None:
-        try:
-            self.stream.run()
-        except BadCredentials as error:
-            self.error = error
+        self.stream.run()
 
     def end(self) -> float:
         """Stop it, and say how long that took."""
@@ -199,27 +199,42 @@ def test_while_another_connection_holds_the_place_it_goes_on_trying(listen: List
     assert 0 == len(first.reasons)
 
 
-def test_keys_that_are_refused_end_it(listen: Listen, server: AlpacaServer) -> None:
-    """Bad credentials end the program with a clear message instead of being retried for ever; it holds no key."""
+def test_keys_that_are_refused_are_told_and_tried_again(listen: Listen, server: AlpacaServer) -> None:
+    """Issue 16, 1: whoever listens decides when refused keys count as revoked; the message holds no key."""
     environ = {**server.environment, "APCA_API_SECRET_KEY": "a-wrong-secret"}
-    one = listen(environ, Heard())
-    one.thread.join(5)
-    assert isinstance(one.error, BadCredentials)
-    assert "APCA_API_KEY_ID" in str(one.error)
-    assert "a-wrong-secret" not in str(one.error)
-    assert 1 == server.stream.opened
-
-
-def test_keys_that_worked_are_tried_again_before_they_count_as_revoked(listen: Listen, server: AlpacaServer) -> None:
-    """Keys that the stream took before may be refused for a moment."""
     heard = Heard()
-    one = listen(server, heard)
+    listen(environ, heard)
+    until(lambda: len(heard.refusals) >= 3, "refused three times")
+    assert "APCA_API_KEY_ID" in str(heard.refusals[0])
+    assert "unauthorized" in str(heard.refusals[0]), "what the broker said"
+    assert not any("a-wrong-secret" in reason for reason in heard.reasons)
+
+
+def test_only_json_of_the_broker_refuses_keys(listen: Listen, server: AlpacaServer) -> None:
+    """Issue 16, 1: a page of a gateway with HTTP 403 is an outage; 403 with Alpaca's JSON is about the keys."""
+    heard = Heard()
+    server.refuse("page")
+    listen(server, heard)
+    until(lambda: len(heard.reasons) >= 2, "refused")
+    assert [] == heard.refusals
+    assert "403" in heard.reasons[0]
+    server.refuse("forbidden")
+    until(lambda: heard.refusals, "refused by the broker")
+    assert "forbidden" in str(heard.refusals[0])
+    server.accept()
     until(lambda: heard.connections, "connected")
-    server.account.secret = "another"
-    server.disconnect()
-    one.thread.join(5)
-    assert isinstance(one.error, BadCredentials)
-    assert 4 == server.stream.opened
+
+
+def test_a_redirect_is_not_followed(listen: Listen, server: AlpacaServer) -> None:
+    """Issue 16, 6: the websocket never follows a redirect, because the keys would go to another host."""
+    heard = Heard()
+    with AlpacaServer(8) as other:
+        server.stream.redirect = other.stream_url
+        one = listen(server, heard)
+        until(lambda: len(heard.reasons) >= 2, "tried again")
+        assert "307" in heard.reasons[0]
+        assert 0 == other.stream.opened
+        one.end()
 
 
 def test_what_comes_while_a_batch_is_written_is_the_next_one(listen: Listen, server: AlpacaServer) -> None:
@@ -276,7 +291,7 @@ def test_a_greeting_that_is_none_is_tried_again(listen: Listen, answers: list[st
         environ = {"ALPACA_API_KEY": "PKTEST", "ALPACA_SECRET_KEY": "secret", "APCA_API_BASE_URL": url}
         one = listen(environ, heard)
         until(lambda: len(heard.reasons) >= 2, "tried again")
-        assert one.error is None
+        assert [] == heard.refusals
         assert 0 == heard.connections
         assert said in heard.reasons[0]
         one.end()

@@ -21,7 +21,8 @@ from compactor.books.ownership import parse_team
 from compactor.broker.alpaca import Fields, translate
 from compactor.broker.budget import Budget
 from compactor.broker.credentials import Credentials, find_credentials
-from compactor.broker.rest import TIMEOUT_SECONDS, Broker, BrokerError, BrokerUnavailable, NotFound, Refused
+from compactor.broker.rest import Broker, BrokerError, BrokerUnavailable, NotFound, Refused
+from compactor.broker.transport import TIMEOUT_SECONDS
 from compactor.core.lifecycle import TERMINAL
 from compactor.ledger import Ledger, LedgerError
 from compactor.ledger.errors import BadTeam

@@ -1,31 +1,29 @@
-"""Request a resend from Alpaca: the server-sent events since an instant, for accounts that have such an endpoint.
+"""Request a resend from Alpaca: the server-sent events since an instant or an id, for accounts with such an endpoint.
 
 There are two endpoints. `/v2/events/trades` sends every update in the format of the stream, and
 `/v2beta1/events/activities` only fills, busts and corrections. Which of them an account has is not documented, so both
-are probed. `sync.stream_writer` writes the events.
+are probed. `activities` translates the events, `sync.stream_writer` writes them.
 
 Note: a comment line can say that messages were dropped. What was sent is then kept, and the resend is incomplete.
+Entries that the broker adds later come at the end of the order of ids with their old time, so a window of time misses
+them.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Iterator, Mapping
+from typing import Literal
 
 import msgspec
 
-from compactor.broker.alpaca import Fields, Translation, translate
+from compactor.broker.activities import find_unknown_kind
 from compactor.broker.budget import Budget
-from compactor.broker.credentials import Credentials
-from compactor.broker.rest import make_client
-from compactor.core.decimals import BadDecimal, parse_decimal
-from compactor.core.events import Problem
+from compactor.broker.credentials import BadCredentials, Credentials
+from compactor.broker.rest import describe_refusal, is_refusal
+from compactor.broker.transport import TIMEOUT_SECONDS, NoAnswer, OpenAnswer, Transport
 from compactor.core.exceptions import CompactorError
 from compactor.core.instants import BadInstant, nanos
-
-if TYPE_CHECKING:
-    from requests import Response, Session
 
 Kind = Literal["trades", "activities"]
 ADDRESSES: Mapping[Kind, tuple[str, str]] = {
@@ -33,40 +31,32 @@ ADDRESSES: Mapping[Kind, tuple[str, str]] = {
     "activities": ("v2beta1", "/events/activities"),
 }
 """In the order in which they are tried: the first one has more events."""
-TIMEOUT_SECONDS = (5.0, 20.0)
 SECONDS_MAX = 60.0
 _BEYOND_NS = 5_000_000_000
 """How far behind the end an event may be: it is sent slightly later than it happened."""
 _LINE_BYTES_MAX = 16 << 20
-
-# An activity (schema ActivityEventV2, and its trade details): Alpaca's name on the left, ours on the right.
-ACTIVITY: Mapping[str, str] = {
-    "executed_at": "ts",
-    "ref_id": "execution_id",  # "For trades the execution_id is used", says the schema.
-    "previous_id": "previous_execution_id",
-    "price": "price",
-    "qty": "qty",
-}
-DETAILS: Mapping[str, str] = {
-    "execution_type": "event",
-    "order_id": "order_id",
-    "symbol": "symbol",
-    "side": "side",
-    "cum_qty": "filled_qty",
-    "order_status": "order_status",
-    "client_order_id": "client_order_id",
-}
+_CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+_ULID_TIME_DIGITS, _ULID_DIGITS = 10, 26
+# Without compression, which would delay events until a block is full.
+_HEADERS = {"Accept": "text/event-stream", "Accept-Encoding": "identity"}
 
 
 class NoResend(CompactorError):
-    """This account does not have the endpoint."""
+    """This account does not have the endpoint, or the endpoint does not know the parameters."""
 
 
 class ResendResult(msgspec.Struct):
-    """The result of a resend: `complete` if the broker ended it and reported nothing as dropped."""
+    """The result of a resend.
 
+    `is_delivered`: the broker ended it and reported nothing as dropped. `complete`: every entry was also understood;
+    `unknown` are the kinds of those that were not. `newest_id` is the greatest ULID of an event.
+    """
+
+    is_delivered: bool = False
     complete: bool = False
     reason: str = ""
+    unknown: set[str] = set()
+    newest_id: str = ""
 
 
 class Resend:
@@ -78,49 +68,58 @@ class Resend:
         *,
         budget: Budget | None = None,
         timeout_seconds: tuple[float, float] = TIMEOUT_SECONDS,
+        seconds_max: float = SECONDS_MAX,
     ) -> None:
         self._credentials = credentials
         self._budget = budget or Budget()
-        self._timeout = timeout_seconds
-        self._client: Any = None
+        self._seconds_max = seconds_max
+        self._transport = Transport(credentials, timeout_seconds=timeout_seconds, deadline_seconds=seconds_max + 5)
 
-    def read(self, kind: Kind, since: str, until: str, result: ResendResult) -> Iterator[bytes]:
-        """Yield the data of each event between two instants, unparsed; then `result` says whether it was complete.
+    def read(
+        self, kind: Kind, since: str, until: str, result: ResendResult, *, since_id: str | None = None
+    ) -> Iterator[bytes]:
+        """Yield the data of each event, unparsed; then `result` says whether it was complete.
 
-        Raises NoResend if the account does not have this kind.
+        The events are those between two instants; with `since_id`, those with a greater id up to that of `until`.
+        Raises NoResend if the account does not have this kind, and BadCredentials.
         """
-        import requests
-
-        try:
-            with self._ask(kind, since, until) as answer:
-                yield from self._events(answer, nanos(until), result)
-        except requests.RequestException as error:
-            result.reason = self._credentials.hide(str(error))[:200]
-
-    def _ask(self, kind: Kind, since: str, until: str) -> Response:
+        end = nanos(until)
+        params = {"since": since, "until": until}
+        if since_id is not None:
+            params = {"since_id": since_id, "until_id": make_ulid(end, last=True)}
         version, path = ADDRESSES[kind]
-        if self._client is None:
-            self._client = make_client(self._credentials, _make_sender(self._timeout))
         self._budget.spend()
-        answer: Response = self._client.get(path, {"since": since, "until": until}, api_version=version)
-        if answer.status_code == 200 and "event-stream" in answer.headers.get("Content-Type", ""):
-            return answer
-        answer.close()
-        found = f"{path}: the broker answered HTTP {answer.status_code}"
-        if answer.status_code == 429:
-            self._budget.pause(5.0)
-        if answer.status_code == 429 or answer.status_code >= 500:
-            import requests
+        try:
+            with self._transport.open("GET", path, params, version=version, headers=_HEADERS) as answer:
+                self._check(path, answer)
+                yield from self._read_events(answer, end, result)
+        except NoAnswer as error:
+            result.reason = self._credentials.hide(str(error))[:200]
+            result.is_delivered = result.complete = False
 
-            raise requests.RequestException(found)
+    def _check(self, path: str, answer: OpenAnswer) -> None:
+        """Tell an endpoint that is not there from one that cannot answer now."""
+        status, kind = answer.status, answer.headers.get("Content-Type", "")
+        if status == 200 and "event-stream" in kind:
+            return
+        body = next(answer.pieces, b"")
+        found = f"{path}: the broker answered HTTP {status}"
+        if is_refusal(status, body):
+            said = self._credentials.hide(body[:200].decode(errors="replace"))
+            raise BadCredentials(describe_refusal(self._credentials, f"HTTP {status}: {said}"))
+        if status == 429:
+            self._budget.pause(5.0)
+        if status in (408, 429) or status >= 500 or ("html" in kind and status != 404):
+            # A page of a gateway says nothing about the endpoint.
+            raise NoAnswer(found)
         raise NoResend(found)
 
-    def _events(self, answer: Response, until: int, result: ResendResult) -> Iterator[bytes]:
-        deadline = time.monotonic() + SECONDS_MAX
+    def _read_events(self, answer: OpenAnswer, until: int, result: ResendResult) -> Iterator[bytes]:
+        deadline = time.monotonic() + self._seconds_max
         data: list[bytes] = []
         for line in _read_lines(answer):
             if time.monotonic() > deadline:
-                result.reason = f"it had no end after {SECONDS_MAX:.0f} s"
+                result.reason = f"it had no end after {self._seconds_max:.0f} s"
                 return
             if line.startswith(b":"):
                 result.reason = result.reason or _read_complaint(line)
@@ -128,39 +127,63 @@ class Resend:
                 data.append(line[5:].removeprefix(b" "))
             elif not line and data:
                 event, data = b"\n".join(data), []
-                yield event
-                if _read_instant(event) > until + _BEYOND_NS:
-                    break  # A server that ignores `until` goes on with current events.
+                stamp = _read_stamp(event)
+                result.newest_id = max(result.newest_id, _find_ulid(stamp))
+                unknown = find_unknown_kind(event)
+                if unknown is None:
+                    yield event
+                else:
+                    result.unknown.add(unknown[:60])
+                if _read_instant(stamp) > until + _BEYOND_NS:
+                    break  # A server that ignores the end goes on with current events.
+        result.is_delivered = not result.reason
+        if result.unknown:
+            result.reason = result.reason or f"entries of unknown kinds: {', '.join(sorted(result.unknown))}"
         result.complete = not result.reason
 
 
-def translate_resent(message: Any) -> Translation:
-    """Translate an event of either kind; a fill that leaves a part of the order open is a partial fill."""
-    if not isinstance(message, dict) or "activity_type" not in message:
-        return translate(message, source="stream")
-    if message["activity_type"] != "FILL":
-        return Translation([], [])  # A dividend or a fee does not belong to an order.
-    details = message.get("details")
-    if not isinstance(details, dict):
-        return Translation([], [Problem("missing_field", "an activity of a trade without its details")])
-    event: Fields = {ours: message[theirs] for theirs, ours in ACTIVITY.items() if message.get(theirs)}
-    event |= {ours: details[theirs] for theirs, ours in DETAILS.items() if details.get(theirs)}
-    if not {"event", "order_id", "ts"} <= event.keys():
-        return Translation([], [Problem("missing_field", "an activity of a trade without type, order or time")])
-    if event["event"] == "fill" and _leaves_quantity(details.get("leaves_qty")):
-        event["event"] = "partial_fill"
-    if event["event"] not in ("trade_bust", "trade_correct"):
-        event.pop("previous_execution_id", None)
-    first = {name: event[name] for name in ("event", "order_id", "ts")}
-    identity = {"event_id": str(message["event_id"])} if message.get("event_id") else {}
-    return Translation([first | event | identity | {"source": "stream", "raw": message}], [])
+def make_ulid(at: int, *, last: bool = False) -> str:
+    """The first or last ULID of a millisecond; `at` is in nanoseconds."""
+    number = max(0, at) // 1_000_000 << 80 | ((1 << 80) - 1 if last else 0)
+    return "".join(_CROCKFORD[number >> shift & 31] for shift in range(125, -1, -5))
 
 
-def _leaves_quantity(leaves: Any) -> bool:
+def step_back_ulid(ulid: str, seconds: int) -> str:
+    """The first ULID so many seconds earlier: ids are not in order within a millisecond, and clocks differ."""
+    milliseconds = 0
+    for digit in ulid[:_ULID_TIME_DIGITS]:
+        milliseconds = milliseconds << 5 | _CROCKFORD.index(digit)
+    return make_ulid((milliseconds - seconds * 1000) * 1_000_000)
+
+
+class _Stamp(msgspec.Struct):
+    at: str | None = None
+    event_id: str | int | None = None
+    event_ulid: str | None = None
+
+
+_decode_stamp = msgspec.json.Decoder(_Stamp).decode
+
+
+def _read_stamp(event: bytes) -> _Stamp:
     try:
-        return leaves is not None and parse_decimal(str(leaves)) > 0
-    except BadDecimal:
-        return True
+        return _decode_stamp(event)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return _Stamp()
+
+
+def _find_ulid(stamp: _Stamp) -> str:
+    """The ULID of an event; empty if it has none, because ids are optional and older ones are numbers."""
+    found = str(stamp.event_ulid or stamp.event_id or "")
+    is_ulid = len(found) == _ULID_DIGITS and found[0] in "01234567" and set(found) <= set(_CROCKFORD)
+    return found if is_ulid else ""
+
+
+def _read_instant(stamp: _Stamp) -> int:
+    try:
+        return nanos(stamp.at or "")
+    except BadInstant:
+        return 0
 
 
 def _read_complaint(comment: bytes) -> str:
@@ -169,41 +192,14 @@ def _read_complaint(comment: bytes) -> str:
     return text[:120] if "dropped" in text or "too slowly" in text or "error" in text else ""
 
 
-def _read_instant(event: bytes) -> int:
-    try:
-        return nanos(_decode_at(event).at or "")
-    except (msgspec.DecodeError, UnicodeDecodeError, BadInstant):
-        return 0
-
-
-class _Stamp(msgspec.Struct):
-    at: str | None = None
-
-
-_decode_at = msgspec.json.Decoder(_Stamp).decode
-
-
-def _read_lines(answer: Response) -> Iterator[bytes]:
+def _read_lines(answer: OpenAnswer) -> Iterator[bytes]:
     """Yield the lines of an answer as they arrive, without their ends."""
     rest = b""
-    for piece in answer.iter_content(1 << 16):
+    for piece in answer.pieces:
         first, *lines = piece.split(b"\n")
         rest += first
         if len(rest) > _LINE_BYTES_MAX:
-            import requests
-
-            raise requests.RequestException(f"a line of more than {_LINE_BYTES_MAX} bytes, expected events")
+            raise NoAnswer(f"found a line of more than {_LINE_BYTES_MAX} bytes, expected events")
         for line in lines:
             yield rest.removesuffix(b"\r")
             rest = line
-
-
-def _make_sender(timeout: tuple[float, float]) -> Callable[[str, Session, str, dict[str, Any]], Response]:
-    """Make a function that sends a request and returns the answer before its body has arrived."""
-
-    def send(method: str, session: Session, url: str, options: dict[str, Any]) -> Response:
-        # Compression would delay events until a block is full.
-        options["headers"] |= {"Accept": "text/event-stream", "Accept-Encoding": "identity"}
-        return session.request(method, url, stream=True, timeout=timeout, **options)
-
-    return send

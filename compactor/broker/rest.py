@@ -1,7 +1,6 @@
-"""Request orders and FILL activities from Alpaca over REST, with retries, timeouts and typed errors.
+"""Request orders and FILL activities from Alpaca over REST, with retries, a rate limit and typed errors.
 
-alpaca-py knows the addresses and how to sign. The rest of a request is done here, because that client has no timeout,
-ignores the broker's rate limit headers and reads JSON numbers as floats. `sync.answers` interprets the answers.
+`transport` sends the requests, `sync.answers` interprets the answers.
 
 Note: an answer of the wrong shape is an error, never an empty list. Reads are retried after a transient failure;
 placing and canceling are not, because only `placing` can do that safely.
@@ -10,29 +9,33 @@ placing and canceling are not, because only `placing` can do that safely.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from compactor.broker.alpaca import parse
 from compactor.broker.budget import Budget
 from compactor.broker.credentials import BadCredentials, Credentials
+from compactor.broker.transport import (
+    DEADLINE_SECONDS,
+    TIMEOUT_SECONDS,
+    BadBody,
+    DeadlineExceeded,
+    HttpAnswer,
+    NoAnswer,
+    Transport,
+)
 from compactor.core.events import Problem
 from compactor.core.exceptions import CompactorError
 
 if TYPE_CHECKING:
-    from alpaca.trading.client import TradingClient
-    from requests import Response, Session
     from tenacity import RetryCallState
 
 ORDERS_PAGE = 500
 ACTIVITIES_PAGE = 100
-TIMEOUT_SECONDS = (5.0, 20.0)
-"""For connecting, and between two bytes of the answer."""
 TRIES = 4
 PAUSE_SECONDS_MAX = 90
 PAGES_MAX = 10_000
-_BODY_BYTES_MAX = 64 << 20
 
 
 class BrokerError(CompactorError):
@@ -41,6 +44,10 @@ class BrokerError(CompactorError):
 
 class BrokerUnavailable(BrokerError):
     """The broker did not answer, or answered that it cannot now. A later retry may succeed."""
+
+
+class BrokerTooSlow(BrokerUnavailable):
+    """The answer was not complete at the deadline. It is not retried at once, because each try takes as long."""
 
 
 class RateLimited(BrokerUnavailable):
@@ -63,7 +70,8 @@ class Broker:
     """One Alpaca account. All requests count against `budget`, which several clients may share.
 
     Each method raises BadCredentials if the keys are refused, and BrokerError. Answers are parsed JSON without floats.
-    `timeout_seconds` are for connecting and for waiting for bytes; `sleep` waits between tries.
+    `timeout_seconds` are for connecting and for waiting for bytes, `deadline_seconds` for a whole request; `sleep`
+    waits between tries.
     """
 
     def __init__(
@@ -72,15 +80,15 @@ class Broker:
         *,
         budget: Budget | None = None,
         timeout_seconds: tuple[float, float] = TIMEOUT_SECONDS,
+        deadline_seconds: float = DEADLINE_SECONDS,
         tries: int = TRIES,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._credentials = credentials
         self._budget = budget or Budget()
-        self._timeout = timeout_seconds
+        self._transport = Transport(credentials, timeout_seconds=timeout_seconds, deadline_seconds=deadline_seconds)
         self._tries = tries
         self._sleep = sleep
-        self._client = make_client(credentials, self._send)
         self.requests = 0
         """The number of requests sent, failed ones included."""
 
@@ -126,7 +134,7 @@ class Broker:
 
         Raises Refused if the broker rejects it. After BrokerUnavailable it is unknown whether the order was placed.
         """
-        found = self._client.post("/orders", request)
+        found = self._send("POST", "/orders", body=request)
         if not isinstance(found, dict) or found.get("client_order_id") != request.get("client_order_id"):
             # The broker accepted something, but it is unknown what.
             raise BrokerUnavailable(self._describe("/orders", found, "the order that was placed"))
@@ -134,7 +142,7 @@ class Broker:
 
     def cancel(self, order_id: str) -> None:
         """Request a cancel, without a retry. Raises NotFound, and Refused if the order can no longer be canceled."""
-        self._client.delete(f"/orders/{quote(order_id, safe='')}")
+        self._send("DELETE", f"/orders/{quote(order_id, safe='')}")
 
     def fills(self, after: str, order_id: str | None = None) -> list[Any]:
         """The FILL activities after an instant, oldest first; with `order_id`, only those of this order."""
@@ -185,61 +193,54 @@ class Broker:
 
     def _ask(self, path: str, params: dict[str, str] | None = None) -> Any:
         """Send a request and retry transient failures, with growing random pauses or as the broker's headers say."""
-        from tenacity import Retrying, retry_if_exception_type, stop_after_attempt
+        from tenacity import Retrying, retry_if_exception, stop_after_attempt
 
         retrying = Retrying(
-            retry=retry_if_exception_type(BrokerUnavailable),
+            retry=retry_if_exception(_may_pass),
             stop=stop_after_attempt(self._tries),
             wait=_choose_pause,
             sleep=self._sleep,
             reraise=True,
         )
-        return retrying(self._client.get, path, params or {})
+        return retrying(self._send, "GET", path, params)
 
-    def _send(self, method: str, session: Session, url: str, options: dict[str, Any]) -> Any:
+    def _send(self, method: str, path: str, params: Mapping[str, str] | None = None, body: Any = None) -> Any:
         """Send one request within the budget; returns exact JSON, or raises a typed error without keys in it."""
-        import requests
-
         self._budget.spend()
         self.requests += 1
-        path = url.partition("/v2")[2] or url
         try:
-            answer = session.request(method, url, timeout=self._timeout, **options)
-        except requests.Timeout:
-            raise BrokerUnavailable(f"{path}: no answer within {self._timeout[1]:g} s; is the network up?") from None
-        except requests.RequestException as error:
-            detail = self._credentials.hide(str(error))[:200]
-            raise BrokerUnavailable(f"{path}: the broker could not be reached: {detail}") from None
+            answer = self._transport.send(method, path, params, body)
+        except DeadlineExceeded as error:
+            raise BrokerTooSlow(str(error)) from None
+        except BadBody as error:
+            raise BrokerError(str(error)) from None
+        except NoAnswer as error:
+            raise BrokerUnavailable(str(error)) from None
         self._check(method, path, answer)
-        if answer.status_code == 204:
+        if answer.status == 204:
             return None
-        if len(answer.content) > _BODY_BYTES_MAX:
-            raise BrokerError(f"{path}: found {len(answer.content)} bytes, expected an answer of at most 64 MiB")
-        found = parse(answer.content)
+        found = parse(answer.body)
         if isinstance(found, Problem):
             # A gateway that is being restarted answers 200 with an HTML page.
             raise BrokerUnavailable(f"{path}: {self._credentials.hide(found.detail)}")
         return found
 
-    def _check(self, method: str, path: str, answer: Response) -> None:
-        status = answer.status_code
+    def _check(self, method: str, path: str, answer: HttpAnswer) -> None:
+        status = answer.status
         if status == 200 or (status == 204 and method != "GET"):
             return
-        said = self._credentials.hide(answer.content[:200].decode(errors="replace")).strip()
+        said = self._credentials.hide(answer.body[:200].decode(errors="replace")).strip()
         found = f"{path}: the broker answered HTTP {status}: {said!r}"
-        if status in (403, 422) and method != "GET" and not _is_about_keys(answer):
+        if is_refusal(status, answer.body):
+            raise BadCredentials(describe_refusal(self._credentials, f"HTTP {status}: {said}"))
+        if status in (401, 403) and isinstance(parse(answer.body), Problem):
+            # A page of a gateway says nothing about the keys.
+            raise BrokerUnavailable(found)
+        if status in (403, 422) and method != "GET":
             # Alpaca also answers 403 if the account has too little money.
             raise Refused(found)
-        if status in (401, 403):
-            kind = "paper" if self._credentials.paper else "live"
-            names = " and ".join(self._credentials.names)
-            hint = "keys for paper do not work for real money, nor the other way round"
-            raise BadCredentials(
-                f"the broker refused the keys in {names} for the {kind} account (HTTP {status}); expected valid ones. "
-                f"Check them ({hint}) and start again."
-            )
         if status == 429:
-            pause = _read_pause(answer)
+            pause = _read_pause(answer.headers)
             self._budget.pause(pause)
             raise RateLimited(found, pause)
         if status in (404, 422):  # 422 is the answer to an id that is not one of Alpaca's.
@@ -250,24 +251,31 @@ class Broker:
         return f"{path}: found {self._credentials.hide(repr(found)[:120])}, expected {expected}"
 
 
-def make_client(credentials: Credentials, send: Callable[[str, Session, str, dict[str, Any]], Any]) -> TradingClient:
-    """Make alpaca-py's own client, whose every request goes through `send`."""
-    # The import takes about a second, and most commands do not need it.
-    from alpaca.trading.client import TradingClient
+def is_refusal(status: int, body: bytes) -> bool:
+    """Whether an answer refuses the keys.
 
-    class Client(TradingClient):
-        def _one_request(self, method: str, url: str, opts: dict[str, Any], retry: int) -> Any:
-            return send(method, self._session, url, opts)
+    Only JSON of the broker does: with 401, or with 403 and a code that begins with 401 or no code at all. A page of a
+    gateway with the same status is an outage.
+    """
+    found = parse(body) if status in (401, 403) else None
+    if not isinstance(found, dict):
+        return False
+    code = str(found.get("code") or "")
+    return status == 401 or not code or code.startswith("401")
 
-    return Client(
-        credentials.key, credentials.secret, paper=credentials.paper, raw_data=True, url_override=credentials.url
+
+def describe_refusal(credentials: Credentials, said: str) -> str:
+    """The message of BadCredentials: which variables hold the keys, what the broker said, and what to do."""
+    kind = "paper" if credentials.paper else "live"
+    return (
+        f"the broker refused the keys in {' and '.join(credentials.names)} for the {kind} account ({said}); expected "
+        "valid ones. Check them (keys for paper do not work for real money, nor the other way round) and start again."
     )
 
 
-def _is_about_keys(answer: Response) -> bool:
-    """Whether a refusal is about the keys: Alpaca's code for that begins with 401."""
-    found = parse(answer.content)
-    return not isinstance(found, dict) or str(found.get("code", "")).startswith("401")
+def _may_pass(error: BaseException) -> bool:
+    """Whether a retry at once may succeed."""
+    return isinstance(error, BrokerUnavailable) and not isinstance(error, BrokerTooSlow)
 
 
 def _choose_pause(state: RetryCallState) -> float:
@@ -278,10 +286,10 @@ def _choose_pause(state: RetryCallState) -> float:
     return 0.0 if isinstance(error, RateLimited) else wait_random_exponential(multiplier=1, max=20)(state)
 
 
-def _read_pause(answer: Response) -> float:
+def _read_pause(headers: Mapping[str, str]) -> float:
     """The pause in seconds that the headers of a 429 ask for, within limits."""
     for name, is_instant in (("Retry-After", False), ("X-Ratelimit-Reset", True)):
-        text = answer.headers.get(name, "")
+        text = headers.get(name, "")
         if text.isascii() and text.isdigit():
             pause = float(text) - (time.time() if is_instant else 0.0)
             return min(max(pause, 1.0), PAUSE_SECONDS_MAX)

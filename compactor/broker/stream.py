@@ -1,11 +1,12 @@
 """Listen to the trade updates of one Alpaca account and hand on each websocket message as it came.
 
-alpaca-py's `TradingStream` knows the address and how to sign in and subscribe. Its own loop is not used: it retries bad
-credentials for ever, drops a message whose handler failed, and never checks the subscription. `sync.stream_writer`
-interprets the messages.
+It connects, signs in, subscribes, and connects again until it is stopped. `sync.stream_writer` interprets the messages.
+alpaca-py's `TradingStream` is not used: it retries bad credentials for ever, drops a message whose handler failed,
+never checks the subscription, and everything that is needed of it is private.
 
 Note: only the two answers of the greeting are parsed here, so no message is lost because it is unreadable. A connection
-is closed before the next one is opened, because Alpaca allows one per account.
+is closed before the next one is opened, because Alpaca allows one per account. A redirect is never followed, because
+the keys would be sent to another host.
 """
 
 from __future__ import annotations
@@ -17,11 +18,15 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 from compactor.broker.alpaca import parse
-from compactor.broker.credentials import BadCredentials, Credentials
+from compactor.broker.credentials import LIVE_HOST, PAPER_HOST, BadCredentials, Credentials
+from compactor.broker.rest import describe_refusal, is_refusal
 from compactor.core.exceptions import CompactorError
 
 if TYPE_CHECKING:
     import asyncio
+    from concurrent.futures import Executor
+
+    from websockets.asyncio.client import ClientConnection
 
 Message = bytes | str
 
@@ -33,8 +38,6 @@ BACKOFF_SECONDS = (1.0, 30.0)
 STEADY_SECONDS = 30.0
 """After a connection of at least this length the backoff starts again from its minimum."""
 CLOSE_SECONDS = 0.5
-REFUSALS_MAX = 3
-"""Consecutive refusals after which keys that worked before count as revoked."""
 QUEUE_MESSAGES = 1 << 14
 MESSAGE_BYTES_MAX = 16 << 20
 
@@ -51,6 +54,9 @@ class Listener(Protocol):
 
     def disconnected(self, reason: str, pause_seconds: float) -> None:
         """Called when a connection ended or could not be made; the next try follows after the pause."""
+
+    def refused(self, error: BadCredentials) -> None:
+        """Called when the broker refused the keys, before `disconnected`. It is retried like any other failure."""
 
     def received(self, messages: Sequence[Message]) -> None:
         """Called with all messages that have arrived, in order; later ones wait until this returns."""
@@ -76,11 +82,9 @@ class Stream:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._interrupt: asyncio.Event | None = None
         self._why = ""
-        self._was_authorized = False
-        self._refusals = 0
 
     def run(self) -> None:
-        """Listen until `stop` is called. Raises BadCredentials if the broker refuses the keys."""
+        """Listen until `stop` is called."""
         import asyncio
 
         asyncio.run(self._run())
@@ -135,24 +139,21 @@ class Stream:
         if not self._stopping.is_set():
             self._interrupt.clear()
 
-    async def _connect_once(self, writer: Any) -> str:
+    async def _connect_once(self, writer: Executor) -> str:
         """Hold one connection from its beginning to its end; returns why it ended."""
         import asyncio
 
         assert self._interrupt is not None
-        client = _make_client(self._credentials, self._ping_seconds)
-        session = asyncio.create_task(self._listen(client, writer))
+        session = asyncio.create_task(self._hold_session(writer))
         interrupted = asyncio.create_task(self._interrupt.wait())
         try:
             await asyncio.wait({session, interrupted}, return_when=asyncio.FIRST_COMPLETED)
             if session.done():
                 session.result()
             return self._why if interrupted.done() else "the connection has ended"
-        except BadCredentials:
-            self._refusals += 1
-            if not self._was_authorized or self._refusals >= REFUSALS_MAX:
-                raise
-            return "the broker refused the keys, which it took before"
+        except BadCredentials as error:
+            self._listener.refused(error)
+            return str(error)
         except TimeoutError:
             return f"the broker did not answer within {GREETING_SECONDS:.0f} s"
         except Exception as error:
@@ -163,71 +164,120 @@ class Stream:
             for task in (session, interrupted):
                 task.cancel()
             await asyncio.gather(session, interrupted, return_exceptions=True)
-            await self._close(client, writer)
 
-    async def _listen(self, client: Any, writer: Any) -> None:
+    async def _hold_session(self, writer: Executor) -> None:
+        """Connect, sign in, subscribe and hand on messages until the connection ends; then it is closed."""
         import asyncio
 
-        async with asyncio.timeout(GREETING_SECONDS):
-            await client._connect()
-        async with asyncio.timeout(GREETING_SECONDS):
-            await self._sign_in(client)
-        async with asyncio.timeout(GREETING_SECONDS):
-            messages = await _subscribe(client)
-        self._was_authorized, self._refusals = True, 0
-        self._listener.connected()
-        socket, loop = client._ws, asyncio.get_running_loop()
-        while True:
-            if not messages:
-                messages.append(await socket.recv())
-            # Everything that has arrived meanwhile is one batch: one write and one sync per ledger.
-            while getattr(socket, "messages", ()):
-                messages.append(await socket.recv())
-            await loop.run_in_executor(writer, self._hand_on, messages)
-            messages = []
+        socket = await self._open()
+        try:
+            async with asyncio.timeout(GREETING_SECONDS):
+                await self._sign_in(socket)
+            async with asyncio.timeout(GREETING_SECONDS):
+                early = await _subscribe(socket)
+            self._listener.connected()
+            await self._hand_on(socket, early, writer)
+        finally:
+            await socket.close()
 
-    def _hand_on(self, messages: list[Message]) -> None:
-        self._listener.received(messages)
+    async def _open(self) -> ClientConnection:
+        from websockets.asyncio.client import connect
+        from websockets.exceptions import InvalidStatus
 
-    async def _sign_in(self, client: Any) -> None:
+        class Connect(connect):
+            def process_redirect(self, error: Exception) -> Exception:
+                return error
+
+        host = PAPER_HOST if self._credentials.paper else LIVE_HOST
+        try:
+            return await Connect(
+                stream_url(self._credentials.url) or f"wss://{host}/stream",
+                open_timeout=GREETING_SECONDS,
+                close_timeout=CLOSE_SECONDS,
+                ping_interval=self._ping_seconds,
+                ping_timeout=self._ping_seconds,
+                max_size=MESSAGE_BYTES_MAX,
+                max_queue=QUEUE_MESSAGES,
+            )
+        except InvalidStatus as error:
+            status, body = error.response.status_code, bytes(error.response.body or b"")
+            if is_refusal(status, body):
+                said = f"HTTP {status}: {body[:200].decode(errors='replace')}"
+                raise BadCredentials(describe_refusal(self._credentials, self._credentials.hide(said))) from None
+            raise
+
+    async def _hand_on(self, socket: ClientConnection, early: list[Message], writer: Executor) -> None:
+        """Hand on what arrives. Everything that arrives during a write is the next batch: one sync per ledger."""
+        import asyncio
+
+        loop = asyncio.get_running_loop()
+        queue: asyncio.Queue[Message | None] = asyncio.Queue(QUEUE_MESSAGES)
+        reader = asyncio.create_task(_read(socket, queue))
+        batch: list[Message] = early
+        try:
+            while True:
+                if batch:
+                    await loop.run_in_executor(writer, self._listener.received, batch)
+                message = await queue.get()
+                if message is None:
+                    reader.result()
+                    return
+                batch = [message, *_take_ready(queue)]
+        finally:
+            # Interrupted or broken: close the connection, and hand on what had arrived before.
+            closing = asyncio.create_task(socket.close())
+            left: list[Message] = []
+            while not reader.done():
+                left += _take_ready(queue)
+                await asyncio.wait({reader}, timeout=0.01)
+            left += _take_ready(queue)
+            await asyncio.gather(reader, closing, return_exceptions=True)
+            if left:
+                await loop.run_in_executor(writer, self._listener.received, left)
+
+    async def _sign_in(self, socket: ClientConnection) -> None:
         import json
 
         data = {"key_id": self._credentials.key, "secret_key": self._credentials.secret}
-        await client._ws.send(json.dumps({"action": "authenticate", "data": data}))
-        answer = _read_answer(await client._ws.recv(), "authorization")
+        await socket.send(json.dumps({"action": "authenticate", "data": data}))
+        answer = _read_answer(await socket.recv(decode=False), "authorization")
         if answer.get("status") == "unauthorized":
-            names, kind = " and ".join(self._credentials.names), "paper" if self._credentials.paper else "live"
-            raise BadCredentials(
-                f"the broker's stream refused the keys in {names} for the {kind} account; expected valid ones. "
-                "Check them (keys for paper do not work for real money, nor the other way round) and start again."
-            )
+            said = self._credentials.hide(str(answer)[:200])
+            raise BadCredentials(describe_refusal(self._credentials, f"stream: {said}"))
         if answer.get("status") != "authorized":
             raise StreamBroken(f"expected to be authorized by the broker's stream, found {str(answer)[:120]}")
 
-    async def _close(self, client: Any, writer: Any) -> None:
-        """End the connection, hand on what was still in its queue, and then return."""
-        import asyncio
-        from contextlib import suppress
 
-        socket = client._ws
-        if socket is None:
-            return
-        with suppress(Exception):
-            await asyncio.wait_for(client.close(), CLOSE_SECONDS)
-        if getattr(socket, "transport", None) is not None:
-            socket.transport.abort()
-        messages = list(getattr(socket, "messages", ()))
-        if messages:
-            await asyncio.get_running_loop().run_in_executor(writer, self._hand_on, messages)
+async def _read(socket: ClientConnection, queue: asyncio.Queue[Message | None]) -> None:
+    """Read messages until the connection has ended. Bytes are not decoded, so no message is lost as bad UTF-8."""
+    try:
+        while True:
+            await queue.put(await socket.recv(decode=False))
+    finally:
+        await queue.put(None)
 
 
-async def _subscribe(client: Any) -> list[Message]:
+def _take_ready(queue: asyncio.Queue[Message | None]) -> list[Message]:
+    """Take everything from a queue without waiting; the mark of the end is left in it."""
+    ready: list[Message] = []
+    while not queue.empty():
+        message = queue.get_nowait()
+        if message is None:
+            queue.put_nowait(None)
+            break
+        ready.append(message)
+    return ready
+
+
+async def _subscribe(socket: ClientConnection) -> list[Message]:
     """Subscribe to trade updates; returns the messages that came before the confirmation."""
-    await client._subscribe_trade_updates()
+    import json
+
+    await socket.send(json.dumps({"action": "listen", "data": {"streams": ["trade_updates"]}}))
     early: list[Message] = []
     while True:
-        message = await client._ws.recv()
-        found = parse(message.encode() if isinstance(message, str) else message)
+        message = await socket.recv(decode=False)
+        found = parse(message)
         if not isinstance(found, dict) or found.get("stream") != "listening":
             early.append(message)
             continue
@@ -237,9 +287,9 @@ async def _subscribe(client: Any) -> list[Message]:
         return early
 
 
-def _read_answer(message: Message, stream: str) -> dict[str, Any]:
+def _read_answer(message: bytes, stream: str) -> dict[str, Any]:
     """Read the data of one of the two answers of the greeting."""
-    found = parse(message.encode() if isinstance(message, str) else message)
+    found = parse(message)
     data = found.get("data") if isinstance(found, dict) and found.get("stream") == stream else None
     if not isinstance(data, dict):
         raise StreamBroken(f"expected the broker's answer about {stream}, found {str(message[:120])!r}")
@@ -249,40 +299,6 @@ def _read_answer(message: Message, stream: str) -> dict[str, Any]:
 def stream_url(url: str | None) -> str | None:
     """The address of the stream that belongs to a REST address; None for Alpaca's own."""
     return None if url is None else "ws" + url.removeprefix("http").rstrip("/") + "/stream"
-
-
-def _make_client(credentials: Credentials, ping_seconds: float) -> Any:
-    """Make alpaca-py's client; it notices a dead connection within twice `ping_seconds`, not after three minutes."""
-    import warnings
-
-    with warnings.catch_warnings():
-        # alpaca-py uses the deprecated API of `websockets`.
-        warnings.simplefilter("ignore", DeprecationWarning)
-        from alpaca.trading.stream import TradingStream
-
-        url: Any = stream_url(credentials.url)
-        client = TradingStream(
-            credentials.key,
-            credentials.secret,
-            paper=credentials.paper,
-            raw_data=True,
-            url_override=url,
-            websocket_params={
-                "ping_interval": ping_seconds,
-                "ping_timeout": ping_seconds,
-                "open_timeout": GREETING_SECONDS,
-                "close_timeout": CLOSE_SECONDS,
-                "max_size": MESSAGE_BYTES_MAX,
-                "max_queue": QUEUE_MESSAGES,
-            },
-        )
-    # It subscribes only if it has a handler; messages are read from its socket instead.
-    client.subscribe_trade_updates(_ignore)
-    return client
-
-
-async def _ignore(_message: Any) -> None:
-    """The handler that alpaca-py requires."""
 
 
 def _draw_pause(tries: int, bounds: tuple[float, float]) -> float:

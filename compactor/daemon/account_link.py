@@ -17,6 +17,7 @@ from compactor.broker.credentials import BadCredentials
 from compactor.broker.rest import BrokerError
 from compactor.broker.stream import Message, Stream
 from compactor.daemon.health import Health
+from compactor.daemon.refusals import Refusals
 from compactor.sync.gaps import Gaps
 from compactor.sync.stream_writer import StreamWriter, Written
 
@@ -27,8 +28,8 @@ REMIND_SECONDS = 60.0
 class AccountLink:
     """The link to one account, in its own thread.
 
-    `on_gap` is called if something may be missing that a reconcile has to find; `on_end` if the broker refuses the
-    keys, after which the link is stopped.
+    `on_gap` is called if something may be missing that a reconcile has to find; `refusals` decides about keys that the
+    broker refuses.
     """
 
     def __init__(
@@ -40,8 +41,8 @@ class AccountLink:
         health: Health,
         log: Logger,
         *,
+        refusals: Refusals,
         on_gap: Callable[[], None],
-        on_end: Callable[[BadCredentials], None],
     ) -> None:
         self.name = name
         self.connection = 0
@@ -52,7 +53,7 @@ class AccountLink:
         self._health = health
         self._log = log.bind(account=name)
         self._on_gap = on_gap
-        self._on_end = on_end
+        self._refusals = refusals
         self._logged_at: dict[str, float] = {}
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._listen, name=f"stream-{name}", daemon=True)
@@ -91,6 +92,7 @@ class AccountLink:
 
     def connected(self) -> None:
         """The stream is connected; what was sent before has to be requested."""
+        self._refusals.accept()
         self.connection += 1
         self._health.update_account(self.name, connected=True, stream_since=time.time(), stream_reason=None)
         row = self._health.add_to_account(self.name, connections=1)
@@ -103,6 +105,10 @@ class AccountLink:
         since = time.time() if row.connected or not row.connections else row.stream_since
         self._health.update_account(self.name, connected=False, stream_since=since, stream_reason=reason)
         self._log.warning("stream_disconnected", reason=reason, again_in_seconds=round(pause_seconds, 1))
+
+    def refused(self, error: BadCredentials) -> None:
+        """The broker refused the keys; the stream retries."""
+        self._refusals.refuse(error)
 
     def received(self, messages: Sequence[Message]) -> None:
         """Write the messages of the stream. An error triggers a reconcile and never ends the stream."""
@@ -152,19 +158,11 @@ class AccountLink:
         while not self._stopping.is_set():
             try:
                 self._stream.run()
-            except BadCredentials as error:
-                self._end(error)
             except Exception as error:
                 # A bug: reconciles continue, and the stream is started again.
                 self._log.exception("stream_failed", reason=str(error))
                 self.disconnected(f"unexpected {type(error).__name__}", RESTART_SECONDS)
                 self._stopping.wait(RESTART_SECONDS)
-
-    def _end(self, error: BadCredentials) -> None:
-        self._health.update_account(self.name, connected=False, stream_reason=str(error))
-        self._log.error("credentials_refused", reason=str(error))
-        self.stop()
-        self._on_end(error)
 
     # Called by the reconcile loop.
 
@@ -172,7 +170,7 @@ class AccountLink:
         """Request a resend of what was missed while the stream was down, if the account has that."""
         try:
             done = self._gaps.close()
-        except BrokerError as error:
+        except (BrokerError, BadCredentials) as error:
             self._log.warning("gap_not_resent", reason=str(error))
             return
         self._health.update_account(self.name, resend=done.kind)

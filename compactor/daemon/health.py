@@ -85,6 +85,10 @@ class AccountHealth(msgspec.Struct, frozen=True):
     resend: str | None = None
     requests_used: int = 0
     requests_per_minute: int = 0
+    keys_refused_since: float | None = None
+    """Since when the broker refuses the keys; None while it accepts them."""
+    keys_reason: str | None = None
+    key_refusals: int = 0
 
 
 class Health:
@@ -99,6 +103,8 @@ class Health:
         """By the path of the ledger."""
         self.accounts: dict[str, AccountHealth] = {}
         """By the name of the account."""
+        self.unreconciled: dict[str, str] = {}
+        """The teams whose ledgers the last reconcile could not read or write, and why."""
         self._accounts_lock = threading.Lock()
 
     def update_account(self, account: str, **changes: Any) -> AccountHealth:
@@ -141,10 +147,18 @@ class Freshness(NamedTuple):
 
 
 def check_accounts(health: Health, now: float) -> Iterator[Freshness]:
-    """Check the stream and the reconciliation of each account, as of `now` in Unix seconds."""
+    """Check the keys, the stream and the reconciliation of each account, as of `now` in Unix seconds."""
     for row in sorted(health.accounts.values(), key=lambda one: one.account):
+        yield Freshness(f"keys {row.account}", find_key_problem(row))
         yield Freshness(f"stream {row.account}", find_stream_problem(row, now))
         yield Freshness(f"reconcile {row.account}", find_reconcile_problem(row, now))
+
+
+def find_key_problem(row: AccountHealth) -> str | None:
+    """Why an account's keys do not work; None if they do, or are not refused yet."""
+    if row.keys_refused_since is None:
+        return None
+    return f"refused since {_format_utc(row.keys_refused_since)}, and retried: {row.keys_reason}"
 
 
 def find_stream_problem(row: AccountHealth, now: float) -> str | None:

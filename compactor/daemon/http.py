@@ -67,6 +67,7 @@ def check_ready(health: Health) -> HealthAnswer:
     checks = [*check_live(health).checks, Check("caught_up", reason is None, reason)]
     checks += [_check_ledger(one) for one in health.snapshot()]
     checks += [Check(one.name, one.reason is None, one.reason) for one in check_accounts(health, time.time())]
+    checks += [Check(f"reconcile ledger {team}", False, reason) for team, reason in sorted(health.unreconciled.items())]
     return _combine(checks)
 
 

@@ -23,6 +23,7 @@ from compactor.core.exceptions import CompactorError
 from compactor.daemon.account_link import AccountLink
 from compactor.daemon.health import Health
 from compactor.daemon.reconcile_loop import ReconcileLoop
+from compactor.daemon.refusals import Refusals
 from compactor.ledger.files import Files
 from compactor.ledger.paths import PRIVATE
 from compactor.settings.accounts import Account
@@ -39,7 +40,7 @@ class StreamInUse(CompactorError):
 
 
 class Links:
-    """The links to all accounts. `stop` is set if one of them ends for good; `failure` then says why."""
+    """The links to all accounts. `stop` is set once the keys of all are revoked; `failure` then says why."""
 
     def __init__(
         self,
@@ -66,6 +67,8 @@ class Links:
         self._index = OrderIndex(data)
         self._accounts = accounts
         self._links: dict[str, AccountLink] = {}
+        self._refusals: dict[str, Refusals] = {}
+        self._revoked: set[str] = set()
         self._loop: ReconcileLoop | None = None
 
     def start(self) -> None:
@@ -79,6 +82,9 @@ class Links:
                 account.name, started_at=now, stream_since=now, reconcile_seconds=self._reconcile_seconds,
                 requests_per_minute=self._requests_per_minute,
             )  # fmt: skip
+            self._refusals[account.name] = Refusals(
+                account.name, self._health, self._log, on_revoked=self._note_revoked, on_accepted=self._revoked.discard
+            )
             self._links[account.name] = self._make_link(account, budgets[account.name])
         self._loop = self._make_loop(budgets)
         for link in self._links.values():
@@ -100,15 +106,16 @@ class Links:
     def _make_link(self, account: Account, budget: Budget) -> AccountLink:
         writer = StreamWriter(self._data, index=self._index, patterns=account.patterns, account_team=account.team)
         resend = Resend(account.credentials, budget=budget)
+        broker = Broker(account.credentials, budget=budget)
         return AccountLink(
             account.name,
             lambda link: Stream(account.credentials, link),
             writer,
-            Gaps(self._data, account.name, resend, writer),
+            Gaps(self._data, account.name, resend, writer, find_order=broker.order),
             self._health,
             self._log,
+            refusals=self._refusals[account.name],
             on_gap=self._request_reconcile,
-            on_end=self._end,
         )
 
     def _make_loop(self, budgets: dict[str, Budget]) -> ReconcileLoop:
@@ -122,7 +129,7 @@ class Links:
             budgets,
             self._health,
             self._log,
-            on_end=self._end,
+            refusals=self._refusals,
             reconcile_seconds=self._reconcile_seconds,
             quiet_seconds=self._quiet_seconds,
         )
@@ -150,6 +157,9 @@ class Links:
         if self._loop is not None:
             self._loop.stop()
 
-    def _end(self, error: BadCredentials) -> None:
-        self.failure = self.failure or error
-        self._stop.set()
+    def _note_revoked(self, account: str, error: BadCredentials) -> None:
+        """End the program once no account is left whose keys may work; until then each is retried."""
+        self._revoked.add(account)
+        if self._revoked >= self._links.keys():
+            self.failure = self.failure or error
+            self._stop.set()

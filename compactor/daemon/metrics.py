@@ -66,9 +66,14 @@ _ACCOUNT_COUNTERS: _AccountTable = {
     "compactor_stream_mute": ("Times that the stream was found to be mute.", lambda one: one.mute),
     "compactor_reconciles": ("Successful reconciles.", lambda one: one.reconciles),
     "compactor_reconcile_failures": ("Failed reconciles.", lambda one: one.reconcile_failures),
+    "compactor_key_refusals": ("Times that the broker refused the keys.", lambda one: one.key_refusals),
     "compactor_untold_orders": ("Orders about which the stream missed something.", lambda one: one.untold_orders),
 }
 _ACCOUNT_GAUGES: _AccountTable = {
+    "compactor_keys_refused": (
+        "1 while the broker refuses the keys.",
+        lambda one: one.keys_refused_since is not None,
+    ),
     "compactor_stream_connected": ("1 while the stream is connected.", lambda one: one.connected),
     "compactor_stream_last_message_timestamp_seconds": ("Time of the last message.", lambda one: one.last_message_at),
     "compactor_stream_waiting_lines": ("Lines that could not be written yet.", lambda one: one.waiting_lines),

@@ -14,7 +14,14 @@ from pathlib import Path
 import msgspec
 
 from compactor.core.exceptions import CompactorError
-from compactor.daemon.health import AccountHealth, Health, State, find_reconcile_problem, find_stream_problem
+from compactor.daemon.health import (
+    AccountHealth,
+    Health,
+    State,
+    find_key_problem,
+    find_reconcile_problem,
+    find_stream_problem,
+)
 from compactor.ledger.paths import PRIVATE
 
 LOCK = "daemon.lock"
@@ -86,7 +93,11 @@ class Presence:
 
 
 def _report_account(row: AccountHealth, now: float) -> AccountReport:
-    reasons = (("stream", find_stream_problem(row, now)), ("reconcile", find_reconcile_problem(row, now)))
+    reasons = (
+        ("keys", find_key_problem(row)),
+        ("stream", find_stream_problem(row, now)),
+        ("reconcile", find_reconcile_problem(row, now)),
+    )
     return AccountReport(
         row.account, row.connected, row.stream_since, row.last_message_at, row.last_reconcile_at,
         max(0, row.connections - 1), row.reconcile_failures,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 from structlog.typing import FilteringBoundLogger as Logger
@@ -18,10 +18,10 @@ from compactor.books.turns import ReconcileBusy
 from compactor.broker.budget import Budget
 from compactor.broker.credentials import BadCredentials
 from compactor.broker.rest import BrokerError
-from compactor.broker.stream import REFUSALS_MAX
-from compactor.core.exceptions import CompactorError
 from compactor.daemon.account_link import AccountLink
 from compactor.daemon.health import Health
+from compactor.daemon.refusals import Refusals
+from compactor.sync.answers import Errors
 from compactor.sync.compare import BrokerDifference
 from compactor.sync.reconcile import QUIET_SECONDS, Reconciled
 
@@ -38,13 +38,16 @@ SETTLING_TURNS_MAX = 3
 class ReconcileRunner(Protocol):
     """Runs reconciles; `sync.reconcile.Reconciler` is one."""
 
+    errors: Errors
+    """After `run` has raised: why each account failed."""
+
     def run(self) -> Reconciled: ...
 
     def home_of(self, order_id: str) -> str | None: ...
 
 
 class ReconcileLoop:
-    """Reconciles all accounts. `on_end` is called if the broker refuses the keys of one."""
+    """Reconciles all accounts. `refusals` decide about keys that the broker refuses."""
 
     def __init__(
         self,
@@ -54,7 +57,7 @@ class ReconcileLoop:
         health: Health,
         log: Logger,
         *,
-        on_end: Callable[[BadCredentials], None],
+        refusals: Mapping[str, Refusals],
         reconcile_seconds: int,
         quiet_seconds: int = QUIET_SECONDS,
     ) -> None:
@@ -63,7 +66,7 @@ class ReconcileLoop:
         self._budgets = budgets
         self._health = health
         self._log = log
-        self._on_end = on_end
+        self._refusals = refusals
         self._reconcile_seconds = reconcile_seconds
         self._quiet_seconds = quiet_seconds
         self._stopping = threading.Event()
@@ -74,7 +77,6 @@ class ReconcileLoop:
         """Orders that were not quiet when a new connection was reconciled: the stream could not report them."""
         self._differences: list[BrokerDifference] = []
         """What the last reconcile could not repair; each is logged once, not every five minutes."""
-        self._refusals: dict[str, int] = {}
         self._settling = 0
         self._failures = 0
         self._thread = threading.Thread(target=self._run, name="reconcile", daemon=True)
@@ -145,15 +147,12 @@ class ReconcileLoop:
                 self._health.update_account(name, reconcile_reason=str(error))
             return BUSY_SECONDS
         except (BrokerError, BadCredentials) as error:
-            return self._fail(dict.fromkeys(self._links, error))
+            return self._fail(self._reconciler.errors or dict.fromkeys(self._links, error))
         self._log_result(done)
-        failed: dict[str, Exception] = {**done.errors}
-        if done.failed:
-            reasons = [f"{one.team_id}: {one.error.message}" for one in done.failed if one.error is not None]
-            failed = dict.fromkeys(self._links, LedgersFailed("; ".join(reasons)[:1000])) | failed
-        self._succeed(done, connections, started, failed)
-        if failed:
-            return self._fail(failed)
+        self._note_ledgers(done)
+        self._succeed(done, connections, started)
+        if done.errors or done.failed:
+            return self._fail(done.errors)
         self._failures = 0
         if done.waiting and self._settling < SETTLING_TURNS_MAX:
             self._settling += 1
@@ -167,30 +166,29 @@ class ReconcileLoop:
             self._health.update_account(name, reconcile_reason=str(error) or type(error).__name__)
             self._health.add_to_account(name, reconcile_failures=1)
             if isinstance(error, BadCredentials):
-                self._note_refusal(name, error)
+                self._refusals[name].refuse(error)
         seconds = min(self._reconcile_seconds, RETRY_SECONDS_MIN * 2 ** min(self._failures - 1, 8))
-        reasons = {name: str(error) for name, error in failed.items()}
-        self._log.warning("reconcile_failed", reasons=reasons, again_in_seconds=round(seconds))
+        if failed:
+            reasons = {name: str(error) for name, error in failed.items()}
+            self._log.warning("reconcile_failed", reasons=reasons, again_in_seconds=round(seconds))
         return float(seconds * random.uniform(0.8, 1.0))
 
-    def _note_refusal(self, name: str, error: BadCredentials) -> None:
-        """Keys that never worked end the program; keys that did may be refused while the broker restarts."""
-        self._log.error("credentials_refused", account=name, reason=str(error))
-        self._refusals[name] = self._refusals.get(name, 0) + 1
-        if not self._health.accounts[name].reconciles or self._refusals[name] >= REFUSALS_MAX:
-            self._on_end(error)
+    def _note_ledgers(self, done: Reconciled) -> None:
+        """Name the ledgers that could not be reconciled. They are no failure of an account, nor of other ledgers."""
+        failed = {one.team_id: one.error.message for one in done.failed if one.error is not None}
+        for team_id in failed.keys() - self._health.unreconciled.keys():
+            self._log.error("ledger_not_reconciled", team_id=team_id, reason=failed[team_id])
+        self._health.unreconciled = failed
 
-    def _succeed(
-        self, done: Reconciled, connections: Mapping[str, int], started: float, failed: Mapping[str, Exception]
-    ) -> None:
+    def _succeed(self, done: Reconciled, connections: Mapping[str, int], started: float) -> None:
         events = [event for team in done.teams for event in team.events]
         untold = {str(event["order_id"]) for event in events if _is_streamed(event)}
-        for name in self._links.keys() - failed.keys():
+        for name in self._links.keys() - done.errors.keys():
+            self._refusals[name].accept()
             self._health.update_account(
                 name, last_reconcile_at=started, reconcile_reason=None, differences=len(done.problems)
             )
             self._health.add_to_account(name, reconciles=1)
-            self._refusals.pop(name, None)
             is_mute = False
             if self._reconciled_on.get(name) == connections[name]:
                 is_mute = self._find_mute(name, untold, connections[name])
@@ -198,7 +196,7 @@ class ReconcileLoop:
             else:
                 self._excused[name] = set(done.waiting)
             self._reconciled_on[name] = connections[name]
-            if not done.waiting and not is_mute:
+            if not done.waiting and not done.failed and not is_mute:
                 self._links[name].note_known(started)
 
     def _find_mute(self, name: str, untold: set[str], connection: int) -> bool:
@@ -229,7 +227,3 @@ def _is_streamed(event: Mapping[str, Any]) -> bool:
     """Whether a working stream reports this event. It may not report the end of a bracket's leg without a fill."""
     is_leg = event.get("parent_order_id") is not None
     return not is_leg or str(event.get("filled_qty") or "0").strip("0.") != ""
-
-
-class LedgersFailed(CompactorError):
-    """Ledgers could not be read or written while reconciling."""

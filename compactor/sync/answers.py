@@ -13,8 +13,9 @@ from typing import Any, Protocol
 import msgspec
 
 from compactor.broker.credentials import BadCredentials
-from compactor.broker.rest import BrokerError
+from compactor.broker.rest import BrokerError, RateLimited
 from compactor.core.instants import BadInstant, nanos, rfc3339
+from compactor.sync.compare import BrokerDifference
 from compactor.sync.plan import Answers, Rules
 from compactor.sync.state import AccountReconciled
 
@@ -23,6 +24,8 @@ OVERLAP_SECONDS = 600
 HOUR_SECONDS, DAY_SECONDS, WEEK_SECONDS = 3600, 86_400, 7 * 86_400
 """The first run of an account looks back a week. Then every hour the orders of a day, and every day those of a week,
 are compared once more: executions are taken back and corrected long after the end of an order."""
+UNANSWERED_MAX = 10
+"""Orders that may be left out in a turn, because the broker does not answer for them; with more it is an outage."""
 _SECOND = 1_000_000_000
 
 Errors = dict[str, BrokerError | BadCredentials]
@@ -62,6 +65,17 @@ class BrokerAnswers(msgspec.Struct):
     missing: set[str] = set()
     fills_asked: set[str] = set()
     unasked: set[str] = set()
+    unanswered: dict[str, int] = {}
+    """How many orders each account did not answer for."""
+
+
+class AccountFailed(Exception):
+    """An account failed while the answers of the others were being used."""
+
+    def __init__(self, name: str, error: BrokerError | BadCredentials) -> None:
+        super().__init__(str(error))
+        self.name = name
+        self.error = error
 
 
 class Accounts:
@@ -106,14 +120,31 @@ class Accounts:
         orders, placed = source.open_orders(), source.orders_since(_placed_since(known, now))
         # The list of open orders does not tell which of them are whose legs.
         there = {str(one.get("id")) for one in placed}
-        missed = [source.order(order_id) for order_id in known.waiting if order_id not in there]
+        missed = [self._try_order(account, order_id) for order_id in known.waiting if order_id not in there]
         return orders + placed + [one for one in missed if one is not None], source.fills(_since(known, now))
+
+    def _try_order(self, account: AskedAccount, order_id: str) -> Any | None:
+        try:
+            return account.source.order(order_id)
+        except RateLimited:
+            raise
+        except BrokerError:
+            return None  # If the order is open here, it is asked for again, and named.
 
     def ask_order(self, order_id: str, told: BrokerAnswers, answering: list[str]) -> None:
         """Ask for one order where it is, or everywhere; what an account that is not asked might know stays open."""
         home = self.homes.get(order_id)
+        told.answers.asked.add(order_id)
         for name in answering:
-            if home in (None, name) and (found := self.by_name[name].source.order(order_id)) is not None:
+            if home not in (None, name):
+                continue
+            try:
+                found = self.by_name[name].source.order(order_id)
+            except (BrokerError, BadCredentials) as error:
+                _name_unanswered(order_id, name, told, error)
+                told.unasked.add(order_id)
+                return
+            if found is not None:
                 self.homes |= dict.fromkeys(_ids_of([found]), name)
                 told.answers.take([found])
                 if order_id not in told.answers.orders:
@@ -126,15 +157,32 @@ class Accounts:
 
     def ask_fills(self, order_id: str, told: BrokerAnswers, now: str) -> None:
         """Ask for all activities of an order."""
-        source = self.by_name[self.homes[order_id]].source
-        created = told.answers.orders[order_id].get("created_at")
-        told.answers.take([], source.fills(_before(created, now), order_id))
+        name = self.homes[order_id]
+        source, order = self.by_name[name].source, told.answers.orders[order_id]
+        since = _before(order.get("created_at"), now)
+        # The activities of a multi-leg order may name the parent in place of the leg.
+        parents = [str(order["parent_order_id"])] if order.get("order_class") == "mleg" else []
+        try:
+            for one in [order_id, *parents]:
+                told.answers.take([], source.fills(since, one))
+        except (BrokerError, BadCredentials) as error:
+            # The order itself is known, so it is reconciled without them: a live order must never be missing.
+            _name_unanswered(order_id, name, told, error)
         told.fills_asked.add(order_id)
 
     def rules_of(self, order_id: str) -> Rules:
         """What the account of an order says of orders that no ledger knows."""
         account = self.by_name.get(self.homes.get(order_id, ""))
         return Rules(account.patterns, account.team) if account is not None else Rules()
+
+
+def _name_unanswered(order_id: str, name: str, told: BrokerAnswers, error: BrokerError | BadCredentials) -> None:
+    """Name an order for which the broker does not answer. Raises AccountFailed if it fails for more than the order."""
+    told.unanswered[name] = told.unanswered.get(name, 0) + 1
+    if isinstance(error, (BadCredentials, RateLimited)) or told.unanswered[name] > UNANSWERED_MAX:
+        raise AccountFailed(name, error) from None
+    detail = f"the broker does not answer for this order, which is left out; all others are reconciled: {error}"
+    told.answers.problems.append(BrokerDifference("order_unanswered", detail, order_id))
 
 
 def _ids_of(orders: Iterable[Any]) -> Iterator[str]:

@@ -1,8 +1,10 @@
-"""Closes the gap since the broker was last heard: has it tell again what it told, where the account has that.
+"""Close the gap since everything was known last: request a resend, if the account has that.
 
-What cannot be told again is found by `reconciling`, which runs after this and trusts it in nothing. The rule that
-surprises: ids of events are not in order within a millisecond, and clocks differ, so a replay begins some minutes
-before the instant up to which everything is known; what is told twice is dropped by the fold (format.md, 4.2).
+`sync.reconcile` runs after this and does not rely on it. A resend asks twice: for the time since everything was known,
+and for the ids since the last resend, because entries that the broker adds later have their old time.
+
+Note: ids are not in order within a millisecond, and clocks differ. So both begin some minutes earlier, and the fold
+drops what is sent twice (format.md, 4.2).
 """
 
 from __future__ import annotations
@@ -10,36 +12,40 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
-from compactor.broker.resend import ADDRESSES, Kind, NoResend, Resend, ResendResult, translate_resent
+from compactor.broker.activities import EntryReader
+from compactor.broker.credentials import BadCredentials
+from compactor.broker.resend import ADDRESSES, Kind, NoResend, Resend, ResendResult, step_back_ulid
 from compactor.core.instants import BadInstant, nanos, rfc3339
 from compactor.ledger.files import Files
 from compactor.ledger.paths import PRIVATE
-from compactor.sync.stream_writer import StreamWriter, Written
+from compactor.sync.stream_writer import StreamWriter
 
-MEMORY = "replay.json"
+FILE = "resend.json"
 OVERLAP_SECONDS = 300
 FIRST_SECONDS = 3600
-"""How far the first replay of an account looks back; the reconcile looks back further."""
+"""How far the first resend of an account looks back; the reconcile looks back further."""
 SINCE_SECONDS_MAX = 7 * 86_400
 PROBE_SECONDS = 7 * 86_400
-"""How long it is remembered that an account has no replay."""
+"""How long it is remembered that an account has no resend."""
 TRIES = 2
 BATCH = 2000
 
 
 class _Remembered(msgspec.Struct):
-    """What is known of one account: which kind of replay it has, if any, and up to when all is known."""
+    """What is known of one account: its kind of resend, up to when all is known, and the newest id that was sent."""
 
     kind: Kind | None = None
     probed_at: str | None = None
     through: str | None = None
+    cursor: str = ""
 
 
 class GapClosed(msgspec.Struct):
-    """What a replay brought. `kind` is None where the account has none; `complete` says whether it was all."""
+    """The result of a resend. `kind` is None if the account has none; `complete` says whether nothing is missing."""
 
     kind: Kind | None = None
     messages: int = 0
@@ -49,7 +55,7 @@ class GapClosed(msgspec.Struct):
 
 
 class Gaps:
-    """The gaps of one account. `clock` is Unix seconds."""
+    """The gaps of one account. `find_order` asks the broker for an order with its legs; `clock` is Unix seconds."""
 
     def __init__(
         self,
@@ -58,27 +64,38 @@ class Gaps:
         resend: Resend,
         writer: StreamWriter,
         *,
+        find_order: Callable[[str], Any | None],
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._path = data / PRIVATE / MEMORY
+        self._path = data / PRIVATE / FILE
         self._account = account
         self._resend = resend
         self._writer = writer
+        self._entries = EntryReader(find_order)
         self._clock = clock
         self._files = Files()
 
     def close(self) -> GapClosed:
-        """Have told again what the broker told since everything was known last; returns when it is durable."""
+        """Request what the broker sent since everything was known last; returns when it is durable.
+
+        Raises BadCredentials if every endpoint refuses the keys.
+        """
         found = self._memory().get(self._account, _Remembered())
         now = int(self._clock() * 1_000_000_000)
-        done = GapClosed()
+        done, refusal = GapClosed(), None
         for kind in self._kinds(found, now):
             try:
-                done = self._read(kind, _since(found, now), rfc3339(now))
+                done = self._close(kind, found, now)
             except NoResend as error:
                 done.reason = str(error)
                 continue
+            except BadCredentials as error:
+                # One endpoint may be closed to this account; that says nothing about the other one.
+                refusal = error
+                continue
             break
+        if done.kind is None and refusal is not None:
+            raise refusal
         found.kind, found.probed_at = done.kind, rfc3339(now)
         if done.complete:
             found.through = rfc3339(now)
@@ -94,25 +111,47 @@ class Gaps:
     def _kinds(self, found: _Remembered, now: int) -> list[Kind]:
         if found.kind is not None:
             return [found.kind, *(kind for kind in ADDRESSES if kind != found.kind)]
-        is_recent = _nanos(found.probed_at) > now - PROBE_SECONDS * 1_000_000_000
+        is_recent = _parse_instant(found.probed_at) > now - PROBE_SECONDS * 1_000_000_000
         return [] if is_recent else list(ADDRESSES)
 
-    def _read(self, kind: Kind, since: str, until: str) -> GapClosed:
-        done = GapClosed(kind)
-        for _ in range(TRIES):
-            result = ResendResult()
-            for batch in _batches(self._resend.read(kind, since, until, result)):
-                # An activity does not tell whose leg, or whose successor, its order is.
-                written: Written = self._writer.store(batch, translate_resent, adopt=kind != "activities")
-                done.messages += len(batch)
-                done.lost += written.lost
-            done.complete, done.reason = result.complete and not done.lost, result.reason
-            if done.complete:
-                break
+    def _close(self, kind: Kind, found: _Remembered, now: int) -> GapClosed:
+        done, is_delivered, newest = self._read(kind, _choose_since(found, now), rfc3339(now))
+        if kind != found.kind or not found.cursor:
+            found.cursor = newest if is_delivered else ""
+            return done
+        since_id = step_back_ulid(found.cursor, OVERLAP_SECONDS)
+        try:
+            late, is_late_delivered, newest_late = self._read(kind, "", rfc3339(now), since_id=since_id)
+        except NoResend:
+            # An endpoint without cursors; the window of time has been read.
+            found.cursor = ""
+            return done
+        done.messages, done.lost = done.messages + late.messages, done.lost + late.lost
+        done.complete, done.reason = done.complete and late.complete, done.reason or late.reason
+        if is_delivered and is_late_delivered:
+            found.cursor = max(found.cursor, newest, newest_late)
         return done
 
+    def _read(self, kind: Kind, since: str, until: str, *, since_id: str | None = None) -> tuple[GapClosed, bool, str]:
+        """Read one window; also returns whether all of it was sent, and the newest id."""
+        done = GapClosed(kind)
+        for _ in range(TRIES):
+            result, problem = ResendResult(), ""
+            for batch in _batches(self._resend.read(kind, since, until, result, since_id=since_id)):
+                problem = self._entries.prepare(batch) or problem
+                # An activity does not tell which order its order replaces.
+                written = self._writer.store(batch, self._entries.read, adopt=kind != "activities")
+                done.messages += len(batch)
+                done.lost += written.lost
+                problem = problem or (f"{written.unread} entries could not be read" if written.unread else "")
+            done.reason = result.reason or problem
+            done.complete = result.complete and not done.lost and not problem
+            if result.is_delivered:
+                break
+        return done, result.is_delivered and not done.lost, result.newest_id
+
     def _memory(self) -> dict[str, _Remembered]:
-        """A file that is gone or damaged costs one longer replay."""
+        """A file that is gone or damaged costs one longer resend."""
         try:
             return msgspec.json.decode(self._files.read(self._path) or b"{}", type=dict[str, _Remembered])
         except msgspec.DecodeError:
@@ -126,13 +165,13 @@ class Gaps:
         self._files.sync_directory(self._path.parent)
 
 
-def _since(found: _Remembered, now: int) -> str:
-    through = _nanos(found.through)
+def _choose_since(found: _Remembered, now: int) -> str:
+    through = _parse_instant(found.through)
     known = min(through, now) if through else now - FIRST_SECONDS * 1_000_000_000
     return rfc3339(max(known - OVERLAP_SECONDS * 1_000_000_000, now - SINCE_SECONDS_MAX * 1_000_000_000))
 
 
-def _nanos(text: str | None) -> int:
+def _parse_instant(text: str | None) -> int:
     try:
         return nanos(text) if text else 0
     except BadInstant:

@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 
 from compactor.books.ownership import UNASSIGNED, decide_team, walk_family
+from compactor.broker.activities import get_leg_key, move_to_leg
 from compactor.broker.alpaca import Fields, translate
 from compactor.core.decimals import BadDecimal, exactly
 from compactor.core.instants import BadInstant, nanos
@@ -64,6 +65,10 @@ class Answers(msgspec.Struct):
     problems: list[BrokerDifference] = []
     seen: set[str] = set()
     """The activities, by id: pages overlap."""
+    of_parents: dict[str, list[Fields]] = {}
+    """Executions that name a multi-leg order whose legs are not known yet."""
+    asked: set[str] = set()
+    """Orders that were asked for by id, with their legs."""
 
     def take(self, orders: Iterable[Any], activities: Iterable[Any] = ()) -> None:
         """Take in more of its orders and FILL activities, as `alpaca.parse` reads them; what cannot be understood is a
@@ -78,6 +83,33 @@ class Answers(msgspec.Struct):
             if event["event_id"] not in self.seen:
                 self.seen.add(event["event_id"])
                 self.fills.setdefault(event["order_id"], []).append(event)
+        self._move_to_legs()
+
+    def _move_to_legs(self) -> None:
+        """Put the executions that name a multi-leg order on its legs: symbol and side tell which (rule 4.10)."""
+        for order_id in [one for one in self.fills if _is_multi_leg(self.orders.get(one, {}))]:
+            self.of_parents.setdefault(order_id, []).extend(self.fills.pop(order_id))
+        for order_id in list(self.of_parents):
+            legs = {
+                get_leg_key(one.get("symbol"), one.get("side")): leg_id
+                for leg_id, one in self.orders.items()
+                if one.get("parent_order_id") == order_id
+            }
+            if not legs and order_id not in self.asked:
+                continue
+            for fill in self.of_parents.pop(order_id):
+                moved = move_to_leg(fill, legs) if legs else None
+                if moved is None:
+                    detail = f"an execution is left out: no leg is {fill.get('side')} {fill.get('symbol')}"
+                    self.problems.append(
+                        BrokerDifference("leg_not_found", f"an execution is left out: {detail}", order_id)
+                    )
+                else:
+                    self.fills.setdefault(moved["order_id"], []).append(moved)
+
+
+def _is_multi_leg(order: Fields) -> bool:
+    return order.get("order_class") == "mleg" and not order.get("symbol")
 
 
 def orders_wanted(answers: Answers) -> set[str]:
@@ -171,6 +203,7 @@ def _ask_for_missing(
             else:
                 detail = "is open here, and the broker says that it has no such order; it stays open"
                 plan.problems.append(BrokerDifference("order_not_found", detail, order_id))
+    plan.to_ask += [one for one in answers.of_parents if one not in answers.asked and one not in unasked]
     for order_id, fills in answers.fills.items():
         if any(order_id in known for known in (answers.orders, missing, unasked, plan.to_ask)):
             continue

@@ -20,7 +20,16 @@ from compactor.broker.credentials import BadCredentials
 from compactor.broker.rest import BrokerError
 from compactor.core.instants import rfc3339
 from compactor.ledger import Ledger
-from compactor.sync.answers import DAY_SECONDS, HOUR_SECONDS, Accounts, AskedAccount, BrokerAnswers, Errors, is_due
+from compactor.sync.answers import (
+    DAY_SECONDS,
+    HOUR_SECONDS,
+    AccountFailed,
+    Accounts,
+    AskedAccount,
+    BrokerAnswers,
+    Errors,
+    is_due,
+)
 from compactor.sync.compare import BrokerDifference
 from compactor.sync.ledger_view import LedgerView
 from compactor.sync.open_ledgers import OpenLedgers, TeamReconciled
@@ -89,6 +98,8 @@ class Reconciler:
         self._index = index or OrderIndex(data)
         self._owns_index = index is None
         self._agreed: set[tuple[str, str]] = set()
+        self.errors: Errors = {}
+        """After `run` has raised: why each account failed."""
 
     def add(self, account: AskedAccount) -> OneAccount:
         """Take in an account; what is returned reconciles it by itself."""
@@ -128,14 +139,24 @@ class Reconciler:
         memory = read_reconciled(self._data)
         ledgers, unreadable = self._open_ledgers.read()
         asked = [name for name in self._accounts.by_name if only in (None, name)]
-        told, errors = self._accounts.ask_all(asked, memory, now)
+        failed: Errors = {}
         try:
-            if len(errors) == len(asked):
-                raise next(iter(errors.values()))
-            plan = self._plan(told, ledgers, now, [name for name in asked if name not in errors], not unreadable)
+            while True:
+                told, errors = self._accounts.ask_all([name for name in asked if name not in failed], memory, now)
+                errors |= failed
+                if len(errors) == len(asked):
+                    raise next(iter(errors.values()))
+                try:
+                    answering = [name for name in asked if name not in errors]
+                    plan = self._plan(told, ledgers, now, answering, not unreadable)
+                    break
+                except AccountFailed as failure:
+                    # It is left out as if it had not answered at all.
+                    failed[failure.name] = failure.error
         except (BrokerError, BadCredentials) as error:
+            self.errors = dict.fromkeys(asked, error) | errors
             if not dry_run:
-                self._remember(memory, now, asked, dict.fromkeys(asked, error) | errors, None, False)
+                self._remember(memory, now, asked, self.errors, None, False)
             raise
         teams, problems = self._open_ledgers.prepare(plan.events)
         plan.problems += [BrokerDifference(reason.kind, reason.detail, order_id) for order_id, reason in problems]

@@ -69,7 +69,8 @@ def run(
     All that `watch` does; beside it the broker's stream is written into the logs as it comes, and every 5 minutes, at
     the start and after every new connection the ledgers are reconciled with the broker. Keys come from the environment:
     ALPACA_API_KEY and ALPACA_SECRET_KEY, or APCA_API_KEY_ID and APCA_API_SECRET_KEY; paper trading, unless real money
-    is asked for in words. Exit code 4 when there are no keys or the broker refuses them.
+    is asked for in words. Exit code 4 when there are no keys, or the broker has refused those of every account for 15
+    minutes (for 2 at the start).
 
     \b
     Example:
@@ -154,6 +155,12 @@ def resolve_accounts(found: Configuration, wanted: str | None = None) -> list[Ac
 
 
 def _resolve_distinct_accounts(found: Configuration) -> list[Account]:
+    from compactor.broker.libraries import UnsupportedLibrary, check_libraries
+
+    try:
+        check_libraries()
+    except UnsupportedLibrary as error:
+        raise click.ClickException(str(error)) from None
     accounts = resolve_accounts(found)
     if len({one.credentials.key for one in accounts}) < len(accounts):
         names = ", ".join(one.name for one in accounts)

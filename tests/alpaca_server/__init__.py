@@ -14,7 +14,7 @@ In a test:
 
 `server.environment` are the variables for a subprocess, `server.listeners` the streams that listen, `server.requests`
 what was asked so far. With `start="2026-03-02T14:30:00Z"` the clock is simulated (`server.clock` for what takes one,
-`server.exchange.clock.advance(seconds)`, `server.exchange.next_day()`); `replay=True` has the replay interfaces,
+`server.exchange.clock.advance(seconds)`, `server.exchange.next_day()`); `resend=True` has the resend endpoints,
 `keys=` several accounts, `rate_limit=None` no limit, `plain=True` no oddities of the wire, `binary=False` text frames.
 
 By hand: `python -m tests.alpaca_server --port 8123 --seed 7`; it prints the variables to set.

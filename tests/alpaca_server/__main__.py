@@ -18,11 +18,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--pause", type=float, default=0.5, help="seconds between two things that happen (default 0.5)")
     parser.add_argument("--steps", type=int, default=None, help="how many things happen in all (default: no end)")
     parser.add_argument("--seconds", type=float, default=None, help="end by itself after so long")
-    parser.add_argument("--replay", action="store_true", help="offer the replay of events as well")
+    parser.add_argument("--resend", action="store_true", help="offer the resend of events as well")
     parser.add_argument("--faults", type=float, default=0.0, metavar="SHARE", help="random faults, up to this share")
     chosen = parser.parse_args(arguments)
     faults = Faults.wild(chosen.seed, share=chosen.faults) if chosen.faults else Faults()
-    with AlpacaServer(chosen.seed, port=chosen.port, faults=faults, replay=chosen.replay) as server:
+    with AlpacaServer(chosen.seed, port=chosen.port, faults=faults, resend=chosen.resend) as server:
         for name, value in server.environment.items():
             print(f"export {name}={value}")
         print(f"# stream: {server.stream_url}; Ctrl-C ends", flush=True)

@@ -38,6 +38,7 @@ class Faults:
     cut_body: float = 0.0
     hang: float = 0.0
     hang_seconds: float = 30.0
+    gateway_page: float = 0.0
     slow: float = 0.0
     slow_seconds: float = 0.05
     crash_after_accept: float = 0.0

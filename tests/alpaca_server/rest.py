@@ -7,7 +7,10 @@ the gate, where keys are checked, requests are counted and faults strike; a refu
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import itertools
 import time
+import zlib
 from collections.abc import Awaitable, Callable
 from decimal import Decimal
 from typing import Any
@@ -36,18 +39,24 @@ class Gate:
         self.rate_limit = rate_limit
         self.scripted: list[tuple[str, str]] = []
         """Faults to come, in order: a part of "METHOD /path", and the fault's name."""
+        self.refusal: str | None = None
+        """Refuse all: `unauthorized` (401) or `forbidden` (403) as the broker does, `page` as a gateway does (403)."""
+        self.poisoned: dict[str, str] = {}
+        """Orders that cannot be asked for by id, and the fault of each."""
         self.seen: list[str] = []
         """All requests so far, as "METHOD /path?query"."""
 
     def wrap(self, handler: Handler) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
         async def handle(request: web.Request) -> web.StreamResponse:
             self.seen.append(f"{request.method} {request.path_qs}")
+            if self.refusal is not None:
+                return refuse(self.refusal)
             account = self.accounts.get(request.headers.get("APCA-API-KEY-ID", ""))
             if account is None or request.headers.get("APCA-API-SECRET-KEY") != account.secret:
                 status = 401 if "APCA-API-KEY-ID" not in request.headers else 403
                 return _refusal(status, 40110000, "request is not authorized")
             headers = self._count(account)
-            fault = self._fault(request)
+            fault = self._fault(account, request)
             if fault == "rate_limited" or int(headers["X-Ratelimit-Remaining"]) < 0:
                 return _refusal(429, 42910000, "too many requests.", headers | {"X-Ratelimit-Remaining": "0"})
             if fault is not None:
@@ -77,13 +86,16 @@ class Gate:
             "X-Ratelimit-Reset": str(int(account.requests[0] + WINDOW_SECONDS) + 1),
         }
 
-    def _fault(self, request: web.Request) -> str | None:
+    def _fault(self, account: Account, request: web.Request) -> str | None:
         asked = f"{request.method} {request.path}"
+        order_id = request.match_info.get("id", "")
+        if request.method == "GET" and order_id in account.exchange.orders and order_id in self.poisoned:
+            return self.poisoned[order_id]
         for number, (part, fault) in enumerate(self.scripted):
             if part in asked:
                 del self.scripted[number]
                 return fault
-        names = ["rate_limited", "server_error", "html_page", "null_body", "cut_body", "hang", "slow"]
+        names = ["rate_limited", "server_error", "html_page", "null_body", "cut_body", "hang", "slow", "gateway_page"]
         if request.method == "POST":
             names.append("crash_after_accept")
         return next((name for name in names if self.faults.happens(name)), None)
@@ -103,12 +115,53 @@ class Gate:
             return web.Response(status=500)
         if fault == "server_error":
             return _refusal(self.faults.rng.choice((500, 502, 503, 504)), 50010000, "internal server error occurred")
+        if fault == "bad_request":
+            return _refusal(400, 40010001, "invalid syntax for type uuid")
+        if fault == "gateway_page":
+            return refuse("page")
+        if fault in ("unauthorized", "forbidden"):
+            return refuse(fault)
+        if fault in ("huge", "bomb", "endless", "drip"):
+            return await _send_odd_body(fault, request)
         if fault == "null_body":
             return web.Response(body=b"null", content_type="application/json")
         if fault == "cut_body":
             return web.Response(body=b'[{"id":"61e69015-8549-4b', content_type="application/json")
         assert fault == "html_page", f"there is no fault {fault!r}"
         return web.Response(text=PAGE, content_type="text/html")
+
+
+def refuse(kind: str) -> web.Response:
+    """A refusal of keys by the broker, or a page of a gateway that looks like one."""
+    if kind == "page":
+        return web.Response(text=PAGE.replace("502 Bad Gateway", "403 Forbidden"), status=403, content_type="text/html")
+    if kind == "unauthorized":
+        return _refusal(401, 40110000, "request is not authorized")
+    return web.json_response({"message": "forbidden."}, status=403)
+
+
+async def _send_odd_body(fault: str, request: web.Request) -> web.StreamResponse:
+    """An answer that is far too large, in several ways, or comes too slowly."""
+    headers = {"Content-Type": "application/json"} | ({"Content-Encoding": "gzip"} if fault == "bomb" else {})
+    answer = web.StreamResponse(headers=headers)
+    with contextlib.suppress(ConnectionError):
+        await answer.prepare(request)
+        if fault == "bomb":
+            await answer.write(_make_bomb())
+        elif fault == "drip":
+            while True:
+                await answer.write(b" ")
+                await asyncio.sleep(0.05)
+        else:
+            for _ in itertools.repeat(None) if fault == "endless" else range(20):
+                await answer.write(bytes(1 << 20))
+    return answer
+
+
+def _make_bomb() -> bytes:
+    """64 MiB of zeros as gzip: some 64 KiB."""
+    packer = zlib.compressobj(9, wbits=16 + zlib.MAX_WBITS)
+    return b"".join(packer.compress(bytes(1 << 20)) for _ in range(64)) + packer.flush()
 
 
 async def get_account(account: Account, _: web.Request) -> web.Response:
@@ -237,13 +290,13 @@ async def get_fills(account: Account, request: web.Request) -> web.Response:
         raise Refused(422, 40010001, "page_size must be between 1 and 100")
     after = nanos(query["after"].replace(" ", "+")) if query.get("after") else None
     until = nanos(query["until"].replace(" ", "+")) if query.get("until") else None
-    token, order_id = query.get("page_token"), query.get("order_id")
+    token, order_id, writer = query.get("page_token"), query.get("order_id"), account.writer
 
     def wanted(one: Execution) -> bool:
         return (
             (after is None or one.at > after)
             and (until is None or one.at < until)
-            and order_id in (None, one.order_id)
+            and order_id in (None, writer.activity_order_id(account.exchange.orders[one.order_id]))
             and (token is None or (one.activity_id > token if direction == "asc" else one.activity_id < token))
         )
 

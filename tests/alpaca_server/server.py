@@ -20,7 +20,7 @@ from tests.alpaca_server.exchange import Exchange, Number
 from tests.alpaca_server.faults import SHARES, Faults
 from tests.alpaca_server.life import TEAMS, Life
 from tests.alpaca_server.orders import Execution, Order
-from tests.alpaca_server.replay import Replay
+from tests.alpaca_server.resend import Resend
 from tests.alpaca_server.stream import Stream
 from tests.alpaca_server.truth import Truth, truth_of
 
@@ -30,8 +30,8 @@ KEY, SECRET = "PKTEST0000000000", "secret-of-the-test-account"
 class AlpacaServer:
     """A broker on loopback; see the package's docstring for how to use it.
 
-    `start` (RFC 3339) makes the clock a simulated one. `keys` are pairs of key and secret, one account each. `replay`
-    is True for both replay interfaces, or names one ("trades", "activities"). `plain` leaves out the wire's oddities.
+    `start` (RFC 3339) makes the clock a simulated one. `keys` are pairs of key and secret, one account each. `resend`
+    is True for both endpoints, or names one ("trades", "activities"). `plain` leaves out the wire's oddities.
     """
 
     def __init__(
@@ -43,7 +43,7 @@ class AlpacaServer:
         keys: Iterable[tuple[str, str]] = ((KEY, SECRET),),
         faults: Faults | None = None,
         rate_limit: int | None = 200,
-        replay: bool | str = False,
+        resend: bool | str = False,
         binary: bool = True,
         plain: bool = False,
         dead_seconds: float = 90.0,
@@ -61,7 +61,7 @@ class AlpacaServer:
         self.gate = rest.Gate(self.accounts, self.faults, rate_limit)
         self.stream = Stream(self.accounts, self.faults, binary=binary, dead_seconds=dead_seconds)
         both = {"trades", "activities"}
-        self.replay = Replay(frozenset(both if replay is True else {replay} if isinstance(replay, str) else ()))
+        self.resend = Resend(frozenset(both if resend is True else {resend} if isinstance(resend, str) else ()))
         self.port = port
         self._loop = asyncio.new_event_loop()
         self._runner: web.AppRunner | None = None
@@ -123,8 +123,8 @@ class AlpacaServer:
         app.router.add_get("/v2/orders/{id}", gate(rest.get_order))
         app.router.add_patch("/v2/orders/{id}", gate(rest.patch_order))
         app.router.add_delete("/v2/orders/{id}", gate(rest.delete_order))
-        app.router.add_get("/v2/events/trades", gate(self.replay.trades))
-        app.router.add_get("/v2beta1/events/activities", gate(self.replay.activities))
+        app.router.add_get("/v2/events/trades", gate(self.resend.trades))
+        app.router.add_get("/v2beta1/events/activities", gate(self.resend.activities))
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1, handler_cancellation=True)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", self.port)
@@ -180,8 +180,24 @@ class AlpacaServer:
         """Let the next requests whose "METHOD /path" contains `request` meet a fault, by its name in Faults."""
         self.gate.scripted += [(request, fault)] * times
 
+    def refuse(self, kind: str = "unauthorized") -> None:
+        """Refuse all requests and streams from now on, as the broker (`unauthorized`, `forbidden`) or as a gateway
+        (`page`) does; streams that are open are closed."""
+        self.gate.refusal = self.stream.refusal = kind
+        self.disconnect()
+
+    def accept(self) -> None:
+        """Refuse nobody from now on."""
+        self.gate.refusal = self.stream.refusal = None
+
+    def poison(self, order_id: str, fault: str = "bad_request") -> None:
+        """Let every request for this order by its id meet a fault."""
+        self.gate.poisoned[order_id] = fault
+
     def calm(self) -> None:
         """No faults from now on."""
+        self.accept()
+        self.gate.poisoned.clear()
         for name in SHARES:
             setattr(self.faults, name, 0.0)
         self.gate.scripted.clear()

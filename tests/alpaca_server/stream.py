@@ -14,7 +14,7 @@ from aiohttp import WSMsgType, web
 
 from tests.alpaca_server.account import Account
 from tests.alpaca_server.faults import Faults
-from tests.alpaca_server.rest import PAGE
+from tests.alpaca_server.rest import PAGE, refuse
 
 _UNKNOWN = ("order_hibernated", "trade_novated", "locate_returned")
 
@@ -28,12 +28,20 @@ class Stream:
         self.binary = binary
         self.dead_seconds = dead_seconds
         """How long a half-open connection holds the account's place."""
+        self.refusal: str | None = None
+        """Refuse all: `unauthorized` in the greeting, or `forbidden` or `page` instead of a connection."""
+        self.redirect: str | None = None
+        """Where whoever connects is sent instead."""
         self.sessions: list[Session] = []
         self.opened = 0
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Serve one connection until it ends. The account is known only after it has said who it is."""
         socket = web.WebSocketResponse(autoping=True)
+        if self.redirect is not None:
+            raise web.HTTPTemporaryRedirect(self.redirect)
+        if self.refusal in ("forbidden", "page"):
+            return refuse(self.refusal)
         if sum(session.account.connections for session in self.sessions if session.account) >= len(self.accounts):
             return web.json_response({"code": 42910000, "message": "connection limit exceeded"}, status=429)
         await socket.prepare(request)
@@ -97,7 +105,7 @@ class Session:
     async def _authenticate(self, data: dict[str, Any]) -> None:
         key, secret = data.get("key_id") or data.get("key"), data.get("secret_key") or data.get("secret")
         account = self._stream.accounts.get(str(key))
-        if account is None or account.secret != secret:
+        if account is None or account.secret != secret or self._stream.refusal is not None:
             answer = {"action": "authenticate", "status": "unauthorized"}
             await self._send({"stream": "authorization", "data": answer})
             return

@@ -32,6 +32,8 @@ class Writer:
         self._rng = random.Random(f"wire {seed}")
         self._plain = plain
         self._positions: dict[str, Decimal] = {}
+        self.rest_names_parents = not plain and random.Random(f"spreads {seed}").random() < 0.5
+        """Whether FILL activities of a multi-leg order name the parent: users report either."""
 
     def encode(self, message: Any) -> bytes:
         """The bytes of a message, whose decimals are strings mostly and numbers sometimes; exact in both cases."""
@@ -125,13 +127,19 @@ class Writer:
             "side": "sell_short" if short else order.side,
             "symbol": order.symbol,
             "leaves_qty": execution.leaves_qty or Decimal(0),
-            "order_id": order.id,
+            "order_id": self.activity_order_id(order),
             "cum_qty": execution.cum_qty,
             "order_status": "filled" if execution.is_last else "partially_filled",
         }
 
+    def activity_order_id(self, order: Order) -> str:
+        """The order that a FILL activity of an order names."""
+        is_leg = order.parent is not None and order.order_class == "mleg"
+        return str(order.parent) if is_leg and self.rest_names_parents else order.id
+
     def replayed_activities(self, update: Json, account_id: str) -> list[Json]:
-        """The events of GET /v2beta1/events/activities that an update is: of a multi-leg order one for each leg."""
+        """The entries of GET /v2beta1/events/activities that an update is, without their ids: of a multi-leg order one
+        for each leg, each with its own execution, and all with the order id of the parent."""
         orders = {leg["id"]: leg for leg in update["order"]["legs"] or []}
         if "execution_id" in update:
             return [self._activity_event(update, update, update["order"], account_id)]
@@ -139,8 +147,8 @@ class Writer:
 
     def _activity_event(self, update: Json, execution: Json, order: Json, account_id: str) -> Json:
         details = {
-            "order_id": order["id"],
-            "client_order_id": order["client_order_id"],
+            "order_id": update["order"]["id"],
+            "client_order_id": update["order"]["client_order_id"],
             "side": order["side"],
             "symbol": order["symbol"],
             "asset_id": order["asset_id"],
@@ -150,10 +158,9 @@ class Writer:
             "execution_type": update["event"],
         }
         return {
-            "event_id": update["event_id"] if execution is update else self.ulid(0),
             "at": update["at"],
             "account_id": account_id,
-            "activity_type": "FILL",
+            "activity_type": "TRD",
             "ref_id": execution["execution_id"],
             "previous_id": execution.get("previous_execution_id"),
             "status": {"trade_bust": "canceled", "trade_correct": "correct"}.get(update["event"], "executed"),
@@ -165,6 +172,17 @@ class Writer:
             "currency": "USD",
             "details": details,
         }
+
+    def has_event_id(self, ref_id: str) -> bool:
+        """Whether an entry has an id, which is optional."""
+        return self._plain or uuid.UUID(ref_id).int % 8 != 0
+
+    @staticmethod
+    def move_id(own: str, at: int) -> str:
+        """The ULID of a thing with an id of its own at an instant: always the same one."""
+        random_part = int.from_bytes(own.encode()[-10:]) & ((1 << 80) - 1)
+        number = (at // 1_000_000 << 80) | random_part
+        return "".join(_CROCKFORD[number >> shift & 31] for shift in range(125, -1, -5))
 
     def ulid(self, at: int) -> str:
         """A ULID of this millisecond; within one they come in no order."""

@@ -75,6 +75,9 @@ class Counter:
     def disconnected(self, reason: str, pause_seconds: float) -> None:
         print(reason, file=sys.stderr)
 
+    def refused(self, error: Exception) -> None:
+        print(error, file=sys.stderr)
+
     def received(self, frames: Sequence[bytes | str]) -> None:
         self._writer.store(frames)
         self.frames += len(frames)
@@ -170,7 +173,7 @@ def gap(data: Path, orders: int, *, replay: bool) -> tuple[float, float, int, in
     broker = Broker("--orders", str(orders), *(["--replay"] if replay else []))
     try:
         keys, budget = find_credentials(broker.environ), Budget()
-        gaps = Gaps(data, "default", Resend(keys, budget=budget), StreamWriter(data))
+        gaps = Gaps(data, "default", Resend(keys, budget=budget), StreamWriter(data), find_order=lambda _: None)
         reconciler = Reconciler(data, [AskedAccount("default", Rest(keys, budget=budget))])
         import alpaca.trading.client  # noqa: F401  The import is paid for at the start, not by a gap.
 

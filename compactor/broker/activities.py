@@ -1,0 +1,181 @@
+"""Translate the entries of a resend: updates in the format of the stream, and entries of the activity stream.
+
+A trade is called `TRD` there (`FILL` in REST). Note: a multi-leg order gives one entry per leg, each with its own
+execution and all with the order id of the parent. The money of such an order is in its legs (rule 4.10), so these
+entries are put on the leg that has the same symbol and side; the broker is asked once per order for its legs.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import msgspec
+
+from compactor.broker.alpaca import SIDES, Fields, Translation, content_digest, translate
+from compactor.broker.rest import BrokerError
+from compactor.core.decimals import BadDecimal, parse_decimal
+from compactor.core.events import Problem
+
+TRADES = frozenset({"TRD", "FILL"})
+_OTHER_KINDS = """
+    ACATC ACATS CFEE CIL CSD CSR CSW DIV DIVCGL DIVCGS DIVFEE DIVFT DIVNRA DIVROC DIVTW DIVTXEX FEE FOPT INT INTNRA
+    INTPNL INTTW JNL JNLC JNLS MA MEM MISC NC OCT OPASN OPCA OPCSH OPEXC OPEXP OPTRD OTH PTC PTR REORG SC SPIN SPLIT SSO
+    SSP SWP TRANS VOF WH
+"""
+OTHER_KINDS = frozenset(_OTHER_KINDS.split())
+"""Kinds of activities that belong to no order: money, positions and journals."""
+EXECUTIONS = frozenset({"fill", "partial_fill", "trade_bust", "trade_correct"})
+LEGS_KEPT_MAX = 10_000
+_OPTION = re.compile(r"[A-Z0-9.]{1,6}[0-9]{6}[CP][0-9]{8}")
+
+# An activity (schema ActivityEventV2, and its trade details): Alpaca's name on the left, ours on the right.
+ACTIVITY: Mapping[str, str] = {
+    "executed_at": "ts",
+    "ref_id": "execution_id",  # "For trades the execution_id is used", says the schema.
+    "previous_id": "previous_execution_id",
+    "price": "price",
+    "qty": "qty",
+}
+DETAILS: Mapping[str, str] = {
+    "execution_type": "event",
+    "order_id": "order_id",
+    "symbol": "symbol",
+    "side": "side",
+    "cum_qty": "filled_qty",
+    "order_status": "order_status",
+    "client_order_id": "client_order_id",
+}
+_OF_PARENT = ("filled_qty", "order_status", "client_order_id")
+
+
+class _Details(msgspec.Struct):
+    execution_type: str | None = None
+    order_id: str | None = None
+    symbol: str | None = None
+    side: str | None = None
+
+
+class _Entry(msgspec.Struct):
+    activity_type: str | None = None
+    details: _Details | None = None
+
+
+_decode = msgspec.json.Decoder(_Entry).decode
+
+
+def find_unknown_kind(entry: bytes) -> str | None:
+    """The kind of an entry that is not understood; None for a trade, a known kind, or an update of the stream."""
+    try:
+        found = _decode(entry)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+    if found.activity_type is None or found.activity_type in OTHER_KINDS:
+        return None
+    if found.activity_type not in TRADES:
+        return found.activity_type
+    execution = found.details.execution_type if found.details is not None else None
+    return None if execution is None or execution in EXECUTIONS else f"{found.activity_type} {execution}"
+
+
+class EntryReader:
+    """Translates entries. `find_order` asks the broker for an order with its legs, None if it has none."""
+
+    def __init__(self, find_order: Callable[[str], Any | None]) -> None:
+        self._find_order = find_order
+        self._legs: dict[str, dict[tuple[str, str], str]] = {}
+        """By parent: the leg of each symbol and side; empty for an order that is no parent."""
+        self._unanswered: dict[str, str] = {}
+
+    def prepare(self, entries: Iterable[bytes]) -> str:
+        """Find the legs of the multi-leg orders among some entries; returns why that failed, if it did.
+
+        Entries of an order for which it failed are not translated. Raises BadCredentials.
+        """
+        symbols: dict[str, set[tuple[str, str]]] = {}
+        for entry in entries:
+            try:
+                details = _decode(entry).details
+            except (msgspec.DecodeError, UnicodeDecodeError):
+                continue
+            if details is not None and details.order_id:
+                symbols.setdefault(details.order_id, set()).add(get_leg_key(details.symbol, details.side))
+        if len(self._legs) > LEGS_KEPT_MAX:
+            self._legs.clear()
+        for order_id, found in symbols.items():
+            # Options are the usual legs; another leg of the order has an entry with another symbol.
+            is_suspect = len(found) > 1 or any(_OPTION.fullmatch(symbol) for symbol, _ in found)
+            if is_suspect and order_id not in self._legs:
+                self._ask(order_id)
+        return next(iter(self._unanswered.values()), "")
+
+    def _ask(self, order_id: str) -> None:
+        try:
+            self._legs[order_id] = find_legs(self._find_order(order_id))
+            self._unanswered.pop(order_id, None)
+        except BrokerError as error:
+            self._unanswered[order_id] = f"the legs of order {order_id} are unknown: {error}"
+
+    def read(self, message: Any) -> Translation:
+        """Translate an entry of either endpoint; a fill that leaves a part of the order open is a partial fill."""
+        if not isinstance(message, dict) or "activity_type" not in message:
+            return translate(message, source="stream")
+        if message["activity_type"] not in TRADES:
+            return Translation([], [])  # A dividend or a fee does not belong to an order.
+        details = message.get("details")
+        if not isinstance(details, dict):
+            return Translation([], [Problem("missing_field", "an activity of a trade without its details")])
+        event: Fields = {ours: message[theirs] for theirs, ours in ACTIVITY.items() if message.get(theirs)}
+        event |= {ours: details[theirs] for theirs, ours in DETAILS.items() if details.get(theirs)}
+        if not {"event", "order_id", "ts"} <= event.keys():
+            return Translation([], [Problem("missing_field", "an activity of a trade without type, order or time")])
+        if str(event["order_id"]) in self._unanswered:
+            return Translation([], [])
+        if "side" in event:
+            event["side"] = SIDES.get(event["side"], event["side"])
+        if event["event"] == "fill" and _leaves_quantity(details.get("leaves_qty")):
+            event["event"] = "partial_fill"
+        if event["event"] not in ("trade_bust", "trade_correct"):
+            event.pop("previous_execution_id", None)
+        placed = move_to_leg(event, self._legs.get(str(event["order_id"]), {}))
+        if placed is None:
+            detail = f"no leg of order {event['order_id']} is {event.get('side')} {event.get('symbol')}"
+            return Translation([], [Problem("bad_value", detail)])
+        first = {name: placed[name] for name in ("event", "order_id", "ts")}
+        own = {"event_id": str(message.get("event_id") or content_digest(message)), "source": "stream", "raw": message}
+        return Translation([first | placed | own], [])
+
+
+def find_legs(order: Any | None) -> dict[tuple[str, str], str]:
+    """The legs of a multi-leg parent by symbol and side; empty for any other order."""
+    if not isinstance(order, dict) or order.get("order_class") != "mleg" or order.get("symbol"):
+        return {}
+    legs = [leg for leg in order.get("legs") or () if isinstance(leg, dict) and leg.get("id")]
+    return {get_leg_key(leg.get("symbol"), leg.get("side")): str(leg["id"]) for leg in legs}
+
+
+def move_to_leg(execution: Fields, legs: Mapping[tuple[str, str], str]) -> Fields | None:
+    """Put an execution that names the parent on its leg; unchanged if there are no legs, None if none of them fits.
+
+    The sums and the status in it may be the parent's, so they are dropped.
+    """
+    if not legs or execution["order_id"] in legs.values():
+        return execution
+    leg = legs.get(get_leg_key(execution.get("symbol"), execution.get("side")))
+    if leg is None:
+        return None
+    kept = {name: value for name, value in execution.items() if name not in _OF_PARENT}
+    return kept | {"order_id": leg, "parent_order_id": execution["order_id"]}
+
+
+def get_leg_key(symbol: Any, side: Any) -> tuple[str, str]:
+    """What distinguishes the legs of one order: symbol and side."""
+    return str(symbol or ""), SIDES.get(str(side or ""), str(side or ""))
+
+
+def _leaves_quantity(leaves: Any) -> bool:
+    try:
+        return leaves is not None and parse_decimal(str(leaves)) > 0
+    except BadDecimal:
+        return True

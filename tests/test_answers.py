@@ -1,0 +1,136 @@
+"""What the accounts answer: executions that name a parent, orders that the broker does not answer for, one account that
+fails among several."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from compactor.broker.budget import Budget
+from compactor.broker.credentials import find_credentials
+from compactor.broker.rest import Broker, BrokerUnavailable
+from compactor.sync import answers
+from compactor.sync.answers import AskedAccount
+from compactor.sync.reconcile import Reconciler
+from tests.alpaca_server import AlpacaServer
+from tests.chaos_law import differences
+from tests.test_gaps import hear_all, place_spread
+from tests.test_reconcile import KEYS, START, healer, quiet_run
+
+
+@pytest.fixture
+def server() -> Iterator[AlpacaServer]:
+    with AlpacaServer(seed=1, start=START, rate_limit=None, plain=True) as one:
+        yield one
+
+
+def differ(data: Path, server: AlpacaServer) -> list[str]:
+    """Where our files are not what is true at the broker."""
+    return list(differences(server.truth(), data, set()))
+
+
+@pytest.mark.parametrize("names_parents", [True, False])
+@pytest.mark.parametrize("days", [0, 9])
+def test_activities_of_a_multi_leg_order_land_on_its_legs(
+    data: Path, server: AlpacaServer, names_parents: bool, days: int
+) -> None:
+    """Issue 16, 2: in REST activities, too, symbol and side tell the leg, also of an order that is in no list."""
+    server.account.writer.rest_names_parents = names_parents
+    order = place_spread(server)
+    hear_all(data, server)
+    reconciler = healer(data, server)
+    quiet_run(reconciler, server)
+    server.exchange.clock.advance(days * 86_400)
+    quiet_run(reconciler, server)
+    server.fill(order.id, 1)
+    server.fill(order.id, 1)
+    done = quiet_run(reconciler, server)
+    assert [] == done.problems
+    assert [] == differ(data, server)
+    assert 0 == quiet_run(reconciler, server).events, "and they are not appended again"
+
+
+@pytest.mark.parametrize("fault", ["bad_request", "server_error", "huge", "bomb"])
+def test_one_poisonous_order_is_named_and_the_others_are_reconciled(
+    data: Path, server: AlpacaServer, fault: str
+) -> None:
+    """Issue 16, 4: an order whose answer by id is a 400 or 500, or is far too large, is left out; no other is."""
+    poisonous = server.place("AAPL", "buy", 10, client_order_id="alice:1", type="limit", limit_price="2")
+    reconciler = healer(data, server)
+    quiet_run(reconciler, server)
+    # It is in no list: it ended, and was placed before the time that is looked back to.
+    server.exchange.clock.advance(9 * 86_400)
+    quiet_run(reconciler, server)
+    server.cancel(poisonous.id)
+    server.poison(poisonous.id, fault)
+    other = server.place("AAPL", "buy", 1, client_order_id="bob:1", type="limit", limit_price="2")
+    server.fill(other.id, 1, "2")
+    done = quiet_run(reconciler, server)
+    assert [("order_unanswered", poisonous.id)] == [(one.kind, one.order_id) for one in done.problems]
+    assert {} == done.errors
+    assert all(poisonous.id in one for one in differ(data, server)), "only the poisonous order differs"
+    server.calm()
+    quiet_run(reconciler, server)
+    assert [] == differ(data, server)
+
+
+def test_an_order_whose_activities_fail_is_reconciled_without_them(data: Path, server: AlpacaServer) -> None:
+    """A live order must never be missing: what is known of it is taken, and the failure is named."""
+    order = server.place("AAPL", "buy", 10, client_order_id="alice:1", type="limit", limit_price="2")
+    server.fill(order.id, 4, "2")
+    server.exchange.clock.advance(9 * 86_400)
+    server.fail_next("GET /v2/account/activities/FILL", "slow", 1)
+    server.fail_next("GET /v2/account/activities/FILL", "bad_request", 1)
+    done = quiet_run(healer(data, server), server)
+    assert ["order_unanswered"] == [one.kind for one in done.problems]
+    assert [] == differ(data, server)
+
+
+def test_many_orders_without_an_answer_are_an_outage(
+    data: Path, server: AlpacaServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beyond a few it is the broker that fails, and nothing is appended."""
+    monkeypatch.setattr(answers, "UNANSWERED_MAX", 2)
+    orders = [
+        server.place("AAPL", "buy", 1, client_order_id=f"alice:{n}", type="limit", limit_price="2") for n in range(3)
+    ]
+    reconciler = healer(data, server)
+    quiet_run(reconciler, server)
+    server.exchange.clock.advance(9 * 86_400)
+    quiet_run(reconciler, server)
+    for order in orders:
+        server.cancel(order.id)
+        server.poison(order.id, "server_error")
+    with pytest.raises(BrokerUnavailable):
+        quiet_run(reconciler, server)
+    assert ["default"] == list(reconciler.errors)
+
+
+def test_an_account_that_fails_later_on_is_left_out_alone(data: Path) -> None:
+    """Issue 16, 1: keys that are refused while the answers are used say nothing about the other account."""
+    with AlpacaServer(seed=1, start=START, rate_limit=None, plain=True, keys=KEYS) as server:
+        first, second = (account.exchange for account in server.accounts.values())
+        environs = [
+            {**server.environment, "APCA_API_KEY_ID": key, "APCA_API_SECRET_KEY": secret} for key, secret in KEYS
+        ]
+        brokers = [Broker(find_credentials(one), budget=Budget(100_000), sleep=lambda _: None) for one in environs]
+        old = first.place("AAPL", "buy", 1, client_order_id="alice:1", type="limit", limit_price="2")
+        reconciler = Reconciler(
+            data,
+            [AskedAccount("one", brokers[0]), AskedAccount("two", brokers[1])],
+            clock=server.clock,
+            sleep=lambda _: None,
+        )
+        quiet_run(reconciler, server)
+        first.clock.advance(9 * 86_400)
+        second.clock.advance(9 * 86_400)
+        quiet_run(reconciler, server)
+        first.cancel(old.id)
+        server.poison(old.id, "forbidden")
+        new = second.place("AAPL", "buy", 1, client_order_id="bob:1", type="limit", limit_price="2")
+        second.clock.advance(30)
+        done = quiet_run(reconciler, server)
+        assert ["one"] == list(done.errors)
+        assert new.id in (data / "team/bob/events.jsonl").read_text()
