@@ -17,7 +17,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from compactor import __version__
 from compactor.broker.credentials import LIVE_HOST, PAPER_HOST, Credentials
 
 if TYPE_CHECKING:
@@ -169,7 +168,7 @@ def _make_session(credentials: Credentials) -> Session:
             "APCA-API-KEY-ID": credentials.key,
             "APCA-API-SECRET-KEY": credentials.secret,
             "Accept-Encoding": "gzip",
-            "User-Agent": f"order-compactor/{__version__}",
+            "User-Agent": "order-compactor",
         }
     )
     return session
