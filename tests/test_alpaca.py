@@ -126,6 +126,39 @@ def test_nothing_that_is_json_makes_the_translation_raise(message: Any) -> None:
     assert all(found.kind in ("bad_value", "missing_field") for found in translation.problems)
 
 
+REAL = [parse(line) for story in STORIES for line in (story / "messages.jsonl").read_bytes().splitlines()]
+
+
+@given(st.sampled_from(REAL), JSON, st.data())
+def test_no_message_with_one_strange_part_makes_the_translation_raise(
+    message: Any, strange: Any, data: st.DataObject
+) -> None:
+    """A real message with anything at all in the place of one of its parts: an order, a leg, a time, a name."""
+    translation = translate(replace_part(message, strange, data))
+    assert all({"event", "order_id", "ts", "event_id", "source", "raw"} <= event.keys() for event in translation.events)
+    assert all(found.kind in ("not_json", "bad_value", "missing_field") for found in translation.problems)
+
+
+def replace_part(message: Any, strange: Any, data: st.DataObject) -> Any:
+    """The message with something strange at one place, as deep in it as is drawn."""
+    if not isinstance(message, dict | list) or not message or data.draw(st.integers(0, 3)) == 0:
+        return strange
+    if isinstance(message, list):
+        index = data.draw(st.integers(0, len(message) - 1))
+        return [replace_part(part, strange, data) if n == index else part for n, part in enumerate(message)]
+    name = data.draw(st.sampled_from(sorted(message)))
+    return {key: replace_part(part, strange, data) if key == name else part for key, part in message.items()}
+
+
+@pytest.mark.parametrize("leg", [None, 1, "x", [], {}, {"id": 7}, {"id": None, "status": {}}])
+def test_a_leg_that_is_no_order_is_a_problem(leg: Any) -> None:
+    """The order that it is nested in is read, and so are the other legs."""
+    order = {"id": "o1", "status": "new", "time_in_force": "day", "updated_at": "2026-03-02T14:30:00Z"}
+    translation = translate({**order, "legs": [leg, {**order, "id": "o2"}]})
+    assert ["o1", "o2"] == [event["order_id"] for event in translation.events]
+    assert ["missing_field"] == [found.kind for found in translation.problems]
+
+
 @given(st.binary(max_size=60))
 def test_nothing_that_is_bytes_makes_parse_raise(line: bytes) -> None:
     """A page of HTML in place of a frame is a problem with its beginning in it."""
@@ -142,7 +175,9 @@ def test_deep_nesting_is_a_problem() -> None:
     assert ["bad_value"] == [found.kind for found in translate(deep).problems]
 
 
-@given(st.lists(st.datetimes(timezones=st.just(UTC), min_value=datetime(2020, 1, 1)), min_size=1, max_size=8))
+@given(
+    st.lists(st.datetimes(datetime(2020, 1, 1), datetime(2261, 1, 1), timezones=st.just(UTC)), min_size=1, max_size=8)
+)
 def test_an_order_stands_as_of_its_newest_time(times: list[datetime]) -> None:
     """A snapshot's `ts` is the last time at which something happened to the order, whatever happened."""
     order = dict(zip(alpaca.ORDER_TIMES, (time.isoformat() for time in times), strict=False))

@@ -116,6 +116,17 @@ def test_what_is_no_message_is_reported_with_its_line(tmp_path: Path) -> None:
     assert (3, 1) == (team.lines_read, team.events_appended)
 
 
+def test_a_bad_line_without_a_team_is_reported_and_costs_nothing(tmp_path: Path) -> None:
+    """No team is given and the line tells none: it is named under `unassigned`, and the other teams are imported."""
+    lines = ["<html>", json.dumps(_update("new", {"client_order_id": "alpha:1"})), '{"event": "new"}']
+    (tmp_path / "f").write_text("\n".join(lines))
+    Ledger(tmp_path / "data/team/alpha").append([{"event": "new", "order_id": "o0", "ts": T}])
+    teams = by_team(import_alpaca(tmp_path / "f", tmp_path / "data", team=None))
+    assert (1, []) == (teams["alpha"].events_appended, teams["alpha"].problems)
+    assert [(1, "not_json"), (3, "missing_field")] == [(one.line, one.kind) for one in teams["unassigned"].problems]
+    assert not (tmp_path / "data/team/unassigned").exists()
+
+
 def test_a_message_too_long_for_a_line_is_kept_without_its_raw_form(tmp_path: Path) -> None:
     """Section 2: a line has at most 1 MiB; `raw` is the part that means nothing."""
     message = _update("new", {"unknown": "x" * (1 << 20)})
