@@ -11,11 +11,13 @@ from shutil import which
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from prometheus_client import generate_latest
 
 import compactor
 from compactor.daemon.health import Health, LedgerHealth
 from compactor.daemon.metrics import Metrics
+from compactor.ui.cli import app
 
 PACKAGE = Path(compactor.__file__).parent
 DEPLOY = PACKAGE / "deploy"
@@ -91,26 +93,85 @@ def test_every_section_of_an_alert_has_its_alert() -> None:
     assert set(alerts()) == set(re.findall(r"^### (Compactor\w+)$", OPERATIONS, re.MULTILINE))
 
 
-@pytest.mark.skipif(which("systemd-analyze") is None, reason="no systemd here")
-@pytest.mark.parametrize("directory", ["data", "my data"])
-def test_the_unit_is_one_that_systemd_takes(tmp_path: Path, directory: str) -> None:
-    """The unit file as it is printed passes systemd's own check, also where a path has a space."""
+needs_systemd = pytest.mark.skipif(which("systemd-analyze") is None, reason="systemd-analyze is not installed")
+
+
+def print_unit(*arguments: str | Path) -> str:
+    """What `compactor systemd` prints."""
+    result = CliRunner().invoke(app, ["systemd", *map(str, arguments)])
+    assert 0 == result.exit_code, result.output
+    return result.stdout
+
+
+def analyze(verb: str, unit: str, tmp_path: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    path = tmp_path / "compactor.service"
+    path.write_text(unit)
+    return subprocess.run(["systemd-analyze", verb, *options, str(path)], capture_output=True, text=True)
+
+
+@needs_systemd
+@pytest.mark.parametrize("directory", ["data", "my data", "100%"])
+@pytest.mark.parametrize("options", [[], ["--run", "--memory-max", "80%"]], ids=["watch", "run"])
+def test_the_unit_is_one_that_systemd_takes(tmp_path: Path, directory: str, options: list[str]) -> None:
+    """The unit as it is printed passes systemd's own check, also where a path has a space or a per cent sign."""
     data = tmp_path / directory
     data.mkdir()
-    text = UNIT
-    for name, value in {"@USER@": "root", "@DATA@": str(data), "@PYTHON@": "/bin/true", "@COMMAND@": "run"}.items():
-        text = text.replace(name, value)
-    assert "@" not in text.replace("@system-service", "")
-    unit = tmp_path / "compactor.service"
-    unit.write_text(text)
-    done = subprocess.run(["systemd-analyze", "verify", str(unit)], capture_output=True, text=True)
+    unit = print_unit(data, "--user", "root", *options)
+    assert "@" not in unit.replace("@system-service", "").replace("@privileged", "")
+    done = analyze("verify", unit, tmp_path)
     assert (0, "") == (done.returncode, "\n".join(line for line in done.stderr.splitlines() if "compactor" in line))
+
+
+@needs_systemd
+@pytest.mark.parametrize("options", [[], ["--run"]], ids=["watch", "run"])
+def test_the_unit_exposes_little(data: Path, tmp_path: Path, options: list[str]) -> None:
+    """`systemd-analyze security` gives at most 1.5, with the link to the broker and without."""
+    done = analyze("security", print_unit(data, "--user", "trader", *options), tmp_path, "--offline=true", "--no-pager")
+    found = re.search(r"Overall exposure level for \S+: ([0-9.]+)", done.stdout)
+    assert found is not None, done.stderr
+    assert float(found[1]) <= 1.5
+
+
+def test_only_the_link_to_the_broker_reaches_other_machines(data: Path) -> None:
+    """`watch` needs the loopback, for its metrics."""
+    denied = ["IPAddressDeny=any", "IPAddressAllow=localhost"]
+    assert denied == [line for line in print_unit(data).splitlines() if line.startswith("IPAddress")]
+    assert [] == [line for line in print_unit(data, "--run").splitlines() if line.startswith("IPAddress")]
+
+
+def test_the_witness_can_be_written(data: Path, tmp_path: Path) -> None:
+    """The directory of the witness is writable too; where it is not there, the service starts all the same."""
+    (data / "compactor.toml").write_text('witness = "/mnt/other/heads.jsonl"\n')
+    assert f'ReadWritePaths="{data}" "-/mnt/other"' in print_unit(data).splitlines()
+    elsewhere = tmp_path / "settings.toml"
+    elsewhere.write_text('witness = "heads/all.jsonl"\n')
+    unit = print_unit(data, "--config", elsewhere)
+    assert f'ReadWritePaths="{data}" "-{data}/heads"' in unit.splitlines()
+    assert f'"{data}" --config "{elsewhere}" --http' in unit
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"), [("infinity", "infinity"), ("2G", "2G"), ("80%", "80%"), ("512M", "512M")]
+)
+def test_memory_has_a_limit_where_one_is_given(data: Path, size: str, expected: str) -> None:
+    """`--memory-max` is MemoryMax of systemd, which counts the processes that the daemon starts too."""
+    assert f"MemoryMax={expected}" in print_unit(data, "--memory-max", size).splitlines()
+    assert "MemoryMax=infinity" in print_unit(data).splitlines()
+
+
+@pytest.mark.parametrize("size", ["", "0", "2 G", "-1", "100%", "2G\nUser=root"])
+def test_a_limit_that_systemd_would_not_take_is_refused(data: Path, size: str) -> None:
+    """Wrong usage, with what was found and expected; no line of a unit can be smuggled in."""
+    result = CliRunner().invoke(app, ["systemd", str(data), "--memory-max", size])
+    assert 2 == result.exit_code
+    assert "expected a size such as 2G" in " ".join(result.stderr.split())
 
 
 @pytest.mark.parametrize(
     "setting",
     ["Type=notify", "NotifyAccess=main", "WatchdogSec=60", "Restart=always", "ProtectSystem=strict",
-     'ReadWritePaths="@DATA@"', "NoNewPrivileges=yes", "User=@USER@",
+     "ReadWritePaths=@WRITABLE@", "ProtectProc=invisible", "ProcSubset=pid", "PrivateMounts=yes",
+     "NoNewPrivileges=yes", "User=@USER@",
      "RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6", "RestartPreventExitStatus=4",
      "EnvironmentFile=-/etc/compactor.env"],
 )  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import re
 import sys
 from importlib.resources import files
 from pathlib import Path
@@ -91,14 +92,30 @@ def doctor(data: Path, as_json: bool) -> None:
         raise click.exceptions.Exit(1)
 
 
+_LOOPBACK_ONLY = "# It needs no other machine.\nIPAddressDeny=any\nIPAddressAllow=localhost"
+_ANY_ADDRESS = "# The addresses of the broker change, so that none is denied."
+
+
+def _check_memory(_ctx: click.Context, _param: click.Parameter, value: str) -> str:
+    """Check a size as systemd takes it."""
+    if re.fullmatch(r"infinity|[1-9]\d*[KMGT]?|[1-9]\d?%", value) is None:
+        raise click.BadParameter(f"found {value!r}, expected a size such as 2G, a share such as 80%, or infinity")
+    return value
+
+
 @click.command(short_help="Print a systemd unit for the daemon.")
 @data_argument
 @click.option("--user", metavar="NAME", help="The user that it runs as; default: yours.")
 @click.option("--run", "with_broker", is_flag=True, help="Run `compactor run`, with the link to the broker.")
-def systemd(data: Path, user: str | None, with_broker: bool) -> None:
+@click.option(
+    "--memory-max", metavar="SIZE", default="infinity", callback=_check_memory, help="Memory it may use, as 2G or 80%."
+)
+@config_option
+def systemd(data: Path, user: str | None, with_broker: bool, memory_max: str, config: Path | None) -> None:
     """Print a systemd unit that runs `compactor watch` on DIR, confined to what it needs.
 
-    With --run it is `compactor run`, whose keys then stand in /etc/compactor.env, readable by root alone.
+    It may write DIR and, where compactor.toml names a witness, the directory of that. Without --run it reaches no other
+    machine. With --run it is `compactor run`, whose keys then stand in /etc/compactor.env, readable by root alone.
 
     The Grafana dashboard and the Prometheus alert rules lie beside the unit, in the package's folder `deploy`.
 
@@ -108,8 +125,22 @@ def systemd(data: Path, user: str | None, with_broker: bool) -> None:
       sudo systemctl enable --now compactor
     """
     unit = (files("compactor") / "deploy" / "compactor.service").read_text()
-    filled = {"@USER@": user or getpass.getuser(), "@DATA@": str(data.absolute()), "@PYTHON@": sys.executable}
-    filled["@COMMAND@"] = "run" if with_broker else "watch"
+    witness = configuration(data, config, {}).settings.witness
+    # A directory that is not there, as a disk that is not mounted, stops no start: only witnessing fails then.
+    writable = [str(data.absolute()), *([f"-{(data.absolute() / witness).parent}"] if witness is not None else [])]
+    filled = {
+        "@USER@": user or getpass.getuser(),
+        "@DATA@": str(data.absolute()),
+        "@PYTHON@": sys.executable,
+        "@COMMAND@": "run" if with_broker else "watch",
+        "@MEMORY_MAX@": memory_max,
+        "@WRITABLE@": " ".join(f'"{path}"' for path in writable),
+        "@NETWORK@": _ANY_ADDRESS if with_broker else _LOOPBACK_ONLY,
+    }
     for name, value in filled.items():
-        unit = unit.replace(name, value.replace("%", "%%"))
+        unit = unit.replace(name, value.replace("%", "%%") if name != "@MEMORY_MAX@" else value)
+    if config is not None:
+        unit = unit.replace(
+            f' "{data.absolute()}" --http', f' "{data.absolute()}" --config "{config.absolute()}" --http'
+        )
     click.echo(unit, nl=False)
