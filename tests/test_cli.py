@@ -17,8 +17,9 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+from compactor.core.printable import printable
 from compactor.ui.cli import app
-from compactor.ui.output import aligned, columns, fitted, printable
+from compactor.ui.output import aligned, columns, fitted
 from tests.conftest import ROOT
 
 Event = Callable[..., dict[str, Any]]

@@ -162,13 +162,17 @@ class TestRefusals:
         assert "Traceback" not in result.stderr
         assert ["data"] == os.listdir(tmp_path)
 
-    def test_a_ledger_that_cannot_be_read_is_no_smaller_answer(self, ask: Ask, data: Path) -> None:
-        """A sum over all teams that silently lacks one would be a wrong number."""
+    def test_a_ledger_that_cannot_be_read_is_left_out_by_name(self, ask: Ask, data: Path) -> None:
+        """A sum that silently lacks a team would be a wrong number: it is named, and the exit code is 1."""
         sample(data)
         (data / "team/bravo/trades.jsonl").write_text("garbage\n")
-        result = ask("select count(*) from trades")
-        assert (1, "") == (result.exit_code, result.stdout)
-        assert f"{data}/team/bravo/trades.jsonl: at offset 0 expected a derived line" in result.stderr
+        result = ask("select distinct team_id from trades", "--json")
+        assert 1 == result.exit_code
+        assert "bravo" not in result.stdout
+        assert "alpha" in result.stdout
+        assert f"bravo: left out: {data}/team/bravo/trades.jsonl: at offset 0 expected a derived" in result.stderr
+        alone = ask("select count(*) from trades", "--team", "bravo")
+        assert (1, "") == (alone.exit_code, alone.stdout)
 
     @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
     def test_a_signal_ends_a_query_at_once(

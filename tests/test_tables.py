@@ -26,6 +26,7 @@ from compactor.core.events import Event
 from compactor.core.fold import Fold
 from compactor.core.instants import BadInstant, nanos
 from compactor.core.reading import Block
+from compactor.ledger import LedgerEntry
 from compactor.tables.arrow import WIDE, Shape, Unfit, batches, with_fitting_types
 from compactor.tables.rows import EventRows
 from compactor.tables.schema import EVENTS, FINDINGS, PENDING, TRADES
@@ -369,6 +370,9 @@ class _Rows:
     def describe_row(self, row: Any) -> str:
         return str(row)
 
+    def find_entry(self, row: Any) -> LedgerEntry:
+        return LedgerEntry("alpha", Path())
+
 
 def _as_csv(table: Any, row: dict[str, Any]) -> dict[str, str]:
     return {name: _cell(row.get(name), table.columns[table.find(name)].kind) for name in table.names}
@@ -402,13 +406,51 @@ class TestFiles:
         out = tmp_path / "trades.csv"
         out.write_text("yesterday's\n")
         (data / "team/bravo/trades.jsonl").write_text("garbage\n")
-        result = run("export", "trades", "--out", str(out))
+        result = run("export", "trades", "--out", str(out), "--team", "bravo")
         assert (1, "") == (result.exit_code, result.stdout)
         assert f"{data}/team/bravo/trades.jsonl: at offset 0 expected a derived line" in result.stderr
         assert "yesterday's\n" == out.read_text()
         assert [out.name] == [path.name for path in tmp_path.iterdir() if path != data]
         assert 0 == run("export", "trades", "--out", str(out), "--team", "alpha").exit_code
         assert 41 == len(out.read_text().splitlines())
+
+    @pytest.mark.parametrize("format_", ["jsonl", "csv", "parquet"])
+    def test_a_ledger_that_cannot_be_read_is_left_out_by_name(
+        self, run: Run, data: Path, tmp_path: Path, format_: str
+    ) -> None:
+        """No team can keep the rows of the others from anybody; exit code 1 says that one is missing."""
+        sample(data)
+        out = tmp_path / f"trades.{format_}"
+        (data / "team/alpha/trades.jsonl").write_text("garbage\n")
+        result = run("export", "trades", "--out", str(out))
+        assert 1 == result.exit_code
+        assert f"alpha: left out: {data}/team/alpha/trades.jsonl: at offset 0 expected a derived line" in result.stderr
+        assert "1 of 3 ledgers were left out" in result.stderr
+        assert b"bravo" in out.read_bytes() or format_ == "parquet"
+        if format_ == "parquet":
+            assert "alpha" not in (teams := parquet.read_table(out)["team_id"].to_pylist())
+            assert "bravo" in teams
+
+    @pytest.mark.parametrize("value", [{"created_at": "2300-01-01T00:00:00Z"}, {"limit_price": "1e39"}])
+    def test_a_value_that_no_type_holds_is_of_one_ledger_only(
+        self, run: Run, data: Path, write_log: WriteLog, tmp_path: Path, value: dict[str, str]
+    ) -> None:
+        """An event of the year 2300 of one team stopped Parquet and SQL for all."""
+        event = {"event": "new", "order_id": "o", "ts": "2026-03-02T15:00:00Z", "symbol": "SPY", "side": "buy"}
+        for team in ("alpha", "bravo", "charlie"):
+            write_log(team, event | {"quantity": "1"} | (value if team == "bravo" else {}))
+        out = tmp_path / "events.parquet"
+        result = run("export", "events", "--out", str(out))
+        assert 1 == result.exit_code
+        assert "bravo: left out: bravo: events.jsonl, offset 0" in result.stderr
+        assert ["alpha", "charlie"] == parquet.read_table(out)["team_id"].to_pylist()
+        result = run("sql", "select team_id from events", "--json")
+        assert 1 == result.exit_code
+        assert ["alpha", "charlie"] == [json.loads(line)["team_id"] for line in result.stdout.splitlines()]
+        assert "bravo: left out: bravo: events.jsonl, offset 0" in result.stderr
+        (name,) = value
+        assert 0 == run("export", "events", "--out", str(out), "--text", name).exit_code
+        assert 3 == parquet.read_table(out).num_rows
 
     @pytest.mark.parametrize(
         "name",

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 from compactor.core.decimals import BadDecimal, parse_computed
 from compactor.core.exceptions import CompactorError
 from compactor.core.instants import BadInstant, nanos
+from compactor.ledger import LedgerEntry
 from compactor.tables.rows import TableSource
 from compactor.tables.schema import Column, Row, Table
 
@@ -41,6 +42,10 @@ _NS_MAX = 2**63 - 1
 
 class Unfit(CompactorError):
     """A value that no type of its column holds. The message names the line, what was found and what to do."""
+
+    def __init__(self, message: str, entry: LedgerEntry) -> None:
+        super().__init__(message)
+        self.entry = entry
 
 
 class _Wider(Exception):
@@ -94,13 +99,27 @@ class Shape(NamedTuple):
             yield column.name, {"int": arrow.int64(), "bool": arrow.bool_()}.get(kind, arrow.string())
 
 
-def with_fitting_types(shape: Shape, attempt: Callable[[Shape], T]) -> T:
-    """Call `attempt` with a shape, and once more with a wider one for each column that turns out to be too narrow."""
+def with_fitting_types(shape: Shape, attempt: Callable[[Shape], T], source: TableSource | None = None) -> T:
+    """Call `attempt` with a shape, and again with a wider one for each column that turns out to be too narrow.
+
+    With a source that may leave ledgers out, also again without each ledger that holds an unfit value or could not be
+    read to its end, so that no row of it is in the result.
+    """
+    left_out = source.left_out if source is not None else None
     while True:
+        before = len(left_out.reasons) if left_out is not None else 0
         try:
-            return attempt(shape)
+            result = attempt(shape)
         except _Wider as wider:
             shape = shape.widened(wider.column)
+            continue
+        except Unfit as unfit:
+            if source is None or left_out is None:
+                raise
+            left_out.add(unfit.entry, unfit, source.entries)
+            continue
+        if left_out is None or len(left_out.reasons) == before:
+            return result
 
 
 def batches(source: TableSource, shape: Shape) -> Iterator[pa.RecordBatch]:
@@ -113,7 +132,8 @@ def batches(source: TableSource, shape: Shape) -> Iterator[pa.RecordBatch]:
             try:
                 arrays += _arrays(shape, column, values)
             except _Odd as odd:
-                raise Unfit(_unfit(source, shape, column, rows[odd.index])) from None
+                row = rows[odd.index]
+                raise Unfit(_unfit(source, shape, column, row), source.find_entry(row)) from None
         yield arrow.RecordBatch.from_arrays(arrays, schema=schema)
 
 

@@ -10,16 +10,18 @@ from __future__ import annotations
 import csv
 import io
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Protocol, cast
 
 import msgspec
 
 from compactor.core.exceptions import CompactorError
+from compactor.core.printable import escape_json
 from compactor.ledger.paths import FINDINGS, LOG, PENDING, SEGMENTS, STATE, TRADES
 from compactor.tables.rows import TableSource
 from compactor.tables.schema import Row
@@ -27,20 +29,33 @@ from compactor.tables.schema import Row
 FORMATS = ("jsonl", "csv", "parquet")
 _OF_A_LEDGER = (LOG, PENDING, TRADES, FINDINGS, SEGMENTS, STATE)
 _LINES_AT_ONCE = 512
+_NUMBER = re.compile(r"-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]+)?")
+_FORMULA = re.compile(r"((?:^|[;\t\r\n])\s*)([=+\-@\uff1d\uff0b\uff0d\uff20])")
+
+
+class Output(Protocol):
+    """What a table is written to."""
+
+    def write(self, data: bytes, /) -> object:
+        """Write all of it."""
 
 
 class BadTarget(CompactorError):
     """A path that an export must not write."""
 
 
-def write_table(source: TableSource, format_: str, out: BinaryIO, text: frozenset[str] = frozenset()) -> None:
-    """Write all rows in a format; `text` names columns that Parquet is to have as texts. Raises LedgerError, Unfit."""
+def write_table(
+    source: TableSource, format_: str, out: Output, text: frozenset[str] = frozenset(), *, exact: bool = False
+) -> None:
+    """Write all rows in a format; `text` names columns that Parquet is to have as texts.
+
+    CSV is safe to open in a spreadsheet unless it is to be `exact`. Raises LedgerError, Unfit.
+    """
     if format_ == "parquet":
-        _write_parquet(source, out, text)
+        _write_parquet(source, cast(BinaryIO, out), text)
         return
-    make = json_lines if format_ == "jsonl" else _csv_lines
     lines: list[bytes] = []
-    for line in make(source):
+    for line in json_lines(source) if format_ == "jsonl" else _csv_lines(source, exact):
         lines.append(line)
         if len(lines) == _LINES_AT_ONCE:
             out.write(b"".join(lines))
@@ -66,10 +81,20 @@ def json_lines(source: TableSource) -> Iterator[bytes]:
     table = source.table
     make = as_object(table.names, frozenset(column.name for column in table.columns if column.kind == "json"))
     encode = msgspec.json.Encoder().encode
-    return (encode(make(row)) + b"\n" for row in source)
+    return (escape_json(encode(make(row))) + b"\n" for row in source)
 
 
-def _csv_lines(source: TableSource) -> Iterator[bytes]:
+def spreadsheet_safe(value: object) -> object:
+    """A value that no spreadsheet takes for a formula: an apostrophe stands before what could begin one.
+
+    Numbers stay as they are. A semicolon or a tab begins a cell in the spreadsheets of many countries.
+    """
+    if not isinstance(value, str) or _NUMBER.fullmatch(value):
+        return value
+    return _FORMULA.sub(r"\1'\2", value)
+
+
+def _csv_lines(source: TableSource, exact: bool) -> Iterator[bytes]:
     """A header line, then each row as it came; absent values are empty, booleans are `true` or `false`."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
@@ -83,7 +108,7 @@ def _csv_lines(source: TableSource) -> Iterator[bytes]:
         values = list(row)
         for index in is_truth:
             values[index] = truths.get(values[index])
-        writer.writerow(values)
+        writer.writerow(values if exact else map(spreadsheet_safe, values))
     yield buffer.getvalue().encode()
 
 
@@ -105,7 +130,7 @@ def _write_parquet(source: TableSource, out: BinaryIO, text: frozenset[str]) -> 
                 for batch in batches(source, shape):
                     writer.write_batch(batch)
 
-        with_fitting_types(Shape(source.table, text), attempt)
+        with_fitting_types(Shape(source.table, text), attempt, source)
         file.seek(0)
         if file is not out:
             shutil.copyfileobj(file, out)

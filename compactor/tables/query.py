@@ -21,7 +21,7 @@ from compactor.core.instants import rfc3339
 from compactor.ledger import LedgerEntry
 from compactor.ledger.compaction import Progress
 from compactor.tables.arrow import MissingPackage, require_package
-from compactor.tables.rows import TableSource
+from compactor.tables.rows import LeftOut, TableSource
 from compactor.tables.schema import TABLES, Table
 
 BATCH_ROWS = 8192
@@ -42,11 +42,15 @@ class QueryFailed(CompactorError):
 
 
 class QueryResult(NamedTuple):
-    """The names of a result's columns, which of them are numbers, and its rows with values as JSON has them."""
+    """The names of a result's columns, which of them are numbers, and its rows with values as JSON has them.
+
+    `left_out` has the team and the reason of each ledger that could not be read whole, or not as these types.
+    """
 
     names: tuple[str, ...]
     numbers: frozenset[str]
     rows: Iterator[tuple[Any, ...]]
+    left_out: Sequence[tuple[str, str]] = ()
 
 
 def named_tables(query: str) -> list[Table]:
@@ -68,15 +72,19 @@ def run_query(
     with tempfile.TemporaryDirectory(prefix="compactor-sql-") as directory:
         database = Path(directory) / "tables.db"
         _check(duckdb, query)
+        left_out: dict[tuple[str, str], None] = {}
         for table in named_tables(query):
-            _load(duckdb, database, TableSource(table, entries, progress=progress), text)
+            source = TableSource(table, entries, progress=progress, left_out=LeftOut())
+            _load(duckdb, database, source, text)
+            assert source.left_out is not None
+            left_out.update({(entry.name, reason): None for entry, reason in source.left_out.reasons.items()})
         if not database.exists():
             duckdb.connect(str(database)).close()
         connection = duckdb.connect(str(database), read_only=True)
         try:
             for setting in _SETTINGS:
                 connection.execute(setting)
-            yield _run(duckdb, connection, query)
+            yield _run(duckdb, connection, query)._replace(left_out=list(left_out))
         finally:
             # A connection that was interrupted within a large step cannot be closed yet.
             with suppress(duckdb.Error):
@@ -123,7 +131,7 @@ def _load(duckdb: Any, database: Path, source: TableSource, text: frozenset[str]
                 # DuckDB does not pass our exception on, so it was kept here.
                 raise failure[0] if failure else QueryFailed(_message(error)) from None
 
-    with_fitting_types(Shape(source.table, text, NARROW), attempt)
+    with_fitting_types(Shape(source.table, text, NARROW), attempt, source)
 
 
 def _kept(stream: Iterator[Any], failure: list[BaseException]) -> Iterator[Any]:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import timedelta
+from itertools import chain
 from operator import attrgetter
 from typing import Any, NamedTuple
 
@@ -23,7 +24,7 @@ from compactor.core.events import Event
 from compactor.core.instants import EPOCH, BadInstant, is_common, nanos, rfc3339
 from compactor.core.lines import Placed, read_line
 from compactor.core.reading import Block, EventReader
-from compactor.ledger import DerivedConflict, Ledger, LedgerEntry, LedgerUnreadable
+from compactor.ledger import DerivedConflict, Ledger, LedgerEntry, LedgerError, LedgerUnreadable
 from compactor.ledger.compaction import Progress
 from compactor.ledger.errors import from_os
 from compactor.ledger.files import Files
@@ -74,28 +75,63 @@ class Window(NamedTuple):
 ALL_TIME = Window()
 
 
+class LeftOut:
+    """The ledgers of a table that could not be read or hold a value that no type holds, each with the reason.
+
+    One ledger cannot keep the rows of the others from anybody. The last one is never left out: it fails.
+    """
+
+    def __init__(self) -> None:
+        self.reasons: dict[LedgerEntry, str] = {}
+
+    def __contains__(self, entry: LedgerEntry) -> bool:
+        return entry in self.reasons
+
+    def add(self, entry: LedgerEntry, error: Exception, entries: Sequence[LedgerEntry]) -> None:
+        """Leave a ledger out. Raises the error where no other one of the entries is left."""
+        if all(other == entry or other in self for other in entries):
+            raise error
+        self.reasons[entry] = str(error)
+
+
 @dataclass(frozen=True)
 class TableSource:
     """The rows of a table over these ledgers, one ledger after the other, those of a window of time only.
 
-    `progress` is called with bytes read and bytes in all. Iterating raises LedgerError.
+    `progress` is called with bytes read and bytes in all. Iterating raises LedgerError, unless `left_out` may take the
+    ledger in; its rows before the failure have come by then.
     """
 
     table: Table
     entries: Sequence[LedgerEntry]
     window: Window = ALL_TIME
     progress: Progress | None = None
+    left_out: LeftOut | None = None
 
     def __iter__(self) -> Iterator[Row]:
         done, total = 0, sum(self._size(entry) for entry in self.entries) if self.progress else 0
         for entry in self.entries:
-            if entry.problem is not None:
-                raise LedgerUnreadable(entry.path, entry.problem)
-            for row, read in _rows(self.table, entry, self.window):
-                if self.progress is not None and read:
-                    self.progress(done + read, total)
-                yield row
+            if self.left_out is not None and entry in self.left_out:
+                continue
+            try:
+                if entry.problem is not None:
+                    raise LedgerUnreadable(entry.path, entry.problem)
+                for row, read in _rows(self.table, entry, self.window):
+                    if self.progress is not None and read:
+                        self.progress(done + read, total)
+                    yield row
+            except LedgerError as error:
+                if self.left_out is None:
+                    raise
+                self.left_out.add(entry, error, self.entries)
             done += self._size(entry) if self.progress else 0
+
+    def find_entry(self, row: Row) -> LedgerEntry:
+        """The ledger of a row."""
+        team = row[self.table.find("team_id")]
+        own = (entry for entry in self.entries if entry.team_id == team)
+        named_by_events = (entry for entry in self.entries if entry.team_id is None)
+        return next(chain(own, named_by_events))
 
     def _size(self, entry: LedgerEntry) -> int:
         identity = Files().identity(entry.path / FILES[self.table.name])

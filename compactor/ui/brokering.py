@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from compactor.ui.options import config_option, configuration, data_argument, data_option, json_option, team_option
+from compactor.ui.options import config_option, configuration, data_argument, data_option, json_option, say, team_option
 from compactor.ui.running import BAD_CREDENTIALS, CredentialsRefused, resolve_accounts
 
 if TYPE_CHECKING:
@@ -125,18 +125,18 @@ def _show(done: Reconciled, as_json: bool) -> None:
     show_table(columns(*_COLUMNS, numbers=("qty", "price", "filled_qty")), rows)
     sys.stdout.flush()
     would = "would be appended" if done.dry_run else "appended"
-    click.echo(f"{done.orders} orders compared, {done.events} events {would}, {done.requests} requests.", err=True)
+    say(f"{done.orders} orders compared, {done.events} events {would}, {done.requests} requests.", err=True)
     if done.waiting:
-        click.echo(f"{len(done.waiting)} orders were not quiet yet; the next run sees to them.", err=True)
+        say(f"{len(done.waiting)} orders were not quiet yet; the next run sees to them.", err=True)
     name_lines([f"{one.order_id or 'an answer'}: {one.kind}: {one.detail}" for one in done.problems])
 
 
 def _name_failures(done: Reconciled) -> None:
     for name, error in done.errors.items():
-        click.echo(f"account {name}: {error}", err=True)
+        say(f"account {name}: {error}", err=True)
     for team in done.failed:
         assert team.error is not None
-        click.echo(f"{team.team_id}: {team.error.message}", err=True)
+        say(f"{team.team_id}: {team.error.message}", err=True)
 
 
 def _exit_by_result(done: Reconciled) -> None:
@@ -177,11 +177,11 @@ def assign(order_id: str, team: str, data: Path, as_json: bool) -> None:
     if as_json:
         show_json([done])
     elif not done.from_teams and not done.events:
-        click.echo(f"{order_id} is in the ledger of {team} already.", err=True)
+        say(f"{order_id} is in the ledger of {team} already.", err=True)
     else:
         legs = f" with {len(done.orders) - 1} legs" if len(done.orders) > 1 else ""
         came = f"from {', '.join(sorted(set(done.from_teams)))}" if done.from_teams else "which had it in part"
-        click.echo(f"{order_id}{legs}: {done.events} events copied to {team}, {came}.")
+        say(f"{order_id}{legs}: {done.events} events copied to {team}, {came}.")
 
 
 @click.command(short_help="Ask the broker to cancel an order, or all of a team's.")
@@ -217,7 +217,7 @@ def cancel(
         raise click.UsageError("expected an ORDER_ID, or --all with --team T; found neither or both")
     orders = _find_open_orders(data, team) if every else [order_id or ""]
     if not orders:
-        click.echo(f"{team} has no open orders as of the last compact.", err=True)
+        say(f"{team} has no open orders as of the last compact.", err=True)
         return
     accounts = resolve_accounts(configuration(data, config, {}), account)
     kinds = sorted({"paper" if one.credentials.paper else "REAL MONEY" for one in accounts})
@@ -231,9 +231,9 @@ def cancel(
         show_json(results)
     for one in results:
         if not as_json and one["error"] is None:
-            click.echo(f"{one['order_id']}: cancel requested")
+            say(f"{one['order_id']}: cancel requested")
         elif one["error"] is not None:
-            click.echo(f"{one['order_id']}: {one['error']}", err=True)
+            say(f"{one['order_id']}: {one['error']}", err=True)
     if any(one["error"] is not None for one in results):
         raise click.exceptions.Exit(1)
 

@@ -38,6 +38,12 @@ DEBUG = "COMPACTOR_DEBUG"
 class Frame(click.Group):
     """A group of commands whose failures become messages."""
 
+    def make_context(self, *arguments: Any, **options: Any) -> click.Context:
+        try:
+            return super().make_context(*arguments, **options)
+        except click.ClickException as refusal:
+            raise _made_printable(refusal) from None
+
     def main(self, *arguments: Any, **options: Any) -> Any:
         try:
             return super().main(*arguments, **options)
@@ -54,7 +60,9 @@ class Frame(click.Group):
             # A full disk or a closed pipe is met here and not while the interpreter ends, where nobody can answer it.
             sys.stdout.flush()
             return result
-        except (click.ClickException, click.exceptions.Exit):
+        except click.ClickException as refusal:
+            raise _made_printable(refusal) from None
+        except click.exceptions.Exit:
             raise
         except (KeyboardInterrupt, Terminated) as stop:
             click.echo(STOPPED_MESSAGE, err=True)
@@ -65,7 +73,16 @@ class Frame(click.Group):
         except Exception as error:
             if os.environ.get(DEBUG):
                 raise
-            raise _explain(error) from error
+            raise _made_printable(_explain(error)) from error
+
+
+def _made_printable(refusal: click.ClickException) -> click.ClickException:
+    """A message that quotes names and arguments, which can neither steer a terminal nor show a private key."""
+    from compactor.core.printable import printable_lines
+
+    # Typed as final, and shown as it is.
+    object.__setattr__(refusal, "message", printable_lines(refusal.message))
+    return refusal
 
 
 def _explain(error: Exception) -> click.ClickException:

@@ -21,6 +21,7 @@ from compactor.ui.options import (
     json_option,
     name_old_files,
     refuse_empty,
+    say,
     team_option,
 )
 
@@ -104,15 +105,15 @@ def append(team: str | None, data: Path, as_json: bool) -> None:
 
     stdin = sys.stdin.buffer
     if stdin.isatty():
-        click.echo("Reading events from the terminal, one JSON object per line; end with Ctrl-D.", err=True)
+        say("Reading events from the terminal, one JSON object per line; end with Ctrl-D.", err=True)
     result = append_lines(data, stdin, team)
     _show_appended(result, as_json)
     if result.bad_lines:
         _refuse_lines(result)
     if result.failure:
-        click.echo(f"{result.failed_team}: {result.failure.message}", err=True)
+        say(f"{result.failed_team}: {result.failure.message}", err=True)
         if result.untouched:
-            click.echo(f"Nothing was written either for: {', '.join(result.untouched)}", err=True)
+            say(f"Nothing was written either for: {', '.join(result.untouched)}", err=True)
         raise click.exceptions.Exit(1)
 
 
@@ -129,14 +130,14 @@ def _show_appended(result: AppendResult, as_json: bool) -> None:
         rows = [{name: getattr(done, name) for name in done.__struct_fields__} for done in result.appended]
         show_table([ShownColumn("team_id", "team"), *numbers], rows)
     elif not result.bad_lines and not result.failure:
-        click.echo("No events on standard input; nothing was written.", err=True)
+        say("No events on standard input; nothing was written.", err=True)
 
 
 def _refuse_lines(result: AppendResult) -> None:
     from compactor.ui.output import name_lines
 
     name_lines([f"line {bad.line}: {bad.kind}: {bad.detail}" for bad in result.bad_lines])
-    click.echo("Nothing was written. Mend these lines and append all of them again.", err=True)
+    say("Nothing was written. Mend these lines and append all of them again.", err=True)
     raise click.exceptions.Exit(1)
 
 
@@ -183,7 +184,7 @@ def show(what: str, team: str | None, data: Path, as_json: bool) -> None:
     if as_json:
         show_json(rows)
     elif not show_table(columns(*_SHOWN[what], numbers=_NUMBERS), rows) and not rows.failures:
-        click.echo(f"No {_NAMES[what]} in {data} as of the last compact.", err=True)
+        say(f"No {_NAMES[what]} in {data} as of the last compact.", err=True)
     exit_named(rows.failures, rows.ledgers, "could not be read")
 
 
@@ -236,7 +237,7 @@ def status(data: Path, team: str | None, as_json: bool) -> None:
         if row["path"] in alarms:
             alarm = alarms[row["path"]]
             since = f" since {alarm.since}" if alarm.since else ""
-            click.echo(f"{row['team_id']}: ALARM{since}: {alarm.message}", err=True)
+            say(f"{row['team_id']}: ALARM{since}: {alarm.message}", err=True)
     failed = [(report.team_id, report.error) for report in reports if report.error]
     exit_named(failed, len(reports), "could not be read")
     if alarms:
@@ -255,7 +256,7 @@ def _find_alarms(data: Path, team: str | None) -> dict[str, HeadAlarm]:
         except LedgerError:
             continue  # The report of the ledger says what is wrong with it.
         except OSError as error:
-            click.echo(f"{entry.name}: the record of signed heads cannot be read: {error}", err=True)
+            say(f"{entry.name}: the record of signed heads cannot be read: {error}", err=True)
             continue
         if alarm is not None:
             found[str(entry.path)] = alarm
@@ -265,15 +266,15 @@ def _find_alarms(data: Path, team: str | None) -> dict[str, HeadAlarm]:
 def _say_of_daemon(daemon: DaemonReport | None) -> None:
     """Whether a daemon keeps these ledgers current, and which of them it cannot."""
     if daemon is None:
-        click.echo("No daemon runs here; compactor watch starts one.", err=True)
+        say("No daemon runs here; compactor watch starts one.", err=True)
         return
     degraded = [one for one in daemon.ledgers if one.state == "degraded"]
     since = f"{datetime.fromtimestamp(daemon.started_at, UTC):%Y-%m-%dT%H:%M:%SZ}"
-    click.echo(f"A daemon runs: process {daemon.pid}, since {since}; {len(degraded)} degraded.", err=True)
+    say(f"A daemon runs: process {daemon.pid}, since {since}; {len(degraded)} degraded.", err=True)
     for one in degraded:
-        click.echo(f"{one.team_id}: degraded: {one.reason}", err=True)
+        say(f"{one.team_id}: degraded: {one.reason}", err=True)
     for account in daemon.accounts:
-        click.echo(f"account {account.account}: {_describe_account(account)}", err=True)
+        say(f"account {account.account}: {_describe_account(account)}", err=True)
 
 
 def _say_of_reconciles(reconciled: Mapping[str, AccountReconciled]) -> None:
@@ -282,7 +283,7 @@ def _say_of_reconciles(reconciled: Mapping[str, AccountReconciled]) -> None:
         through = account.through or "never"
         differences = f", {account.differences} differences that no event can put right" if account.differences else ""
         stale = f"; STALE, {account.failures} tries failed: {account.error}" if account.error is not None else ""
-        click.echo(f"account {name}: reconciled through {through}{differences}{stale}", err=True)
+        say(f"account {name}: reconciled through {through}{differences}{stale}", err=True)
 
 
 def _describe_account(account: AccountReport) -> str:
@@ -317,10 +318,10 @@ def exit_named(failed: Sequence[tuple[str, Any]], of: int, what: str) -> None:
 
     sys.stdout.flush()
     for team_id, error in failed:
-        click.echo(f"{team_id}: {error.message}", err=True)
+        say(f"{team_id}: {error.message}", err=True)
         if os.environ.get("COMPACTOR_DEBUG") and error.trace:
-            click.echo(error.trace, err=True)
+            say(error.trace, err=True)
     if of > 1:
         others = "; the others are not affected" if len(failed) < of else ""
-        click.echo(f"{len(failed)} of {of} ledgers {what}{others}.", err=True)
+        say(f"{len(failed)} of {of} ledgers {what}{others}.", err=True)
     raise click.exceptions.Exit(1)

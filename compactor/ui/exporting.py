@@ -2,17 +2,19 @@
 
 `compactor.tables` defines the tables and keeps every value exact.
 
-Note: an export is complete or not made, so one unreadable ledger stops it. Other commands go on with the other ledgers.
+Note: a ledger that cannot be read, or holds a value that no type holds, is left out, named, and makes the exit code 1.
+Where it is the only one, nothing is written.
 """
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
 import click
 
@@ -24,10 +26,12 @@ from compactor.ui.options import (
     data_option,
     find_ledgers,
     json_option,
+    say,
     team_option,
 )
 
 if TYPE_CHECKING:
+    from compactor.tables.export import Output
     from compactor.tables.query import QueryResult
     from compactor.tables.rows import Window
 
@@ -35,6 +39,11 @@ _WHAT = {"trades": "trades", "pending": "pending_orders", "events": "events", "f
 _FORMATS = ("jsonl", "csv", "parquet")
 _text_option = click.option(
     "--text", metavar="COLUMN", multiple=True, help="Leave this column as text; may be given several times, or be all."
+)
+
+
+_exact_option = click.option(
+    "--exact", is_flag=True, help="CSV as it is, for programs; without it no cell can be a formula of a spreadsheet."
 )
 
 
@@ -46,6 +55,7 @@ _text_option = click.option(
 @click.option("--until", metavar="TIME", help="Only what happened before this time.")
 @click.option("--out", metavar="FILE", type=click.Path(path_type=Path), help="Default: standard output.")
 @_text_option
+@_exact_option
 @json_option
 @data_option
 def export(
@@ -57,6 +67,7 @@ def export(
     until: str | None,
     out: Path | None,
     text: tuple[str, ...],
+    exact: bool,
     data: Path,
 ) -> None:
     """Write trades, open orders, events or findings of all teams as JSON lines, CSV or Parquet.
@@ -72,7 +83,7 @@ def export(
     """
     from compactor.tables.arrow import MissingPackage, Unfit
     from compactor.tables.export import BadTarget, write_table
-    from compactor.tables.rows import TableSource
+    from compactor.tables.rows import LeftOut, TableSource
     from compactor.tables.schema import TABLES
     from compactor.ui.output import progress_bar
 
@@ -88,11 +99,26 @@ def export(
         # Rows and a bar on one terminal would write over each other.
         shown = nullcontext() if out is None and sys.stdout.isatty() else progress_bar("Exporting")
         with shown as progress, _opened(out, format_) as stream:
-            write_table(TableSource(table, entries, window, progress), format_, stream, kept)
+            source = TableSource(table, entries, window, progress, LeftOut())
+            write_table(source, format_, stream, kept, exact=exact)
     except BadTarget as error:
         raise click.UsageError(str(error)) from None
     except (MissingPackage, Unfit) as error:
         raise click.ClickException(str(error)) from None
+    assert source.left_out is not None
+    _name_left_out([(entry.name, reason) for entry, reason in source.left_out.reasons.items()], len(entries))
+
+
+def _name_left_out(left_out: Sequence[tuple[str, str]], of: int) -> None:
+    """Name the ledgers whose rows are missing, and leave with 1."""
+    if not left_out:
+        return
+    sys.stdout.flush()
+    for team, reason in left_out:
+        say(f"{team}: left out: {reason}", err=True)
+    teams = len({team for team, _ in left_out})
+    say(f"{teams} of {of} ledgers were left out; the others are not affected.", err=True)
+    raise click.exceptions.Exit(1)
 
 
 def _choose_format(out: Path | None) -> str:
@@ -103,14 +129,15 @@ def _choose_format(out: Path | None) -> str:
 
 
 @contextmanager
-def _opened(out: Path | None, format_: str) -> Iterator[BinaryIO]:
+def _opened(out: Path | None, format_: str) -> Iterator[Output]:
     from compactor.tables.arrow import require_package
     from compactor.tables.export import whole_file
+    from compactor.ui.output import open_output
 
     if format_ == "parquet":
         require_package("pyarrow", "--format parquet")
     if out is None:
-        yield sys.stdout.buffer
+        yield open_output()
         return
     with whole_file(out) as file:
         yield file
@@ -145,8 +172,11 @@ def _window(since: str | None, until: str | None) -> Window:
 @json_option
 @click.option("--format", "format_", type=click.Choice(["table", "jsonl", "csv"]), help="Default: table.")
 @_text_option
+@_exact_option
 @data_option
-def sql(query: str, team: str | None, as_json: bool, format_: str | None, text: tuple[str, ...], data: Path) -> None:
+def sql(
+    query: str, team: str | None, as_json: bool, format_: str | None, text: tuple[str, ...], exact: bool, data: Path
+) -> None:  # fmt: skip
     """Ask the tables trades, pending_orders, events and findings of all teams in the SQL of DuckDB.
 
     Prices and quantities are DECIMAL, times keep their nanoseconds and are in UTC, only whole lines are seen, and
@@ -173,11 +203,13 @@ def sql(query: str, team: str | None, as_json: bool, format_: str | None, text: 
             progress_bar("Reading") as progress,
             run_query(query, entries, kept, progress) as result,
         ):
-            _show(result, "jsonl" if as_json else format_ or "table")
+            _show(result, "jsonl" if as_json else format_ or "table", exact)
+            left_out = result.left_out
     except BadQuery as error:
         raise click.UsageError(str(error)) from None
     except (MissingPackage, QueryFailed, Unfit) as error:
         raise click.ClickException(str(error)) from None
+    _name_left_out(left_out, len(entries))
 
 
 @contextmanager
@@ -196,18 +228,25 @@ def _ended_at_once() -> Iterator[None]:
         os._exit(TERMINATED if isinstance(stop, Terminated) else INTERRUPTED)
 
 
-def _show(result: QueryResult, format_: str) -> None:
+def _show(result: QueryResult, format_: str, exact: bool) -> None:
     import csv
+    import io
 
-    from compactor.ui.output import ShownColumn, show_json, show_table
+    from compactor.core.printable import printable
+    from compactor.tables.export import spreadsheet_safe
+    from compactor.ui.output import ShownColumn, open_output, show_json, show_table
 
     if format_ == "csv":
-        writer = csv.writer(sys.stdout, lineterminator="\n")
-        writer.writerow(result.names)
-        writer.writerows(result.rows)
+        output, line = open_output(), io.StringIO()
+        writer = csv.writer(line, lineterminator="\n")
+        for row in chain([result.names], result.rows):
+            writer.writerow(row if exact else map(spreadsheet_safe, row))
+            output.write(line.getvalue().encode(errors="backslashreplace"))
+            line.seek(0)
+            line.truncate()
         return
     rows = (dict(zip(result.names, row, strict=True)) for row in result.rows)
     if format_ == "jsonl":
         show_json(rows)
-    elif not show_table([ShownColumn(name, name, name in result.numbers) for name in result.names], rows):
-        click.echo("No rows.", err=True)
+    elif not show_table([ShownColumn(name, printable(name), name in result.numbers) for name in result.names], rows):
+        say("No rows.", err=True)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from compactor.ui.commands import exit_named
-from compactor.ui.options import data_option, json_option, recording, recording_file, team_option
+from compactor.ui.options import data_option, json_option, recording, recording_file, say, team_option
 
 if TYPE_CHECKING:
     from compactor.imports.writer import ImportResult, TeamImport
@@ -131,7 +131,7 @@ def _show_imported(result: ImportResult, as_json: bool, nothing: str) -> None:
         counted = ("lines_read", "events_appended", "duplicates", "problems", "open_orders", "trades")
         shown = [ShownColumn(name, name.replace("_", " "), number=True) for name in counted]
         if not show_table([ShownColumn("team_id", "team"), *shown], map(_row, result.teams)):
-            click.echo(f"Nothing to import: {nothing}", err=True)
+            say(f"Nothing to import: {nothing}", err=True)
         sys.stdout.flush()
         name_lines([problem for team in result.teams for problem in team.problems])
     _name_not_fills(result)
@@ -148,7 +148,7 @@ def _name_not_fills(result: ImportResult) -> None:
         counts.update(team.not_fills)
     if counts:
         listed = ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))
-        click.echo(
+        say(
             f"Not imported, because they are not fills of orders: {listed}. Fees, dividends, exercises, assignments, "
             "expirations and splits change cash and positions, but are not in trades.jsonl; see tables.md.",
             err=True,
@@ -160,7 +160,7 @@ def _name_vanished(result: ImportResult) -> None:
     for team in result.teams:
         if team.vanished:
             listed = ", ".join(team.vanished[:20]) + (", ..." if len(team.vanished) > 20 else "")
-            click.echo(
+            say(
                 f"{team.team_id}: {len(team.vanished)} open orders are no longer in the old file and have no trade: "
                 f"{listed}. They stay open with the status `vanished`. Ask the broker: compactor reconcile",
                 err=True,

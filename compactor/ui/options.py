@@ -30,6 +30,13 @@ class Terminated(BaseException):
     """SIGTERM came: what a service manager, a container or `kill` sends."""
 
 
+def say(text: object, *, err: bool = False) -> None:
+    """Print free text. What is not ours in it can neither steer a terminal nor show a private key."""
+    from compactor.core.printable import printable_lines
+
+    click.echo(printable_lines(str(text)), err=err)
+
+
 def data_directory(_ctx: click.Context, _param: click.Parameter | None, value: str) -> Path:
     """A data directory, there and readable."""
     path = _present(

@@ -8,16 +8,18 @@ Note: the progress bar has no thread of its own, because a process with threads 
 
 from __future__ import annotations
 
-import re
+import codecs
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain, islice
 from time import monotonic
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
-import click
 import msgspec
+
+from compactor.core.printable import escape_json, printable, printable_text
+from compactor.ui.options import say
 
 # A longer table is searched rather than read, so aligned text is streamed instead.
 RICH_ROWS_MAX = 500
@@ -27,11 +29,10 @@ _GAP = 2
 # How many refused lines are named; the rest is counted.
 LINES_NAMED = 20
 _CHUNK_ROWS = 500
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 class ShownColumn(msgspec.Struct, frozen=True):
-    """One column: the field of a row that it shows, its title, and whether it is aligned like a number."""
+    """One column: the field of a row that it shows, its title (printable), and whether it is aligned like a number."""
 
     field: str
     title: str
@@ -64,15 +65,30 @@ def show_json(rows: Iterable[Any]) -> None:
     write = sys.stdout.write
     encode = msgspec.json.Encoder().encode
     for row in rows:
-        write(encode(row).decode() + "\n")
+        write(escape_json(encode(row)).decode() + "\n")
+
+
+def open_output() -> BinaryIO | Terminal:
+    """Standard output for bytes: exact in a pipe or a file, printable on a terminal."""
+    return Terminal() if sys.stdout.isatty() else sys.stdout.buffer
+
+
+class Terminal:
+    """A terminal that gets text only: what is not UTF-8, or would steer it, is written out."""
+
+    def __init__(self) -> None:
+        self._decode = codecs.getincrementaldecoder("utf-8")("backslashreplace").decode
+
+    def write(self, data: bytes, /) -> object:
+        return sys.stdout.write(printable_text(self._decode(data)))
 
 
 def name_lines(refused: Sequence[object]) -> None:
     """Name refused lines on stderr, as many as help; the rest is counted."""
     for line in refused[:LINES_NAMED]:
-        click.echo(printable(line), err=True)
+        say(line, err=True)
     if len(refused) > LINES_NAMED:
-        click.echo(f"... and {len(refused) - LINES_NAMED} more; --json names all of them", err=True)
+        say(f"... and {len(refused) - LINES_NAMED} more; --json names all of them", err=True)
 
 
 def aligned(shown: Sequence[ShownColumn], rows: Iterable[Mapping[str, Any]]) -> Iterator[str]:
@@ -86,18 +102,6 @@ def aligned(shown: Sequence[ShownColumn], rows: Iterable[Mapping[str, Any]]) -> 
         yield from (_line(shown, widths, cells) for cells in pending)
         pending = []
     yield from (_line(shown, widths, cells) for cells in pending)
-
-
-def printable(value: object) -> str:
-    """The text of a value with control characters written out; an absent value is empty, a truth is yes or no."""
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return "" if value is None else _CONTROL.sub(_written_out, str(value))
-
-
-def _written_out(match: re.Match[str]) -> str:
-    code = ord(match.group())
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
 
 
 def _cells(shown: Sequence[ShownColumn], row: Mapping[str, Any]) -> list[str]:
@@ -126,12 +130,12 @@ def _show_rich(shown: Sequence[ShownColumn], rows: Sequence[Mapping[str, Any]]) 
     table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
     for index, width in zip(filled, widths, strict=False):
         justify: Literal["left", "right"] = "right" if shown[index].number else "left"
-        table.add_column(shown[index].title, justify=justify, width=width, overflow="ellipsis")
+        table.add_column(Text(shown[index].title), justify=justify, width=width, overflow="ellipsis")
     for row in cells:
         table.add_row(*(Text(row[index]) for index in filled[: len(widths)]))
     console.print(table)
     if hidden := [shown[index].title for index in filled[len(widths) :]]:
-        click.echo(f"The terminal is too narrow for: {', '.join(hidden)}. --json has every field.", err=True)
+        say(f"The terminal is too narrow for: {', '.join(hidden)}. --json has every field.", err=True)
 
 
 def fitted(shown: Sequence[ShownColumn], longest: Sequence[int], room: int) -> list[int]:

@@ -23,6 +23,7 @@ from compactor.ui.options import (
     json_option,
     refuse_empty,
     refuse_several,
+    say,
     team_option,
 )
 
@@ -128,11 +129,12 @@ def _replay_one(
 
 
 def _show_lines(lines: Iterator[bytes], what: str, team: str | None, as_json: bool) -> None:
+    from compactor.core.printable import escape_json
     from compactor.ui.output import columns, show_table
 
     if as_json and (team is None or what != "findings"):
         for line in lines:
-            sys.stdout.write(line.decode())
+            sys.stdout.write(escape_json(line).decode())
         return
     rows = _decoded(lines)
     if team is not None:
@@ -154,7 +156,8 @@ def _decoded(lines: Iterable[bytes]) -> Iterable[dict[str, Any]]:
 
 
 def _show_past(done: Past, as_json: bool, written: Path | None) -> None:
-    from compactor.ui.output import columns, printable, show_json, show_table
+    from compactor.core.printable import printable
+    from compactor.ui.output import columns, show_json, show_table
 
     row = {name: getattr(done, name) for name in done.__struct_fields__}
     pending, trades = row.pop("pending"), row.pop("last_trades")
@@ -167,13 +170,13 @@ def _show_past(done: Past, as_json: bool, written: Path | None) -> None:
         show_json([row])
         return
     counts = f"{done.events} events, {done.open_orders} open orders, {done.trades} trades, {done.findings} findings"
-    click.echo(f"{printable(done.team_id)}, {printable(done.moment)}: {counts}")
+    say(f"{printable(done.team_id)}, {printable(done.moment)}: {counts}")
     if written is not None:
-        click.echo(f"Written to {written}")
+        say(f"Written to {written}")
         return
     show_table(columns(*_PENDING, numbers=_NUMBERS), _decoded(pending.splitlines()))
     if trades:
-        click.echo(f"The last {len(trades)} of {done.trades} trades; --show trades has all:")
+        say(f"The last {len(trades)} of {done.trades} trades; --show trades has all:")
         show_table(columns(*_TRADES, numbers=_NUMBERS), _decoded(trades))
 
 
@@ -264,7 +267,7 @@ def _show_changes(name: str, compare: Callable[[Any], Iterator[Change]], as_json
                 else:
                     click.echo(_format_change(change))
         if not found and not as_json:
-            click.echo(f"{name}: no difference", err=True)
+            say(f"{name}: no difference", err=True)
     except BrokenPipeError:
         raise
     except Exception as error:
@@ -274,7 +277,7 @@ def _show_changes(name: str, compare: Callable[[Any], Iterator[Change]], as_json
 
 def _format_change(change: Change) -> str:
     """Format a change as one line for people, coloured on a terminal."""
-    from compactor.ui.output import printable
+    from compactor.core.printable import printable
 
     row = change.after or change.before or {}
     words: list[Any] = [change.team_id, change.what.replace("_", " "), change.id]

@@ -25,6 +25,7 @@ from compactor.ui.options import (
     from_here,
     json_option,
     refuse_empty,
+    say,
     team_option,
 )
 
@@ -129,11 +130,12 @@ def cat(data: Path, team: str | None, start: int, end: int | None) -> None:
       compactor cat data --team alice --from 1048576 --to 2097152
     """
     from compactor.ledger import Ledger
+    from compactor.ui.output import open_output
 
     if end is not None and end < start:
         raise click.UsageError(f"--to {end} lies before --from {start}, expected an offset that does not")
     entry = find_one_ledger(data, team)
-    output = sys.stdout.buffer
+    output = open_output()
     for piece in Ledger(entry.path, team_id=entry.team_id).cat(start, end):
         output.write(piece)
 
@@ -163,8 +165,8 @@ def keygen(file: Path, name: str, as_json: bool) -> None:
     if as_json:
         show_json([{"file": str(file), "verifier_key": key}])
     else:
-        click.echo(key)
-        click.echo(f'The private key is in {file}. Set signing_key = "{file.absolute()}" in compactor.toml.', err=True)
+        say(key)
+        say(f'The private key is in {file}. Set signing_key = "{file.absolute()}" in compactor.toml.', err=True)
 
 
 @click.command(short_help="Write a proof that an event, or an older head, is in a log.")
@@ -184,6 +186,7 @@ def prove(offset: int | None, team: str | None, since: Path | None, out: Path | 
       compactor prove 1048576 --team alice --out event.proof
       compactor prove --since alice-in-march.head --team alice --out since-march.proof
     """
+    from compactor.core.printable import escape_json
     from compactor.ledger.files import Files
     from compactor.proofs.check import encode_proof
     from compactor.proofs.prove import prove_line, prove_since
@@ -199,10 +202,10 @@ def prove(offset: int | None, team: str | None, since: Path | None, out: Path | 
         proof = prove_since(entry.path, name, _head_in(since, name), since, Files())
     text = encode_proof(proof)
     if out is None:
-        sys.stdout.buffer.write(text)
+        sys.stdout.buffer.write(escape_json(text))
     else:
         out.write_bytes(text)
-        click.echo(f"Wrote {len(text)} bytes to {out}. compactor check-proof {out} --key KEY checks it.", err=True)
+        say(f"Wrote {len(text)} bytes to {out}. compactor check-proof {out} --key KEY checks it.", err=True)
 
 
 def _head_in(file: Path, team: str) -> Any:
@@ -240,9 +243,10 @@ def check_proof(file: Path, key: str | None, head: Path | None, as_json: bool) -
     Example:
       compactor check-proof event.proof --key example.org/desk+b1d1e9d2+AVEz...
     """
+    from compactor.core.printable import printable
     from compactor.proofs.check import check_proof, read_proof
     from compactor.proofs.keys import verifier_key
-    from compactor.ui.output import printable, show_json
+    from compactor.ui.output import show_json
 
     if key is None and head is None:
         raise click.UsageError("expected --key KEY or --head HEAD_FILE: a proof by itself proves nothing")
@@ -256,9 +260,9 @@ def check_proof(file: Path, key: str | None, head: Path | None, as_json: bool) -
         show_json([{name: getattr(done, name) for name in done.__struct_fields__ if getattr(done, name) is not None}])
         return
     by = "signed by the key" if done.signed else "the head that you know"
-    click.echo(f"{file}: it holds: head of {printable(done.origin)} over {done.size} lines, root {done.root}, {by}")
+    say(f"{file}: it holds: head of {printable(done.origin)} over {done.size} lines, root {done.root}, {by}")
     if done.line is not None:
-        click.echo(f"line {done.index} (from 0) of this log is:")
-        click.echo(printable(done.line.removesuffix("\n")))
+        say(f"line {done.index} (from 0) of this log is:")
+        say(printable(done.line.removesuffix("\n")))
     else:
-        click.echo(f"the log of {done.old_size} lines with root {done.old_root} is the beginning of it")
+        say(f"the log of {done.old_size} lines with root {done.old_root} is the beginning of it")

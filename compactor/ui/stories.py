@@ -92,7 +92,7 @@ def _lines(one: History) -> Iterator[str]:
 
 
 def _head(one: History) -> Iterator[str]:
-    from compactor.ui.output import printable
+    from compactor.core.printable import printable
 
     story, row = one.story, one.story.order
     terms = " ".join(printable(row[name]) for name in _TERMS if name in row)
@@ -127,7 +127,7 @@ def _row(step: StoryEvent) -> dict[str, Any]:
 
 
 def _details(step: StoryEvent) -> Iterator[str]:
-    from compactor.ui.output import printable
+    from compactor.core.printable import printable
 
     if step.repeated:
         yield "delivered before; changes nothing"
@@ -151,6 +151,6 @@ def _change(before: object, after: object) -> str:
 
 
 def _finding(finding: Finding) -> str:
-    from compactor.ui.output import printable
+    from compactor.core.printable import printable
 
     return printable(f"{finding.kind}: {finding.detail}")

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from compactor.ui.options import data_option, json_option, refuse_empty, team_option
+from compactor.ui.options import data_option, json_option, refuse_empty, say, team_option
 from compactor.ui.watching import stop_on_signals
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ class _Tails:
 
     def _fail(self, message: str) -> None:
         self.failures += 1
-        click.echo(message, err=True)
+        say(message, err=True)
 
 
 def _start(text: str, ledgers: int) -> Start:
@@ -185,6 +185,7 @@ def _writer(table: Table, as_json: bool, several: bool, tails: Iterable[Follower
 def _json_writer(table: Table) -> Write:
     import msgspec
 
+    from compactor.core.printable import escape_json
     from compactor.tables.export import as_object
 
     make = as_object(table.names, frozenset(column.name for column in table.columns if column.kind == "json"))
@@ -192,7 +193,7 @@ def _json_writer(table: Table) -> Write:
 
     def write(timed: Iterable[TimedRow]) -> None:
         for one in timed:
-            sys.stdout.write(encode(make(one.row)).decode() + "\n")
+            sys.stdout.write(escape_json(encode(make(one.row))).decode() + "\n")
         sys.stdout.flush()
 
     return write
@@ -261,12 +262,12 @@ def _terms(values: dict[str, Any]) -> Iterator[str]:
 
 
 def _words(*words: str | None) -> str:
-    from compactor.ui.output import printable
+    from compactor.core.printable import printable
 
     return " ".join(printable(word) for word in words if word)
 
 
 def _style(text: str, colour: str | None, *, dim: bool = False) -> str:
-    from compactor.ui.output import printable
+    from compactor.core.printable import printable
 
     return click.style(printable(text), fg=colour, dim=dim or None)

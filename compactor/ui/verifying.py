@@ -23,6 +23,7 @@ from compactor.ui.options import (
     from_here,
     json_option,
     refuse_empty,
+    say,
     team_option,
 )
 
@@ -102,7 +103,8 @@ def _show_json(verdicts: Sequence[Verdict], witness: Sequence[Discrepancy]) -> N
 
 
 def _show(verdicts: Sequence[Verdict], witness: Sequence[Discrepancy]) -> None:
-    from compactor.ui.output import ShownColumn, printable, show_table
+    from compactor.core.printable import printable
+    from compactor.ui.output import ShownColumn, show_table
 
     titles = {"log_bytes": "log bytes", "lag_bytes": "to compact", "segments": "segments", "sealed_bytes": "sealed"}
     titles |= {"signed_bytes": "signed", "witnessed_bytes": "witnessed", "differences": "differences", "time": "time"}
@@ -114,17 +116,17 @@ def _show(verdicts: Sequence[Verdict], witness: Sequence[Discrepancy]) -> None:
     show_table(shown, (_row(one) for one in seen))
     for one in verdicts:
         for difference in one.differences:
-            click.echo(f"{printable(one.team_id)}: {printable(difference)}")
+            say(f"{printable(one.team_id)}: {printable(difference)}")
     for difference in witness:
-        click.echo(printable(difference))
+        say(printable(difference))
     sys.stdout.flush()
     for one in verdicts:
         if one.error is not None:
-            click.echo(f"{one.team_id}: could not be verified: {printable(one.error.message)}", err=True)
+            say(f"{one.team_id}: could not be verified: {printable(one.error.message)}", err=True)
     tail = sum(one.log_bytes - one.sealed_bytes for one in verdicts)
     if tail > 0:
         said = f"{tail} bytes of log are not sealed: no digest and no signature covers them."
-        click.echo(f"{said} compactor seal --now seals them.", err=True)
+        say(f"{said} compactor seal --now seals them.", err=True)
 
 
 def _row(verdict: Verdict) -> dict[str, Any]:
