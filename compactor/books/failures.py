@@ -10,6 +10,7 @@ import re
 
 import msgspec
 
+from compactor.core.printable import redact
 from compactor.ledger import LedgerEntry, LedgerError
 
 
@@ -25,21 +26,23 @@ def describe_failure(error: Exception, path: object) -> Failure:
     """The failure that `error` means for the ledger at `path`."""
     import traceback
 
-    trace = "".join(traceback.format_exception(error))
+    trace = redact("".join(traceback.format_exception(error)))
     if isinstance(error, LedgerError):
-        return Failure(classify(error), str(error), trace)
+        return Failure(classify(error), redact(str(error)), trace)
     if isinstance(error, OSError):
         file = error.filename or path
         return Failure(
             "io_error",
-            f"{file}: {error.strerror or error}. Nothing was lost. See ls -ld {file}, then run the command again.",
+            redact(
+                f"{file}: {error.strerror or error}. Nothing was lost. See ls -ld {file}, then run the command again."
+            ),
             trace,
         )
     message = (
         f"{path}: unexpected {type(error).__name__}: {error}. This is a bug in compactor; the log is untouched. "
         "COMPACTOR_DEBUG=1 shows where it happened."
     )
-    return Failure("unexpected", message, trace)
+    return Failure("unexpected", redact(message), trace)
 
 
 def classify(error: LedgerError) -> str:

@@ -21,6 +21,7 @@ import msgspec
 from msgspec import Struct
 
 from compactor.core.merkle import MerkleAccumulator, Tree
+from compactor.core.printable import redact
 from compactor.ledger.errors import LockHeld, SegmentDamaged, from_os
 from compactor.ledger.files import Files, replace, write_all
 from compactor.ledger.ledger import LOCK
@@ -170,7 +171,11 @@ class _Publication:
     def compare_witness(self, witness: Path) -> int:
         """Compare every head in the witness with its seal; where the newest ends. Raises WitnessConflict."""
         ours, newest = {seal.end: seal.tree for seal in self._seals}, 0
-        for _line, one in read_witness(witness):
+        lines = read_witness(witness)
+        if lines and all(isinstance(one, str) for _line, one in lines):
+            what = f"expected a witness, found another file: {lines[0][1]}"
+            raise WitnessConflict(witness, f"{what}. Nothing was written to it; name another file")
+        for _line, one in lines:
             if not isinstance(one, Witnessed) or one.team_id != self._team:
                 continue
             try:
@@ -314,7 +319,7 @@ def read_witness(path: Path) -> list[tuple[int, Witnessed | str]]:
         try:
             found.append((number, _decode(line)))
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            found.append((number, f"{line[:80]!r} ({error})"))
+            found.append((number, f"{redact(line.decode(errors='replace'))[:80]!r} ({error})"))
     return found
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from base64 import b64decode, b64encode
 from collections.abc import Sequence
 from hashlib import sha256
@@ -20,7 +21,9 @@ from pathlib import Path
 
 from msgspec import Struct
 
+from compactor.core.printable import redact
 from compactor.ledger.errors import from_os
+from compactor.ledger.files import Files, write_all
 from compactor.proofs.notes import (
     BadKey,
     BadProof,
@@ -33,6 +36,7 @@ from compactor.proofs.notes import (
     signatures_unavailable,
 )
 
+KEY_BYTES_MAX = 4096
 _ED25519 = b"\x01"
 _PRIVATE = "PRIVATE+KEY+"
 _NAME = re.compile(r"[^\s+\x00-\x1f\x7f]{1,200}")
@@ -108,10 +112,11 @@ def make_key(path: Path, name: str) -> SigningKey:
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         try:
-            os.write(descriptor, text.encode())
+            write_all(descriptor, text.encode(), path)
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+        Files().sync_directory(path.parent)
     except FileExistsError:
         what = "there is a file already, expected none: a key that is lost cannot be made again"
         raise BadKey(path, f"{what}. Name another file") from None
@@ -123,8 +128,11 @@ def make_key(path: Path, name: str) -> SigningKey:
 def read_key(path: Path) -> SigningKey:
     """Read the key that `make_key` wrote. Raises BadKey, SignaturesUnavailable, LedgerError."""
     expected = f"expected a key as compactor keygen writes it ({_PRIVATE}…)"
+    refuse_private_key(os.fspath(path), "the signing key", "the path of the file with it")
     try:
-        text = path.read_text().strip()
+        with open(path, "rb", opener=_open_nonblocking) as file:
+            _refuse_readable(path, os.fstat(file.fileno()))
+            text = file.read(KEY_BYTES_MAX).decode().strip()
     except UnicodeDecodeError:
         raise BadKey(path, f"{expected}, found bytes that are no text") from None
     except OSError as error:
@@ -143,19 +151,46 @@ def read_key(path: Path) -> SigningKey:
     return key
 
 
+def _open_nonblocking(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
+def _refuse_readable(path: Path, status: os.stat_result) -> None:
+    """Refuse a key file that others may read, like ssh: a group only where the file is somebody else's."""
+    if not stat.S_ISREG(status.st_mode):
+        raise BadKey(path, "expected a regular file with a signing key, found something else")
+    open_to = stat.S_IRWXO | (stat.S_IRWXG if status.st_uid == os.geteuid() else 0)
+    if status.st_mode & open_to:
+        found = f"found mode {stat.S_IMODE(status.st_mode):04o}: others may use this key"
+        raise BadKey(path, f"expected a key file that only its owner may read, {found}. Run chmod 600 {path}")
+
+
+def refuse_private_key(text: str, where: str, expected: str) -> None:
+    """Refuse a private key in the wrong place, without repeating it. Raises BadKey."""
+    if _PRIVATE in text:
+        what = f"expected {expected}, found a private signing key itself"
+        raise BadKey(where, f"{what}. It may be in a shell history now: make a new key with compactor keygen")
+
+
 def verifier_key(text: str) -> VerifierKey:
     """Parse a verifier key, or read it from the file that the text names. Raises BadKey."""
+    expected = "a verifier key as compactor keygen prints it (NAME+ID+KEY), or a file with one"
+    refuse_private_key(text, "the key", expected)
     path = Path(text)
     if "+" not in text or path.exists():
         try:
-            text = path.read_text().strip()
+            with open(path, "rb", opener=_open_nonblocking) as file:
+                text = file.read(KEY_BYTES_MAX).decode().strip()
         except (OSError, UnicodeDecodeError):
-            expected = "a verifier key as compactor keygen prints it (NAME+ID+KEY), or a file with one"
             raise BadKey(path, f"expected {expected}, found neither") from None
+        if _PRIVATE in text:
+            raise BadKey(path, "expected a verifier key, found a file with a private signing key")
     parts = text.split("+", 2)
     data = _key_bytes(parts[2]) if len(parts) == 3 else None
     if data is None:
-        raise BadKey(path, f"expected a verifier key as compactor keygen prints it (NAME+ID+KEY), found {text[:80]!r}")
+        raise BadKey(
+            path, f"expected a verifier key as compactor keygen prints it (NAME+ID+KEY), found {redact(text[:80])!r}"
+        )
     key = VerifierKey(parts[0], data)
     if key.encode() != text:
         raise BadKey(path, f"expected the id {key.key_id.hex()} in this key, found {parts[1]!r}: it is not whole")

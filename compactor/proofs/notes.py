@@ -17,6 +17,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
+from compactor.core.printable import redact
 from compactor.ledger import LedgerError
 
 NOTE_BYTES_MAX = 1 << 16
@@ -71,14 +72,14 @@ def decode_note(text: str, path: Path) -> Note:
     signed += "\n"
     lines = signed.split("\n")
     if len(text) > NOTE_BYTES_MAX or not blank or len(lines) != 4 or not lines[1].isdecimal():
-        raise BadProof(path, f"expected {_EXPECTED}, found {text[:80]!r}")
+        raise BadProof(path, f"expected {_EXPECTED}, found {redact(text)[:80]!r}")
     try:
         head = Head(lines[0], int(lines[1]), b64decode(lines[2], validate=True))
         signatures = [_signature(line) for line in rest.splitlines()]
     except ValueError as error:
-        raise BadProof(path, f"expected {_EXPECTED}, found {text[:80]!r} ({error})") from None
+        raise BadProof(path, f"expected {_EXPECTED}, found {redact(text)[:80]!r} ({error})") from None
     if len(head.root) != 32 or not head.origin or encode_note(head, signatures) != text:
-        raise BadProof(path, f"expected {_EXPECTED}, found one that is written in another way: {text[:80]!r}")
+        raise BadProof(path, f"expected {_EXPECTED}, found one that is written in another way: {redact(text)[:80]!r}")
     return Note(head, signed, signatures)
 
 

@@ -117,7 +117,10 @@ LogLevel = Annotated[
     Literal["debug", "info", "warning", "error"], Meta(description='"debug" or "info" or "warning" or "error"')
 ]
 Address = Annotated[str, Meta(description=_ADDRESS_EXPECTED, extra={"parse": _parse_address})]
-FileName = Annotated[str, Meta(pattern=r"\A[^\0]+\Z", description="the path of a file, as a text")]
+FileName = Annotated[
+    str,
+    Meta(pattern=r"\A(?!PRIVATE\+KEY\+)[^\0]+\Z", description="the path of a file, as a text; never a key itself"),
+]
 
 
 class Settings(msgspec.Struct, frozen=True):

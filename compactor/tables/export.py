@@ -157,10 +157,17 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
         raise
 
 
+def _holds_key(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(12) == b"PRIVATE+KEY+"
+
+
 def check_target(path: Path) -> None:
     """Refuse what is no regular file, and every file that belongs to a ledger. Raises BadTarget."""
     if path.exists() and not path.is_file():
         raise BadTarget(f"{path}: expected a file that may be written, found something else; name another file")
+    if path.exists() and _holds_key(path):
+        raise BadTarget(f"{path}: found a private signing key, which is never written over; name another file")
     if not path.parent.is_dir():
         raise BadTarget(f"{path.parent}: no such directory, expected one that the file can be made in")
     for directory in path.parents:

@@ -124,6 +124,8 @@ def systemd(data: Path, user: str | None, with_broker: bool, memory_max: str, co
       compactor systemd data --user trader | sudo tee /etc/systemd/system/compactor.service
       sudo systemctl enable --now compactor
     """
+    from compactor.core.printable import printable_lines
+
     unit = (files("compactor") / "deploy" / "compactor.service").read_text()
     witness = configuration(data, config, {}).settings.witness
     # A directory that is not there, as a disk that is not mounted, stops no start: only witnessing fails then.
@@ -143,4 +145,4 @@ def systemd(data: Path, user: str | None, with_broker: bool, memory_max: str, co
         unit = unit.replace(
             f' "{data.absolute()}" --http', f' "{data.absolute()}" --config "{config.absolute()}" --http'
         )
-    click.echo(unit, nl=False)
+    click.echo(printable_lines(unit), nl=False)

@@ -18,7 +18,7 @@ from typing import Any, BinaryIO, Literal
 
 import msgspec
 
-from compactor.core.printable import escape_json, printable, printable_text
+from compactor.core.printable import escape_json, printable, printable_text, redact
 from compactor.ui.options import say
 
 # A longer table is searched rather than read, so aligned text is streamed instead.
@@ -65,7 +65,7 @@ def show_json(rows: Iterable[Any]) -> None:
     write = sys.stdout.write
     encode = msgspec.json.Encoder().encode
     for row in rows:
-        write(escape_json(encode(row)).decode() + "\n")
+        write(redact(escape_json(encode(row)).decode()) + "\n")
 
 
 def open_output() -> BinaryIO | Terminal:

@@ -190,6 +190,7 @@ def prove(offset: int | None, team: str | None, since: Path | None, out: Path | 
     from compactor.ledger.files import Files
     from compactor.proofs.check import encode_proof
     from compactor.proofs.prove import prove_line, prove_since
+    from compactor.tables.export import BadTarget, whole_file
 
     if (offset is None) == (since is None):
         raise click.UsageError("expected either an OFFSET or --since HEAD_FILE")
@@ -204,7 +205,11 @@ def prove(offset: int | None, team: str | None, since: Path | None, out: Path | 
     if out is None:
         sys.stdout.buffer.write(escape_json(text))
     else:
-        out.write_bytes(text)
+        try:
+            with whole_file(out) as file:
+                file.write(text)
+        except BadTarget as error:
+            raise click.UsageError(str(error)) from None
         say(f"Wrote {len(text)} bytes to {out}. compactor check-proof {out} --key KEY checks it.", err=True)
 
 

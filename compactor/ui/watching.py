@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, MutableMapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -129,6 +129,7 @@ def make_logger(level: str = "info") -> Logger:
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             *([] if is_terminal else [structlog.processors.format_exc_info]),
+            _make_printable,
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
@@ -137,6 +138,13 @@ def make_logger(level: str = "info") -> Logger:
     )
     logger: Logger = structlog.get_logger()
     return logger
+
+
+def _make_printable(_logger: object, _method: str, event: MutableMapping[str, Any]) -> Mapping[str, Any]:
+    """Write out control characters, and hide keys: names of directories and texts of the broker are data."""
+    from compactor.core.printable import printable_lines
+
+    return {name: printable_lines(value) if isinstance(value, str) else value for name, value in event.items()}
 
 
 def stop_on_signals() -> threading.Event:
