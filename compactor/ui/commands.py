@@ -65,7 +65,7 @@ def compact(
     _show_outcomes(outcomes, as_json)
     failed = [(outcome.team_id, outcome.error) for outcome in outcomes if outcome.error]
     if old := name_old_files(data):
-        click.echo(old, err=True)
+        say(old, err=True)
     exit_named(failed, len(outcomes), "could not be compacted")
 
 
