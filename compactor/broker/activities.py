@@ -13,12 +13,10 @@ from typing import Any
 
 import msgspec
 
-from compactor.broker.alpaca import SIDES, Fields, Translation, content_digest, translate
+from compactor.broker.alpaca import SIDES, TRADE_ACTIVITIES, Fields, Translation, translate
 from compactor.broker.rest import BrokerError
-from compactor.core.decimals import BadDecimal, parse_decimal
 from compactor.core.events import Problem
 
-TRADES = frozenset({"TRD", "FILL"})
 _OTHER_KINDS = """
     ACATC ACATS CFEE CIL CSD CSR CSW DIV DIVCGL DIVCGS DIVFEE DIVFT DIVNRA DIVROC DIVTW DIVTXEX FEE FOPT INT INTNRA
     INTPNL INTTW JNL JNLC JNLS MA MEM MISC NC OCT OPASN OPCA OPCSH OPEXC OPEXP OPTRD OTH PTC PTR REORG SC SPIN SPLIT SSO
@@ -30,23 +28,6 @@ EXECUTIONS = frozenset({"fill", "partial_fill", "trade_bust", "trade_correct"})
 LEGS_KEPT_MAX = 10_000
 _OPTION = re.compile(r"[A-Z0-9.]{1,6}[0-9]{6}[CP][0-9]{8}")
 
-# An activity (schema ActivityEventV2, and its trade details): Alpaca's name on the left, ours on the right.
-ACTIVITY: Mapping[str, str] = {
-    "executed_at": "ts",
-    "ref_id": "execution_id",  # "For trades the execution_id is used", says the schema.
-    "previous_id": "previous_execution_id",
-    "price": "price",
-    "qty": "qty",
-}
-DETAILS: Mapping[str, str] = {
-    "execution_type": "event",
-    "order_id": "order_id",
-    "symbol": "symbol",
-    "side": "side",
-    "cum_qty": "filled_qty",
-    "order_status": "order_status",
-    "client_order_id": "client_order_id",
-}
 _OF_PARENT = ("filled_qty", "order_status", "client_order_id")
 
 
@@ -73,7 +54,7 @@ def find_unknown_kind(entry: bytes) -> str | None:
         return None
     if found.activity_type is None or found.activity_type in OTHER_KINDS:
         return None
-    if found.activity_type not in TRADES:
+    if found.activity_type not in TRADE_ACTIVITIES:
         return found.activity_type
     execution = found.details.execution_type if found.details is not None else None
     return None if execution is None or execution in EXECUTIONS else f"{found.activity_type} {execution}"
@@ -118,33 +99,20 @@ class EntryReader:
             self._unanswered[order_id] = f"the legs of order {order_id} are unknown: {error}"
 
     def read(self, message: Any) -> Translation:
-        """Translate an entry of either endpoint; a fill that leaves a part of the order open is a partial fill."""
-        if not isinstance(message, dict) or "activity_type" not in message:
-            return translate(message, source="stream")
-        if message["activity_type"] not in TRADES:
+        """Translate an entry of either endpoint, and put an execution of a multi-leg order on its leg."""
+        if isinstance(message, dict) and message.get("activity_type", "TRD") not in TRADE_ACTIVITIES:
             return Translation([], [])  # A dividend or a fee does not belong to an order.
-        details = message.get("details")
-        if not isinstance(details, dict):
-            return Translation([], [Problem("missing_field", "an activity of a trade without its details")])
-        event: Fields = {ours: message[theirs] for theirs, ours in ACTIVITY.items() if message.get(theirs)}
-        event |= {ours: details[theirs] for theirs, ours in DETAILS.items() if details.get(theirs)}
-        if not {"event", "order_id", "ts"} <= event.keys():
-            return Translation([], [Problem("missing_field", "an activity of a trade without type, order or time")])
+        translation = translate(message, source="stream")
+        if not isinstance(message, dict) or "activity_type" not in message or not translation.events:
+            return translation
+        [event] = translation.events
         if str(event["order_id"]) in self._unanswered:
             return Translation([], [])
-        if "side" in event:
-            event["side"] = SIDES.get(event["side"], event["side"])
-        if event["event"] == "fill" and _leaves_quantity(details.get("leaves_qty")):
-            event["event"] = "partial_fill"
-        if event["event"] not in ("trade_bust", "trade_correct"):
-            event.pop("previous_execution_id", None)
         placed = move_to_leg(event, self._legs.get(str(event["order_id"]), {}))
         if placed is None:
             detail = f"no leg of order {event['order_id']} is {event.get('side')} {event.get('symbol')}"
             return Translation([], [Problem("bad_value", detail)])
-        first = {name: placed[name] for name in ("event", "order_id", "ts")}
-        own = {"event_id": str(message.get("event_id") or content_digest(message)), "source": "stream", "raw": message}
-        return Translation([first | placed | own], [])
+        return Translation([placed], [])
 
 
 def find_legs(order: Any | None) -> dict[tuple[str, str], str]:
@@ -172,10 +140,3 @@ def move_to_leg(execution: Fields, legs: Mapping[tuple[str, str], str]) -> Field
 def get_leg_key(symbol: Any, side: Any) -> tuple[str, str]:
     """What distinguishes the legs of one order: symbol and side."""
     return str(symbol or ""), SIDES.get(str(side or ""), str(side or ""))
-
-
-def _leaves_quantity(leaves: Any) -> bool:
-    try:
-        return leaves is not None and parse_decimal(str(leaves)) > 0
-    except BadDecimal:
-        return True
