@@ -96,6 +96,31 @@ def test_a_ledger_that_has_an_order_wins_over_what_the_order_is_called(tmp_path:
     assert {"bravo": {"o1"}} == _orders(data)
 
 
+SPREAD = {"order_class": "mleg", "symbol": "", "side": "", "filled_qty": "1", "status": "filled", "limit_price": "1.2"}
+LEGS = [
+    {**ORDER, "id": f"leg-{side}", "symbol": f"AAPL241213C00{strike}000", "side": side, "qty": "1", "status": "filled"}
+    | {"order_class": "mleg", "filled_qty": "1", "filled_avg_price": price, "type": "", "client_order_id": side}
+    for side, strike, price in (("buy", "250", "0.43"), ("sell", "260", "0.01"))
+]
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_activities_of_a_spread_are_those_of_its_legs(tmp_path: Path, is_first: bool) -> None:
+    """Each leg has an activity that names the parent; each share counts once, in either order."""
+    order = {**ORDER, **SPREAD, "legs": LEGS}
+    activities = [
+        {**_activity("o1"), "symbol": leg["symbol"], "side": leg["side"], "qty": "1", "cum_qty": "1", "id": leg["id"]}
+        | {"price": leg["filled_avg_price"]}
+        for leg in LEGS
+    ]
+    file = _file(tmp_path / "f", [order, activities] if is_first else [activities, order])
+    for appended in (5, 0):
+        done = by_team(import_alpaca(file, tmp_path / "data", team="alpha"))["alpha"]
+        assert (appended, []) == (done.events_appended, done.problems)
+        assert {"AAPL241213C00250000": 1, "AAPL241213C00260000": -1} == sum_positions(tmp_path / "data/team/alpha")
+    assert {"leg-buy", "leg-sell"} == {row["order_id"] for row in Ledger(tmp_path / "data/team/alpha").rows("trades")}
+
+
 def test_a_directory_that_is_a_ledger_takes_all(tmp_path: Path) -> None:
     """Rule 1.2: a person with one account needs no teams."""
     Ledger(tmp_path / "data").append([{"event": "new", "order_id": "o0", "ts": T, "team_id": "me"}])

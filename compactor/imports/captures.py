@@ -14,7 +14,7 @@ from pathlib import Path
 from compactor.books.order_index import OrderIndex
 from compactor.books.ownership import UNASSIGNED, Owner, list_relations, parse_team
 from compactor.core.events import Problem
-from compactor.imports.messages import FillOrder, NotAFill, read_capture
+from compactor.imports.messages import FillOrder, LegFinder, NotAFill, read_capture
 from compactor.imports.recordings import BadRecording
 from compactor.imports.writer import (
     Fields,
@@ -53,17 +53,21 @@ def import_alpaca(
     index = OrderIndex(data)
     index.follow(look_for_new=True)
     routes, order = _Routes(fixed, index), FillOrder()
-    wanted = set()
+    wanted, legs = set(), LegFinder()
     for found in read_capture(file, zone, meter.add):
         if isinstance(found.event, dict):
             wanted.add(hash_identity(found.event))
             routes.note(found.event)
             order.note(found)
+            legs.note(found)
+    if legs.has_moves:
+        moved = (legs.move(found).event for found in read_capture(file, zone) if found.is_activity)
+        wanted |= {hash_identity(event) for event in moved if isinstance(event, dict)}
     for owner, path in ledgers.items():
         for known in known_events(path, owner, routes.orders, meter):
             writer.recognize(known, wanted)
     home = fixed or UNASSIGNED
-    for number, event, _ in order.sort(read_capture(file, zone, meter.add)):
+    for number, event, _ in map(legs.move, order.sort(read_capture(file, zone, meter.add))):
         if isinstance(event, NotAFill):
             writer.skip(home, event.activity_type, str(file), number)
         elif isinstance(event, Problem):
