@@ -27,7 +27,7 @@ LAY_SAMPLE = mkdir -p "$$(dirname '$(DATA)')" && cp -R fixtures/sample '$(DATA)'
   echo 'Laid the sample of fixtures/sample into $(DATA)/ (delete it whenever you like).'
 
 .DEFAULT_GOAL := help
-.PHONY: help compact sample test test-pure laws wheel faults flips soak libraries chaos mutants fairness demo check format bench bench-latency bench-live clean
+.PHONY: help compact sample test test-pure laws wheel constraints faults flips soak libraries chaos mutants fairness demo check format bench bench-latency bench-live clean
 
 help:
 	@echo 'compactor: an append-only log of order events becomes open orders and trades, exactly once.'
@@ -40,6 +40,7 @@ help:
 	@echo '  make test-pure          the same without the compiled modules (COMPACTOR_PURE_PYTHON=1)'
 	@echo '  make wheel              build both distributions into dist/, install the wheel elsewhere and run it'
 	@echo '  make laws RUNS=2000     lives of one ledger over passes, restarts and retentions; SEED=1 is the first of them'
+	@echo '  make constraints        pin what a deployment installs, with hashes, in constraints.txt'
 	@echo '  make faults             kill and fail the program at every system call (minutes; needs strace)'
 	@echo '  make flips              turn a bit of every byte of every file of a ledger; verify has to see each (minutes)'
 	@echo '  make soak MINUTES=10    writers and daemon killed at random, disk full, files damaged; then every byte is checked'
@@ -77,6 +78,10 @@ wheel: $(TEST)
 	@$(PY) -m build --outdir dist . > /dev/null
 	@COMPACTOR_DIST=dist $(PY) -m pytest -q --timeout 300 tests/test_package.py
 	@ls -l dist
+
+constraints: $(TEST)
+	@$(PY) -m tests.constraints > constraints.txt
+	@echo "constraints.txt: $$(grep -c hash= constraints.txt) packages"
 
 laws: $(TEST)
 	@PYTHONDONTWRITEBYTECODE=1 $(PY) -m tests.laws_machine --runs $(RUNS) --seed $(SEED)
