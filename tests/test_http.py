@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import socket
 import struct
 import threading
@@ -16,8 +18,9 @@ from typing import Any
 import msgspec
 import pytest
 
+from compactor.daemon import http
 from compactor.daemon.health import Health, LedgerHealth
-from compactor.daemon.http import serve
+from compactor.daemon.http import CONNECTIONS_MAX, serve
 from compactor.daemon.metrics import Metrics
 from compactor.daemon.presence import TEXT_BYTES, AlreadyRunning, acquire, read_report
 
@@ -133,6 +136,48 @@ def test_a_client_that_breaks_off_leaves_no_line_in_the_log(url: str, capfd: pyt
     while any("process_request_thread" in thread.name for thread in threading.enumerate()):
         time.sleep(0.01)
     assert ("", "") == capfd.readouterr()
+
+
+def test_slow_clients_use_up_no_descriptors_and_keep_nobody_out(url: str) -> None:
+    """Issue 13, 11: a cap on connections; beyond it the oldest one is closed, and others are served at once."""
+    host, _, port = url.removeprefix("http://").partition(":")
+    before = len(os.listdir("/proc/self/fd"))
+    clients = [socket.create_connection((host, int(port))) for _ in range(3 * CONNECTIONS_MAX)]
+    try:
+        for client in clients:
+            with contextlib.suppress(OSError):
+                client.send(b"GET /livez HTTP/1.1\r\nX: ")
+        for _ in range(10):
+            assert 200 == get(f"{url}/livez")[0]
+        deadline = time.monotonic() + 10
+        while len(os.listdir("/proc/self/fd")) > before + len(clients) + CONNECTIONS_MAX + 1:
+            assert time.monotonic() < deadline, "the server holds more connections than it may"
+            time.sleep(0.01)
+    finally:
+        for client in clients:
+            client.close()
+
+
+def test_a_request_that_drips_is_cut_off(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Issue 13, 11: the time is for the whole request; a byte now and then does not begin it anew."""
+    monkeypatch.setattr(http, "REQUEST_SECONDS", 0.5)
+    host, _, port = url.removeprefix("http://").partition(":")
+    started = time.monotonic()
+    with socket.create_connection((host, int(port))) as client:
+        client.settimeout(0.1)
+        client.send(b"GET /livez HTTP/1.1\r\n")
+        found: bytes | None = None
+        while found is None:
+            assert time.monotonic() - started < 10, "it is still served"
+            try:
+                client.send(b"X")
+                found = client.recv(1)
+            except TimeoutError:
+                continue
+            except OSError:
+                break
+    assert not found
+    assert 0.4 < time.monotonic() - started
 
 
 def test_an_address_in_use_is_an_error(url: str, health: Health) -> None:

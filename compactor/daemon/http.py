@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from socketserver import TCPServer, ThreadingMixIn
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
@@ -23,6 +24,10 @@ from compactor.daemon.metrics import Metrics
 from compactor.settings.configuration import split_address
 
 ALIVE_SECONDS = 30.0
+CONNECTIONS_MAX = 32
+"""Beyond these the oldest connection is closed, so slow clients use up no descriptors and keep nobody out."""
+REQUEST_SECONDS = 10.0
+"""The time for a whole request, however slowly its bytes come or its answer is read."""
 
 
 class Check(msgspec.Struct, frozen=True):
@@ -115,6 +120,41 @@ def _send(start: Callable[..., Any], status: str, kind: str, body: bytes) -> Ite
 
 class _Server(ThreadingMixIn, WSGIServer):
     daemon_threads = True
+    # A burst of connections waits in the kernel while the oldest ones are closed.
+    request_queue_size = CONNECTIONS_MAX
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        self._accepted_at: dict[socket.socket, float] = {}
+        """The open connections, oldest first."""
+        self._accepted_lock = threading.Lock()
+        super().__init__(*arguments, **options)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Serve a connection in a thread; closes the oldest one if there are too many."""
+        with self._accepted_lock:
+            while len(self._accepted_at) >= CONNECTIONS_MAX:
+                self._cut_off(next(iter(self._accepted_at)))
+            self._accepted_at[request] = time.monotonic()
+        super().process_request(request, client_address)
+
+    def service_actions(self) -> None:
+        """Close connections whose time is over; called twice a second."""
+        with self._accepted_lock:
+            until = time.monotonic() - REQUEST_SECONDS
+            for request in [one for one, at in self._accepted_at.items() if at < until]:
+                self._cut_off(request)
+
+    def shutdown_request(self, request: Any) -> None:
+        """Close a connection."""
+        with self._accepted_lock:
+            self._accepted_at.pop(request, None)
+        super().shutdown_request(request)
+
+    def _cut_off(self, request: socket.socket) -> None:
+        """End a connection under its thread, which then closes it."""
+        del self._accepted_at[request]
+        with suppress(OSError):
+            request.shutdown(socket.SHUT_RDWR)
 
     def server_bind(self) -> None:
         """Bind without a DNS lookup of the host's name, which could hang and is not needed."""
