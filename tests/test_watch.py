@@ -8,15 +8,22 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from compactor import Ledger, TooMuch
+from compactor import Ledger, TooMuch, discover
+from compactor.daemon import keeper as keeper_module
+from compactor.daemon.health import Health
+from compactor.daemon.keeper import Keeper
 from compactor.daemon.presence import read_report
+from compactor.ledger.files import Files
+from compactor.ui.watching import make_logger
 
 _WITHIN_SECONDS = 30
 
@@ -349,3 +356,87 @@ def test_finished_history_is_sealed_and_the_whole_log_can_still_be_read(data: Pa
         assert ledger.status().segments > 0
     put(team, line("o-0", "canceled", 3500))
     until(lambda: "o-0" not in open_ids(team), "the pass after the seal")
+
+
+def test_passes_errands_and_seals_of_a_busy_ledger_never_collide(data: Path, start: Start) -> None:
+    """Issue 13, 8: passes, errands and sealing of one ledger are scheduled, not raced: no lock is ever in the way."""
+    teams = [data / "team" / name for name in ("alice", "bob", "carol")]
+    for team in teams:
+        put(team, line("first"))
+    daemon = start("--poll-seconds", "1", COMPACTOR_SEGMENT_BYTES="65536").caught_up()
+    stop = threading.Event()
+
+    def write() -> None:
+        number = 0
+        while not stop.is_set():
+            for team in teams:
+                put(team, *(line(f"o-{number}-{part}", second=number % 3000) for part in range(40)))
+            # Now and then more than a pass within the loop may read.
+            if number % 60 == 59:
+                put(teams[0], *(line(f"big-{number}-{part}", second=number % 3000) for part in range(16_000)))
+            number += 1
+            time.sleep(0.02)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        until(lambda: len(daemon.lines("segment_sealed")) >= 3, "segments")
+        until(lambda: any(row.get("apart") for row in daemon.lines("compaction_finished")), "an errand")
+    finally:
+        stop.set()
+        writer.join()
+    assert [] == daemon.lines("sealing_failed") + daemon.lines("ledger_degraded")
+
+
+def test_a_ledger_that_catches_up_holds_no_other_one_s_sealing_up(tmp_path: Path) -> None:
+    """Issue 13, 9: a ledger is sealed as soon as it is current itself."""
+    health, age = Health(), timedelta(hours=24)
+    for name in ("alice", "bob"):
+        put(tmp_path / "team" / name, *(line(f"o-{number}", second=number) for number in range(50)))
+    alice, bob = (Keeper(entry, 7, health, make_logger("error")) for entry in discover(tmp_path))
+    assert not alice.is_seal_due(4096, age), "it is not current yet"
+    alice.run()
+    assert (False, "catching_up") == (health.caught_up, bob.health.state)
+    assert alice.is_seal_due(4096, age)
+    alice.has_errand = True
+    assert not alice.is_seal_due(4096, age), "whatever works on it is first"
+    alice.has_errand, alice.is_sealing = False, True
+    assert not alice.is_seal_due(4096, age), "it is at it"
+    alice.is_sealing = False
+    alice.note_sealed(None)
+    assert not alice.is_seal_due(4096, age), "what failed is not tried again at every look"
+    alice.close()
+
+
+def test_a_ledger_is_asked_for_its_age_now_and_then(tmp_path: Path) -> None:
+    """A log whose oldest event that is not sealed is old enough is due, though it is small."""
+    put(tmp_path / "team" / "alice", line("o-1"))
+    young = line("o-1").replace(b"2026-11-02T15:00:00Z", f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}".encode())
+    put(tmp_path / "team" / "bob", young)
+    keepers = [Keeper(one, 7, Health(), make_logger("error")) for one in discover(tmp_path)]
+    for keeper in keepers:
+        keeper.run()
+    assert [True, False] == [keeper.is_seal_due(1 << 20, timedelta(hours=1)) for keeper in keepers]
+    assert [False, False] == [keeper.is_seal_due(1 << 20, timedelta(hours=1)) for keeper in keepers], "once in a while"
+    for keeper in keepers:
+        keeper.close()
+
+
+def test_a_lock_that_a_reconcile_of_this_process_holds_is_no_failure(tmp_path: Path, monkeypatch: Any) -> None:
+    """Issue 13, 8: the reconcile compacts as well; its pass is waited for, and a stranger's only for ten seconds."""
+    monkeypatch.setattr(keeper_module, "HELD_SECONDS_MAX", -1.0)
+    put(tmp_path / "team" / "alice", line("o-1"))
+    (entry,) = discover(tmp_path)
+    keeper, files = Keeper(entry, 7, Health(), make_logger("critical")), Files()
+    lock = entry.path / ".state" / "lock"
+    lock.parent.mkdir()
+    held = files.acquire(lock)
+    assert held is not None
+    assert None is keeper.run()
+    assert ("catching_up", True) == (keeper.health.state, keeper.is_due)
+    os.pwrite(held, b"1\n        ", 0)
+    assert None is keeper.run()
+    assert ("degraded", "lock_held") == (keeper.health.state, keeper.health.kind)
+    files.release(held)
+    assert None is not keeper.run()
+    keeper.close()

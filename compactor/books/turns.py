@@ -12,15 +12,20 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from compactor.core.exceptions import CompactorError
 from compactor.ledger import Compaction, Ledger, LockHeld
 from compactor.ledger.files import Files
 from compactor.ledger.paths import PRIVATE
 
+if TYPE_CHECKING:
+    from compactor.ledger.seal import Sealed
+
 LOCK = "reconcile.lock"
 _TRIES = 100
 _PAUSE_SECONDS = 0.05
+_SEAL_PAUSE_SECONDS = 0.005
 
 
 class ReconcileBusy(CompactorError):
@@ -58,3 +63,16 @@ def compact_in_turn(ledger: Ledger) -> Compaction | None:
                 return None
             time.sleep(_PAUSE_SECONDS)
     raise AssertionError("the last attempt returns or raises")
+
+
+def seal_in_turn(ledger: Ledger, wait_seconds: float, **options: Any) -> Sealed:
+    """Seal; waits for so long while another process has the ledger's lock. Raises LedgerError."""
+    until = time.monotonic() + wait_seconds
+    while True:
+        try:
+            return ledger.seal(**options)
+        except LockHeld:
+            if time.monotonic() >= until:
+                raise
+            # Shorter than between two passes of a daemon, which holds the lock for milliseconds.
+            time.sleep(_SEAL_PAUSE_SECONDS)

@@ -25,14 +25,16 @@ MEMORY_BYTES_MAX = 2 << 30
 SECONDS_MAX = 3600.0
 """How long an errand may run. A pass commits on its way, so the next errand goes on where this one was stopped."""
 
+LOCK_SECONDS_MAX = 60
+"""How long a seal waits for the ledger's lock, which the passes of the loop hold now and then."""
+
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
 
 
 class Errand:
-    """A started command. `what` is the caller's own reference."""
+    """A started command."""
 
-    def __init__(self, what: object, arguments: Sequence[str]) -> None:
-        self.what = what
+    def __init__(self, arguments: Sequence[str]) -> None:
         self.started = time.monotonic()
         self._out: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
         self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
@@ -89,6 +91,20 @@ def make_compact_arguments(path: Path, retention_days: int | None) -> list[str]:
     """The command that compacts one ledger without a limit and writes a checkpoint."""
     days = "forever" if retention_days is None else str(retention_days)
     return ["compact", str(path), "--json", "--checkpoint", "--workers", "1", "--retention-days", days]
+
+
+def make_seal_arguments(data: Path, team_id: str | None, config: Path | None) -> list[str]:
+    """The command that seals one ledger; without a team, the data directory's own ledger and those of its teams."""
+    team = ["--team", team_id] if team_id is not None else []
+    return [
+        "seal",
+        str(data),
+        "--json",
+        "--wait-seconds",
+        str(LOCK_SECONDS_MAX),
+        *team,
+        *(["--config", str(config)] if config is not None else []),
+    ]
 
 
 def _read_all(file: IO[bytes]) -> bytes:

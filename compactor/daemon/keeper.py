@@ -9,14 +9,16 @@ from __future__ import annotations
 import os
 import random
 import time
-from datetime import UTC
+from collections.abc import Mapping
+from datetime import UTC, timedelta
+from typing import Any
 
 import msgspec
 from structlog.typing import FilteringBoundLogger as Logger
 
 from compactor.books.failures import Failure, describe_failure
 from compactor.daemon.health import Health, LedgerHealth, printable
-from compactor.ledger import Compaction, Ledger, LedgerEntry, LockHeld, TooMuch
+from compactor.ledger import Compaction, Ledger, LedgerEntry, LedgerError, LockHeld, TooMuch
 from compactor.ledger.paths import LOG
 
 LIMIT_SECONDS = 0.1
@@ -31,6 +33,9 @@ RETRY_SECONDS_MAX = 60.0
 HELD_RETRY_SECONDS = 0.2
 HELD_SECONDS_MAX = 10.0
 """How long another process may hold the ledger's lock before that is a failure; a seal takes about a second."""
+SEAL_SECONDS = 300.0
+"""The interval at which a ledger is checked for events that are old enough to be sealed, and of retries."""
+SEAL_HELD_SECONDS = 5.0
 REMIND_SECONDS = 60.0
 IDLE_SECONDS = 600.0
 """After so long without a change the state is dropped from memory; the next pass reads the checkpoint."""
@@ -45,13 +50,18 @@ class Keeper:
         self.team_id = printable(entry.name)
         self.is_due = True
         self.has_errand = False
-        """Whether another process works on it; the loop leaves it alone meanwhile."""
+        """Whether another process compacts it; the loop leaves it alone meanwhile."""
+        self.is_sealing = False
+        """Whether another process seals it. Passes go on until that one has the ledger's lock, and then wait for it."""
         self.retry_at = 0.0
         # A directory that cannot be a ledger is reported with its problem and left alone.
         team_id = entry.team_id if entry.problem is None else None
         self._ledger = Ledger(entry.path, team_id=team_id, retention_days=retention_days)
         self._health = health
         self._log = log.bind(team_id=self.team_id)
+        self._seal_at = 0.0
+        self._seal_retry_at = 0.0
+        self._has_sealed = False
         self._seen: tuple[int, int] | None = None
         self._apart_until = 0.0
         self._failures = 0
@@ -133,12 +143,51 @@ class Keeper:
         return compaction
 
     def _wait_for_holder(self, error: LockHeld) -> None:
+        # A reconcile in this process holds the lock while it compacts, and our own seal while it seals. Both are no
+        # failure, however long they take.
+        is_own = self.is_sealing or f"process {os.getpid()} " in str(error)
+        self.wait_for_lock(describe_failure(error, self.entry.path), is_own=is_own)
+
+    def wait_for_lock(self, failure: Failure, *, is_own: bool = False) -> None:
+        """Another process holds the ledger's lock: try again soon; a failure if that lasts."""
         now = time.monotonic()
         self._held_since = self._held_since or now
-        if now - self._held_since > HELD_SECONDS_MAX:
-            self.fail(describe_failure(error, self.entry.path))
+        if now - self._held_since > HELD_SECONDS_MAX and not is_own:
+            self.fail(failure)
         else:
             self.is_due, self.retry_at = True, now + HELD_RETRY_SECONDS
+
+    # Sealing.
+
+    def is_seal_due(self, segment_bytes: int, segment_age: timedelta) -> bool:
+        """Whether to seal now: the log has grown enough, or its oldest event that is not sealed is old enough.
+
+        The first time also if there are segments, because a process that was killed may have left something undone.
+        """
+        now, health = time.monotonic(), self.health
+        if health.state != "current" or self.has_errand or self.is_sealing or now < self._seal_retry_at:
+            return False
+        if health.offset - health.sealed_bytes >= segment_bytes:
+            return True
+        if now < self._seal_at:
+            return False
+        self._seal_at = now + SEAL_SECONDS
+        if not self._has_sealed and health.segments:
+            return True
+        try:
+            return self._ledger.is_seal_due(segment_bytes=segment_bytes, segment_age=segment_age)
+        except LedgerError:
+            return True  # The command names what is wrong.
+
+    def note_sealed(self, row: Mapping[str, Any] | None, *, is_held: bool = False) -> None:
+        """Record the result of a seal; None if it failed, `is_held` if only because another process had the lock."""
+        if row is None:
+            self._seal_retry_at = time.monotonic() + (SEAL_HELD_SECONDS if is_held else SEAL_SECONDS)
+            return
+        self._has_sealed = True
+        self._publish(
+            msgspec.structs.replace(self.health, sealed_bytes=row["total_bytes"], segments=row["total_segments"])
+        )
 
     def succeed(self, compaction: Compaction) -> None:
         """Record a successful pass, of this or another process."""

@@ -11,14 +11,15 @@ import os
 import threading
 import time
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from pathlib import Path
-from typing import Protocol
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 from structlog.typing import FilteringBoundLogger as Logger
 
 from compactor.books.failures import Failure
-from compactor.daemon.errands import Errand, make_compact_arguments
+from compactor.daemon.errands import Errand, make_compact_arguments, make_seal_arguments
 from compactor.daemon.health import Health
 from compactor.daemon.hints import Hints
 from compactor.daemon.keeper import Keeper
@@ -26,8 +27,6 @@ from compactor.daemon.presence import Presence
 from compactor.ledger import Compaction, TooMuch, discover
 from compactor.settings.configuration import Settings
 
-SEAL_SECONDS = 300.0
-"""The interval at which ledgers are checked for events that are old enough to be sealed."""
 ERRAND_LOOK_SECONDS = 0.05
 COLLECT_SECONDS = 60.0
 STOP_SECONDS = 0.8
@@ -44,6 +43,13 @@ class Supervisor(Protocol):
     def notify_status(self, text: str) -> None: ...
     def notify_watchdog(self) -> None: ...
     def notify_stopping(self) -> None: ...
+
+
+class Job(NamedTuple):
+    """Work on one ledger that needs a process of its own: a long pass, or a seal."""
+
+    keeper: Keeper
+    is_seal: bool
 
 
 class Watcher:
@@ -71,11 +77,10 @@ class Watcher:
         self._config = config
         self._keepers: dict[Path, Keeper] = {}
         """By the resolved path of the ledger, because hints use it."""
-        self._errands: list[Errand] = []
-        self._errands_waiting: list[Keeper] = []
-        self._sealing: Errand | None = None
+        self._errands: list[tuple[Errand, Job]] = []
+        self._jobs: list[Job] = []
+        """What waits for a process. Passes, errands and seals of one ledger follow each other."""
         self._look_at = 0.0
-        self._seal_at = time.monotonic()
         self._collect_at = time.monotonic() + COLLECT_SECONDS
         self._published: list[tuple[str, str, str | None]] = []
 
@@ -125,7 +130,7 @@ class Watcher:
         now = time.monotonic()
         until = [self._look_at]
         until += [keeper.retry_at for keeper in self._keepers.values() if keeper.is_due and not keeper.has_errand]
-        if self._errands or self._sealing:
+        if self._errands:
             until.append(now + ERRAND_LOOK_SECONDS)
         hint = hints.wait(max(0.0, min(until) - now), stop)
         if hint.anything:
@@ -144,10 +149,10 @@ class Watcher:
         self._look_at = time.monotonic() + self._settings.poll_seconds
         self._find_teams()
         for path, keeper in list(self._keepers.items()):
-            if not keeper.look() and not keeper.has_errand:
+            if not keeper.look() and not keeper.has_errand and not keeper.is_sealing:
                 self._drop(path, keeper)
         if self._settings.seal:
-            self._start_sealing()
+            self._queue_seals()
         self._publish()
 
     def _find_teams(self) -> None:
@@ -197,83 +202,91 @@ class Watcher:
     def _queue_errand(self, keeper: Keeper) -> None:
         keeper.has_errand = True
         keeper.close()
-        self._errands_waiting.append(keeper)
+        # Before the seals: until it is done, nothing of this ledger is current.
+        seals = next((number for number, job in enumerate(self._jobs) if job.is_seal), len(self._jobs))
+        self._jobs.insert(seals, Job(keeper, is_seal=False))
+
+    def _queue_seals(self) -> None:
+        """Queue the ledgers of which something is due to be sealed."""
+        age = timedelta(hours=self._settings.segment_age_hours)
+        waiting = {job.keeper for job in self._jobs if job.is_seal}
+        for keeper in self._keepers.values():
+            if keeper not in waiting and keeper.is_seal_due(self._settings.segment_bytes, age):
+                self._jobs.append(Job(keeper, is_seal=True))
 
     def _start_errands(self) -> None:
-        while self._errands_waiting and len(self._errands) < max(1, (os.cpu_count() or 1)):
-            keeper = self._errands_waiting.pop(0)
+        for job in list(self._jobs):
+            if len(self._errands) >= max(1, (os.cpu_count() or 1)):
+                return
+            if not self._may_start(job):
+                continue
+            self._jobs.remove(job)
             try:
-                arguments = make_compact_arguments(keeper.entry.path, self._settings.retention_days)
-                self._errands.append(Errand(keeper, arguments))
+                self._errands.append((Errand(self._make_arguments(job)), job))
+                job.keeper.is_sealing = job.is_seal
             except OSError as error:
-                self._fail_errand(keeper, f"no process could be started for it ({error.strerror or error})")
+                self._fail_errand(job, f"no process could be started for it ({error.strerror or error})")
+
+    def _may_start(self, job: Job) -> bool:
+        """Whether no other process works on the ledger. A seal of the data directory's own ledger seals all of them."""
+        running = [other.keeper for _, other in self._errands]
+        if job.is_seal and job.keeper.entry.team_id is None:
+            return not running
+        return job.keeper not in running and not any(
+            other.is_seal and other.keeper.entry.team_id is None for _, other in self._errands
+        )
+
+    def _make_arguments(self, job: Job) -> list[str]:
+        entry = job.keeper.entry
+        if not job.is_seal:
+            return make_compact_arguments(entry.path, self._settings.retention_days)
+        return make_seal_arguments(self._data, entry.team_id, self._config)
 
     def _end_errands(self) -> None:
-        for errand in [errand for errand in self._errands if errand.is_over]:
-            self._errands.remove(errand)
-            keeper = errand.what
-            assert isinstance(keeper, Keeper)
+        for errand, job in [one for one in self._errands if one[0].is_over]:
+            self._errands.remove((errand, job))
+            job.keeper.has_errand = job.keeper.has_errand and job.is_seal
+            job.keeper.is_sealing = False
+            job.keeper.is_due = True
             rows, said = errand.read_results()
-            row = next((row for row in rows if Path(row.get("path", "")) == keeper.entry.path), None)
-            if row is None:
-                self._fail_errand(keeper, said)
-            elif row.get("error"):
-                self._fail_errand(keeper, row["error"]["message"], row["error"]["kind"])
-            else:
-                keeper.has_errand = False
-                compaction = msgspec.convert(row, Compaction)
-                keeper.succeed(compaction)
-                keeper.is_due = True
-                self._record_pass(keeper, compaction, time.monotonic() - errand.started, apart=True)
-        if self._sealing is not None and self._sealing.is_over:
-            self._end_sealing(self._sealing)
-            self._sealing = None
-
-    def _fail_errand(self, keeper: Keeper, message: str, kind: str = "process_died") -> None:
-        keeper.has_errand = False
-        keeper.fail(Failure(kind, f"{keeper.entry.path}: {message}" if kind == "process_died" else message))
-
-    # Sealing.
-
-    def _start_sealing(self) -> None:
-        """Seal if a log has grown enough; from time to time also check for logs that are old enough."""
-        if self._sealing is not None or not self._health.caught_up:
-            return
-        grown = any(
-            keeper.health.state == "current"
-            and keeper.health.offset - keeper.health.sealed_bytes >= self._settings.segment_bytes
-            for keeper in self._keepers.values()
-        )
-        now = time.monotonic()
-        if not grown and now < self._seal_at:
-            return
-        # Also if a log has grown: one that cannot be sealed must not be retried at every look.
-        self._seal_at = now + SEAL_SECONDS
-        try:
-            config = ["--config", str(self._config)] if self._config is not None else []
-            self._sealing = Errand(None, ["seal", str(self._data), "--json", *config])
-        except OSError as error:
-            self._log.error("sealing_failed", reason=str(error))
-
-    def _end_sealing(self, errand: Errand) -> None:
-        rows, said = errand.read_results()
-        for row in rows:
-            if "error" in row:
-                self._log.error("sealing_failed", team_id=row["team_id"], **row["error"])
+            if job.is_seal:
+                self._end_seal(job, rows, said)
                 continue
+            row = next((row for row in rows if Path(row.get("path", "")) == job.keeper.entry.path), None)
+            if row is None:
+                self._fail_errand(job, said)
+            elif row.get("error"):
+                self._fail_errand(job, row["error"]["message"], row["error"]["kind"])
+            else:
+                compaction = msgspec.convert(row, Compaction)
+                job.keeper.succeed(compaction)
+                self._record_pass(job.keeper, compaction, time.monotonic() - errand.started, apart=True)
+
+    def _fail_errand(self, job: Job, message: str, kind: str = "process_died") -> None:
+        if job.is_seal:
+            job.keeper.note_sealed(None)
+            self._log.error("sealing_failed", team_id=job.keeper.team_id, reason=message)
+            return
+        job.keeper.has_errand = False
+        failure = Failure(kind, f"{job.keeper.entry.path}: {message}" if kind == "process_died" else message)
+        if kind == "lock_held":
+            job.keeper.wait_for_lock(failure)
+        else:
+            job.keeper.fail(failure)
+
+    def _end_seal(self, job: Job, rows: list[dict[str, Any]], said: str) -> None:
+        if not rows:
+            self._fail_errand(job, said)
+        for row in rows:
             keeper = self._keepers.get(Path(row["path"]).resolve())
+            is_held = row.get("error", {}).get("kind") == "lock_held"
+            if "error" in row and not is_held:
+                self._log.error("sealing_failed", team_id=row["team_id"], **row["error"])
             if keeper is not None:
-                sealed = msgspec.structs.replace(
-                    keeper.health, sealed_bytes=row["total_bytes"], segments=row["total_segments"]
-                )
-                self._health.ledgers[str(keeper.entry.path)] = sealed
-            if row["segments"]:
-                done = {
-                    name: row[name] for name in ("segments", "sealed_bytes", "file_bytes", "punched_bytes", "reclaim")
-                }
-                self._log.info("segment_sealed", team_id=row["team_id"], **done)
-        if not rows and self._keepers:
-            self._log.error("sealing_failed", reason=said)
+                keeper.note_sealed(None if "error" in row else row, is_held=is_held)
+            if row.get("segments"):
+                names = ("segments", "sealed_bytes", "file_bytes", "punched_bytes", "reclaim")
+                self._log.info("segment_sealed", team_id=row["team_id"], **{name: row[name] for name in names})
 
     # Reporting.
 
@@ -299,13 +312,10 @@ class Watcher:
 
     def _publish(self) -> None:
         degraded = self._health.degraded
-        text = f"{len(self._keepers)} ledgers" + (
-            f", {len(degraded)} degraded: {', '.join(one.team_id for one in degraded)[:200]}"
-            if degraded
-            else ", current"
-        )
+        names = ", ".join(one.team_id for one in degraded)[:200]
+        how = f"{len(degraded)} degraded: {names}" if degraded else "current"
         if self._supervisor is not None:
-            self._supervisor.notify_status(text)
+            self._supervisor.notify_status(f"{len(self._keepers)} ledgers, {how}")
         self._published = self._states()
         if self._presence is not None:
             try:
@@ -325,7 +335,7 @@ class Watcher:
         deadline = time.monotonic() + STOP_SECONDS
         if self._supervisor is not None:
             self._supervisor.notify_stopping()
-        for errand in [*self._errands, *([self._sealing] if self._sealing else [])]:
+        for errand, _ in self._errands:
             errand.stop(deadline)
         written = 0
         for keeper in self._keepers.values():

@@ -162,6 +162,13 @@ class Ledger:
         self._sealer.complete_indexes()
         return done
 
+    def is_seal_due(self, *, segment_bytes: int, segment_age: timedelta, at: datetime | None = None) -> bool:
+        """Whether `seal` would seal something, as of the last pass. Needs no lock. Raises LedgerError."""
+        from compactor.ledger.seal import Sealer
+
+        self._sealer = self._sealer or Sealer(self._compactor, self._files)
+        return self._sealer.is_due(segment_bytes=segment_bytes, segment_age=segment_age, at=at)
+
     def cat(self, start: int = 0, end: int | None = None) -> Iterator[bytes]:
         """The bytes of the log from an offset up to another, segments and file as one sequence, in pieces.
 

@@ -112,6 +112,13 @@ class Sealer:
             total_segments=len(segments.seals), total_bytes=segments.sealed_end,
         )  # fmt: skip
 
+    def is_due(self, *, segment_bytes: int, segment_age: timedelta, at: datetime | None = None) -> bool:
+        """Whether a run would seal something. Needs no lock. Raises LedgerError."""
+        try:
+            return self._due(segment_bytes, segment_age, False, at or datetime.now(UTC)) is not None
+        except OSError as error:
+            raise from_os(self._compactor.path, error, "looking for what is to be sealed", "seal again") from error
+
     def complete_indexes(self) -> None:
         """After a run, make the indexes that are not there; needs no lock. Raises LedgerError."""
         if not self._lacks_indexes:

@@ -42,9 +42,24 @@ _OFFSET = click.IntRange(min=0)
 @team_option("Seal this team's ledger only.")
 @click.option("--now", is_flag=True, help="Seal all that is folded, due or not.")
 @click.option("--witness", metavar="FILE", help="Append the head of each log to this file, best on another disk.")
+@click.option(
+    "--wait-seconds",
+    metavar="N",
+    type=click.IntRange(0, 3600),
+    default=0,
+    help="Wait so long for a locked ledger.",
+)
 @config_option
 @json_option
-def seal(data: Path, team: str | None, now: bool, witness: str | None, config: Path | None, as_json: bool) -> None:
+def seal(
+    data: Path,
+    team: str | None,
+    now: bool,
+    witness: str | None,
+    wait_seconds: int,
+    config: Path | None,
+    as_json: bool,
+) -> None:
     """Move what is finished of every log into compressed segments, and give its space on the disk back.
 
     A log is due when it has grown by `segment_bytes` (64 MiB) since it was sealed last, or its oldest event that is
@@ -61,7 +76,7 @@ def seal(data: Path, team: str | None, now: bool, witness: str | None, config: P
     from compactor.ui.output import ShownColumn, show_json, show_table
 
     settings = configuration(data, config, {"witness": from_here(witness)}).settings
-    outcomes = [_outcome(data, entry, now, settings) for entry in discover(data, team)]
+    outcomes = [_outcome(data, entry, now, settings, wait_seconds) for entry in discover(data, team)]
     refuse_empty(sum(failure is None or failure.kind != "no_ledger" for _, failure in outcomes), data, team)
     if as_json:
         show_json(row for row, _ in outcomes)
@@ -77,9 +92,12 @@ def seal(data: Path, team: str | None, now: bool, witness: str | None, config: P
     exit_named(failed, len(outcomes), "could not be sealed")
 
 
-def _outcome(data: Path, entry: LedgerEntry, now: bool, settings: Settings) -> tuple[dict[str, Any], Failure | None]:
+def _outcome(
+    data: Path, entry: LedgerEntry, now: bool, settings: Settings, wait_seconds: int
+) -> tuple[dict[str, Any], Failure | None]:
     """Seal one ledger: its row, with what was done or what failed. No failure stops the others."""
     from compactor.books.failures import describe_bad_entry, describe_failure
+    from compactor.books.turns import seal_in_turn
     from compactor.ledger import Ledger
 
     row: dict[str, Any] = {"team_id": entry.name, "path": str(entry.path)}
@@ -87,7 +105,9 @@ def _outcome(data: Path, entry: LedgerEntry, now: bool, settings: Settings) -> t
     if failure is None:
         try:
             with Ledger(entry.path, team_id=entry.team_id, retention_days=settings.retention_days) as ledger:
-                done = ledger.seal(
+                done = seal_in_turn(
+                    ledger,
+                    wait_seconds,
                     segment_bytes=settings.segment_bytes,
                     segment_age=timedelta(hours=settings.segment_age_hours),
                     reclaim=settings.reclaim,
