@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from compactor.ledger import SegmentDamaged as SegmentDamaged
     from compactor.ledger import TooMuch as TooMuch
     from compactor.ledger import Trade as Trade
+    from compactor.ledger import UnsafeFile as UnsafeFile
     from compactor.ledger import discover as discover
     from compactor.ledger.seal import Sealed as Sealed
     from compactor.proofs.notes import BadKey as BadKey
@@ -75,7 +76,8 @@ _MODULES = {
     "compactor.ledger": (
         "Appended", "BadTeam", "Compaction", "DerivedConflict", "DiskFull", "Instant", "Ledger", "LedgerEntry",
         "LedgerError", "LedgerStatus", "LedgerUnreadable", "LockHeld", "LogRewritten", "NoLedger", "PendingOrder",
-        "RejectedEvents", "SegmentDamaged", "TooMuch", "Trade", "discover",
+        "RejectedEvents", "SegmentDamaged", "TooMuch", "Trade", "UnsafeFile",
+        "discover",
     ),
     "compactor.ledger.seal": ("Sealed",),
     "compactor.proofs.notes": ("BadKey", "BadProof", "NotProvable", "WitnessConflict"),

@@ -7,10 +7,11 @@ it is.
 """
 
 import errno
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from compactor.ledger.files import Files, Identity
+from compactor.ledger.files import SMALL_BYTES_MAX, Files, Identity
 
 
 class Stopped(BaseException):
@@ -125,6 +126,11 @@ class Disk(Files):
 
     # What the ledger calls.
 
+    @contextmanager
+    def within(self, directory: Path) -> Iterator[None]:
+        """There are no directories to keep open."""
+        yield
+
     def identity(self, path: Path) -> Identity | None:
         if self._dead:
             raise Stopped
@@ -137,7 +143,7 @@ class Disk(Files):
             raise FileNotFoundError(errno.ENOENT, "no such file", str(path))
         return DiskReader(self, path, self._names[path])
 
-    def read(self, path: Path) -> bytes | None:
+    def read(self, path: Path, limit: int = SMALL_BYTES_MAX) -> bytes | None:
         self.call(path)
         return self.take(path)
 

@@ -79,21 +79,31 @@ def test_ledgers_are_found_by_their_logs(alpha: Path, data: Path) -> None:
     assert [("charlie", team / "charlie", True)] == found[3:]
 
 
-@pytest.mark.parametrize("what", ["team", "log"])
-def test_a_symbolic_link_that_leads_out_is_refused(what: str, alpha: Path, data: Path) -> None:
-    """1.1: a ledger lies in the data directory; a link within it is fine."""
+@pytest.mark.parametrize("what", ["team", "log", "within"])
+def test_a_symbolic_link_below_team_is_refused(what: str, alpha: Path, data: Path) -> None:
+    """1.1: no links, neither out of the data directory nor within it; the others go on."""
     outside = data.parent / "outside"
     outside.mkdir()
     (outside / LOG).write_bytes(b"")
-    bravo = data / "team" / "bravo"
+    bravo, target = data / "team" / "bravo", outside
     if what == "team":
         bravo.symlink_to(outside)
+    elif what == "within":
+        target = alpha
+        bravo.symlink_to(alpha)
     else:
         bravo.mkdir()
         (bravo / LOG).symlink_to(outside / LOG)
-    (data / "team" / "charlie").symlink_to(alpha)
-    one_by_one = [place for team in ("alpha", "bravo", "charlie") for place in discover(data, team)]
-    for places in (discover(data), one_by_one):
-        assert ["alpha", "bravo", "charlie"] == [place.team_id for place in places]
-        assert [True, False, True] == [place.problem is None for place in places]
-        assert f"leads out of {data} to {outside}" in str(places[1].problem)
+    one_by_one = [entry for team in ("alpha", "bravo") for entry in discover(data, team)]
+    for entries in (discover(data), one_by_one):
+        assert ["alpha", "bravo"] == [entry.team_id for entry in entries]
+        assert [True, False] == [entry.problem is None for entry in entries]
+        assert f"is a symbolic link to {target}" in str(entries[1].problem)
+
+
+def test_a_data_directory_may_be_a_link(alpha: Path, data: Path) -> None:
+    """1.1: only what lies below `team/` has to be without links."""
+    (data.parent / "current").symlink_to(data)
+    (entry,) = discover(data.parent / "current")
+    assert entry.problem is None
+    assert Ledger(entry.path).compact().team_id == alpha.name

@@ -24,12 +24,11 @@ from compactor.core.orders import Order
 from compactor.core.reading import Deliveries, EventReader
 from compactor.core.rules import read_legs
 from compactor.ledger import LedgerEntry, LedgerError
-from compactor.ledger.checkpoint import DamagedCheckpoint, Slot
+from compactor.ledger.checkpoint import DamagedCheckpoint, Slot, open_newest_slot
 from compactor.ledger.files import Files
 from compactor.ledger.indexing import Indexes
 from compactor.ledger.log import Log, open_log, read_events
-from compactor.ledger.paths import LOG
-from compactor.ledger.reading import open_newest_slot
+from compactor.ledger.paths import LOG, STATE
 from compactor.ledger.segments import Segments
 
 TAIL_BYTES = 4 << 20
@@ -163,7 +162,7 @@ class FollowedLog:
             self._load_archive(log)
 
     def _load_archive(self, log: Log) -> None:
-        slot, _state = open_newest_slot(self.path, self._files)
+        slot = open_newest_slot(self.path / STATE, self._files, lambda _: None)
         if slot is None:
             return
         try:

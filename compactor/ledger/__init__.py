@@ -13,6 +13,7 @@ from compactor.ledger.errors import (
     RejectedEvents,
     SegmentDamaged,
     TooMuch,
+    UnsafeFile,
 )
 from compactor.ledger.ledger import Ledger
 from compactor.ledger.log_writer import Appended
@@ -40,5 +41,6 @@ __all__ = [
     "SegmentDamaged",
     "TooMuch",
     "Trade",
+    "UnsafeFile",
     "discover",
 ]

@@ -162,6 +162,40 @@ def encode_slot(
     return [_MAGIC, _HEAD.pack(len(body), checksum(body)), body, *parts]
 
 
+def open_slot(path: Path, files: Files) -> Slot:
+    """Open a checkpoint or a point. Raises DamagedCheckpoint and OSError; nothing stays open then."""
+    reader = files.open(path)
+    try:
+        return Slot(path, reader)
+    except BaseException:
+        reader.close()
+        raise
+
+
+def open_newest_slot(state: Path, files: Files, on_damage: Callable[[DamagedCheckpoint], None]) -> Slot | None:
+    """The newest slot of a ledger whose header is good; `on_damage` is called for each that is not."""
+    newest: Slot | None = None
+    try:
+        for name in SLOTS:
+            try:
+                slot = open_slot(state / name, files)
+            except FileNotFoundError:
+                continue
+            except DamagedCheckpoint as damage:
+                on_damage(damage)
+                continue
+            older = slot
+            if newest is None or slot.header.generation > newest.header.generation:
+                newest, older = slot, newest or slot
+            if older is not newest:
+                older.close()
+    except BaseException:
+        if newest is not None:
+            newest.close()
+        raise
+    return newest
+
+
 class Slots:
     """The two slots of a ledger."""
 
@@ -174,27 +208,9 @@ class Slots:
 
     def open_newest(self) -> Slot | None:
         """The newest slot whose header is good; damaged ones are set aside."""
-        found: list[Slot] = []
-        for name in SLOTS:
-            path = self._state / name
-            try:
-                reader = self._files.open(path)
-            except FileNotFoundError:
-                continue
-            try:
-                slot = Slot(path, reader)
-            except DamagedCheckpoint as damage:
-                reader.close()
-                self.set_aside(damage)
-            else:
-                found.append(slot)
-        found.sort(key=lambda slot: slot.header.generation)
-        for older in found[:-1]:
-            older.close()
-        if not found:
-            return None
-        newest = found[-1]
-        self._next = 1 - SLOTS.index(newest.path.name)
+        newest = open_newest_slot(self._state, self._files, self.set_aside)
+        if newest is not None:
+            self._next = 1 - SLOTS.index(newest.path.name)
         return newest
 
     def set_aside(self, damage: DamagedCheckpoint) -> None:

@@ -214,7 +214,8 @@ class Compactor:
         slot = self._slots.open_newest()
         if slot is None:
             return None
-        header = slot.header
+        # From here on closed with the state, whatever stops this.
+        self._slot, header = slot, slot.header
         log.check(header.inode, header.log)
         self._generation = header.generation
         self._trades = Tail(self.path / TRADES, self._files, header.trades)
@@ -226,14 +227,9 @@ class Compactor:
             and self._findings.fits(header.findings)
         )
         if not usable:
-            slot.close()
+            self.close()
             return None
-        try:
-            fold = slot.restore(self._recall, self._retention)
-        except DamagedCheckpoint:
-            slot.close()
-            raise
-        self._slot = slot
+        fold = slot.restore(self._recall, self._retention)
         self._inode, self._offset, self._log_digest = header.inode, header.log.length, header.log
         self._checkpoint_at, self._checkpoint_bytes = self._offset, CHECKPOINT_BYTES_MIN
         return fold
@@ -315,10 +311,10 @@ class Compactor:
     def _write_pending(self, fold: Fold) -> None:
         """Replace the pending orders, or remove them when none is open, only when they changed."""
         path, lines = self.path / PENDING, fold.pending_lines()
-        found = self._files.read(path)
-        if found == (lines or None):
+        found = self._files.identity(path)
+        if self._files.holds(path, lines) if lines else found is None:
             return
-        if found and self._checkpoint_at is None:
+        if found is not None and found.size and self._checkpoint_at is None:
             # Before the first checkpoint this may be anybody's file, such as one of the old layout.
             self._files.rename(path, path.with_name(PENDING + ".before"))
         if lines:

@@ -56,6 +56,10 @@ class LedgerUnreadable(LedgerError):
     """The operating system refused to read or write a file."""
 
 
+class UnsafeFile(LedgerError):
+    """A link, a pipe, a device or the like lies in place of a file or directory of the ledger; it was not used."""
+
+
 class DiskFull(LedgerError):
     """There is no room; the derived files are as they were."""
 
@@ -74,6 +78,10 @@ class RejectedEvents(LedgerError):
         return type(self), (self.path, self.problems)
 
 
+class IrregularFile(OSError):
+    """Something else lies where a regular file with one name, or a directory, was expected; `strerror` says what."""
+
+
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -81,6 +89,9 @@ def from_os(path: Path, error: OSError, doing: str, again: str = "compact again"
     """Turn an operating system's error into one that says what was being done to which file, and what to do then."""
     file = Path(os.fsdecode(error.filename)) if error.filename is not None else path
     reason = error.strerror or str(error)
+    if isinstance(error, IrregularFile):
+        hint = "a ledger has neither links nor special files (format.md, 1.1). Nothing was read from it or written"
+        return UnsafeFile(file, f"{reason}; {hint}. Remove it, or put the right file there, and {again}")
     if error.errno in _FULL:
         return DiskFull(file, f"{reason} while {doing}; the derived files are as they were. Make room and {again}")
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):

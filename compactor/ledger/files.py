@@ -8,11 +8,19 @@ because a child process would keep a lock alive.
 import errno
 import fcntl
 import os
-import stat
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple, Protocol
+
+from compactor.ledger.errors import IrregularFile
+from compactor.ledger.paths import SEGMENTS
+from compactor.ledger.safe_open import check_regular, give_rights, open_directory, open_file
+from compactor.ledger.system_calls import punch_hole, sync_and_close, write_all
+
+SMALL_BYTES_MAX = 1 << 26
+"""What `Files.read` reads at most: seals, heads, locks and what the daemon last said are far smaller."""
+_PIECE_BYTES = 1 << 20
 
 
 class Identity(NamedTuple):
@@ -41,126 +49,244 @@ class Reader(Protocol):
 
 
 class Files:
-    """The real file system. Every method raises OSError with the file's name."""
+    """The real file system. Every method raises OSError with the file's name; IrregularFile where a link, a pipe or
+    the like lies in place of a file. Not safe for several threads at once."""
+
+    def __init__(self) -> None:
+        self._anchors: dict[Path, int] = {}
+
+    @contextmanager
+    def within(self, directory: Path) -> Iterator[None]:
+        """Keep a ledger's directory open: all paths below it are opened relative to it, even if it is moved away."""
+        if directory in self._anchors:
+            yield
+            return
+        self._anchors[directory] = open_directory(directory, os.O_PATH, {})
+        try:
+            yield
+        finally:
+            os.close(self._anchors.pop(directory))
+
+    @contextmanager
+    def _directory(self, path: Path, flags: int = os.O_PATH) -> Iterator[int]:
+        """The descriptor of a directory."""
+        if path in self._anchors and flags == os.O_PATH:
+            yield self._anchors[path]
+            return
+        descriptor = open_directory(path, flags, self._anchors)
+        try:
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+    @contextmanager
+    def _parent(self, path: Path) -> Iterator[int]:
+        """The descriptor of the directory that holds a file; errors raised meanwhile get the file's whole path."""
+        with self._directory(path.parent) as directory:
+            try:
+                yield directory
+            except IrregularFile:
+                raise
+            except OSError as error:
+                raise OSError(error.errno, error.strerror, str(path)) from None
+
+    def _open(self, path: Path, flags: int) -> int:
+        with self._parent(path) as directory:
+            return open_file(path, flags, directory)
 
     def identity(self, path: Path) -> Identity | None:
         """Which file lies there, or None."""
         try:
-            found = os.stat(path)
+            with self._parent(path) as directory:
+                found = os.stat(path.name, dir_fd=directory, follow_symlinks=False)
         except FileNotFoundError:
             return None
+        check_regular(found, path)
         return Identity(found.st_dev, found.st_ino, found.st_size)
 
     def open(self, path: Path) -> Reader:
         """Open a file to read."""
-        return _OpenFile(path)
+        return _OpenFile(path, self._open(path, os.O_RDONLY))
 
-    def read(self, path: Path) -> bytes | None:
-        """A whole small file, or None if there is none."""
+    def read(self, path: Path, limit: int = SMALL_BYTES_MAX) -> bytes | None:
+        """A whole small file, or None if there is none. One above the limit is refused before anything is read."""
         try:
-            return path.read_bytes()
+            reader = self.open(path)
         except FileNotFoundError:
             return None
+        try:
+            size = reader.identity().size
+            if size > limit:
+                raise OSError(errno.EOVERFLOW, f"expected a file of at most {limit} bytes, found {size}", str(path))
+            return reader.read(0, limit)
+        finally:
+            reader.close()
+
+    def holds(self, path: Path, data: bytes) -> bool:
+        """Whether a file is there and holds exactly these bytes."""
+        try:
+            reader = self.open(path)
+        except FileNotFoundError:
+            return False
+        try:
+            # Compared in pieces, and only where the length fits: whatever lies there costs no memory.
+            return reader.identity().size == len(data) and all(
+                reader.read(start, _PIECE_BYTES) == data[start : start + _PIECE_BYTES]
+                for start in range(0, len(data), _PIECE_BYTES)
+            )
+        finally:
+            reader.close()
 
     def append(self, path: Path, data: bytes) -> None:
         """Append bytes to a file, which is made if need be; not yet durable."""
-        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+        descriptor, _is_new = self.open_or_create(path, os.O_WRONLY | os.O_APPEND)
         try:
             write_all(descriptor, data, path)
         finally:
             os.close(descriptor)
 
+    def open_or_create(self, path: Path, flags: int) -> tuple[int, bool]:
+        """Open a file, or make it with the rights that are due to it; the descriptor, and whether it is new."""
+        with self._parent(path) as directory:
+            while True:
+                try:
+                    return open_file(path, flags, directory), False
+                except FileNotFoundError:
+                    with suppress(FileExistsError):
+                        return self._create(path, flags, directory), True
+
+    def _create(self, path: Path, flags: int, directory: int) -> int:
+        """Make a file that is not there, whose rights do not depend on the umask."""
+        descriptor = open_file(path, flags | os.O_CREAT | os.O_EXCL, directory)
+        try:
+            give_rights(descriptor, path, directory)
+        except OSError:
+            os.close(descriptor)
+            raise
+        return descriptor
+
     def truncate(self, path: Path, length: int) -> None:
         """Cut a derived file back. Never done to a log: its bytes may be another writer's."""
-        os.truncate(path, length)
-
-    def sync(self, path: Path) -> None:
-        """Make a file's bytes and length durable."""
-        descriptor = os.open(path, os.O_RDONLY)
+        descriptor = self._open(path, os.O_WRONLY)
         try:
-            os.fsync(descriptor)
+            os.ftruncate(descriptor, length)
         except OSError as error:
             raise OSError(error.errno, error.strerror, str(path)) from None
         finally:
             os.close(descriptor)
 
+    def sync(self, path: Path) -> None:
+        """Make a file's bytes and length durable."""
+        sync_and_close(self._open(path, os.O_RDONLY), path)
+
     def write_new(self, path: Path, parts: Iterable[bytes | bytearray]) -> None:
-        """Write a file from the start and make its bytes durable; its name is not durable yet."""
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+        """Write a file from the start and make its bytes durable; its name is not durable yet.
+
+        What has the name is removed first, and never written to: it may be a link, or another name of a file.
+        """
+        with self._parent(path) as directory:
+            with suppress(FileNotFoundError):
+                os.unlink(path.name, dir_fd=directory)
+            descriptor = self._create(path, os.O_WRONLY, directory)
         try:
             for part in parts:
                 write_all(descriptor, part, path)
-            os.fsync(descriptor)
-        finally:
+        except BaseException:
             os.close(descriptor)
+            raise
+        sync_and_close(descriptor, path)
 
     def rename(self, source: Path, target: Path) -> None:
         """Give a file another name, in the place of what had it."""
-        os.rename(source, target)
+        with self._parent(source) as old, self._directory(target.parent) as new:
+            os.rename(source.name, target.name, src_dir_fd=old, dst_dir_fd=new)
 
     def link(self, source: Path, target: Path) -> None:
         """Give a file one more name, which must be free."""
-        os.link(source, target)
+        with self._parent(source) as old, self._directory(target.parent) as new:
+            os.link(source.name, target.name, src_dir_fd=old, dst_dir_fd=new, follow_symlinks=False)
 
     def remove(self, path: Path) -> None:
         """Remove a file if it is there."""
-        path.unlink(missing_ok=True)
+        with suppress(FileNotFoundError), self._parent(path) as directory:
+            os.unlink(path.name, dir_fd=directory)
 
     def make_directory(self, path: Path) -> None:
-        """Make a directory if it is not there."""
-        path.mkdir(exist_ok=True)
+        """Make a directory if it is not there, with the rights that are due to it."""
+        with self._parent(path) as directory:
+            try:
+                os.mkdir(path.name, 0o700, dir_fd=directory)
+            except FileExistsError:
+                os.close(open_directory(path, os.O_PATH, self._anchors))
+                return
+        if path.name == SEGMENTS:
+            with self._directory(path, os.O_RDONLY) as made:
+                os.fchmod(made, 0o755)
 
     def names(self, path: Path) -> list[str]:
         """The names in a directory; none where there is no directory."""
         try:
-            return os.listdir(path)
+            with self._directory(path, os.O_RDONLY) as directory:
+                return os.listdir(directory)
         except FileNotFoundError:
             return []
 
     def changed(self, path: Path) -> int | None:
         """When names last came to a directory or went, in nanoseconds since 1970; None where there is none."""
         try:
-            return os.stat(path).st_mtime_ns
+            with self._directory(path) as directory:
+                return os.fstat(directory).st_mtime_ns
         except FileNotFoundError:
             return None
 
     def punch(self, path: Path, start: int, length: int) -> bool:
         """Give the space of a range back; the bytes read as NULs then, and inode and size stay. False where the file
         system cannot, or the file may only be appended to."""
-        return punch_hole(path, start, length)
+        try:
+            descriptor = self._open(path, os.O_RDWR)
+        except PermissionError as error:
+            # A log that `chattr +a` protects cannot be opened so: it is kept whole.
+            if error.errno == errno.EPERM:
+                return False
+            raise
+        try:
+            return punch_hole(descriptor, path, start, length)
+        finally:
+            os.close(descriptor)
 
     def sync_directory(self, path: Path) -> None:
         """Make the names in a directory durable."""
-        self.sync(path)
+        sync_and_close(open_directory(path, os.O_RDONLY, self._anchors), path)
 
     def acquire(self, path: Path) -> int | None:
         """Acquire the lock on a file that is never replaced; the descriptor, or None if another process has it."""
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        descriptor, _is_new = self.open_or_create(path, os.O_RDWR)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                os.close(descriptor)
+                return None
+            os.ftruncate(descriptor, 0)
+            write_all(descriptor, f"{os.getpid()}\n".encode(), path)
+        except OSError as error:
+            # Closing releases the lock too, which would else be held by a process that does not know it.
             os.close(descriptor)
-            return None
-        os.truncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+            raise OSError(error.errno, error.strerror, str(path)) from None
         return descriptor
 
     def release(self, descriptor: int) -> None:
         """Release the lock, also if a child that was forked meanwhile still has the descriptor."""
-        # Closing gives it back too; the pass is done by now, and nothing that fails here can undo it.
+        # Closing releases it too; the pass is done by now, and nothing that fails here can undo it.
         with suppress(OSError):
             fcntl.flock(descriptor, fcntl.LOCK_UN)
         os.close(descriptor)
 
 
 class _OpenFile:
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, descriptor: int) -> None:
         self._path = path
-        # Without O_NONBLOCK a pipe in the place of a file would wait for a writer for ever.
-        self._descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-        if not stat.S_ISREG(os.fstat(self._descriptor).st_mode):
-            os.close(self._descriptor)
-            raise OSError(errno.EINVAL, "expected a regular file, found a directory, pipe or device", str(path))
+        self._descriptor = descriptor
 
     def identity(self) -> Identity:
         found = os.fstat(self._descriptor)
@@ -195,54 +321,17 @@ class _OpenFile:
         os.close(self._descriptor)
 
 
-def write_all(descriptor: int, data: bytes | bytearray, path: Path) -> None:
-    """Write all of it, going on after a short write; the error that stops it carries the file's name."""
-    rest = memoryview(data)
-    try:
-        while rest:
-            rest = rest[os.write(descriptor, rest) :]
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from None
-
-
-_KEEP_SIZE, _PUNCH_HOLE = 0x01, 0x02
-_CANNOT_PUNCH = (errno.EOPNOTSUPP, errno.ENOSYS, errno.EPERM)
-
-
-def punch_hole(path: Path, start: int, length: int) -> bool:
-    """`fallocate` with `FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE`, which Python does not offer: through libc."""
-    # Only sealing needs it, and importing it takes a moment.
-    import ctypes
-
-    libc = ctypes.CDLL(None, use_errno=True)
-    # The 64-bit variant, so that a 32-bit machine does not cut the offsets; musl has only one, which is 64-bit.
-    call = getattr(libc, "fallocate64", None) or getattr(libc, "fallocate", None)
-    if call is None:
-        return False
-    call.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
-    try:
-        descriptor = os.open(path, os.O_RDWR)
-    except PermissionError as error:
-        # A log that `chattr +a` protects cannot be opened so: it is kept whole.
-        if error.errno == errno.EPERM:
-            return False
-        raise
-    try:
-        while call(descriptor, _KEEP_SIZE | _PUNCH_HOLE, start, length):
-            number = ctypes.get_errno()
-            if number in _CANNOT_PUNCH:
-                return False
-            if number != errno.EINTR:
-                raise OSError(number, os.strerror(number), str(path))
-    finally:
-        os.close(descriptor)
-    return True
-
-
-def replace(files: Files, path: Path, parts: Iterable[bytes | bytearray]) -> None:
+def replace(files: Files, path: Path, parts: Iterable[bytes | bytearray], *, durable: bool = True) -> None:
     """Put a new version of a file in place; returns when it will survive a power loss. Readers see the old or the new
-    one, whole."""
+    one, whole. A version that fails half way leaves nothing behind. Without `durable` its name may be lost."""
     temporary = path.with_name(path.name + ".tmp")
-    files.write_new(temporary, parts)
-    files.rename(temporary, path)
-    files.sync_directory(path.parent)
+    try:
+        files.write_new(temporary, parts)
+        files.rename(temporary, path)
+    except OSError:
+        # What is half written must not keep a full disk full.
+        with suppress(OSError):
+            files.remove(temporary)
+        raise
+    if durable:
+        files.sync_directory(path.parent)

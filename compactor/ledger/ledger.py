@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import TracebackType
@@ -13,7 +14,7 @@ from compactor.core.derived import Finding
 from compactor.ledger.compaction import Compaction, Compactor, Progress
 from compactor.ledger.errors import DerivedConflict, LockHeld, NoLedger, from_os
 from compactor.ledger.files import Files
-from compactor.ledger.log_writer import Appended, Durability, append_lines, check_events
+from compactor.ledger.log_writer import Appended, Durability, append_lines, check_events, make_ledger
 from compactor.ledger.paths import FINDINGS, LOG, PENDING, STATE, TRADES, check_team, team_in_path
 from compactor.ledger.reading import LedgerStatus, read_bytes, read_status, team_in_checkpoint, whole_lines
 from compactor.ledger.records import PendingOrder, Trade, line_decoder
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from compactor.ledger.seal import Sealed, Sealer
 
 LOCK = "lock"
+HOLDER_BYTES_MAX = 64
 
 Line = TypeVar("Line")
 _FILES = {"pending_orders": PENDING, "trades": TRADES, "findings": FINDINGS}
@@ -83,7 +85,7 @@ class Ledger:
         if not lines:
             return Appended(self._log_size(), 0, 0)
         try:
-            self.path.mkdir(parents=True, exist_ok=True)
+            make_ledger(self.path)
         except OSError as error:
             raise from_os(self.path, error, "making the ledger's directory") from error
         return append_lines(self.path / LOG, lines, durability or self._durability)
@@ -102,11 +104,8 @@ class Ledger:
         process need not fold anything again. Raises LedgerError; the derived files are then as they were. TooMuch is
         one, if the pass would read more than `limit_bytes` of the log, or folds for longer than `limit_seconds`.
         """
-        descriptor = self._acquire()
-        try:
+        with self._locked():
             return self._compactor.run(progress, checkpoint, limit_bytes, limit_seconds)
-        finally:
-            self._files.release(descriptor)
 
     @property
     def clock(self) -> datetime | None:
@@ -150,14 +149,11 @@ class Ledger:
         # Most programs never seal, and zstd takes a moment to import.
         from compactor.ledger.seal import Sealer
 
-        descriptor = self._acquire()
-        try:
+        with self._locked():
             self._sealer = self._sealer or Sealer(self._compactor, self._files)
             done = self._sealer.run(
                 segment_bytes=segment_bytes, segment_age=segment_age, reclaim=reclaim, now=now, at=at
             )  # fmt: skip
-        finally:
-            self._files.release(descriptor)
         # This takes as long as sealing, and nobody has to wait for it.
         self._sealer.complete_indexes()
         return done
@@ -177,17 +173,33 @@ class Ledger:
         """
         return read_bytes(self.path, start, end, self._files)
 
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Hold the ledger's lock, and its directory open. Raises NoLedger, LockHeld and LedgerError."""
+        missing = f"there is no {LOG}; expected a log of events, append some first"
+        try:
+            with self._files.within(self.path):
+                if self._files.identity(self.path / LOG) is None:
+                    raise NoLedger(self.path, missing)
+                descriptor = self._acquire()
+                try:
+                    yield
+                finally:
+                    self._files.release(descriptor)
+        except FileNotFoundError:
+            raise NoLedger(self.path, missing) from None
+        except OSError as error:
+            raise from_os(self.path, error, "opening the ledger") from error
+
     def _acquire(self) -> int:
         lock = self.path / STATE / LOCK
-        if self._files.identity(self.path / LOG) is None:
-            raise NoLedger(self.path, f"there is no {LOG}; expected a log of events, append some first")
         try:
             self._files.make_directory(lock.parent)
             descriptor = self._files.acquire(lock)
         except OSError as error:
             raise from_os(lock, error, "acquiring the ledger's lock") from error
         if descriptor is None:
-            holder = (self._files.read(lock) or b"").decode(errors="replace").strip() or "unknown"
+            holder = (self._files.read(lock, HOLDER_BYTES_MAX) or b"").decode(errors="replace").strip() or "unknown"
             raise LockHeld(
                 lock, f"process {holder} is compacting this ledger; wait for it, or stop it, and compact again"
             )

@@ -9,7 +9,9 @@ fold reports.
 import os
 import time
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from decimal import Decimal
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,7 +21,8 @@ from msgspec import Struct
 from compactor.core.events import LINE_BYTES_MAX, Problem, event_of
 from compactor.core.instants import rfc3339
 from compactor.ledger.errors import RejectedEvents, from_os
-from compactor.ledger.files import write_all
+from compactor.ledger.files import Files
+from compactor.ledger.system_calls import write_all
 
 Durability = Literal["sync", "none"]
 """`sync` returns when the events will survive a power loss; `none` when the kernel has them."""
@@ -125,8 +128,7 @@ def append_lines(log: Path, lines: list[bytes], durability: Durability) -> Appen
     """Append checked lines to a log, which is made if need be. Raises LedgerError; then nothing is acknowledged."""
     data = b"".join(lines)
     try:
-        is_new = not log.exists()
-        descriptor = os.open(log, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
+        descriptor, is_new = Files().open_or_create(log, os.O_RDWR | os.O_APPEND)
         try:
             offset = write_lines(descriptor, data, log)
             if durability == "sync":
@@ -152,11 +154,17 @@ def write_lines(descriptor: int, data: bytes, log: Path) -> int:
     return size
 
 
+def make_ledger(path: Path) -> None:
+    """Make the directory of a ledger, and those above it, if they are not there; whatever the umask."""
+    missing = list(takewhile(lambda one: not one.exists(), (path, *path.parents)))
+    for one in reversed(missing):
+        with suppress(FileExistsError):
+            one.mkdir(0o755)
+            # Under a umask of 0 nobody else may write here; one of 077 does not keep the team out.
+            one.chmod(0o755)
+
+
 def sync_names(directory: Path) -> None:
     """Make a new log's name durable, and those of the directories that may have been made for it."""
     for one in (directory, directory.parent, directory.parent.parent):
-        descriptor = os.open(one, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        Files().sync_directory(one)

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 from msgspec import Struct
 
 from compactor.ledger.errors import LedgerError, from_os
-from compactor.ledger.log_writer import sync_names, write_lines
+from compactor.ledger.files import Files
+from compactor.ledger.log_writer import make_ledger, sync_names, write_lines
 from compactor.ledger.paths import LOG
 
 if TYPE_CHECKING:
@@ -108,17 +109,15 @@ class OpenLogs:
 
 
 def _opened(path: Path) -> _Open:
-    path.mkdir(parents=True, exist_ok=True)
-    log = path / LOG
-    is_new = not log.exists()
-    descriptor = os.open(log, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
+    make_ledger(path)
+    descriptor, is_new = Files().open_or_create(path / LOG, os.O_RDWR | os.O_APPEND)
     found = os.fstat(descriptor)
     return _Open(descriptor, found.st_dev, found.st_ino, is_new)
 
 
 def _is_at(log: Path, opened: _Open) -> bool:
     try:
-        found = os.stat(log)
+        found = os.lstat(log)
     except OSError:
         return False
     return (found.st_dev, found.st_ino) == (opened.device, opened.inode)

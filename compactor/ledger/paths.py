@@ -58,7 +58,7 @@ def team_in_path(path: Path) -> str | None:
 def locate_ledger(data: Path, team_id: str) -> LedgerEntry:
     """Where the ledger of a team lies, whether it is there yet or not."""
     path = data / "team" / check_team(team_id, data)
-    return LedgerEntry(team_id, path, _leads_out(data, path))
+    return LedgerEntry(team_id, path, _find_link(path, path / LOG))
 
 
 def discover(data: str | os.PathLike[str] | None = None, team: str | None = None) -> list[LedgerEntry]:
@@ -71,30 +71,30 @@ def discover(data: str | os.PathLike[str] | None = None, team: str | None = None
     data = resolve_data(data)
     if team is not None:
         return [locate_ledger(data, team)]
-    entries = [LedgerEntry(None, data)] if (data / LOG).exists() else []
+    log = data / LOG
+    entries = [LedgerEntry(None, data, _find_link(log))] if os.path.lexists(log) else []
     teams = data / "team"
-    found = (_examine(data, path) for path in sorted(teams.iterdir())) if teams.is_dir() else ()
+    found = (_examine(path) for path in sorted(teams.iterdir())) if teams.is_dir() else ()
     return entries + [entry for entry in found if entry is not None]
 
 
-def _examine(data: Path, path: Path) -> LedgerEntry | None:
+def _examine(path: Path) -> LedgerEntry | None:
     """The ledger in a directory below `team/`; None where there is none. One that is unreadable stops no other."""
     try:
-        if not (path / LOG).exists():
+        if not os.path.lexists(path / LOG):
             return None
         if TEAM_PATTERN.fullmatch(path.name) is None:
             expected = f"expected {TEAM_EXPECTED}; rename the directory, or move it out of {path.parent}"
             return LedgerEntry(path.name, path, f"{path.name!r} is no team id: {expected}")
-        return LedgerEntry(path.name, path, _leads_out(data, path))
+        return LedgerEntry(path.name, path, _find_link(path, path / LOG))
     except OSError as error:
         return LedgerEntry(path.name, path, f"{error.strerror}: check owner and permissions of {path}")
 
 
-def _leads_out(data: Path, path: Path) -> str | None:
-    """Why a symbolic link makes a ledger unusable, if one leads out of the data directory."""
-    root = data.resolve()
-    for one in (path, path / LOG):
-        if not one.resolve().is_relative_to(root):
-            found = f"{one.name} is a symbolic link that leads out of {data} to {one.resolve()}"
-            return f"{found}; expected a ledger that lies in {data}: move it there"
+def _find_link(*paths: Path) -> str | None:
+    """Why a symbolic link makes a ledger unusable, if there is one (1.1)."""
+    for path in paths:
+        if path.is_symlink():
+            found = f"{path.name} is a symbolic link to {path.readlink()}"
+            return f"{found}; a ledger has no links: move what it leads to here, or give the data directory that path"
     return None

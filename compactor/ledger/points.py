@@ -11,14 +11,13 @@ from contextlib import suppress
 from itertools import pairwise
 from pathlib import Path
 
-from compactor.ledger.checkpoint import FOLD_VERSION, FORMAT, SLOTS, DamagedCheckpoint, Slot
+from compactor.ledger.checkpoint import FOLD_VERSION, FORMAT, SLOTS, DamagedCheckpoint, Slot, open_slot
 from compactor.ledger.errors import LogRewritten
 from compactor.ledger.files import Files
 from compactor.ledger.log import Log
 from compactor.ledger.paths import STATE
+from compactor.ledger.safe_open import POINTS
 
-POINTS = "points"
-"""The directory of the points, in `.state`."""
 NEAR_BYTES = 1 << 25
 """How far back from the newest point all points are kept."""
 
@@ -87,13 +86,8 @@ def newest_point(path: Path, team_id: str | None, files: Files, log: Log, limit:
 def _opened(path: Path, files: Files) -> Slot | None:
     """A slot that was opened, or None where it is missing or its header is damaged."""
     try:
-        reader = files.open(path)
-    except OSError:
-        return None
-    try:
-        return Slot(path, reader)
+        return open_slot(path, files)
     except (DamagedCheckpoint, OSError):
-        reader.close()
         return None
 
 

@@ -13,7 +13,7 @@ from msgspec import Struct
 from compactor.core.fold import Fold
 from compactor.core.instants import EPOCH, rfc3339
 from compactor.core.reading import DEFAULT_TEAM
-from compactor.ledger.checkpoint import SLOTS, DamagedCheckpoint, Slot
+from compactor.ledger.checkpoint import DamagedCheckpoint, Slot, open_newest_slot
 from compactor.ledger.errors import NoLedger, from_os
 from compactor.ledger.files import Files
 from compactor.ledger.log import Log, open_log
@@ -46,14 +46,23 @@ class LedgerStatus(Struct):
 
 
 def whole_lines(path: Path) -> Iterator[bytes]:
-    """The whole lines of a file, as they are asked for; none where there is no file."""
+    """The whole lines of a file, as they are asked for; none where there is no file. Raises LedgerError."""
     try:
-        with path.open("rb") as file:
-            yield from (line for line in file if line.endswith(b"\n"))
+        reader = Files().open(path)
     except FileNotFoundError:
         return
     except OSError as error:
         raise from_os(path, error, "reading it") from error
+    try:
+        offset, rest = 0, b""
+        while data := reader.read(offset, CAT_BYTES):
+            offset += len(data)
+            *whole, rest = (rest + data).split(b"\n")
+            yield from (line + b"\n" for line in whole)
+    except OSError as error:
+        raise from_os(path, error, "reading it") from error
+    finally:
+        reader.close()
 
 
 def read_status(path: Path, team_id: str | None, files: Files) -> LedgerStatus:
@@ -68,7 +77,9 @@ def read_status(path: Path, team_id: str | None, files: Files) -> LedgerStatus:
 def _status(path: Path, team_id: str | None, files: Files, log: Log) -> LedgerStatus:
     size = log.identity().size
     whole = log.end_of_whole_lines(size)
-    slot, checkpoint = open_newest_slot(path, files)
+    damaged: list[DamagedCheckpoint] = []
+    slot = open_newest_slot(path / STATE, files, damaged.append)
+    checkpoint = "good" if slot is not None else "damaged" if damaged else "missing"
     if slot is None:
         team = team_id or DEFAULT_TEAM
         return LedgerStatus(team, str(path), size, 0, whole, size - whole, 0, 0, 0, 0, None, checkpoint)
@@ -98,26 +109,6 @@ def _text_of(clock: datetime) -> str:
     return rfc3339((clock - EPOCH) // timedelta(microseconds=1) * 1000)
 
 
-def open_newest_slot(path: Path, files: Files) -> tuple[Slot | None, str]:
-    """The newest good checkpoint, to read only: nothing is set aside here, since another process may be writing."""
-    newest: Slot | None = None
-    state = "missing"
-    for name in SLOTS:
-        slot_path = path / STATE / name
-        try:
-            slot = Slot(slot_path, files.open(slot_path))
-        except FileNotFoundError:
-            continue
-        except DamagedCheckpoint:
-            state = "damaged"
-            continue
-        if newest is None or slot.header.generation > newest.header.generation:
-            newest, slot = slot, newest
-        if slot is not None:
-            slot.close()
-    return newest, state if newest is None else "good"
-
-
 CAT_BYTES = 1 << 20
 """How much of a log `read_bytes` hands out at once."""
 
@@ -145,7 +136,10 @@ def read_naming(path: Path, order_id: str, files: Files) -> Iterator[tuple[int, 
 
 def team_in_checkpoint(path: Path, files: Files) -> str | None:
     """The team of a ledger that its events name, as far as the last checkpoint knows it."""
-    slot, _state = open_newest_slot(path, files)
+    try:
+        slot = open_newest_slot(path / STATE, files, lambda _: None)
+    except PermissionError:
+        return None  # Who may only append need not be able to read the state.
     if slot is None:
         return None
     slot.close()
@@ -162,8 +156,12 @@ def _is_current(path: Path, files: Files, log: Log, slot: Slot, fold: Fold, whol
     return (
         trades == _size(files, path / TRADES)
         and findings == _size(files, path / FINDINGS)
-        and fold.pending_lines() == (files.read(path / PENDING) or b"")
+        and _holds(files, path / PENDING, fold.pending_lines())
     )
+
+
+def _holds(files: Files, path: Path, data: bytes) -> bool:
+    return files.holds(path, data) if data else not _size(files, path)
 
 
 def _size(files: Files, path: Path) -> int:

@@ -6,7 +6,6 @@ Invariant: the log is never cut or renamed. A hole is punched into its beginning
 with a durable segment. A run that is stopped loses nothing, and the next run completes it.
 """
 
-from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from secrets import token_hex
@@ -187,18 +186,11 @@ class _Run:
         ledger_id = self._segments.ledger_id or token_hex(16)
         writer = SegmentWriter(self._log, start, stop, self._frame_bytes, tree, self._team_id, ledger_id)
         directory = self._segments.path
-        path = directory / writer.name
-        try:
-            replace(self._files, path, writer.frames())
-            seal = writer.seal(self._segments.last_digest)
-            self._read_back(seal)
-            data = encode_seal(seal)
-            replace(self._files, directory / seal_name(seal.name), [data])
-        except OSError:
-            # What is half written must not keep a full disk full; the log still has all of it.
-            with suppress(OSError):
-                self._files.remove(path.with_name(path.name + ".tmp"))
-            raise
+        replace(self._files, directory / writer.name, writer.frames())
+        seal = writer.seal(self._segments.last_digest)
+        self._read_back(seal)
+        data = encode_seal(seal)
+        replace(self._files, directory / seal_name(seal.name), [data])
         self._segments.append(seal, data)
         self._compared.add(start)
         self._done.segments += 1

@@ -23,10 +23,11 @@ from msgspec import Struct
 from compactor.core.merkle import MerkleAccumulator, Tree
 from compactor.core.printable import redact
 from compactor.ledger.errors import LockHeld, SegmentDamaged, from_os
-from compactor.ledger.files import Files, replace, write_all
+from compactor.ledger.files import Files, replace
 from compactor.ledger.ledger import LOCK
 from compactor.ledger.paths import STATE
 from compactor.ledger.segments import Seal, Segments, seal_name
+from compactor.ledger.system_calls import write_all
 from compactor.proofs.head_record import HeadAlarm, HeadRecord, find_data_directory
 from compactor.proofs.keys import SigningKey
 from compactor.proofs.notes import (

@@ -20,7 +20,7 @@ from compactor.broker.activities import EntryReader
 from compactor.broker.credentials import BadCredentials
 from compactor.broker.resend import ADDRESSES, Kind, NoResend, Resend, ResendResult, step_back_ulid
 from compactor.core.instants import BadInstant, nanos, rfc3339
-from compactor.ledger.files import Files
+from compactor.ledger.files import Files, replace
 from compactor.ledger.paths import PRIVATE
 from compactor.sync.stream_writer import StreamWriter
 
@@ -158,11 +158,8 @@ class Gaps:
             return {}
 
     def _remember(self, found: _Remembered) -> None:
-        new = self._path.with_suffix(f".{self._account}.new")
         self._files.make_directory(self._path.parent)
-        self._files.write_new(new, [msgspec.json.encode(self._memory() | {self._account: found})])
-        self._files.rename(new, self._path)
-        self._files.sync_directory(self._path.parent)
+        replace(self._files, self._path, [msgspec.json.encode(self._memory() | {self._account: found})])
 
 
 def _choose_since(found: _Remembered, now: int) -> str:

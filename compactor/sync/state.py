@@ -12,7 +12,7 @@ from pathlib import Path
 import msgspec
 
 from compactor.core.instants import BadInstant, nanos
-from compactor.ledger.files import Files
+from compactor.ledger.files import Files, replace
 from compactor.ledger.paths import PRIVATE
 
 FILE = "reconciled.json"
@@ -45,7 +45,7 @@ _decode = msgspec.json.Decoder(dict[str, AccountReconciled]).decode
 def read_reconciled(data: Path) -> dict[str, AccountReconciled]:
     """By the account's name; empty where nobody has reconciled, or the file cannot be read."""
     try:
-        found = _decode((data / PRIVATE / FILE).read_bytes())
+        found = _decode(Files().read(data / PRIVATE / FILE) or b"")
         for one in found.values():
             for instant in (one.through, one.day_at, one.week_at, one.tried_at):
                 if instant is not None:
@@ -58,7 +58,4 @@ def read_reconciled(data: Path) -> dict[str, AccountReconciled]:
 def remember(data: Path, changed: dict[str, AccountReconciled]) -> None:
     """Put these accounts' lines in place of their old ones; the caller holds the data directory's turn."""
     files, path = Files(), data / PRIVATE / FILE
-    new = path.with_suffix(".new")
-    files.write_new(new, [msgspec.json.encode(read_reconciled(data) | changed)])
-    files.rename(new, path)
-    files.sync_directory(path.parent)
+    replace(files, path, [msgspec.json.encode(read_reconciled(data) | changed)])
