@@ -185,9 +185,11 @@ class Disk(Files):
         self._names.pop(path, None)
         self._touch(path.parent)
 
-    def make_directory(self, path: Path) -> None:
+    def make_directory(self, path: Path) -> bool:
         self.call(path)
+        is_new = path not in self._directories
         self._directories.setdefault(path, False)
+        return is_new
 
     def names(self, path: Path) -> list[str]:
         self.call(path)

@@ -37,7 +37,7 @@ SAMPLE = [
     Fault(NEXT, "fsync", 2, EIO),
     Fault(NEXT, "fsync", 1, EIO, stuck=True),
     Fault(NEXT, "fsync", 5, KILL),
-    Fault(END, "unlink", 1, KILL),
+    Fault(END, "unlinkat", 1, KILL),
     Fault(END, "fsync", 2, EIO),
     Fault(AHEAD, "fsync", 1, KILL),
     Fault(AHEAD, "pwrite64", 1, ENOSPC),

@@ -303,9 +303,9 @@ class StoppingFiles(Files):
         if self.calls < 0:
             raise Stopped
 
-    def make_directory(self, path: Path) -> None:
+    def make_directory(self, path: Path) -> bool:
         self._count()
-        super().make_directory(path)
+        return super().make_directory(path)
 
     def rename(self, source: Path, target: Path) -> None:
         self._count()

@@ -8,9 +8,10 @@ because a child process would keep a lock alive.
 import errno
 import fcntl
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
 from compactor.ledger.errors import IrregularFile
@@ -52,8 +53,8 @@ class Files:
     """The real file system. Every method raises OSError with the file's name; IrregularFile where a link, a pipe or
     the like lies in place of a file. Not safe for several threads at once."""
 
-    def __init__(self) -> None:
-        self._anchors: dict[Path, int] = {}
+    _anchors: Mapping[Path, int] = MappingProxyType({})
+    """The descriptors of the directories that are kept open."""
 
     @contextmanager
     def within(self, directory: Path) -> Iterator[None]:
@@ -61,11 +62,13 @@ class Files:
         if directory in self._anchors:
             yield
             return
-        self._anchors[directory] = open_directory(directory, os.O_PATH, {})
+        before, descriptor = self._anchors, open_directory(directory, os.O_PATH, {})
+        self._anchors = {**before, directory: descriptor}
         try:
             yield
         finally:
-            os.close(self._anchors.pop(directory))
+            self._anchors = before
+            os.close(descriptor)
 
     @contextmanager
     def _directory(self, path: Path, flags: int = os.O_PATH) -> Iterator[int]:
@@ -211,17 +214,18 @@ class Files:
         with suppress(FileNotFoundError), self._parent(path) as directory:
             os.unlink(path.name, dir_fd=directory)
 
-    def make_directory(self, path: Path) -> None:
-        """Make a directory if it is not there, with the rights that are due to it."""
+    def make_directory(self, path: Path) -> bool:
+        """Make a directory if it is not there; whether it is new. It is for its owner alone, segments are for all."""
         with self._parent(path) as directory:
             try:
                 os.mkdir(path.name, 0o700, dir_fd=directory)
             except FileExistsError:
                 os.close(open_directory(path, os.O_PATH, self._anchors))
-                return
+                return False
         if path.name == SEGMENTS:
             with self._directory(path, os.O_RDONLY) as made:
                 os.fchmod(made, 0o755)
+        return True
 
     def names(self, path: Path) -> list[str]:
         """The names in a directory; none where there is no directory."""
@@ -268,7 +272,7 @@ class Files:
                 os.close(descriptor)
                 return None
             os.ftruncate(descriptor, 0)
-            write_all(descriptor, f"{os.getpid()}\n".encode(), path)
+            os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
         except OSError as error:
             # Closing releases the lock too, which would else be held by a process that does not know it.
             os.close(descriptor)

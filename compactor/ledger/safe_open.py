@@ -41,7 +41,7 @@ def open_directory(path: Path, flags: int, anchors: Mapping[Path, int]) -> int:
         names.append(directory.name)
         directory = directory.parent
     if directory in anchors:
-        descriptor = os.open(".", flags | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=anchors[directory])
+        descriptor = _open_one(directory, ".", flags, anchors[directory])
     else:
         below_team = directory.absolute().parent.name == "team"
         descriptor = _open_one(directory, str(directory), flags | (os.O_NOFOLLOW if below_team else 0), None)

@@ -97,11 +97,8 @@ class HeadRecord:
 
     def _make_directory(self) -> None:
         for path in (self._directory.parent, self._directory):
-            if self._files.identity(path) is None:
-                self._files.make_directory(path)
-                if path == self._directory:
-                    # Whoever may write here may have a forged head signed.
-                    path.chmod(0o700)
+            # Nobody else may write here: who may can have a forged head signed.
+            if self._files.make_directory(path):
                 self._files.sync_directory(path.parent)
 
 
