@@ -23,7 +23,8 @@ from msgspec import Struct
 
 from compactor.core.printable import redact
 from compactor.ledger.errors import from_os
-from compactor.ledger.files import Files, write_all
+from compactor.ledger.files import Files
+from compactor.ledger.system_calls import write_all
 from compactor.proofs.notes import (
     BadKey,
     BadProof,
