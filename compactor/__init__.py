@@ -17,6 +17,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from compactor.books.assign import CannotAssign as CannotAssign
     from compactor.books.turns import ReconcileBusy as ReconcileBusy
     from compactor.broker.credentials import BadCredentials as BadCredentials
     from compactor.broker.placing import NotWrittenDown as NotWrittenDown
@@ -56,7 +57,6 @@ if TYPE_CHECKING:
     from compactor.proofs.notes import NotProvable as NotProvable
     from compactor.proofs.notes import WitnessConflict as WitnessConflict
     from compactor.settings.configuration import BadConfiguration as BadConfiguration
-    from compactor.sync.assign import CannotAssign as CannotAssign
     from compactor.tables.arrow import Unfit as Unfit
     from compactor.tables.export import BadTarget as BadTarget
     from compactor.tables.query import BadQuery as BadQuery
@@ -82,7 +82,7 @@ _MODULES = {
     "compactor.ledger.seal": ("Sealed",),
     "compactor.proofs.notes": ("BadKey", "BadProof", "NotProvable", "WitnessConflict"),
     "compactor.settings.configuration": ("BadConfiguration",),
-    "compactor.sync.assign": ("CannotAssign",),
+    "compactor.books.assign": ("CannotAssign",),
     "compactor.tables.arrow": ("Unfit",),
     "compactor.tables.export": ("BadTarget",),
     "compactor.tables.query": ("BadQuery", "QueryFailed"),

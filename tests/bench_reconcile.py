@@ -38,7 +38,12 @@ def main(arguments: list[str] | None = None) -> int:
             for number in range(chosen.teams)
         ]
         broker = Broker(find_credentials(server.environment), budget=Budget(1_000_000))
-        reconciler = Reconciler(Path(directory), [AskedAccount("default", broker)], clock=server.clock)
+        reconciler = Reconciler(
+            Path(directory),
+            [AskedAccount("default", broker)],
+            clock=server.clock,
+            teams=[f"team{number:02}" for number in range(chosen.teams)],
+        )
         server.exchange.clock.advance(3 * 86_400)
         _run("first run, all is new", reconciler)
         server.exchange.clock.advance(300)

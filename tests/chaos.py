@@ -150,7 +150,7 @@ class Side:
     def start(self) -> None:
         """Start as after a crash: nothing is remembered but what is on disk."""
         timeout, budget, clock = self.timeout_seconds, self._budget, self._clock
-        index, accounts = OrderIndex(self.data), []
+        index, accounts = OrderIndex(self.data, TEAMS), []
         self.writers: list[StreamWriter] = []
         self.all_gaps: list[Gaps] = []
         for number, credentials in enumerate(self._credentials):
@@ -162,7 +162,7 @@ class Side:
             accounts.append(AskedAccount(name, broker))
         self.writer, self.gaps = self.writers[0], self.all_gaps[0]
         self.reconciler = Reconciler(
-            self.data, accounts, quiet_seconds=QUIET_SECONDS, clock=clock, sleep=lambda _: None
+            self.data, accounts, quiet_seconds=QUIET_SECONDS, clock=clock, sleep=lambda _: None, index=index
         )
         self.trader = MortalTrader(
             self.data, self._credentials[0], budget=budget, timeout_seconds=timeout, sleep=lambda _: None

@@ -183,3 +183,12 @@ def test_an_order_stands_as_of_its_newest_time(times: list[datetime]) -> None:
     order = dict(zip(alpaca.ORDER_TIMES, (time.isoformat() for time in times), strict=False))
     [event] = translate({"id": "o1", "status": "new", "time_in_force": "day", **order}).events
     assert max(times) == datetime.fromisoformat(event["ts"])
+
+
+@pytest.mark.parametrize("leg", [None, 3, "x", [], {}, {"id": None}, {"id": "l-1"}])
+def test_a_nested_leg_that_is_none_stops_nothing(leg: Any) -> None:
+    """Whatever stands among the legs, the order itself is told."""
+    order = {"id": "o-1", "status": "new", "client_order_id": "c", "created_at": "2026-01-05T15:00:00Z"}
+    update = {"event": "new", "timestamp": "2026-01-05T15:00:00Z", "order": {**order, "legs": [leg, leg]}}
+    for message in ({**order, "legs": [leg]}, update, {"stream": "trade_updates", "data": update}):
+        assert "o-1" == translate(message).events[0]["order_id"]

@@ -5,12 +5,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from compactor.broker.budget import Budget
 from compactor.broker.credentials import find_credentials
 from compactor.broker.rest import Broker, BrokerUnavailable
+from compactor.core.instants import nanos
 from compactor.sync import answers
 from compactor.sync.answers import AskedAccount
 from compactor.sync.reconcile import Reconciler
@@ -122,6 +124,7 @@ def test_an_account_that_fails_later_on_is_left_out_alone(data: Path) -> None:
             [AskedAccount("one", brokers[0]), AskedAccount("two", brokers[1])],
             clock=server.clock,
             sleep=lambda _: None,
+            teams=["alice", "bob"],
         )
         quiet_run(reconciler, server)
         first.clock.advance(9 * 86_400)
@@ -134,3 +137,54 @@ def test_an_account_that_fails_later_on_is_left_out_alone(data: Path) -> None:
         done = quiet_run(reconciler, server)
         assert ["one"] == list(done.errors)
         assert new.id in (data / "team/bob/events.jsonl").read_text()
+
+
+# How far back.
+
+
+BEGIN = 1_772_000_000
+ROUND, HOUR, DAY, WEEK = 300, 3600, 86_400, 7 * 86_400
+
+
+class Quiet:
+    """A broker with no orders, which remembers since when it was asked for some."""
+
+    def __init__(self) -> None:
+        self.requests = 0
+        self.orders_asked: list[str] = []
+        self.fills_asked: list[str] = []
+
+    def account(self) -> str:
+        return "account"
+
+    def open_orders(self) -> list[Any]:
+        return []
+
+    def orders_since(self, after: str) -> list[Any]:
+        self.orders_asked.append(after)
+        return []
+
+    def order(self, order_id: str) -> Any | None:
+        return None
+
+    def fills(self, after: str, order_id: str | None = None) -> list[Any]:
+        self.fills_asked.append(after)
+        return []
+
+
+def test_every_hour_a_day_and_every_day_a_week_are_compared_once_more(data: Path) -> None:
+    """live.md: 300 s apart; executions are taken back long after the end of an order."""
+    broker, times = Quiet(), [BEGIN]
+    reconciler = Reconciler(data, [AskedAccount("default", broker)], clock=lambda: times[-1])
+    for _ in range(DAY // ROUND + 13):
+        reconciler.run()
+        times.append(times[-1] + ROUND)
+    behind = [now - nanos(after) // 10**9 for now, after in zip(times, broker.orders_asked, strict=False)]
+    # The overlap of 600 s comes on top of what passed since the last run.
+    short = ROUND + 600
+    expected = {0: WEEK, DAY // ROUND: WEEK} | {HOUR // ROUND * hour: DAY for hour in range(1, 24)}
+    expected[DAY // ROUND + HOUR // ROUND] = DAY
+    assert [expected.get(run, short) for run in range(len(behind))] == behind
+    assert [WEEK] + [short] * (len(behind) - 1) == [
+        now - nanos(after) // 10**9 for now, after in zip(times, broker.fills_asked, strict=False)
+    ]

@@ -14,12 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from compactor import Ledger
+from compactor.books import assign as assigning
+from compactor.books.assign import CannotAssign, assign
+from compactor.books.order_index import OrderIndex
 from compactor.books.turns import ReconcileBusy, turn
 from compactor.imports.captures import import_alpaca
 from compactor.ledger import BadTeam
 from compactor.ledger.paths import locate_ledger
-from compactor.sync import assign as assigning
-from compactor.sync.assign import CannotAssign, assign
 from tests.stories import clean_lives
 
 Write = Callable[..., Path]
@@ -160,7 +161,7 @@ def test_a_fill_that_comes_while_it_moves_goes_along(
     data: Path, half_filled: Path, filled: Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """4.12: a stream may still append to the old log until that is told."""
-    real = assigning._find
+    real = assigning._find_all
     turns: list[int] = []
 
     def find(*arguments: Any) -> Any:
@@ -172,7 +173,7 @@ def test_a_fill_that_comes_while_it_moves_goes_along(
         turns.append(1)
         return found
 
-    monkeypatch.setattr(assigning, "_find", find)
+    monkeypatch.setattr(assigning, "_find_all", find)
     assign(data, "o1", "bravo")
     assert ({}, {"x-o1", "x-2"}) == (net(data, "alpha"), {key[1] for key in net(data, "bravo")})
 
@@ -284,3 +285,28 @@ def test_moving_an_order_about_changes_no_sum(events: list[dict[str, Any]], draw
 def append(data: Path, team: str, event: dict[str, Any]) -> None:
     data.mkdir(exist_ok=True)
     Ledger(locate_ledger(data, team).path).append([event], durability="none")
+
+
+def test_a_team_that_is_not_known_has_to_be_created(data: Path, half_filled: Path) -> None:
+    """Issue 12, 5: a typing error makes no ledger; a team of the settings, or one with a ledger, is known."""
+    with pytest.raises(CannotAssign, match=r"there is no team 'brvo'.*--create"):
+        assign(data, "o1", "brvo", teams=["bravo"])
+    assert ["alpha"] == [path.name for path in (data / "team").iterdir()]
+    assert ["alpha"] == assign(data, "o1", "bravo", teams=["bravo"]).from_teams
+    assert ["bravo"] == assign(data, "o1", "alpha", teams=[]).from_teams
+    assert ["alpha"] == assign(data, "o1", "brvo").from_teams
+
+
+def test_an_order_that_two_ledgers_name_is_decided_by_assigning_it(
+    data: Path, write_log: Write, placed: Event, filled: Event
+) -> None:
+    """4.12: the one that it is assigned to has it from there on, and the other one was told."""
+    write_log("bravo", placed(recorded_at="2026-01-05T15:00:00Z"))
+    write_log("alpha", placed(recorded_at="2026-01-05T15:00:01Z"))
+    assign(data, "o1", "alpha")
+    assert (["o1"], []) == ([row["order_id"] for row in rows(data, "alpha")], rows(data, "bravo"))
+    index = OrderIndex(data)
+    index.follow()
+    owner = index.find_owner("o1")
+    assert owner is not None
+    assert ("alpha", None) == (owner.team, owner.problem)

@@ -1,5 +1,6 @@
 """Importing captured messages: every event finds its team, nothing counts twice, and nothing is lost."""
 
+import itertools
 import json
 from collections.abc import Iterable
 from decimal import Decimal
@@ -17,6 +18,7 @@ from tests.imported import by_team, read_files, sum_positions
 
 FIXTURES = Path(__file__).parent.parent / "fixtures"
 T = "2026-03-02T14:30:00Z"
+TEAMS = ("alpha", "beta")
 ORDER = {"id": "o1", "symbol": "AAPL", "side": "buy", "qty": "100", "type": "limit", "time_in_force": "day"}
 ORDER |= {"status": "new", "filled_qty": "0", "created_at": T, "updated_at": T, "client_order_id": "c1"}
 
@@ -58,7 +60,7 @@ def test_orders_go_to_the_team_in_their_client_order_id(tmp_path: Path) -> None:
     """`team:anything` names the team; what tells no team, or none that can be one, is unassigned."""
     ids = {"o1": "alpha:1", "o2": "beta:x:y", "o3": "61e69015-8549-4bfd", "o4": "../up:1", "o5": ":1", "o6": "gamma:"}
     messages = [_update("new", {"id": order_id, "client_order_id": client}) for order_id, client in ids.items()]
-    by_team(import_alpaca(_file(tmp_path / "f", messages), tmp_path / "data", team=None))
+    by_team(import_alpaca(_file(tmp_path / "f", messages), tmp_path / "data", team=None, teams=TEAMS))
     expected = {"alpha": {"o1"}, "beta": {"o2"}, "unassigned": {"o3", "o4", "o5", "o6"}}
     assert expected == _orders(tmp_path / "data")
 
@@ -73,13 +75,18 @@ def test_a_fill_goes_where_its_order_goes(tmp_path: Path) -> None:
         _activity("leg"),
         _activity("stranger"),
     ]
-    by_team(import_alpaca(_file(tmp_path / "f", messages), tmp_path / "data", team=None))
+    by_team(import_alpaca(_file(tmp_path / "f", messages), tmp_path / "data", team=None, teams=TEAMS))
     assert {"alpha": {"o1", "o2", "o3", "leg"}, "unassigned": {"stranger"}} == _orders(tmp_path / "data")
 
 
 def test_an_order_that_a_ledger_knows_goes_there(tmp_path: Path) -> None:
     """A second recording continues the first; what is already known is not told to another team again."""
-    import_alpaca(_file(tmp_path / "f", [_update("new", {"client_order_id": "alpha:1"})]), tmp_path / "data", team=None)
+    import_alpaca(
+        _file(tmp_path / "f", [_update("new", {"client_order_id": "alpha:1"})]),
+        tmp_path / "data",
+        team=None,
+        teams=TEAMS,
+    )
     import_alpaca(_file(tmp_path / "g", [_activity("o2")]), tmp_path / "data", team="beta")
     later = _file(tmp_path / "h", [_activity("o1"), _activity("o2")])
     result = by_team(import_alpaca(later, tmp_path / "data", team=None))
@@ -124,7 +131,12 @@ def test_activities_of_a_spread_are_those_of_its_legs(tmp_path: Path, is_first: 
 def test_a_directory_that_is_a_ledger_takes_all(tmp_path: Path) -> None:
     """Rule 1.2: a person with one account needs no teams."""
     Ledger(tmp_path / "data").append([{"event": "new", "order_id": "o0", "ts": T, "team_id": "me"}])
-    import_alpaca(_file(tmp_path / "f", [_update("new", {"client_order_id": "alpha:1"})]), tmp_path / "data", team=None)
+    import_alpaca(
+        _file(tmp_path / "f", [_update("new", {"client_order_id": "alpha:1"})]),
+        tmp_path / "data",
+        team=None,
+        teams=TEAMS,
+    )
     assert {"events.jsonl", "pending_orders.jsonl"} == set(read_files(tmp_path / "data"))
     assert ["o1"] == [
         order["order_id"] for order in Ledger(tmp_path / "data").rows("pending_orders") if order.get("symbol")
@@ -168,7 +180,7 @@ def test_a_ledger_that_fails_does_not_stop_another(tmp_path: Path) -> None:
     (tmp_path / "data/team/alpha").mkdir(parents=True)
     (tmp_path / "data/team/alpha/trades.jsonl").write_text("not ours\n")
     messages = [_update("new", {"id": team, "client_order_id": f"{team}:1"}) for team in ("alpha", "beta")]
-    result = import_alpaca(_file(tmp_path / "f", messages), tmp_path / "data", team=None)
+    result = import_alpaca(_file(tmp_path / "f", messages), tmp_path / "data", team=None, teams=TEAMS)
     errors = {team.team_id: team.error.kind if team.error else None for team in result.teams}
     assert {"alpha": "derived_conflict", "beta": None} == errors
     assert ["beta"] == [order["order_id"] for order in Ledger(tmp_path / "data/team/beta").rows("pending_orders")]
@@ -290,3 +302,37 @@ def test_an_order_that_is_named_another_team_s_is_not_imported_for_one(tmp_path:
     done = by_team(import_alpaca(_file(tmp_path / "f", messages), data, team="alpha"))
     assert ["contested"] == [problem.kind for problem in done["alpha"].problems]
     assert {"bravo": {"o0"}, "alpha": {"o2", "o3"}} == _orders(data)
+
+
+def test_one_recording_after_another_brings_orders_together(tmp_path: Path) -> None:
+    """Issue 12, 5: exits that were told before their entry are unassigned, and move when it is told."""
+    data = tmp_path / "data"
+    leg = {**ORDER, "id": "o2", "client_order_id": "random", "side": "sell", "status": "held"}
+    import_alpaca(_file(tmp_path / "f", [_update("held", leg)]), data, team=None, teams=TEAMS)
+    assert {"unassigned": {"o2"}} == _orders(data)
+    entry = {**ORDER, "client_order_id": "alpha:1", "legs": [leg]}
+    result = import_alpaca(_file(tmp_path / "g", [entry]), data, team=None, teams=TEAMS)
+    assert {"o2": "alpha"} == result.moved
+    assert ["o1", "o2"] == sorted(row["order_id"] for row in Ledger(data / "team/alpha").rows("pending_orders"))
+    assert [] == list(Ledger(data / "team/unassigned").rows("pending_orders"))
+
+
+@pytest.mark.parametrize("is_backwards", [True, False])
+def test_a_chain_is_one_team_s_in_either_order(tmp_path: Path, is_backwards: bool) -> None:
+    """Issue 12, 5: only the first of four orders has a name that says whose it is."""
+    names = ["alpha:first", "c1", "c2", "c3"]
+    orders = [{"id": f"o{number}", "client_order_id": name} for number, name in enumerate(names)]
+    messages = [_update("new", orders[0])]
+    for before, after in itertools.pairwise(orders):
+        messages += [_update("replaced", {**before, "replaced_by": after["id"]}), _update("new", after)]
+    data = tmp_path / "data"
+    import_alpaca(_file(tmp_path / "f", messages[::-1] if is_backwards else messages), data, team=None, teams=TEAMS)
+    assert {"alpha": {"o0", "o1", "o2", "o3"}} == _orders(data)
+
+
+def test_client_ids_that_hold_a_time_make_no_ledgers(tmp_path: Path) -> None:
+    """Issue 12, 5: `strat02_bL_2019-03-04T20:57` names no team."""
+    times = [f"strat02_bL_2019-03-04T{hour}:57:31.633665+00:00" for hour in (20, 21, 22)]
+    messages = [_update("new", {"id": name, "client_order_id": name}) for name in times]
+    import_alpaca(_file(tmp_path / "f", messages), tmp_path / "data", team=None)
+    assert {"unassigned": set(times)} == _orders(tmp_path / "data")

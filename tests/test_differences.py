@@ -220,3 +220,75 @@ def test_absence_is_asked_about_and_is_no_end() -> None:
     found = plan([], {"o1": known()}, missing={"o1"})
     assert ([], [], ["order_not_found"]) == (found.to_ask, told(found), problems(found))
     assert Plan() == plan([], {"o1": known()}, unasked={"o1"})
+
+
+# What no test held before: each term by its own name, times that are missing, and prices that nearly agree.
+
+
+OTHER_TERMS = [
+    ("symbol", "symbol", "SPY", "QQQ"),
+    ("side", "side", "buy", "sell"),
+    ("qty", "quantity", "10", "12"),
+    ("notional", "notional", "50", "50.01"),
+    ("type", "order_type", "limit", "stop_limit"),
+    ("limit_price", "limit_price", "9.50", "9.51"),
+    ("stop_price", "stop_price", "9.50", "9.51"),
+    ("trail_price", "trail_price", "1", "1.5"),
+    ("trail_percent", "trail_percent", "1", "1.5"),
+    ("time_in_force", "time_in_force", "day", "gtc"),
+    ("order_class", "order_class", "oto", "bracket"),
+    ("position_intent", "position_intent", "buy_to_open", "buy_to_close"),
+    ("extended_hours", "extended_hours", True, False),
+    ("client_order_id", "client_order_id", "alpha:1", "alpha:2"),
+    ("replaces", "replaces", "o0", "o00"),
+    ("replaced_by", "replaced_by", "o2", "o3"),
+]
+
+
+@pytest.mark.parametrize(("theirs", "ours", "old", "new"), OTHER_TERMS, ids=[one[1] for one in OTHER_TERMS])
+def test_every_term_is_compared(theirs: str, ours: str, old: Any, new: Any) -> None:
+    """Issue 4, 4: a term that differs is told, one that the ledger lacks as well, and one that agrees is not."""
+    row = {name: value for name, value in (known().row or {}).items() if name != ours}
+    for value, events in ((old, []), (new, ["restated"])):
+        assert events == told(plan([order(**{theirs: value})], {"o1": known(row={**row, ours: old})}))
+    if ours != "client_order_id":
+        assert ["snapshot"] == told(plan([order(**{theirs: new})], {"o1": known(row=row)}))
+
+
+@pytest.mark.parametrize("is_newest_first", [True, False])
+def test_of_two_answers_the_later_one_counts_however_they_come(is_newest_first: bool) -> None:
+    """An answer of the broker that came later, but is older, does not win; what only the other tells is kept."""
+    old = order(status="new", updated_at="2026-03-02T15:00:00Z")
+    new = order(status="pending_cancel", updated_at="2026-03-02T15:00:01Z")
+    parent = order("p", legs=[old])
+    answers = Answers()
+    for one in (new, parent) if is_newest_first else (parent, new):
+        answers.take([one])
+    assert ("pending_cancel", "p") == tuple(answers.orders["o1"][name] for name in ("order_status", "parent_order_id"))
+    answers.take([order(status="held", updated_at="2026-03-02T15:00:01Z")])
+    assert "held" == answers.orders["o1"]["order_status"], "of two of one instant the last one"
+
+
+@pytest.mark.parametrize(("price", "differs"), [("10.01", False), ("10.0101", True), ("9.99", False), ("9.9899", True)])
+def test_prices_that_nearly_agree(price: str, differs: bool) -> None:
+    """The broker's average may be rounded to cents: a whole cent is no difference, and anything more is."""
+    there = order(status="filled", filled_qty="10", filled_avg_price="10")
+    found = plan([there], {"o1": known(("x-1", "10", price), row={})}, fills_asked={"o1"})
+    assert (["price_differs"] if differs else []) == problems(found)
+
+
+@pytest.mark.parametrize(("price", "asks"), [("10.0001", False), ("10.00011", True), ("9.9999", False)])
+def test_an_average_that_is_off_by_more_than_its_rounding_is_looked_into(price: str, asks: bool) -> None:
+    """A correction changes the average alone; four places are compared, since an average of ours is exact."""
+    there = order(status="filled", filled_qty="10", filled_avg_price="10")
+    assert (["o1"] if asks else []) == plan([there], {"o1": known(("x-1", "10", price), row={})}).to_ask_fills
+
+
+def test_an_order_without_a_time_of_its_making_is_taken_in() -> None:
+    """`created_at` may be absent: then its terms are as of what the broker tells."""
+    there = order(status="partially_filled", filled_qty="4", filled_avg_price="10", created_at=None)
+    there["submitted_at"] = None
+    fills = [activity(1, "4", "10", "4")]
+    events = plan([there], {}, fills, fills_asked={"o1"}).events["unassigned"]
+    assert ["snapshot", "partial_fill", "snapshot"] == [event["event"] for event in events]
+    assert [PLACED, "created_at" in events[0]] == [events[0]["ts"], False]

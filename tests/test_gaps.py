@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from compactor.books.order_index import OrderIndex
 from compactor.broker.activities import EntryReader, find_unknown_kind
 from compactor.broker.budget import Budget
 from compactor.broker.credentials import BadCredentials
@@ -25,7 +26,8 @@ def gaps(data: Path, server: AlpacaServer, seconds_max: float = 60.0, **options:
     keys, budget = account_of(server).credentials, Budget(1000)
     broker = Broker(keys, budget=budget, sleep=lambda _: None)
     resend = Resend(keys, budget=budget, seconds_max=seconds_max)
-    return Gaps(data, "default", resend, StreamWriter(data), find_order=broker.order, **options)
+    writer = StreamWriter(data, index=OrderIndex(data, ["alice", "alpha"]))
+    return Gaps(data, "default", resend, writer, find_order=broker.order, **options)
 
 
 def test_that_an_account_has_no_resend_is_remembered(data: Path) -> None:

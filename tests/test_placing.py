@@ -209,7 +209,7 @@ def test_a_cancel_by_hand_goes_to_the_ledger_that_has_the_order(
     """Issue 4, 5: the ledger that has the order open comes before what the order is called."""
     order = trader.submit("alpha", LIMIT)
     rows(data)
-    from compactor.sync.assign import assign
+    from compactor.books.assign import assign
 
     assign(data, order["id"], "bravo")
     trader.cancel(order["id"])
@@ -229,3 +229,36 @@ def test_submit_and_cancel_need_no_object(data: Path, server: AlpacaServer, monk
     assert [order["id"]] == [row["order_id"] for row in rows(data)]
     cancel(order["id"])
     assert [] == rows(data)
+
+
+def test_a_team_is_known_before_its_first_order_is_placed(data: Path, server: AlpacaServer) -> None:
+    """Issue 12, 5: an order of our own submit is its team's, also where nothing but the broker has it."""
+
+    class Dying(Trader):
+        def _write(self, *_arguments: Any) -> None:
+            raise KeyboardInterrupt
+
+    trader = Dying(data, find_credentials(server.environment), budget=Budget(100), sleep=lambda seconds: None)
+    with pytest.raises(KeyboardInterrupt):
+        trader.submit("delta", LIMIT)
+    server.exchange.clock.advance(60)
+    Reconciler(data, [AskedAccount("default", Broker(find_credentials(server.environment)))], clock=server.clock).run()
+    assert list(server.truth().orders) == [row["order_id"] for row in rows(data, "delta")]
+
+
+def test_a_directory_that_is_a_ledger_gets_no_other_team_s_name(data: Path, server: AlpacaServer) -> None:
+    """1.2: its team is the one that its events name, and nothing is refused as another's."""
+    (data / "events.jsonl").write_text('{"event":"new","order_id":"o-0","ts":"2026-01-05T15:00:00Z","team_id":"me"}\n')
+    order = trader_of(data, server).submit("alpha", LIMIT)
+    with Ledger(data) as ledger:
+        ledger.compact()
+        assert {"o-0", order["id"]} == {row["order_id"] for row in ledger.rows("pending_orders")}
+        assert [] == list(ledger.rows("findings"))
+    assert not (data / "team").exists()
+
+
+def test_booleans_reach_the_broker_as_booleans(data: Path, trader: Trader, server: AlpacaServer) -> None:
+    """What the broker takes for text it may refuse: `extended_hours` is true or false."""
+    order = trader.submit("alpha", {**LIMIT, "extended_hours": True})
+    assert order["extended_hours"] is True
+    assert True is log_of(data)[0]["extended_hours"]

@@ -37,7 +37,7 @@ def test_each_room_has_its_errors_under_the_base() -> None:
     """An error that a caller may meet, in any room, is a CompactorError."""
     for module, name in (
         ("proofs.notes", "BadProof"), ("settings.configuration", "BadConfiguration"), ("broker.rest", "BrokerError"),
-        ("broker.credentials", "BadCredentials"), ("sync.assign", "CannotAssign"), ("tables.arrow", "MissingPackage"),
+        ("broker.credentials", "BadCredentials"), ("books.assign", "CannotAssign"), ("tables.arrow", "MissingPackage"),
         ("tables.query", "BadQuery"), ("history.moment", "BadMoment"), ("ledger.errors", "LedgerError"),
     ):  # fmt: skip
         assert issubclass(getattr(import_module(f"compactor.{module}"), name), CompactorError), name

@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 
 from compactor import Ledger
+from compactor.books.assign import assign
 from compactor.books.turns import ReconcileBusy, turn
 from compactor.broker.budget import Budget
 from compactor.broker.credentials import BadCredentials, find_credentials
 from compactor.broker.rest import Broker, BrokerError, BrokerUnavailable
 from compactor.core.instants import nanos
 from compactor.sync.answers import AskedAccount
-from compactor.sync.assign import assign
 from compactor.sync.reconcile import Reconciled, Reconciler
 from compactor.sync.state import read_reconciled
 from tests.alpaca_server import AlpacaServer
@@ -25,6 +25,7 @@ from tests.chaos_law import differences, read_rows
 
 START = "2026-03-02T14:30:00Z"
 DAY = 86_400
+TEAMS = ("alpha", "bravo", "charlie", "alice", "bob")
 KEYS = (("PKFIRST", "first-secret"), ("PKSECOND", "second-secret"))
 
 
@@ -41,8 +42,9 @@ def broker_of(server: AlpacaServer, **more: Any) -> Broker:
 
 def healer(data: Path, server: AlpacaServer, **more: Any) -> Reconciler:
     """A reconciler on the server's clock, which does not really sleep."""
+    teams = more.pop("teams", TEAMS)
     asked = AskedAccount("default", more.pop("broker", None) or broker_of(server), **more)
-    return Reconciler(data, [asked], clock=server.clock, sleep=server.exchange.clock.advance)
+    return Reconciler(data, [asked], clock=server.clock, sleep=server.exchange.clock.advance, teams=teams)
 
 
 def quiet_run(reconciler: Reconciler, server: AlpacaServer, seconds: float = 30) -> Reconciled:
@@ -247,7 +249,7 @@ def test_pages_overlap_so_that_orders_of_one_instant_are_not_lost(data: Path, se
         at = server.exchange.clock.tick()
         for _ in range(334):
             server.place(team=f"team{burst}", at=at, type="limit", limit_price="10")
-    done = quiet_run(healer(data, server), server)
+    done = quiet_run(healer(data, server, teams=[f"team{burst}" for burst in range(3)]), server)
 
     assert (1002, 1002) == (done.orders, done.events)
     assert 1002 == sum(len(rows(data, f"team{burst}")) for burst in range(3))
@@ -369,7 +371,7 @@ class TestSeveralAccounts:
             environ = {"APCA_API_KEY_ID": key, "APCA_API_SECRET_KEY": secret, "APCA_API_BASE_URL": server.url}
             broker = Broker(find_credentials(environ), budget=Budget(100_000), sleep=lambda seconds: None)
             asked.append(AskedAccount(name, broker, f"{name}-team"))
-        return Reconciler(data, asked, clock=server.clock)
+        return Reconciler(data, asked, clock=server.clock, teams=TEAMS)
 
     def place(self, server: AlpacaServer, key: str) -> str:
         exchange = server.accounts[key].exchange
@@ -452,3 +454,36 @@ def test_a_team_gets_no_order_by_naming_it(data: Path, server: AlpacaServer, nam
         assert [("contested", order.id)] == [(one.kind, one.order_id) for one in done.problems]
     assert (["10"], []) == ([one["quantity"] for one in trades(data, "bravo")], trades(data, "alpha"))
     assert 1 == read_reconciled(data)["default"].differences
+
+
+def test_what_is_unassigned_moves_once_its_team_is_known(data: Path, server: AlpacaServer) -> None:
+    """Issue 12, 5: by the events of 4.12, with its trades; a dry run only says so."""
+    order = server.place("SPY", "buy", 10, client_order_id="delta:1", type="limit", limit_price="530.00")
+    server.place("SPY", "buy", 1, client_order_id="2019-03-04T20:57:31.6", type="limit", limit_price="1")
+    server.fill(order.id, 4, "529.90")
+    assert {} == quiet_run(healer(data, server), server).moved
+    assert {"unassigned"} == {path.name for path in (data / "team").iterdir()}
+
+    known = healer(data, server, teams=["delta"])
+    assert {order.id: "delta"} == known.run(dry_run=True).moved
+    assert not (data / "team/delta").exists()
+    assert {order.id: "delta"} == quiet_run(known, server).moved
+    assert {} == quiet_run(known, server).moved
+    assert ([order.id], 1) == ([row["order_id"] for row in rows(data, "delta")], len(rows(data, "unassigned")))
+    net = {team: sum(int(one["quantity"]) for one in trades(data, team)) for team in ("delta", "unassigned")}
+    assert {"delta": 4, "unassigned": 0} == net
+    assert [] == quiet_run(healer(data, server), server).teams
+
+
+def test_a_replacement_of_an_order_older_than_the_index_goes_to_its_team(
+    data: Path, server: AlpacaServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whose order: what replaces an order of any age is its team's."""
+    monkeypatch.setattr("compactor.books.followed_log.TAIL_BYTES", 1)
+    old = server.place("SPY", "buy", 10, client_order_id="alpha:1", type="limit", limit_price="530.00")
+    quiet_run(healer(data, server), server)
+    for number in range(5):
+        Ledger(data / "team/alpha").append([{"event": "canceled", "order_id": f"x-{number}", "ts": START}])
+    new = server.exchange.replace(old.id, limit_price="531.00")
+    quiet_run(healer(data, server), server)
+    assert {new.id} == {row["order_id"] for row in rows(data, "alpha")}

@@ -12,7 +12,6 @@ NOT_YET: dict[str, str] = {
     "a-replacement-that-nobody-tells-of": "a successor is known by its own events alone (3.9)",
     "a-split-makes-an-order-larger": "the first quantity stands (3.2)",
     "a-weekend-without-recorded-at": "a clock without `recorded_at` stops at the first quiet day (6.1)",
-    "client-ids-that-hold-a-time": "what stands before a colon is a team, known or not",
     "expired-and-alive-again": "an ended order never opens again (3.4)",
     "fills-that-only-the-activities-tell": "a fill that was told after the end counts as late (3.4)",
     "fills-with-a-price-and-no-quantity": "a fill without `qty` is read as a snapshot (4.4)",

@@ -43,7 +43,7 @@ class Running:
 
     def __init__(self, data: Path, accounts: list[Account], **options: Any) -> None:
         self.health, self.stop = Health(), threading.Event()
-        chosen = {"reconcile_seconds": ROUND_SECONDS, "quiet_seconds": 0, **options}
+        chosen = {"reconcile_seconds": ROUND_SECONDS, "quiet_seconds": 0, "teams": ["alice"], **options}
         self.links = Links(data, accounts, self.health, make_logger("error"), self.stop, **chosen)
         self.links.start()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import random
 import threading
 import time
@@ -15,6 +16,7 @@ import pytest
 from aiohttp import WSMsgType, web
 
 from compactor import Ledger
+from compactor.books.order_index import OrderIndex
 from compactor.broker.credentials import BadCredentials, find_credentials
 from compactor.broker.stream import Message, Stream, _draw_pause, stream_url
 from compactor.sync.stream_writer import StreamWriter
@@ -114,6 +116,11 @@ def server() -> Iterator[AlpacaServer]:
         yield running
 
 
+def make_writer(data: Path, **options: Any) -> StreamWriter:
+    """A writer that knows of some teams before they have a ledger."""
+    return StreamWriter(data, index=OrderIndex(data, ["alice", "bob"]), **options)
+
+
 def derived(data: Path, team: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[dict[str, Any]]]:
     """Pending orders, trades and findings of a team, brought up to date."""
     with Ledger(data / "team" / team) as ledger:
@@ -139,7 +146,7 @@ def frame(*arguments: Any, **order: Any) -> bytes:
 @pytest.mark.parametrize("binary", [True, False])
 def test_a_fill_that_is_streamed_becomes_a_trade(data: Path, listen: Listen, binary: bool) -> None:
     """Each message is translated and appended durably; binary frames (paper) decode as JSON."""
-    writer = StreamWriter(data)
+    writer = make_writer(data)
     with AlpacaServer(7, binary=binary) as server:
         heard = Heard(writer.store)
         listen(server, heard)
@@ -157,7 +164,7 @@ def test_a_fill_that_is_streamed_becomes_a_trade(data: Path, listen: Listen, bin
 def test_the_message_is_kept_verbatim(data: Path, server: AlpacaServer) -> None:
     """`raw` is the broker's message, verbatim: its numbers keep their digits."""
     text = frame().replace(b'"10"', b"10.00")
-    StreamWriter(data).store([text])
+    make_writer(data).store([text])
     line = (data / "team/unassigned/events.jsonl").read_bytes()
     assert text in line
     assert json.loads(line)["quantity"] == "10.00"
@@ -362,7 +369,7 @@ def test_the_address_of_the_stream_follows_that_of_rest(url: str | None, expecte
 )
 def test_what_is_no_update_becomes_a_finding_and_stops_nothing(data: Path, odd: bytes, kind: str) -> None:
     """A message that cannot be translated is appended as it came, so that the fold makes a finding of it."""
-    done = StreamWriter(data, account_team="alice").store([odd, frame(client_order_id="alice:1")])
+    done = make_writer(data, account_team="alice").store([odd, frame(client_order_id="alice:1")])
     assert (1, 1) == (done.events, done.unread)
     pending, _, findings = derived(data, "alice")
     assert ["o-1"] == [one["order_id"] for one in pending]
@@ -373,7 +380,7 @@ def test_an_update_with_a_bad_value_is_written_for_the_fold_to_name(data: Path) 
     """A fill with a price that is none is no trade, and nothing is lost: its line stands in the findings."""
     bad = update("o-1", "fill", client_order_id="alice:1")
     bad["data"] |= {"price": "much", "qty": "1", "execution_id": "x"}
-    done = StreamWriter(data).store([json.dumps(bad).encode(), frame(client_order_id="alice:1")])
+    done = make_writer(data).store([json.dumps(bad).encode(), frame(client_order_id="alice:1")])
     assert 2 == done.events
     pending, trades, findings = derived(data, "alice")
     assert (1, []) == (len(pending), trades)
@@ -406,7 +413,7 @@ def test_no_message_is_so_odd_that_it_is_lost(data: Path) -> None:
         where = rng.choice([message, message["data"], message["data"]["order"], message["data"]["legs"][0]])
         where[rng.choice(sorted(where))] = rng.choice(odd)
         frames += [json.dumps(message).encode(), frame(f"good-{number}", client_order_id="alice:1")]
-    done = StreamWriter(data, account_team="house").store(frames)
+    done = make_writer(data, account_team="house").store(frames)
     # What is said to be about another stream than trade updates is about the connection.
     elsewhere = [one for one in frames if b'"trade_updates"' not in one]
     assert done.events + done.unread >= 600 - len(elsewhere)
@@ -417,7 +424,7 @@ def test_no_message_is_so_odd_that_it_is_lost(data: Path) -> None:
 
 def test_what_is_about_the_connection_is_not_written(data: Path) -> None:
     """`authorization` and `listening` tell of no order."""
-    done = StreamWriter(data).store([b'{"stream":"listening","data":{"streams":["trade_updates"]}}'])
+    done = make_writer(data).store([b'{"stream":"listening","data":{"streams":["trade_updates"]}}'])
     assert (0, 0) == (done.events, done.unread)
     assert not (data / "team").exists()
 
@@ -427,7 +434,7 @@ def test_a_frame_that_comes_twice_is_one_trade(data: Path) -> None:
     fill = update("o-1", "fill", client_order_id="alice:1", status="filled", filled_qty="10")
     fill["data"] |= {"price": "5", "qty": "10", "execution_id": "x"}
     text = json.dumps(fill).encode()
-    StreamWriter(data).store([text, text])
+    make_writer(data).store([text, text])
     assert 1 == len(derived(data, "alice")[1])
 
 
@@ -437,14 +444,14 @@ def test_a_frame_that_comes_twice_is_one_trade(data: Path) -> None:
 def test_the_ledger_that_knows_an_order_keeps_it(data: Path, write_log: Any, placed: Any) -> None:
     """First the ledger that already knows the order, whatever it is called."""
     write_log("bob", placed("o-1"))
-    StreamWriter(data).store([frame("o-1", "canceled", client_order_id="alice:1", status="canceled")])
+    make_writer(data).store([frame("o-1", "canceled", client_order_id="strat:1", status="canceled")])
     assert [] == derived(data, "bob")[0]
-    assert not (data / "team/alice").exists()
+    assert not (data / "team/strat").exists()
 
 
 def test_an_order_that_another_program_wrote_meanwhile_is_known(data: Path, write_log: Any, placed: Any) -> None:
     """The index follows the logs, whoever appends to them."""
-    writer = StreamWriter(data)
+    writer = make_writer(data)
     writer.store([frame("o-0")])
     write_log("bob", placed("o-1"))
     writer.store([frame("o-1", "canceled", status="canceled")])
@@ -456,10 +463,10 @@ def test_names_then_patterns_then_the_account_tell_the_team(data: Path) -> None:
     import re
 
     patterns = [re.compile(r"(?P<team>[a-z]+)-[0-9]+")]
-    StreamWriter(data, patterns=patterns, account_team="house").store(
+    make_writer(data, patterns=patterns, account_team="house").store(
         [frame("o-1", client_order_id="alice:1"), frame("o-2", client_order_id="bob-7"), frame("o-3")]
     )
-    StreamWriter(data).store([frame("o-4")])
+    make_writer(data).store([frame("o-4")])
     found = {
         team: [one["order_id"] for one in derived(data, team)[0]] for team in ("alice", "bob", "house", "unassigned")
     }
@@ -468,7 +475,7 @@ def test_names_then_patterns_then_the_account_tell_the_team(data: Path) -> None:
 
 def test_what_an_order_was_replaced_by_stays_with_its_team(data: Path) -> None:
     """The order it replaces tells whose it is, by either message."""
-    writer = StreamWriter(data)
+    writer = make_writer(data)
     writer.store([frame("o-1", client_order_id="alice:1")])
     writer.store([frame("o-2", replaces="o-1"), frame("o-1", "replaced", replaced_by="o-3", status="replaced")])
     writer.store([frame("o-3")])
@@ -477,9 +484,9 @@ def test_what_an_order_was_replaced_by_stays_with_its_team(data: Path) -> None:
 
 def test_an_order_that_was_assigned_goes_on_in_its_new_ledger(data: Path) -> None:
     """Rule 4.12: from `assigned` on the order is the other team's."""
-    from compactor.sync.assign import assign
+    from compactor.books.assign import assign
 
-    writer = StreamWriter(data)
+    writer = make_writer(data)
     writer.store([frame("o-1")])
     assign(data, "o-1", "carol")
     writer.store([frame("o-1", "canceled", status="canceled")])
@@ -491,7 +498,7 @@ def test_an_order_that_was_assigned_goes_on_in_its_new_ledger(data: Path) -> Non
 def test_orders_that_left_the_memory_are_found_in_the_logs(data: Path, monkeypatch: Any) -> None:
     """The index is bounded: what it forgets, the logs still know."""
     monkeypatch.setattr("compactor.books.order_index.KNOWN_MAX", 10)
-    writer = StreamWriter(data)
+    writer = make_writer(data)
     for number in range(30):
         writer.store([frame(f"o-{number}", client_order_id="alice:1")])
     writer.store([frame("o-0", "canceled", status="canceled")])
@@ -502,7 +509,7 @@ def test_orders_that_left_the_memory_are_found_in_the_logs(data: Path, monkeypat
 def test_a_directory_that_is_a_ledger_gets_everything(data: Path) -> None:
     """Rule 1.2: a person with one account needs no teams."""
     (data / "events.jsonl").write_bytes(b"")
-    StreamWriter(data).store([frame("o-1", client_order_id="alice:1"), PAGE])
+    make_writer(data).store([frame("o-1", client_order_id="alice:1"), PAGE])
     with Ledger(data) as ledger:
         ledger.compact()
         assert [("o-1", "default")] == [(one["order_id"], one["team_id"]) for one in ledger.rows("pending_orders")]
@@ -516,7 +523,7 @@ def test_what_cannot_be_written_is_kept_and_stops_no_other_ledger(data: Path) ->
     """A ledger that refuses lines is tried again; the others go on."""
     (data / "team").mkdir()
     (data / "team" / "alice").write_text("a file where the ledger's directory should be")
-    writer = StreamWriter(data)
+    writer = make_writer(data)
     done = writer.store([frame("o-1", client_order_id="alice:1"), frame("o-2", client_order_id="bob:1")])
     assert ["alice"] == list(done.failed)
     assert writer.is_behind
@@ -529,7 +536,7 @@ def test_what_cannot_be_written_is_kept_and_stops_no_other_ledger(data: Path) ->
 
 def test_a_log_that_was_moved_away_is_not_written_to(data: Path) -> None:
     """A descriptor is used only while its path still leads to the same file."""
-    writer = StreamWriter(data)
+    writer = make_writer(data)
     writer.store([frame("o-1", client_order_id="alice:1")])
     (data / "team/alice").rename(data / "moved")
     writer.store([frame("o-2", client_order_id="alice:2")])
@@ -540,7 +547,7 @@ def test_a_log_that_was_moved_away_is_not_written_to(data: Path) -> None:
 def test_more_logs_than_stay_open_are_all_written(data: Path, monkeypatch: Any) -> None:
     """How many logs stay open bounds descriptors, and not how many ledgers a batch may have."""
     monkeypatch.setattr("compactor.ledger.open_logs.OPEN_MAX", 3)
-    writer = StreamWriter(data)
+    writer = StreamWriter(data, index=OrderIndex(data, [f"team{team}" for team in range(7)]))
     for turn in range(2):
         writer.store([frame(f"o-{turn}-{team}", client_order_id=f"team{team}:{turn}") for team in range(7)])
     assert [2] * 7 == [len(derived(data, f"team{team}")[0]) for team in range(7)]
@@ -555,7 +562,7 @@ def test_a_line_of_another_team_in_a_log_books_nothing_twice(data: Path, write_l
     write_log("bravo", placed("o-1"))
     fill = update("o-1", "fill", status="filled", filled_qty="10", filled_avg_price="5")
     fill["data"] |= {"execution_id": "x-1", "price": "5", "qty": "10"}
-    done = StreamWriter(data).store([json.dumps(fill).encode()])
+    done = make_writer(data).store([json.dumps(fill).encode()])
     assert {} == done.contested
     assert (["wrong_team"], []) == ([one["kind"] for one in derived(data, "alpha")[2]], derived(data, "alpha")[1])
     assert ["10"] == [one["quantity"] for one in derived(data, "bravo")[1]]
@@ -566,7 +573,7 @@ def test_a_team_gets_no_order_by_naming_it(data: Path, write_log: Any, placed: A
     """4.12: alpha writes the id of bravo's order into its own log; it gets nothing, and the claim is reported."""
     write_log("bravo", placed("o-1", recorded_at="2026-01-05T15:00:00Z"))
     write_log("alpha", placed("o-1", recorded_at="2026-01-05T15:00:01Z"))
-    done = StreamWriter(data).store([frame("o-1", "canceled", client_order_id=name, status="canceled")])
+    done = make_writer(data).store([frame("o-1", "canceled", client_order_id=name, status="canceled")])
     assert ["o-1"] == list(done.contested)
     assert "bravo's" in done.contested["o-1"]
     assert [] == derived(data, "bravo")[0]
@@ -577,6 +584,72 @@ def test_a_team_gets_no_order_by_naming_it_first(data: Path, write_log: Any, pla
     """The order is called bravo's by the broker, and bravo is a team: alpha's earlier line counts for nothing."""
     write_log("bravo", placed("o-0"))
     write_log("alpha", placed("o-1"))
-    done = StreamWriter(data).store([frame("o-1", client_order_id="bravo:1")])
+    done = make_writer(data).store([frame("o-1", client_order_id="bravo:1")])
     assert {"o-0", "o-1"} == {one["order_id"] for one in derived(data, "bravo")[0]}
     assert ["o-1"] == list(done.contested)
+
+
+# Orders that belong together, in either order of arrival.
+
+
+def test_a_leg_that_was_told_first_moves_to_its_parent_s_team(data: Path, write_log: Any, placed: Any) -> None:
+    """Issue 12, 5: what was unassigned is known by an order that comes later, and the next reconcile moves it."""
+    writer = make_writer(data)
+    assert not writer.store([frame("o-leg", client_order_id="random")]).kin_left
+    assert ["o-leg"] == [one["order_id"] for one in derived(data, "unassigned")[0]]
+    nested = {
+        "id": "o-leg",
+        "client_order_id": "random",
+        "status": "held",
+        "symbol": "SPY",
+        "side": "sell",
+        "qty": "10",
+    }
+    nested |= {"created_at": "2026-11-02T15:00:00Z", "time_in_force": "gtc", "type": "stop"}
+    assert writer.store([frame("o-1", client_order_id="alice:1", legs=[nested])]).kin_left
+
+
+def test_orders_replaced_in_either_order_stay_together(data: Path) -> None:
+    """Issue 12, 5: the replaced order names its successor, which names nobody."""
+    writer = make_writer(data)
+    writer.store([frame("o-2")])
+    done = writer.store([frame("o-1", "replaced", client_order_id="alice:1", replaced_by="o-2", status="replaced")])
+    assert done.kin_left
+    later = make_writer(data)
+    later.store([frame("o-3", replaces="o-1"), frame("o-1", "replaced", replaced_by="o-4", status="replaced")])
+    later.store([frame("o-4")])
+    assert {"o-3", "o-4"} == {one["order_id"] for one in derived(data, "alice")[0]}
+
+
+def test_a_log_s_word_about_another_order_comes_after_that_order_s_name(
+    data: Path, write_log: Any, placed: Any
+) -> None:
+    """A team gets no order by saying in its own log that one of its orders was replaced by it."""
+    write_log("alice", placed("o-1", event="replaced", replaced_by="o-2"))
+    make_writer(data).store([frame("o-2", client_order_id="bob:1")])
+    assert ["o-2"] == [one["order_id"] for one in derived(data, "bob")[0]]
+
+
+def test_what_is_stored_is_on_disk_with_its_name(data: Path, write_log: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ "On disk before anything else": each log is synced before `store` returns, and a new one's name as well."""
+    from compactor.ledger import log_writer
+
+    synced: list[str] = []
+
+    def fdatasync(descriptor: int, real: Any = os.fdatasync) -> None:
+        synced.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+        real(descriptor)
+
+    def sync_names(path: Path, real: Any = log_writer.sync_names) -> None:
+        synced.append(str(path))
+        real(path)
+
+    monkeypatch.setattr(os, "fdatasync", fdatasync)
+    monkeypatch.setattr("compactor.ledger.open_logs.sync_names", sync_names)
+    writer = make_writer(data)
+    alice, bob = (str(data / "team" / team) for team in ("alice", "bob"))
+    writer.store([frame("o-1", client_order_id="alice:1"), frame("o-2", client_order_id="bob:1")])
+    assert {alice, bob, f"{alice}/events.jsonl", f"{bob}/events.jsonl"} == set(synced)
+    synced.clear()
+    writer.store([frame("o-3", client_order_id="alice:2")])
+    assert [f"{alice}/events.jsonl"] == synced

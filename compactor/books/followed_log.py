@@ -15,7 +15,7 @@ from datetime import timedelta
 
 import msgspec
 
-from compactor.books.ownership import Claim
+from compactor.books.ownership import Claim, list_ties
 from compactor.core.derived import Finding
 from compactor.core.events import Event
 from compactor.core.fold import Fold
@@ -43,7 +43,8 @@ _decode_order = msgspec.msgpack.Decoder(Order).decode
 class FollowedLog:
     """One ledger's log. Not safe for several threads. Methods raise LedgerError and OSError."""
 
-    def __init__(self, place: LedgerEntry, files: Files) -> None:
+    def __init__(self, place: LedgerEntry, files: Files, *, keeps_names: bool = False) -> None:
+        self._keeps_names = keeps_names
         self.path = place.path
         self._named = place.team_id
         self._files = files
@@ -53,6 +54,11 @@ class FollowedLog:
         """The orders of the part in memory; False for those that only legs and assignments tell of."""
         self._moved: set[str] = set()
         """Those of them that were assigned."""
+        self.ties: dict[str, set[str]] = {}
+        """The orders that belong together, as far as the part in memory tells: each order with those that it replaces,
+        that replace it, its parent, its legs and its group, and these with the order."""
+        self.names: dict[str, str] = {}
+        """The `client_order_id` of the orders in memory; only of a ledger that `keeps_names`."""
         self._file: tuple[int, int] | None = None
         self._start = self._offset = 0
         self._mark = b""
@@ -79,8 +85,11 @@ class FollowedLog:
     def close(self) -> None:
         """Forget what is in memory."""
         self._file = None
-        self.orders, self._moved = {}, set()
+        self._clear()
         self._drop_archive()
+
+    def _clear(self) -> None:
+        self.orders, self._moved, self.ties, self.names = {}, set(), {}, {}
 
     # Following.
 
@@ -143,6 +152,11 @@ class FollowedLog:
         if is_move or not self.orders.get(order_id):
             self.orders[order_id] = self.orders.get(order_id, False) or not is_move
             changed.add(order_id)
+        for other in list_ties(lambda name: getattr(event, name, None)):
+            self.ties.setdefault(order_id, set()).add(other)
+            self.ties.setdefault(other, set()).add(order_id)
+        if self._keeps_names and event.client_order_id is not None:
+            self.names.setdefault(order_id, event.client_order_id)
         for leg in read_legs(event):
             if leg.order_id not in self.orders:
                 self.orders[leg.order_id] = False
@@ -150,7 +164,7 @@ class FollowedLog:
 
     def forget(self, now_ns: int) -> None:
         """Drop the orders in memory: from now on their lines are read where they are asked for."""
-        self.orders, self._moved = {}, set()
+        self._clear()
         self._start, self._since_ns = self._offset, now_ns
         self.renew_archive()
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 
@@ -28,6 +28,8 @@ DISCOVER_SECONDS = 1.0
 KNOWN_MAX = 1_000_000
 """How many orders are in memory, some 150 MB of them; beyond that the logs are read for the older ones."""
 _CACHED_MAX = 100_000
+FAMILY_MAX = 100
+"""So many orders that belong together are looked at, at most."""
 
 
 class OrderIndex:
@@ -47,6 +49,8 @@ class OrderIndex:
         self._discovered_at = 0.0
         self._noted: dict[str, str] = {}
         """Whose orders are that are about to be written, or that a message named."""
+        self._ties: dict[str, set[str]] = {}
+        """The orders among them that belong together."""
         self._claims: dict[str, dict[str, Claim]] = {}
         """What was found by reading lines, until a line changes it."""
         self._lock = threading.RLock()
@@ -80,6 +84,7 @@ class OrderIndex:
                 log.close()
             self._claims.clear()
             self._noted.clear()
+            self._ties.clear()
 
     def _discover(self) -> None:
         found = discover(self._data)
@@ -92,7 +97,7 @@ class OrderIndex:
             self._claims.clear()
         for place in self._places:
             if place.path not in self._logs:
-                self._logs[place.path] = FollowedLog(place, self._files)
+                self._logs[place.path] = FollowedLog(place, self._files, keeps_names=place.team_id == UNASSIGNED)
         self._discovered_at = time.monotonic()
 
     def _forget_claims(self, changed: set[str] | None) -> None:
@@ -108,8 +113,23 @@ class OrderIndex:
                 log.forget(time.time_ns())
         if len(self._noted) > KNOWN_MAX:
             self._noted = dict(islice(self._noted.items(), KNOWN_MAX // 2, None))
+        if len(self._ties) > _CACHED_MAX:
+            self._ties.clear()
 
     # Asking.
+
+    def is_family_split(self, order_id: str, team: str, ties: Iterable[str]) -> bool:
+        """Whether an order, or one that it belongs to, is unassigned while the other is a team's."""
+        if team == UNASSIGNED:
+            return self.find_family_team(order_id, ties) is not None
+        with self._lock:
+            kin = {one for tie in ties for one in ((tie,) if tie[:6] != "group:" else self.list_ties(tie))}
+            owners = map(self.find_owner, kin - {order_id})
+            return any(owner is not None and owner.team == UNASSIGNED for owner in owners)
+
+    def find_log(self, team: str) -> FollowedLog | None:
+        """The log of a team; for one thread at a time."""
+        return next((log for log in self._logs.values() if log.team == team), None)
 
     @property
     def logs(self) -> list[FollowedLog]:
@@ -163,6 +183,30 @@ class OrderIndex:
         """Whether a team has a ledger, or was named as one."""
         return team in self._teams or any(place.team_id == team for place in self._places)
 
+    def find_family_team(self, order_id: str, ties: Iterable[str] = ()) -> str | None:
+        """The team of an order that this one belongs to: that it replaces or is replaced by, its parent, its leg, or
+        one of its group; None where none of them is a team's.
+
+        `ties` are those that a message tells, a group as `group:ID`; the logs tell of others.
+        """
+        with self._lock:
+            waiting, seen = [*ties, *self.list_ties(order_id)], {order_id}
+            while waiting and len(seen) < FAMILY_MAX:
+                one = waiting.pop(0)
+                if one in seen:
+                    continue
+                seen.add(one)
+                owner = None if one.startswith("group:") else self.find_owner(one)
+                if owner is not None and owner.team != UNASSIGNED:
+                    return owner.team
+                waiting += self.list_ties(one)
+            return None
+
+    def list_ties(self, order_id: str) -> Iterator[str]:
+        """The orders and groups that an order belongs to, as far as the parts of the logs in memory tell."""
+        for ties in (self._ties, *(log.ties for log in self._logs.values())):
+            yield from sorted(ties.get(order_id, ()))
+
     def find_named_team(self, client_order_id: object) -> str | None:
         """The team that a `client_order_id` names, where that team is known and its ledger can be read."""
         match = CLAIM.fullmatch(client_order_id) if isinstance(client_order_id, str) else None
@@ -171,10 +215,14 @@ class OrderIndex:
         is_readable = all(path.name != match["team"] for path in self.unreadable)
         return match["team"] if is_readable else None
 
-    def note(self, order_id: str, team: str) -> None:
-        """Remember whose an order is that is about to be written, or that an event names; what a ledger has counts."""
+    def note(self, order_id: str, team: str, ties: Iterable[str] = ()) -> None:
+        """Remember whose an order is that is about to be written, or that an event names, and what it belongs to; what
+        a ledger has counts."""
         with self._lock:
             self._noted.setdefault(order_id, team)
+            for other in ties:
+                self._ties.setdefault(order_id, set()).add(other)
+                self._ties.setdefault(other, set()).add(order_id)
 
     def _read_claims(self, order_id: str) -> dict[str, Claim]:
         """The claims of all ledgers with their times and names."""

@@ -9,7 +9,7 @@ another ledger had before, or whose `client_order_id` names another team, gets n
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -87,31 +87,42 @@ def decide_team(
     orders: Mapping[str, Mapping[str, Any]],
     known: Mapping[str, str],
     *,
+    is_team: Callable[[str], bool],
+    related: str | None = None,
     patterns: Sequence[re.Pattern[str]] = (),
     account_team: str | None = None,
 ) -> str:
-    """The team of an order: the ledger that knows it, or the order it replaces, or its parent; else the team in its
-    `client_order_id` or theirs; else `account_team`; else `unassigned`.
+    """The team of an order: the ledger that knows it, or the order it replaces, or its parent; else the team that its
+    `client_order_id` names; else `related`, the team of another order that it belongs to; else the team that the
+    `client_order_id` of one it came from names; else `account_team`; else `unassigned`.
 
-    `orders` are snapshots by order id, `known` the team whose ledger has an order. A pattern names the team by its
-    group `team`, and counts only where that is a team id.
+    `orders` are snapshots by order id, `known` the team whose ledger has an order. `is_team` says which teams there
+    are. What lies in `unassigned` is nobody's, and gives its team to no other order.
     """
+    if order_id in known:
+        return known[order_id]
     family = list(walk_family(order_id, orders))
     for member in family:
-        if member in known:
+        if known.get(member, UNASSIGNED) != UNASSIGNED:
             return known[member]
-    for member in family:
-        team = parse_team(orders.get(member, {}).get("client_order_id"), patterns)
-        if team is not None:
-            return team
-    return account_team or UNASSIGNED
+    names = [parse_team(orders.get(member, {}).get("client_order_id"), patterns, is_team) for member in family]
+    team = names[0] or related or next(filter(None, names), None)
+    if team is not None:
+        return team
+    return UNASSIGNED if any(member in known for member in family) else account_team or UNASSIGNED
 
 
-def parse_team(client_order_id: object, patterns: Sequence[re.Pattern[str]] = ()) -> str | None:
-    """The team that a `client_order_id` carries, if it carries one."""
+def parse_team(
+    client_order_id: object, patterns: Sequence[re.Pattern[str]], is_team: Callable[[str], bool]
+) -> str | None:
+    """The team that a `client_order_id` names, if it names one: `team:anything` of a team that there is, or what a
+    pattern of the settings finds as its group `team`, which may be a new one."""
     if not isinstance(client_order_id, str):
         return None
-    for pattern in (CLAIM, *patterns):
+    match = CLAIM.fullmatch(client_order_id)
+    if match is not None and is_team(match["team"]):
+        return match["team"]
+    for pattern in patterns:
         match = pattern.fullmatch(client_order_id)
         if match is not None and re.fullmatch(TEAM, match["team"] or ""):
             return match["team"]
@@ -123,6 +134,19 @@ def list_relations(order: Mapping[str, Any]) -> Iterator[str]:
     for name in ("replaces", "parent_order_id"):
         if order.get(name):
             yield str(order[name])
+
+
+def list_ties(get: Callable[[str], Any]) -> Iterator[str]:
+    """What an event says that its order belongs to, by the event's fields: the order that it replaces or that replaced
+    it, its parent, its legs, and its group, written `group:ID`."""
+    for name in ("replaces", "replaced_by", "parent_order_id"):
+        if get(name):
+            yield str(get(name))
+    for leg in get("legs") or ():
+        if isinstance(leg, dict) and isinstance(leg.get("order_id"), str):
+            yield leg["order_id"]
+    if get("group_id"):
+        yield f"group:{get('group_id')}"
 
 
 def walk_family(order_id: str, orders: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:

@@ -11,6 +11,7 @@ import os
 import time
 import uuid
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from decimal import Decimal
 from enum import Enum
 from pathlib import Path
@@ -26,6 +27,7 @@ from compactor.broker.transport import TIMEOUT_SECONDS
 from compactor.core.lifecycle import TERMINAL
 from compactor.ledger import Ledger, LedgerError
 from compactor.ledger.errors import BadTeam
+from compactor.ledger.log_writer import sync_names
 from compactor.ledger.paths import LOG, locate_ledger, resolve_data
 
 CLIENT_ID_LENGTH_MAX = 128
@@ -80,6 +82,8 @@ class Trader:
         path = self._find_ledger(team)
         body = _body_of(request)
         client_order_id = _client_order_id(team, body.get("client_order_id"))
+        # The team has its ledger before the broker has the order: so its name counts, whatever becomes of this program.
+        self._make_ledger(path)
         order = self._place({**body, "client_order_id": client_order_id})
         self._write(path, team, order)
         return order
@@ -147,6 +151,15 @@ class Trader:
             raise BadTeam(place.path, place.problem)
         return place.path
 
+    def _make_ledger(self, path: Path) -> None:
+        if (path / LOG).exists():
+            return
+        # Where it cannot be made, the order is placed all the same; it is unassigned until the team is known.
+        with suppress(OSError):
+            path.mkdir(parents=True, exist_ok=True)
+            (path / LOG).touch()
+            sync_names(path)
+
     def _write(self, path: Path, team: str, order: Fields) -> None:
         named = {} if path == self._data else {"team_id": team}
         events = [{**_placed(event), **named} for event in translate(order, source="app").events]
@@ -164,7 +177,7 @@ class Trader:
         self._index.follow(look_for_new=True)
         name = order.get("client_order_id")
         owner = self._index.find_owner(order_id, created_at=order.get("created_at"), client_order_id=name)
-        return owner.team if owner is not None else parse_team(name)
+        return owner.team if owner is not None else parse_team(name, (), self._index.knows_team)
 
 
 def _placed(event: Fields) -> Fields:

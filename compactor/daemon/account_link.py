@@ -143,7 +143,7 @@ class AccountLink:
             if now - self._logged_at.get(order_id, -REMIND_SECONDS) >= REMIND_SECONDS:
                 self._logged_at[order_id] = now
                 self._log.warning("order_contested", order_id=order_id, reason=detail)
-        if done.lost:
+        if done.lost or done.kin_left:
             self._on_gap()
         if done.failed:
             self._health.update_account(

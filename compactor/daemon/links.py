@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from structlog.typing import FilteringBoundLogger as Logger
@@ -53,6 +53,7 @@ class Links:
         reconcile_seconds: int,
         requests_per_minute: int = PER_MINUTE,
         quiet_seconds: int = QUIET_SECONDS,
+        teams: Collection[str] = (),
     ) -> None:
         self.failure: BadCredentials | None = None
         self._data = data
@@ -64,7 +65,7 @@ class Links:
         self._quiet_seconds = quiet_seconds
         self._files = Files()
         self._locks: list[int] = []
-        self._index = OrderIndex(data)
+        self._index = OrderIndex(data, {*teams, *(one.team for one in accounts if one.team is not None)})
         self._accounts = accounts
         self._links: dict[str, AccountLink] = {}
         self._refusals: dict[str, Refusals] = {}

@@ -7,12 +7,16 @@ Note: a recording is read twice, because the message that tells whose an order i
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from contextlib import suppress
 from datetime import tzinfo
 from pathlib import Path
 
-from compactor.books.order_index import OrderIndex
-from compactor.books.ownership import UNASSIGNED, Owner, list_relations, parse_team
+from compactor.books.assign import move_orders
+from compactor.books.order_index import FAMILY_MAX, OrderIndex
+from compactor.books.ownership import UNASSIGNED, Owner, list_ties, parse_team
+from compactor.books.turns import ReconcileBusy, turn
+from compactor.books.unassigned import UnassignedOrders
 from compactor.core.events import Problem
 from compactor.imports.messages import FillOrder, LegFinder, NotAFill, read_capture
 from compactor.imports.recordings import BadRecording
@@ -26,7 +30,7 @@ from compactor.imports.writer import (
     hash_identity,
     known_events,
 )
-from compactor.ledger import discover
+from compactor.ledger import LedgerError, discover
 from compactor.ledger.compaction import Progress
 from compactor.ledger.paths import LOG, check_team
 
@@ -34,13 +38,20 @@ __all__ = ["BadRecording", "ImportProblem", "ImportResult", "TeamImport", "impor
 
 
 def import_alpaca(
-    file: Path, data: Path, *, team: str | None, zone: tzinfo | None = None, progress: Progress | None = None
+    file: Path,
+    data: Path,
+    *,
+    team: str | None,
+    teams: Collection[str] = (),
+    zone: tzinfo | None = None,
+    progress: Progress | None = None,
 ) -> ImportResult:
     """Import captured Alpaca messages into the ledgers of `data`, and compact those.
 
     An event goes to `team`; without it to the team of its order: the one that it was assigned to, else the ledger that
-    knows the order, its parent or the order it replaces, else the team that its client order id or theirs begins with
-    (`team:anything`), else `unassigned`. Where `data` is itself a ledger, all goes there unless `team` says otherwise.
+    knows the order or one that it belongs to (its parent, its group, what it replaces or is replaced by), else the team
+    that its client order id or theirs names (`team:anything`), if that is one of `teams` or has a ledger, else
+    `unassigned`. Where `data` is itself a ledger, all goes there unless `team` says otherwise.
     Times without an offset are read as of `zone`, and refused without it. Lines that are not messages come back as
     problems. Raises BadTeam for an invalid `team`, BadRecording for a file of another format, and OSError where `file`
     cannot be read.
@@ -50,9 +61,9 @@ def import_alpaca(
     ledgers = _find_ledgers(writer, fixed)
     log_bytes = sum((path / LOG).stat().st_size for path in ledgers.values())
     meter = Meter(progress, 2 * file.stat().st_size + log_bytes)
-    index = OrderIndex(data)
+    index = OrderIndex(data, {check_team(one, data) for one in teams})
     index.follow(look_for_new=True)
-    routes, order = _Routes(fixed, index), FillOrder()
+    routes, order = _Routes(fixed, index, takes_all=team is None), FillOrder()
     wanted, legs = set(), LegFinder()
     for found in read_capture(file, zone, meter.add):
         if isinstance(found.event, dict):
@@ -78,8 +89,22 @@ def import_alpaca(
                 writer.add(team, problem, str(file), number)
             if fixed is None or problem is None:
                 writer.add(team, event, str(file), number)
+    result = writer.finish()
+    if writer.own_team is None:
+        result.moved = _move_unassigned(data, index)
     index.close()
-    return writer.finish()
+    return result
+
+
+def _move_unassigned(data: Path, index: OrderIndex) -> dict[str, str]:
+    """Move what was unassigned to the teams that are known by now (rule 4.12); a reconcile that runs does it later."""
+    index.follow(look_for_new=True)
+    with suppress(ReconcileBusy, LedgerError):
+        moves = UnassignedOrders(data).plan_moves(index)
+        if moves:
+            with turn(data):
+                return move_orders(data, index, moves)
+    return {}
 
 
 def _find_ledgers(writer: ImportWriter, fixed: str | None) -> dict[str, Path]:
@@ -94,14 +119,17 @@ def _find_ledgers(writer: ImportWriter, fixed: str | None) -> dict[str, Path]:
 class _Routes:
     """The team of each order, learned from the whole recording before any of it is appended.
 
-    With a `fixed` team all is for that one, except orders that another team's ledger has.
+    With a `fixed` team all is for that one, except orders that another team's ledger has; without exception where the
+    data directory is itself a ledger, which `takes_all`.
     """
 
-    def __init__(self, fixed: str | None, index: OrderIndex) -> None:
+    def __init__(self, fixed: str | None, index: OrderIndex, *, takes_all: bool) -> None:
         self._fixed = fixed
+        self._takes_all = takes_all and fixed is not None
         self._index = index
         self._names: dict[str, str] = {}
-        self._related: dict[str, str] = {}
+        self._ties: dict[str, dict[str, None]] = {}
+        self._teams: dict[str, str] = {}
         self.orders: set[str] = set()
         """The orders of the recording, and those that they came from."""
         self._owners: dict[str, Owner | None] = {}
@@ -112,28 +140,38 @@ class _Routes:
         order_id = str(event["order_id"])
         if event.get("client_order_id"):
             self._names.setdefault(order_id, str(event["client_order_id"]))
-        relations = [(order_id, other) for other in list_relations(event)]
-        relations += [(str(leg.get("order_id")), order_id) for leg in event.get("legs", ())]
-        if event.get("replaced_by"):
-            relations.append((str(event["replaced_by"]), order_id))
-        for child, parent in relations:
-            self._related.setdefault(child, parent)
-            self.orders |= {child, parent}
+        for other in list_ties(event.get):
+            self._ties.setdefault(order_id, {})[other] = None
+            self._ties.setdefault(other, {})[order_id] = None
+            self.orders.add(other)
         self.orders.add(order_id)
 
     def find_team(self, event: Fields) -> str:
-        """The team whose ledger has the order or one it came from; else the team in their client order ids."""
+        """The team whose ledger has the order, or one that it belongs to; else the team in their client order ids."""
         if self._fixed is not None:
             return self._fixed
-        family = list(self._walk_family(str(event["order_id"])))
-        for order_id in family:
-            owner = self._find_owner(order_id)
-            if owner is not None:
+        order_id = str(event["order_id"])
+        if order_id not in self._teams:
+            self._teams[order_id] = self._decide(order_id)
+        return self._teams[order_id]
+
+    def _decide(self, order_id: str) -> str:
+        owner = self._find_owner(order_id)
+        if owner is not None:
+            return owner.team
+        family = list(self._walk_family(order_id))
+        for one in family:
+            owner = None if one.startswith("group:") else self._find_owner(one)
+            if owner is not None and owner.team != UNASSIGNED:
                 return owner.team
-        return next(filter(None, (parse_team(self._names.get(order_id)) for order_id in family)), UNASSIGNED)
+        names = (parse_team(self._names.get(one), (), self._index.knows_team) for one in family)
+        team = next(filter(None, names), None)
+        return team or self._index.find_family_team(order_id, family) or UNASSIGNED
 
     def find_problem(self, event: Fields) -> Problem | None:
         """What keeps an order out of the team it is imported for, or once per order that several ledgers name it."""
+        if self._takes_all:
+            return None
         order_id = str(event["order_id"])
         owner = self._find_owner(order_id)
         team = owner.team if owner is not None else self._index.find_named_team(self._names.get(order_id))
@@ -151,9 +189,12 @@ class _Routes:
         return self._owners[order_id]
 
     def _walk_family(self, order_id: str) -> Iterator[str]:
-        """Walk the order and those it came from, nearest first. Stops at a cycle, which no broker should send."""
-        seen = set[str]()
-        while order_id not in seen:
-            seen.add(order_id)
-            yield order_id
-            order_id = self._related.get(order_id, order_id)
+        """Walk the order, and the orders and groups that it belongs to by the recording, nearest first."""
+        waiting, seen = [order_id], {order_id}
+        while waiting:
+            one = waiting.pop(0)
+            yield one
+            for other in self._ties.get(one, ()):
+                if other not in seen and len(seen) < FAMILY_MAX:
+                    seen.add(other)
+                    waiting.append(other)

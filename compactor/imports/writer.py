@@ -75,6 +75,8 @@ class ImportResult(msgspec.Struct):
     """What became of a recording, one entry per team, ordered by team id."""
 
     teams: list[TeamImport]
+    moved: dict[str, str] = {}
+    """Orders that were unassigned, and the teams that they were moved to."""
 
 
 def known_events(path: Path, team: str, orders: Collection[str], meter: Meter | None = None) -> Iterator[Event]:

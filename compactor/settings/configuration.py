@@ -16,6 +16,7 @@ import msgspec
 from msgspec import Meta
 
 from compactor.core.exceptions import CompactorError
+from compactor.ledger.paths import TEAM_EXPECTED, TEAM_PATTERN
 from compactor.settings.accounts import AccountSettings, read_accounts
 from compactor.settings.constraints import convert_field, describe_unknown
 
@@ -60,6 +61,10 @@ def _parse_address(found: object) -> object:
     if isinstance(found, str):
         split_address(found)
     return found
+
+
+def _parse_teams(found: object) -> object:
+    return [one.strip() for one in found.split(",") if one.strip()] if isinstance(found, str) else found
 
 
 def split_address(text: str) -> tuple[str, int]:
@@ -117,6 +122,14 @@ LogLevel = Annotated[
     Literal["debug", "info", "warning", "error"], Meta(description='"debug" or "info" or "warning" or "error"')
 ]
 Address = Annotated[str, Meta(description=_ADDRESS_EXPECTED, extra={"parse": _parse_address})]
+TeamId = Annotated[str, Meta(pattern=rf"\A{TEAM_PATTERN.pattern}\Z")]
+Teams = Annotated[
+    tuple[TeamId, ...],
+    Meta(
+        description=f"a list of team ids, or a text with commas between them ({TEAM_EXPECTED})",
+        extra={"parse": _parse_teams},
+    ),
+]
 FileName = Annotated[
     str,
     Meta(pattern=r"\A(?!PRIVATE\+KEY\+)[^\0]+\Z", description="the path of a file, as a text; never a key itself"),
@@ -144,6 +157,8 @@ class Settings(msgspec.Struct, frozen=True):
     """The interval at which the ledgers are compared with the broker."""
     requests_per_minute: RequestsPerMinute = 150
     """The requests that may be sent per account, of the 200 that Alpaca allows."""
+    teams: Teams = ()
+    """The teams that a `client_order_id` may name before they have a ledger."""
     log_level: LogLevel = "info"
     """The lowest level that the daemon logs."""
     accounts: tuple[AccountSettings, ...] = ()

@@ -170,10 +170,12 @@ class Accounts:
             _name_unanswered(order_id, name, told, error)
         told.fills_asked.add(order_id)
 
-    def rules_of(self, order_id: str) -> Rules:
-        """What the account of an order says of orders that no ledger knows."""
+    def find_rules(self, order_id: str, rules: Rules) -> Rules:
+        """The rules with what the account of an order says of orders that no ledger knows."""
         account = self.by_name.get(self.homes.get(order_id, ""))
-        return Rules(account.patterns, account.team) if account is not None else Rules()
+        if account is None:
+            return rules
+        return msgspec.structs.replace(rules, patterns=account.patterns, account_team=account.team)
 
 
 def _name_unanswered(order_id: str, name: str, told: BrokerAnswers, error: BrokerError | BadCredentials) -> None:

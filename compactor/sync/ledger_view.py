@@ -13,7 +13,7 @@ from collections.abc import Collection, Iterable, Mapping
 
 import msgspec
 
-from compactor.books.order_index import OrderIndex
+from compactor.books.order_index import FAMILY_MAX, OrderIndex
 from compactor.books.ownership import CLAIM, UNASSIGNED, list_relations
 from compactor.broker.alpaca import Fields
 from compactor.core.decimals import exactly, parse_computed
@@ -61,6 +61,9 @@ class LedgerView:
             for row in ledger.rows("pending_orders"):
                 self._known.setdefault(row["order_id"], {})[team] = Known(team, row)
         self._looked_up: set[str] = set()
+        self._ties: dict[str, list[str]] = {}
+        self._ties_of = 0
+        """How many orders there were answers about when the ties were collected."""
         self._asked: set[str] = set()
 
     @property
@@ -86,6 +89,18 @@ class LedgerView:
         for order_id in doubtful - self._asked:
             self._ask(order_id, answers)
         return view
+
+    def find_related(self, order_id: str, answers: Answers) -> str | None:
+        """The team of another order that this one belongs to, by the broker's answers and by the logs."""
+        if self._ties_of != len(answers.orders):
+            self._ties, self._ties_of = _collect_ties(answers), len(answers.orders)
+        waiting, ties = [order_id], dict[str, None]()
+        while waiting and len(ties) < FAMILY_MAX:
+            for other in self._ties.get(waiting.pop(0), ()):
+                if other not in ties:
+                    ties[other] = None
+                    waiting.append(other)
+        return self._index.find_family_team(order_id, ties)
 
     def settle(self, order_ids: Iterable[str], answers: Answers) -> bool:
         """Ask the order index about orders for which something is to be appended; whether that changed the view."""
@@ -141,6 +156,17 @@ class LedgerView:
 
 def _summarize(known: Known | None) -> tuple[str, bool] | None:
     return (known.team_id, known.has_events) if known is not None else None
+
+
+def _collect_ties(answers: Answers) -> dict[str, list[str]]:
+    """The orders that belong together by the broker's answers, and their groups, each with the others."""
+    ties: dict[str, list[str]] = {}
+    for order_id, order in answers.orders.items():
+        group = f"group:{order['group_id']}" if order.get("group_id") else None
+        for other in filter(None, (*list_relations(order), order.get("replaced_by"), group)):
+            ties.setdefault(order_id, []).append(str(other))
+            ties.setdefault(str(other), []).append(order_id)
+    return ties
 
 
 def _is_doubtful(known: Known | None, order: Fields | None) -> bool:

@@ -25,11 +25,21 @@ View = Mapping[str, Known]
 
 
 class Rules(msgspec.Struct, frozen=True):
-    """What an account says of orders that no ledger knows: patterns that find the team in a `client_order_id`, and the
-    team of the rest."""
+    """What decides the team of an order that no ledger knows: patterns of its account that find the team in a
+    `client_order_id`, the account's team for the rest, which teams there are, and the team of the orders that it
+    belongs to."""
 
     patterns: tuple[re.Pattern[str], ...] = ()
     account_team: str | None = None
+    is_team: Callable[[str], bool] = lambda _team: False
+    find_related: Callable[[str], str | None] = lambda _order_id: None
+
+    def decide(self, order_id: str, orders: Mapping[str, Fields], known_teams: Mapping[str, str]) -> str:
+        """The team of an order; `known_teams` are those of the orders that a ledger has."""
+        return decide_team(
+            order_id, orders, known_teams, is_team=self.is_team, related=self.find_related(order_id),
+            patterns=self.patterns, account_team=self.account_team,
+        )  # fmt: skip
 
 
 class Plan(msgspec.Struct):
@@ -171,10 +181,7 @@ def plan_reconcile(
         elif events and (unheard := _unheard(order_id, answers, known_teams, {*missing, *unasked}, rules_of(order_id))):
             plan.to_ask += unheard
         elif events:
-            rules = rules_of(order_id)
-            team = decide_team(
-                order_id, answers.orders, known_teams, patterns=rules.patterns, account_team=rules.account_team
-            )
+            team = rules_of(order_id).decide(order_id, answers.orders, known_teams)
             plan.events.setdefault(team, []).extend(events)
             plan.tried += [one.agreement] if order_id in fills_asked else []
         elif one.newest <= quiet:
@@ -187,7 +194,8 @@ def _unheard(
     order_id: str, answers: Answers, known_teams: Mapping[str, str], asked: Collection[str], rules: Rules
 ) -> list[str]:
     """The orders that an order came from and of which nothing was heard yet, where one of them may say whose it is."""
-    if decide_team(order_id, answers.orders, known_teams, patterns=rules.patterns) != UNASSIGNED:
+    nobodys = msgspec.structs.replace(rules, account_team=None)
+    if nobodys.decide(order_id, answers.orders, known_teams) != UNASSIGNED:
         return []
     return [one for one in walk_family(order_id, answers.orders) if one not in answers.orders and one not in asked]
 

@@ -8,18 +8,22 @@ several accounts that holds for each: one that fails is left out, and what only 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
 import msgspec
 
+from compactor.books.assign import move_orders
 from compactor.books.order_index import OrderIndex
+from compactor.books.ownership import UNASSIGNED
 from compactor.books.turns import turn
+from compactor.books.unassigned import UnassignedOrders
 from compactor.broker.credentials import BadCredentials
 from compactor.broker.rest import BrokerError
 from compactor.core.instants import rfc3339
-from compactor.ledger import Ledger
+from compactor.ledger import Ledger, LedgerError
+from compactor.ledger.paths import LOG
 from compactor.sync.answers import (
     DAY_SECONDS,
     HOUR_SECONDS,
@@ -33,7 +37,7 @@ from compactor.sync.answers import (
 from compactor.sync.compare import BrokerDifference
 from compactor.sync.ledger_view import LedgerView
 from compactor.sync.open_ledgers import OpenLedgers, TeamReconciled
-from compactor.sync.plan import Plan, plan_reconcile
+from compactor.sync.plan import Plan, Rules, plan_reconcile
 from compactor.sync.state import AccountReconciled, read_reconciled, remember
 
 QUIET_SECONDS = 10
@@ -59,6 +63,8 @@ class Reconciled(msgspec.Struct):
     problems: list[BrokerDifference] = []
     unreadable: list[TeamReconciled] = []
     errors: Errors = {}
+    moved: dict[str, str] = {}
+    """Orders that were unassigned, and the teams that they were moved to, or would be."""
 
     @property
     def events(self) -> int:
@@ -75,7 +81,7 @@ class Reconciler:
     """Reconciles one data directory with its accounts, as often as `run` is called. `clock` is Unix seconds.
 
     All accounts of a data directory belong into one of these: an order that is open here is then asked for only in the
-    account that has it. Not safe for several threads.
+    account that has it. `teams` are known besides those that have a ledger. Not safe for several threads.
     """
 
     def __init__(
@@ -87,6 +93,7 @@ class Reconciler:
         clock: Callable[[], float] = time.time,
         sleep: Callable[[float], None] = time.sleep,
         index: OrderIndex | None = None,
+        teams: Collection[str] = (),
     ) -> None:
         self._data = data
         self._accounts = Accounts()
@@ -95,8 +102,9 @@ class Reconciler:
         self._clock = clock
         self._sleep = sleep
         self._open_ledgers = OpenLedgers(data)
-        self._index = index or OrderIndex(data)
+        self._index = index or OrderIndex(data, teams)
         self._owns_index = index is None
+        self._unassigned = UnassignedOrders(data)
         self._agreed: set[tuple[str, str]] = set()
         self.errors: Errors = {}
         """After `run` has raised: why each account failed."""
@@ -167,6 +175,7 @@ class Reconciler:
             # What these events did not put right is named the next time, instead of being appended for ever.
             self._agreed |= set(plan.tried if is_whole else [])
             self._remember(memory, now, asked, errors, plan, is_whole)
+        moved = self._move_unassigned(plan, dry_run)
         return Reconciled(
             dry_run=dry_run,
             requests=self._accounts.requests - requests,
@@ -177,7 +186,24 @@ class Reconciler:
             problems=plan.problems,
             unreadable=unreadable,
             errors=errors,
+            moved=moved,
         )
+
+    def _is_team(self, team: str) -> bool:
+        return self._index.knows_team(team) or team in self._accounts.fallback
+
+    def _move_unassigned(self, plan: Plan, dry_run: bool) -> dict[str, str]:
+        """Move what was unassigned to the teams that are known by now (rule 4.12)."""
+        if (self._data / LOG).exists():
+            return {}
+        try:
+            self._index.follow(look_for_new=True)
+            patterns = [one for account in self._accounts.by_name.values() for one in account.patterns]
+            moves = self._unassigned.plan_moves(self._index, patterns)
+            return moves if dry_run else move_orders(self._data, self._index, moves)
+        except (LedgerError, OSError) as error:
+            plan.problems.append(BrokerDifference("not_moved", f"orders stay in {UNASSIGNED} for now: {error}"))
+            return {}
 
     def _plan(
         self, told: BrokerAnswers, ledgers: dict[str, Ledger], now: str, answering: list[str], adopt: bool
@@ -185,6 +211,7 @@ class Reconciler:
         """Plan, ask for what the plan lacks, and plan again until it lacks nothing."""
         self._index.follow(look_for_new=True)
         view = LedgerView(ledgers, self._index, self._accounts.fallback)
+        rules = Rules(is_team=self._is_team, find_related=lambda order_id: view.find_related(order_id, told.answers))
         for _ in range(_ROUNDS_MAX):
             plan = plan_reconcile(
                 told.answers,
@@ -193,7 +220,7 @@ class Reconciler:
                 now,
                 self._quiet_seconds,
                 fills_asked=told.fills_asked,
-                rules_of=self._accounts.rules_of,
+                rules_of=lambda order_id: self._accounts.find_rules(order_id, rules),
                 adopt=adopt,
                 agreed=self._agreed,
                 unasked=told.unasked,
@@ -271,5 +298,6 @@ def _joined(first: Reconciled, second: Reconciled) -> Reconciled:
         second,
         requests=first.requests + second.requests,
         elapsed_ms=first.elapsed_ms + second.elapsed_ms,
+        moved=first.moved | second.moved,
         teams=[teams[name] for name in sorted(teams)],
     )

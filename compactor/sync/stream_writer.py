@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from compactor.books.order_index import OrderIndex
-from compactor.books.ownership import UNASSIGNED, decide_team, list_relations, parse_team
+from compactor.books.ownership import UNASSIGNED, decide_team, list_relations, list_ties, parse_team
 from compactor.broker.alpaca import Fields, Translation, parse, translate
 from compactor.core.events import Problem, decode
 from compactor.ledger import BadTeam, RejectedEvents
@@ -45,6 +45,8 @@ class Written(msgspec.Struct):
     refused: int = 0
     contested: dict[str, str] = {}
     """The orders that more than one ledger names, with what was decided."""
+    kin_left: bool = False
+    """Whether an order in `unassigned` belongs to one of these, so that the next reconcile moves it."""
 
 
 class StreamWriter:
@@ -71,6 +73,7 @@ class StreamWriter:
         self._is_own = (data / LOG).exists()
         self._is_fresh = False
         self._contested: dict[str, str] = {}
+        self._is_kin_left = False
         self._lock = threading.Lock()
 
     def store(self, frames: Iterable[Frame], read: Reader = translate, *, adopt: bool = True) -> Written:
@@ -81,14 +84,14 @@ class StreamWriter:
         """
         with self._lock:
             self._is_fresh = False
-            self._contested = {}
+            self._contested, self._is_kin_left = {}, False
             self._index.follow()
             found: dict[str, list[Fields | bytes]] = {}
             for frame in frames:
                 for team, line in self._told_by(frame, read, adopt):
                     found.setdefault(team, []).append(line)
             done = self._append(found)
-            done.contested = self._contested
+            done.contested, done.kin_left = self._contested, self._is_kin_left
             return done
 
     def retry(self) -> Written:
@@ -135,7 +138,10 @@ class StreamWriter:
     def _team_of(self, event: Fields) -> str:
         order_id = str(event["order_id"])
         team = self._find_owner(event) or self._decide(event, self._account_team)
-        self._index.note(order_id, team)
+        ties = list(list_ties(event.get))
+        self._index.note(order_id, team, ties)
+        if ties and not self._is_kin_left:
+            self._is_kin_left = self._index.is_family_split(order_id, team, ties)
         # Whatever belongs to the order is its team's, too, though its own messages may not say so.
         if event.get("replaced_by"):
             self._index.note(str(event["replaced_by"]), team)
@@ -176,12 +182,19 @@ class StreamWriter:
             owner = self._index.find_owner(member)
             if owner is not None:
                 known[member] = owner.team
-        return decide_team(order_id, {order_id: event}, known, patterns=self._patterns, account_team=account_team)
+        return decide_team(
+            order_id, {order_id: event}, known, is_team=self._is_team,
+            related=self._index.find_family_team(order_id, list_ties(event.get)),
+            patterns=self._patterns, account_team=account_team,
+        )  # fmt: skip
+
+    def _is_team(self, team: str) -> bool:
+        return self._index.knows_team(team) or team == self._account_team
 
     def _note_unread(self, message: Any) -> None:
         """Remember whose the order of a message is of which only its legs can be read: they are that team's as well."""
         order = _order_in(message)
-        claim = parse_team(order.get("client_order_id"), self._patterns)
+        claim = parse_team(order.get("client_order_id"), self._patterns, self._is_team)
         if claim is not None and order.get("id"):
             self._index.note(str(order["id"]), claim)
 
@@ -190,7 +203,7 @@ class StreamWriter:
             return self._team_of(events[0])
         order = _order_in(message)
         owner = self._index.find_owner(str(order.get("id") or order.get("order_id")))
-        claim = parse_team(order.get("client_order_id"), self._patterns)
+        claim = parse_team(order.get("client_order_id"), self._patterns, self._is_team)
         return (owner.team if owner is not None else claim) or self._account_team or UNASSIGNED
 
     # Into the logs.

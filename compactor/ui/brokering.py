@@ -1,6 +1,6 @@
 """The commands `reconcile`, `cancel` and `assign`.
 
-`sync.reconcile`, `broker.placing` and `sync.assign` do the work. Note: missing or refused keys are exit code 4, on
+`sync.reconcile`, `broker.placing` and `books.assign` do the work. Note: missing or refused keys are exit code 4, on
 which a service manager does not restart the program.
 """
 
@@ -15,7 +15,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from compactor.ui.options import config_option, configuration, data_argument, data_option, json_option, say, team_option
+from compactor.ui.options import (
+    config_option,
+    configuration,
+    data_argument,
+    data_option,
+    json_option,
+    say,
+    team_option,
+    teams_option,
+)
 from compactor.ui.running import BAD_CREDENTIALS, CredentialsRefused, resolve_accounts
 
 if TYPE_CHECKING:
@@ -46,9 +55,16 @@ def show_broker_errors() -> Iterator[None]:
 @click.option("--once", is_flag=True, help="Once, and no more: for cron. Without it every 5 minutes, until Ctrl-C.")
 @click.option("--dry-run", is_flag=True, help="Once; append nothing, and show what would be.")
 @click.option("--reconcile-seconds", metavar="N", type=click.IntRange(10, 86_400), help="How often; default: 300.")
+@teams_option
 @json_option
 def reconcile(
-    data: Path, config: Path | None, once: bool, dry_run: bool, reconcile_seconds: int | None, as_json: bool
+    data: Path,
+    config: Path | None,
+    once: bool,
+    dry_run: bool,
+    reconcile_seconds: int | None,
+    teams: str | None,
+    as_json: bool,
 ) -> None:
     """Ask the broker how its orders stand, and append to the ledgers of DIR whatever they lack.
 
@@ -62,7 +78,7 @@ def reconcile(
       compactor reconcile data --dry-run
       compactor reconcile data --once --json
     """
-    found = configuration(data, config, {"reconcile_seconds": reconcile_seconds})
+    found = configuration(data, config, {"reconcile_seconds": reconcile_seconds, "teams": teams})
     reconciler = _make_reconciler(data, found)
     if once or dry_run:
         with show_broker_errors():
@@ -94,7 +110,7 @@ def _make_reconciler(data: Path, found: Configuration) -> Reconciler:
         AskedAccount(one.name, Broker(one.credentials, budget=_make_budget(found)), one.team, tuple(one.patterns))
         for one in resolve_accounts(found)
     ]
-    return Reconciler(data, asked)
+    return Reconciler(data, asked, teams=found.settings.teams)
 
 
 def _make_budget(found: Configuration) -> Budget:
@@ -119,6 +135,7 @@ def _show(done: Reconciled, as_json: bool) -> None:
         show_json(rows)
         show_json({"difference": one.kind, "order_id": one.order_id, "detail": one.detail} for one in done.problems)
         show_json({"waiting": order_id} for order_id in done.waiting)
+        show_json({"moved": order_id, "team_id": team} for order_id, team in done.moved.items())
         summary = {name: getattr(done, name) for name in ("dry_run", "orders", "events", "requests", "elapsed_ms")}
         show_json([{**summary, "differences": len(done.problems), "waiting": len(done.waiting)}])
         return
@@ -126,6 +143,10 @@ def _show(done: Reconciled, as_json: bool) -> None:
     sys.stdout.flush()
     would = "would be appended" if done.dry_run else "appended"
     say(f"{done.orders} orders compared, {done.events} events {would}, {done.requests} requests.", err=True)
+    if done.moved:
+        would = "would move" if done.dry_run else "moved"
+        found = ", ".join(sorted(set(done.moved.values())))
+        say(f"{len(done.moved)} orders {would} from unassigned to {found}.", err=True)
     if done.waiting:
         say(f"{len(done.waiting)} orders were not quiet yet; the next run sees to them.", err=True)
     name_lines([f"{one.order_id or 'an answer'}: {one.kind}: {one.detail}" for one in done.problems])
@@ -152,10 +173,14 @@ def _exit_by_result(done: Reconciled) -> None:
 @click.command(short_help="Say whose an order is: it moves to that team's ledger.")
 @click.argument("order_id")
 @click.argument("team")
+@click.option("--create", is_flag=True, help="TEAM is new: make its ledger.")
 @data_option
+@config_option
 @json_option
-def assign(order_id: str, team: str, data: Path, as_json: bool) -> None:
+def assign(order_id: str, team: str, create: bool, data: Path, config: Path | None, as_json: bool) -> None:
     """Move an order, its trades and its legs to the ledger of TEAM.
+
+    TEAM has a ledger, or stands in the settings; one that is new takes --create.
 
     Its events are copied there, and the old ledger is told that it has left: its trades are taken back there by lines
     of their own. Whatever stops it, the same command completes it; and it can be moved back in the same way.
@@ -165,13 +190,14 @@ def assign(order_id: str, team: str, data: Path, as_json: bool) -> None:
       compactor show pending --team unassigned
       compactor assign 61e69015-8549-4bfd-b9c3-01e75843f47d alice
     """
-    from compactor.sync.assign import CannotAssign
-    from compactor.sync.assign import assign as move
+    from compactor.books.assign import CannotAssign
+    from compactor.books.assign import assign as move
     from compactor.ui.output import show_json
 
+    teams = None if create else configuration(data, config, {}).settings.teams
     with show_broker_errors():
         try:
-            done = move(data, order_id, team)
+            done = move(data, order_id, team, teams=teams)
         except CannotAssign as error:
             raise click.ClickException(str(error)) from None
     if as_json:

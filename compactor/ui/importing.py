@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from compactor.ui.commands import exit_named
-from compactor.ui.options import data_option, json_option, recording, recording_file, say, team_option
+from compactor.ui.options import (
+    configuration,
+    data_option,
+    json_option,
+    recording,
+    recording_file,
+    say,
+    team_option,
+    teams_option,
+)
 
 if TYPE_CHECKING:
     from compactor.imports.writer import ImportResult, TeamImport
@@ -69,9 +78,10 @@ class Zone(click.ParamType):  # type: ignore[type-arg, unused-ignore]
 @click.argument("file", metavar="FILE", callback=recording_file)
 @data_option
 @team_option("The team whose account the messages come from.")
+@teams_option
 @click.option("--timezone", "zone", metavar="ZONE", type=Zone(), help="The zone of times without an offset.")
 @json_option
-def alpaca(file: Path, data: Path, team: str | None, zone: tzinfo | None, as_json: bool) -> None:
+def alpaca(file: Path, data: Path, team: str | None, teams: str | None, zone: tzinfo | None, as_json: bool) -> None:
     """Import captured Alpaca messages.
 
     Trade-update frames as they come from the stream, bare trade updates, order objects as REST returns them, answers to
@@ -86,9 +96,10 @@ def alpaca(file: Path, data: Path, team: str | None, zone: tzinfo | None, as_jso
     from compactor.imports.captures import BadRecording, import_alpaca
     from compactor.ui.output import progress_bar
 
+    known = configuration(data, None, {"teams": teams}).settings.teams
     try:
         with progress_bar("Importing") as progress:
-            result = import_alpaca(file, data, team=team, zone=zone, progress=progress)
+            result = import_alpaca(file, data, team=team, teams=known, zone=zone, progress=progress)
     except BadRecording as error:
         raise click.ClickException(str(error)) from None
     _show_imported(result, as_json, f"found no message about an order in {file}.")
@@ -136,6 +147,9 @@ def _show_imported(result: ImportResult, as_json: bool, nothing: str) -> None:
         name_lines([problem for team in result.teams for problem in team.problems])
     _name_not_fills(result)
     _name_vanished(result)
+    if result.moved:
+        found = ", ".join(sorted(set(result.moved.values())))
+        say(f"{len(result.moved)} orders moved from unassigned to {found}.", err=True)
     failed = [(team.team_id, team.error) for team in result.teams if team.error]
     exit_named(failed, len(result.teams), "could not be imported into")
     _refuse_foreign(result)
@@ -170,7 +184,7 @@ def _name_vanished(result: ImportResult) -> None:
 def _refuse_foreign(result: ImportResult) -> None:
     """Refuse a recording without a single readable line: it is the wrong file."""
     useful = sum(team.events_appended + team.duplicates + sum(team.not_fills.values()) for team in result.teams)
-    if not useful and any(team.problems for team in result.teams):
+    if not useful and any(one.kind != "contested" for team in result.teams for one in team.problems):
         raise click.ClickException("no line of it could be imported. Is it the right file, and the right import?")
 
 

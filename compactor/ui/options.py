@@ -110,6 +110,9 @@ retention_days_option = click.option(
 poll_seconds_option = click.option(
     "--poll-seconds", metavar="N", type=click.IntRange(1, 10), help="Look at every log at least so often."
 )
+teams_option = click.option(
+    "--teams", metavar="A,B,…", help="Teams that a client order id may name before they have a ledger."
+)
 log_level_option = click.option(
     "--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="The least that is said."
 )

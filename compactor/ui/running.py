@@ -23,6 +23,7 @@ from compactor.ui.options import (
     log_level_option,
     poll_seconds_option,
     retention_days_option,
+    teams_option,
 )
 from compactor.ui.watching import make_logger, stop_on_signals, watch_until
 
@@ -54,6 +55,7 @@ class CredentialsRefused(click.ClickException):
 @retention_days_option
 @poll_seconds_option
 @reconcile_seconds_option
+@teams_option
 @log_level_option
 def run(
     data: Path,
@@ -62,6 +64,7 @@ def run(
     retention_days: int | None,
     poll_seconds: int | None,
     reconcile_seconds: int | None,
+    teams: str | None,
     log_level: str | None,
 ) -> None:
     """Keep every ledger below DIR current with its log, and its log with the broker.
@@ -78,7 +81,7 @@ def run(
     """
     stop = stop_on_signals()
     given = {"http": http, "retention_days": retention_days, "poll_seconds": poll_seconds, "log_level": log_level}
-    found = configuration(data, config, given | {"reconcile_seconds": reconcile_seconds})
+    found = configuration(data, config, given | {"reconcile_seconds": reconcile_seconds, "teams": teams})
     accounts = _resolve_distinct_accounts(found)
     made: list[Links] = []
 
@@ -95,8 +98,11 @@ def run(
 @data_argument
 @config_option
 @reconcile_seconds_option
+@teams_option
 @log_level_option
-def stream(data: Path, config: Path | None, reconcile_seconds: int | None, log_level: str | None) -> None:
+def stream(
+    data: Path, config: Path | None, reconcile_seconds: int | None, teams: str | None, log_level: str | None
+) -> None:
     """Write what the broker tells into the logs below DIR, and reconcile them with the broker.
 
     It is `run` without the watcher, for a machine where `compactor watch` runs by itself. Without any watcher the
@@ -107,7 +113,8 @@ def stream(data: Path, config: Path | None, reconcile_seconds: int | None, log_l
       compactor stream data
     """
     stop = stop_on_signals()
-    found = configuration(data, config, {"log_level": log_level, "reconcile_seconds": reconcile_seconds})
+    given = {"log_level": log_level, "reconcile_seconds": reconcile_seconds, "teams": teams}
+    found = configuration(data, config, given)
     accounts = _resolve_distinct_accounts(found)
     from compactor.daemon.health import Health
 
@@ -136,6 +143,7 @@ def _make_links(
     return Links(
         data, accounts, health, log, stop,
         reconcile_seconds=found.settings.reconcile_seconds, requests_per_minute=found.settings.requests_per_minute,
+        teams=found.settings.teams,
     )  # fmt: skip
 
 

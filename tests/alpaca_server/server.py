@@ -79,8 +79,10 @@ class AlpacaServer:
 
     @property
     def environment(self) -> dict[str, str]:
-        """The variables that lead a program here, for paper trading with the first account's keys."""
-        return {"APCA_API_KEY_ID": self.key, "APCA_API_SECRET_KEY": self.secret, "APCA_API_BASE_URL": self.url}
+        """The variables that lead a program here, for paper trading with the first account's keys, and name the teams
+        that trade here."""
+        keys = {"APCA_API_KEY_ID": self.key, "APCA_API_SECRET_KEY": self.secret, "APCA_API_BASE_URL": self.url}
+        return keys | {"COMPACTOR_TEAMS": ",".join((*TEAMS, "alice", "bob"))}
 
     @property
     def requests(self) -> list[str]:

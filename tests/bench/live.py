@@ -19,13 +19,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from compactor.books.order_index import OrderIndex
 from tests.bench.live_broker import KEY, PARTS, SECRET, TEAMS
 from tests.bench.logs import DEFAULT_WORK
 from tests.bench.process import ROOT
 from tests.bench.progress import note
 from tests.bench.report import machine, show
 
-_ENVIRON = {"ALPACA_API_KEY": KEY, "ALPACA_SECRET_KEY": SECRET}
+_ENVIRON = {
+    "COMPACTOR_TEAMS": ",".join(f"team{number:02d}" for number in range(TEAMS)),
+    "ALPACA_API_KEY": KEY,
+    "ALPACA_SECRET_KEY": SECRET,
+}
 
 
 class Broker:
@@ -95,7 +100,7 @@ def throughput(data: Path, orders: int) -> tuple[int, int, float, float]:
     _empty(data)
     broker = Broker("--orders", str(orders))
     messages = orders * (PARTS + 1)
-    counter = Counter(StreamWriter(data), messages)
+    counter = Counter(StreamWriter(data, index=_make_index(data)), messages)
     stream = Stream(find_credentials(broker.environ), counter)
     thread = threading.Thread(target=stream.run)
     thread.start()
@@ -142,6 +147,11 @@ def _latency(data: Path, number: int, sent_ns: int) -> float:
     return (time.perf_counter_ns() - sent_ns) / 1e6
 
 
+def _make_index(data: Path) -> OrderIndex:
+    """An order index that knows the teams before they have a ledger."""
+    return OrderIndex(data, [f"team{number:02d}" for number in range(TEAMS)])
+
+
 def _has(team: Path, ended: int, part: int) -> bool:
     """Whether the order that is open has so many parts filled, or, when it has ended, all of its trades are there."""
     pending = _read(team / "pending_orders.jsonl")
@@ -173,8 +183,11 @@ def gap(data: Path, orders: int, *, replay: bool) -> tuple[float, float, int, in
     broker = Broker("--orders", str(orders), *(["--replay"] if replay else []))
     try:
         keys, budget = find_credentials(broker.environ), Budget()
-        gaps = Gaps(data, "default", Resend(keys, budget=budget), StreamWriter(data), find_order=lambda _: None)
-        reconciler = Reconciler(data, [AskedAccount("default", Rest(keys, budget=budget))])
+        index = _make_index(data)
+        gaps = Gaps(
+            data, "default", Resend(keys, budget=budget), StreamWriter(data, index=index), find_order=lambda _: None
+        )
+        reconciler = Reconciler(data, [AskedAccount("default", Rest(keys, budget=budget))], index=index)
         import alpaca.trading.client  # noqa: F401  The import is paid for at the start, not by a gap.
 
         started = time.perf_counter()

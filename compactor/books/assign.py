@@ -1,14 +1,16 @@
-"""Moves an order to another team's ledger: its events are copied there, and then the old ledger is told (rule 4.12).
+"""Moves orders to another team's ledger: the events are copied there, and then the old ledger is told (rule 4.12).
 
-What `assigned` does to a ledger is for the core. The rule that surprises: nothing here remembers how far it came. What
-is still to be done follows from the logs alone, so a run that was stopped anywhere is completed by running it again,
-and two at once do no more than one.
+What `assigned` does to a ledger is left to the core. Which orders move by themselves is decided by `unassigned`.
+
+Note: nothing here remembers how far it came. What is still to be done follows from the logs alone, so a run that was
+stopped anywhere is completed by running it again, and two at once do no more than one.
 """
 
 from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -31,6 +33,10 @@ _PASSES_MAX = 5
 _LINE_BYTES = LINE_BYTES_MAX - 128
 # What may differ between an event and its copy in another ledger.
 _OWN = ("team_id", "recorded_at", "assigned_from", "raw")
+
+
+Read = Callable[[str], Iterator[tuple[Event, bytes]]]
+"""The events of one log about an order, each with its bytes."""
 
 
 class CannotAssign(CompactorError):
@@ -58,11 +64,15 @@ class _Holding(msgspec.Struct):
     """How many times each order was assigned, away or back, in this ledger."""
 
 
-def assign(data: Path, order_id: str, team: str) -> Assigned:
+Find = Callable[[OrderIndex, Path, str], tuple[list[str], dict[str, _Holding]]]
+
+
+def assign(data: Path, order_id: str, team: str, *, teams: Collection[str] | None = None) -> Assigned:
     """Move an order, and its legs, to a team's ledger; returns when that is durable in both and in the derived files.
 
-    Raises CannotAssign where no ledger knows the order or it is the leg of one, BadTeam, ReconcileBusy and LedgerError.
-    Whatever it raises, doing it again completes it.
+    With `teams` the team has to have a ledger, or to be one of them. Raises CannotAssign where it is not, no ledger
+    knows the order or it is the leg of one; BadTeam, ReconcileBusy and LedgerError. Whatever it raises, doing it again
+    completes it.
     """
     if (data / LOG).exists():
         raise CannotAssign(
@@ -72,23 +82,54 @@ def assign(data: Path, order_id: str, team: str) -> Assigned:
     place = locate_ledger(data, team)
     if place.problem is not None:
         raise CannotAssign(f"{place.path}: {place.problem}")
-    index = OrderIndex(data)
-    with closing(index), turn(data, TURN_SECONDS):
-        done = Assigned(order_id, team, [])
-        for _ in range(_PASSES_MAX):
-            # Another writer may tell the old ledger of a fill until that knows that the order has left.
-            if not _pass(index, data, place.path, done):
-                break
-        for name in sorted({team, *done.from_teams}):
-            with Ledger(locate_ledger(data, name).path) as ledger:
-                compact_in_turn(ledger)
+    with closing(OrderIndex(data, teams or ())) as index, turn(data, TURN_SECONDS):
+        index.follow(look_for_new=True)
+        if teams is not None and not index.knows_team(team):
+            raise CannotAssign(
+                f"there is no team {team!r}: expected one that has a ledger in {data} or stands in the settings "
+                f"(teams); check the spelling, or create it with --create"
+            )
+        done = _move(index, data, order_id, team, _find_all)
+        _compact_all(data, {team, *done.from_teams})
         return done
 
 
-def _pass(index: OrderIndex, data: Path, target_path: Path, done: Assigned) -> bool:
+def move_orders(data: Path, index: OrderIndex, orders: Mapping[str, str]) -> dict[str, str]:
+    """Move orders to the teams given, each with the legs that its own events name; returns those that were moved.
+
+    The caller holds the data directory's turn. Raises BadTeam and LedgerError; doing it again completes it.
+    """
+    changed: set[str] = set()
+    moved = {}
+    for order_id, team in orders.items():
+        done = _move(index, data, order_id, team, _find_known)
+        if done.from_teams or done.events:
+            moved[order_id] = team
+            changed |= {team, *done.from_teams}
+    _compact_all(data, changed)
+    return moved
+
+
+def _move(index: OrderIndex, data: Path, order_id: str, team: str, find: Find) -> Assigned:
+    done = Assigned(order_id, team, [])
+    for _ in range(_PASSES_MAX):
+        # Another writer may tell the old ledger of a fill until that knows that the order has left.
+        index.follow(look_for_new=True)
+        if not _pass(find(index, data, order_id), data, done):
+            break
+    return done
+
+
+def _compact_all(data: Path, teams: Iterable[str]) -> None:
+    for team in sorted(teams):
+        with Ledger(locate_ledger(data, team).path) as ledger:
+            compact_in_turn(ledger)
+
+
+def _pass(found: tuple[list[str], dict[str, _Holding]], data: Path, done: Assigned) -> bool:
     """Do what is still to be done as of now; whether that was anything."""
     team = done.team_id
-    family, holdings = _find(index, data, done.order_id)
+    family, holdings = found
     done.orders = family
     target = holdings.pop(team, _Holding())
     everyone = {**holdings, team: target}
@@ -97,7 +138,7 @@ def _pass(index: OrderIndex, data: Path, target_path: Path, done: Assigned) -> b
     stamp = rfc3339(time.time_ns())
     back = [_assigned(one, stamp, target, from_team=_find_holder(one, team, everyone)) for one in returning]
     if back or missing:
-        with Ledger(target_path) as ledger:
+        with Ledger(locate_ledger(data, team).path) as ledger:
             ledger.append([*back, *(_copy(line, team, name) for name, line in missing)])
         done.events += len(missing)
     told = False
@@ -111,9 +152,8 @@ def _pass(index: OrderIndex, data: Path, target_path: Path, done: Assigned) -> b
     return told or bool(back or missing)
 
 
-def _find(index: OrderIndex, data: Path, order_id: str) -> tuple[list[str], dict[str, _Holding]]:
-    """The order and its legs, and what each ledger has of them."""
-    index.follow(look_for_new=True)
+def _find_all(index: OrderIndex, data: Path, order_id: str) -> tuple[list[str], dict[str, _Holding]]:
+    """The order and its legs, and what each ledger has of them, whichever line of any log names it."""
     if index.unreadable:
         path, reason = next(iter(index.unreadable.items()))
         raise CannotAssign(f"{path}: {reason} Without this ledger nobody can say who has the order; nothing was moved")
@@ -133,7 +173,16 @@ def _find(index: OrderIndex, data: Path, order_id: str) -> tuple[list[str], dict
             "compactor reconcile takes in what the broker has"
         )
     family = [order_id, *sorted(legs - {order_id})]
-    holdings = {log.team: _hold(log, family) for log in index.logs}
+    holdings = {log.team: _hold(log, family, log.read_naming) for log in index.logs}
+    return family, {team: one for team, one in holdings.items() if one.orders or one.moves}
+
+
+def _find_known(index: OrderIndex, data: Path, order_id: str) -> tuple[list[str], dict[str, _Holding]]:
+    """The order and the legs of its own events, and what the ledgers have of them that are known to have it."""
+    logs = [log for log in index.logs if log.team in index.find_claims(order_id)]
+    legs = {leg for log in logs for event, _line in log.read_order(order_id) for leg in _list_legs(event)}
+    family = [order_id, *sorted(legs - {order_id})]
+    holdings = {log.team: _hold(log, family, log.read_order) for log in logs}
     return family, {team: one for team, one in holdings.items() if one.orders or one.moves}
 
 
@@ -150,12 +199,12 @@ def _list_legs(event: Event) -> set[str]:
     return {str(leg["order_id"]) for leg in event.legs or () if isinstance(leg, dict) and leg.get("order_id")}
 
 
-def _hold(log: FollowedLog, family: list[str]) -> _Holding:
+def _hold(log: FollowedLog, family: list[str], read: Read) -> _Holding:
     found = _Holding()
     root = family[0]
     for order_id in family:
         deliveries, moves = Deliveries(), 0
-        for event, line in log.read_naming(order_id):
+        for event, line in read(order_id):
             if event.order_id == root and order_id != root and order_id in _list_legs(event):
                 found.orders.add(order_id)
             if event.order_id != order_id:

@@ -1,0 +1,115 @@
+"""What is unassigned moves by itself once its team is known: by its name, or by an order that it belongs to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from compactor import Ledger
+from compactor.books.assign import move_orders
+from compactor.books.order_index import OrderIndex
+from compactor.books.unassigned import UnassignedOrders
+
+Write = Callable[..., Path]
+Event = Callable[..., dict[str, Any]]
+
+
+def compact(data: Path) -> None:
+    for path in (data / "team").iterdir():
+        with Ledger(path) as ledger:
+            ledger.compact()
+
+
+def plan(data: Path, *teams: str, unassigned: UnassignedOrders | None = None) -> dict[str, str]:
+    compact(data)
+    index = OrderIndex(data, teams)
+    index.follow()
+    return (unassigned or UnassignedOrders(data)).plan_moves(index)
+
+
+def test_a_name_counts_once_its_team_is_known(data: Path, write_log: Write, placed: Event, filled: Event) -> None:
+    """Issue 12, 5: open or ended, by the settings or because the team has a ledger by now."""
+    ended = filled("o-2")
+    write_log("unassigned", placed(client_order_id="bravo:1"), placed("o-2", client_order_id="bravo:2"), ended)
+    write_log("unassigned", placed("o-3", client_order_id="20:57"), placed("o-4"))
+    assert {} == plan(data)
+    assert {"o1": "bravo", "o-2": "bravo"} == plan(data, "bravo")
+    write_log("bravo", placed("o-5"))
+    assert {"o1": "bravo", "o-2": "bravo"} == plan(data)
+
+
+@pytest.mark.parametrize("tie", ["parent_order_id", "replaces"])
+@pytest.mark.parametrize("is_open", [True, False])
+def test_an_order_goes_with_the_one_it_belongs_to(
+    data: Path, write_log: Write, placed: Event, filled: Event, tie: str, is_open: bool
+) -> None:
+    """Issue 12, 5: whichever of the two was told first."""
+    write_log("unassigned", placed("child"), *([] if is_open else [filled("child")]), placed("other"))
+    assert {} == plan(data, "alpha")
+    write_log("alpha", placed("root"))
+    assert {} == plan(data)
+    write_log("unassigned", placed("child", event="snapshot", **{tie: "root"}))
+    assert {"child": "alpha"} == plan(data)
+
+
+def test_a_successor_goes_with_the_order_that_it_replaced(data: Path, write_log: Write, placed: Event) -> None:
+    """Issue 12, 5: also where only the order that was replaced tells of it, and down a chain."""
+    write_log("unassigned", placed("o-2", event="replaced", replaced_by="o-3"), placed("o-3"), placed("o-9"))
+    write_log("alpha", placed("o-1", event="replaced", replaced_by="o-2"))
+    assert {"o-2": "alpha", "o-3": "alpha"} == plan(data)
+
+
+def test_an_order_that_is_contested_stays(data: Path, write_log: Write, placed: Event) -> None:
+    """Which of two ledgers has it is for a person to decide."""
+    write_log("unassigned", placed(client_order_id="bravo:1", recorded_at="2026-01-05T15:00:00Z"))
+    write_log("alpha", placed(recorded_at="2026-01-05T15:00:01Z"))
+    assert {} == plan(data, "bravo")
+
+
+def test_a_leg_waits_for_its_parent(data: Path, write_log: Write, placed: Event) -> None:
+    """4.10: the fills of a parent may be the leg's, so that it does not go before."""
+    write_log("unassigned", placed("p"), placed("leg", parent_order_id="p", client_order_id="bravo:2"))
+    assert {} == plan(data, "bravo")
+
+
+def test_only_what_is_new_is_read(data: Path, write_log: Write, placed: Event, filled: Event) -> None:
+    """The trades of years are read once; orders of a ledger that was rebuilt are read anew."""
+    write_log("unassigned", placed(client_order_id="bravo:1"), filled())
+    unassigned = UnassignedOrders(data)
+    for _ in range(2):
+        assert {"o1": "bravo"} == plan(data, "bravo", unassigned=unassigned)
+    write_log("unassigned", placed("o-2", client_order_id="bravo:1"), filled("o-2"))
+    assert {"o1": "bravo", "o-2": "bravo"} == plan(data, "bravo", unassigned=unassigned)
+    trades = data / "team/unassigned/trades.jsonl"
+    trades.with_name("new").write_bytes(trades.read_bytes().splitlines(keepends=True)[1])
+    trades.with_name("new").rename(trades)
+    index = OrderIndex(data, ["bravo"])
+    index.follow()
+    assert {"o1": "bravo", "o-2": "bravo"} == unassigned.plan_moves(index)
+
+
+def test_a_move_takes_row_and_trades_along(data: Path, write_log: Write, placed: Event, filled: Event) -> None:
+    """4.12: each execution stands in one ledger, and once more changes nothing."""
+    fill = filled(event="partial_fill", qty="4", filled_qty="4")
+    write_log("unassigned", placed(client_order_id="bravo:1"), fill, placed("o-2"))
+    compact(data)
+    index, unassigned = OrderIndex(data, ["bravo"]), UnassignedOrders(data)
+    for expected in ({"o1": "bravo"}, {}):
+        index.follow()
+        assert expected == move_orders(data, index, unassigned.plan_moves(index))
+    rows = {
+        team: [row["order_id"] for row in Ledger(data / "team" / team).rows("pending_orders")]
+        for team in ("bravo", "unassigned")
+    }
+    assert {"bravo": ["o1"], "unassigned": ["o-2"]} == rows
+    sums = {team: sum(int(row["quantity"]) for row in Ledger(data / "team" / team).rows("trades")) for team in rows}
+    assert {"bravo": 4, "unassigned": 0} == sums
+
+
+def test_a_directory_without_unassigned_orders_has_nothing_to_move(data: Path) -> None:
+    """Nothing is made that was not there."""
+    assert {} == UnassignedOrders(data).plan_moves(OrderIndex(data))
+    assert [] == list(data.iterdir())
