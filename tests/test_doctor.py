@@ -55,3 +55,28 @@ def test_a_directory_that_cannot_be_a_ledger_fails(tmp_path: Path) -> None:
     bad.mkdir(parents=True)
     (bad / "events.jsonl").write_bytes(b"")
     assert ["fail"] == [one.result for one in examine(tmp_path) if one.check == "ledger"]
+
+
+def test_modes_that_let_others_write_or_read_more(tmp_path: Path) -> None:
+    """Whoever may write `.compactor` can have a forged head signed; what is derived is no more open than its log."""
+    path = ledger(tmp_path, "alice", "2026-01-02T15:00:00Z")
+    (tmp_path / ".compactor/signed").mkdir(parents=True)
+    for directory in (
+        tmp_path,
+        tmp_path / "team",
+        path / ".state",
+        tmp_path / ".compactor",
+        tmp_path / ".compactor/signed",
+    ):
+        directory.chmod(0o700)
+    (path / "events.jsonl").chmod(0o640)
+    (path / "pending_orders.jsonl").chmod(0o640)
+    assert ["ok"] == [one.result for one in examine(tmp_path) if one.check == "modes"]
+    (path / "pending_orders.jsonl").chmod(0o644)
+    for directory in (tmp_path / "team", path / ".state", tmp_path / ".compactor", tmp_path / ".compactor/signed"):
+        directory.chmod(0o777)
+    found = {Path(one.found.split(": ")[0]): one.result for one in examine(tmp_path) if one.check == "modes"}
+    assert found == {
+        tmp_path / "team": "fail", tmp_path / ".compactor": "fail", tmp_path / ".compactor/signed": "fail",
+        path / ".state": "warn", path / "pending_orders.jsonl": "warn",
+    }  # fmt: skip

@@ -22,7 +22,7 @@ import msgspec
 from compactor.core.fast import IS_COMPILED, IS_SWITCHED_OFF
 from compactor.ledger import Ledger, discover
 from compactor.ledger.files import Files
-from compactor.ledger.paths import LOG, PENDING, PRIVATE, STATE, TRADES
+from compactor.ledger.paths import FINDINGS, LOG, PENDING, PRIVATE, SIGNED, STATE, TRADES
 
 Result = Literal["ok", "warn", "fail"]
 
@@ -169,6 +169,35 @@ def _permissions(data: Path) -> Iterator[Checked]:
         yield Checked("permissions", "ok", f"this user may read and write {looked} ledgers")
 
 
+def _modes(data: Path) -> Iterator[Checked]:
+    """Nobody but the owner writes what others trust in, and what is derived is no more open than its log."""
+    found = False
+    for path, mask in (
+        (data, 0o002),
+        (data / "team", 0o002),
+        (data / PRIVATE, 0o022),
+        (data / PRIVATE / SIGNED, 0o022),
+    ):
+        if path.exists() and path.stat().st_mode & mask:
+            found = True
+            advice = f"chmod {'go' if mask == 0o022 else 'o'}-w {path}; whoever may write there can stand in for others"
+            yield Checked("modes", "fail", f"{path}: others may write there", advice)
+    for entry in discover(data):
+        log = entry.path / LOG
+        if entry.problem is not None or not log.exists():
+            continue
+        state, allowed = entry.path / STATE, log.stat().st_mode
+        if state.exists() and state.stat().st_mode & 0o022:
+            found = True
+            yield Checked("modes", "warn", f"{state}: others may write there", f"chmod go-w {state}")
+        for path in (entry.path / name for name in (TRADES, PENDING, FINDINGS)):
+            if path.exists() and path.stat().st_mode & ~allowed & 0o044:
+                found = True
+                yield Checked("modes", "warn", f"{path}: open to more than {LOG}", f"chmod --reference={log} {path}")
+    if not found:
+        yield Checked("modes", "ok", "others may write nothing, and read no more than the logs")
+
+
 def _leftovers(data: Path) -> Iterator[Checked]:
     for entry in discover(data):
         for path in sorted((entry.path / STATE).glob("*.damaged")):
@@ -201,4 +230,4 @@ def _ledgers(data: Path) -> Iterator[Checked]:
         yield Checked("ledger", "fail", str(error), "see compactor status")
 
 
-_CHECKS = (_python, _compiled, _file_system, _inotify, _trial, _space, _permissions, _leftovers, _ledgers)
+_CHECKS = (_python, _compiled, _file_system, _inotify, _trial, _space, _permissions, _modes, _leftovers, _ledgers)

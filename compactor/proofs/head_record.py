@@ -20,10 +20,9 @@ from msgspec import Struct
 from compactor.books.failures import classify
 from compactor.ledger.errors import LedgerError
 from compactor.ledger.files import Files, replace
-from compactor.ledger.paths import PRIVATE, check_team
+from compactor.ledger.paths import PRIVATE, SIGNED, check_team
 from compactor.proofs.notes import BadProof, Head, HeadConflict, decode_note
 
-DIRECTORY = "signed"
 _HEAD, _ALARM = ".head", ".alarm"
 
 
@@ -49,7 +48,7 @@ class HeadRecord:
     """The record of one ledger."""
 
     def __init__(self, data: Path, team: str, files: Files | None = None) -> None:
-        self._directory = data / PRIVATE / DIRECTORY
+        self._directory = data / PRIVATE / SIGNED
         name = check_team(team, data)
         self.path = self._directory / (name + _HEAD)
         self._alarm = self._directory / (name + _ALARM)
@@ -104,7 +103,7 @@ class HeadRecord:
 
 def read_alarms(data: Path) -> dict[str, HeadAlarm]:
     """The alarms of all ledgers of a data directory, by team. Cheap enough for every scrape of the metrics."""
-    names = sorted(Files().names(data / PRIVATE / DIRECTORY))
+    names = sorted(Files().names(data / PRIVATE / SIGNED))
     teams = [name.removesuffix(_ALARM) for name in names if name.endswith(_ALARM)]
     found = ((team, HeadRecord(data, team).read_alarm()) for team in teams)
     return {team: alarm for team, alarm in found if alarm is not None}
