@@ -21,7 +21,7 @@ from compactor.books.order_index import OrderIndex
 from compactor.core.fold import Fold
 from compactor.ledger.files import Files
 from compactor.ledger.log import Log
-from compactor.ledger.reading import read_bytes
+from compactor.ledger.unlocked import read_bytes
 
 Write = Callable[..., Path]
 Event = Callable[..., dict[str, Any]]

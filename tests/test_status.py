@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from compactor.books.compact import compact_all
-from compactor.books.status import rows_of, status_all
+from compactor.books.status import read_rows, status_all
 
 Event = Callable[..., dict[str, Any]]
 WriteLog = Callable[..., Path]
@@ -40,11 +40,11 @@ class TestReporting:
         """Open orders, trades and findings, as of the last compact."""
         write_log("alice", placed(), filled(), placed("o2"))
         compact_all(data)
-        assert expected == [row["order_id"] for row in rows_of(data, what)]
+        assert expected == [row["order_id"] for row in read_rows(data, what)]
 
     def test_a_finding_among_many_ledgers_names_its_team(self, data: Path, write_log: WriteLog) -> None:
         """A finding does not name its team, because it stands in its team's file; among several it has to."""
         write_log("alice", "{")
         compact_all(data)
-        rows: Iterable[dict[str, Any]] = rows_of(data, "findings")
+        rows: Iterable[dict[str, Any]] = read_rows(data, "findings")
         assert [("alice", "not_json")] == [(row["team_id"], row["kind"]) for row in rows]

@@ -65,7 +65,7 @@ class Rows:
                 self.failures.append((entry.name, describe_failure(error, entry.path)))
 
 
-def rows_of(data: Path, what: str, *, team: str | None = None) -> Rows:
+def read_rows(data: Path, what: str, *, team: str | None = None) -> Rows:
     """The `pending` orders, `trades` or `findings` of the ledgers of `data`, as of their last commit."""
     return Rows([entry for entry in discover(data, team) if (entry.path / LOG).exists()], what)
 

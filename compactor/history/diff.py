@@ -24,7 +24,7 @@ from compactor.history.replay import Replay, open_replay, require_usable
 from compactor.ledger import LedgerEntry
 from compactor.ledger.compaction import Progress
 from compactor.ledger.paths import LOG, PENDING, TRADES
-from compactor.ledger.reading import whole_lines
+from compactor.ledger.unlocked import whole_lines
 
 Row = dict[str, Any]
 

@@ -20,7 +20,7 @@ from compactor.imports.old_orders import ORDERS, TRADES, KnownOrders, OldLine
 from compactor.imports.writer import read_known
 from compactor.ledger.paths import PENDING
 from compactor.ledger.paths import TRADES as TRADES_FILE
-from compactor.ledger.reading import whole_lines
+from compactor.ledger.unlocked import whole_lines
 
 VANISHED, RETURNED = "vanished:", "returned:"
 """What the `event_id` of an event begins with that says that an order is no longer in a rewritten file, or is again."""

@@ -18,8 +18,8 @@ from compactor.ledger.errors import (
 from compactor.ledger.ledger import Ledger
 from compactor.ledger.log_writer import Appended
 from compactor.ledger.paths import LedgerEntry, discover
-from compactor.ledger.reading import LedgerStatus
 from compactor.ledger.records import Instant, PendingOrder, Trade
+from compactor.ledger.unlocked import LedgerStatus
 
 __all__ = [
     "Appended",

@@ -1,9 +1,9 @@
-"""Appends to many logs that stay open, for a writer that writes all day: first all writes, then all syncs.
+"""Append to many logs that stay open, for a writer that runs all day: first all writes, then all syncs.
 
-What lines say is for the caller to check. Each log gets one `write`, as in `writing`, which has the rules of that. All
-syncs are asked for at once, because a file system makes one commit of them: of 20 logs that took 4 ms instead of 116.
-The rule that surprises: a descriptor is used only while its path still leads to the same file, and never again after a
-failed sync, because the kernel then calls pages clean that never reached the disk.
+The caller checks the lines. Each log gets one `write`, by the rules of `log_writer`. All syncs start at once, because a
+file system makes one commit of them: for 20 logs that took 4 ms instead of 116. Invariant: a descriptor is used only
+while its path still leads to the same file, and never again after a failed sync, because the kernel then marks pages as
+clean that never reached the disk.
 """
 
 import os

@@ -1,9 +1,9 @@
-"""Points: checkpoints that are kept after newer ones took their place, so that a past state need not be folded from 0.
+"""Keep older checkpoints as points, so that a past state need not be folded from the first byte of the log.
 
-A point is one more name of a checkpoint's file (a hard link), so keeping it writes nothing. `keep_point` also removes
-what has become too dense: going back some bytes from the newest point costs folding at most about twice as many. What
-surprises: nothing depends on a point. All of them may be deleted, any byte of one may be wrong, and a file system
-without links has none; then there is only more to fold.
+A point is a second name of a checkpoint's file (a hard link), so keeping it writes nothing. `keep_point` also removes
+points that are too dense: going back some bytes from the newest point costs folding at most about twice as many.
+Note: nothing depends on a point. All of them may be deleted, any byte of one may be wrong, and a file system without
+links has none; then there is only more to fold.
 """
 
 from collections.abc import Iterator, Sequence
@@ -66,7 +66,7 @@ def usable_points(path: Path, team_id: str | None, files: Files, log: Log, limit
     try:
         while slots:
             slot = slots.pop()
-            if slot.header.log.length <= limit and _is_of(slot, team_id, log):
+            if slot.header.log.length <= limit and _belongs_to(slot, team_id, log):
                 yield slot
             else:
                 slot.close()
@@ -91,7 +91,7 @@ def _opened(path: Path, files: Files) -> Slot | None:
         return None
 
 
-def _is_of(slot: Slot, team_id: str | None, log: Log) -> bool:
+def _belongs_to(slot: Slot, team_id: str | None, log: Log) -> bool:
     """Whether a slot is of this log, and of this program's fold."""
     header = slot.header
     if (header.format, header.fold_version) != (FORMAT, FOLD_VERSION) or team_id not in (None, header.team_id):

@@ -19,7 +19,7 @@ from compactor.broker.alpaca import Fields
 from compactor.core.decimals import exactly, parse_computed
 from compactor.ledger import Ledger
 from compactor.ledger.paths import TRADES
-from compactor.ledger.reading import whole_lines
+from compactor.ledger.unlocked import whole_lines
 from compactor.sync.compare import BrokerDifference, Known, is_open
 from compactor.sync.plan import Answers, View, orders_wanted
 

@@ -266,9 +266,9 @@ def cancel(
 
 def _find_open_orders(data: Path, team: str | None) -> list[str]:
     """Find the open orders of a team, without legs, which are canceled with their parent."""
-    from compactor.books.status import rows_of
+    from compactor.books.status import read_rows
 
-    rows = list(rows_of(data, "pending", team=team))
+    rows = list(read_rows(data, "pending", team=team))
     ids = {row["order_id"] for row in rows}
     return [row["order_id"] for row in rows if row.get("parent_order_id") not in ids]
 

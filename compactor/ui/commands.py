@@ -176,10 +176,10 @@ def show(what: str, team: str | None, data: Path, as_json: bool) -> None:
       compactor show pending
       compactor show trades --team alice --json | jq -r .symbol
     """
-    from compactor.books.status import rows_of
+    from compactor.books.status import read_rows
     from compactor.ui.output import columns, show_json, show_table
 
-    rows = rows_of(data, what, team=team)
+    rows = read_rows(data, what, team=team)
     refuse_empty(rows.ledgers, data, team)
     if as_json:
         show_json(rows)

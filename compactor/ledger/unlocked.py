@@ -1,6 +1,6 @@
-"""Reading a ledger without its lock: the lines of a derived file, and how the ledger is.
+"""Read a ledger without its lock: the lines of a derived file, and the status of the ledger.
 
-A reader sees whole lines only, since the last one may still be being written.
+A reader sees whole lines only, because somebody may still be writing the last one.
 """
 
 from collections.abc import Iterator
@@ -95,7 +95,7 @@ def _status(path: Path, team_id: str | None, files: Files, log: Log) -> LedgerSt
         return LedgerStatus(
             fold.team_id, str(path), size, offset, max(0, whole - offset), size - whole, counts.events,
             fold.open_orders, counts.trades, counts.findings,
-            _text_of(clock) if clock is not None else None, checkpoint,
+            _format_clock(clock) if clock is not None else None, checkpoint,
         )  # fmt: skip
     except DamagedCheckpoint:
         return LedgerStatus(
@@ -105,7 +105,7 @@ def _status(path: Path, team_id: str | None, files: Files, log: Log) -> LedgerSt
         slot.close()
 
 
-def _text_of(clock: datetime) -> str:
+def _format_clock(clock: datetime) -> str:
     return rfc3339((clock - EPOCH) // timedelta(microseconds=1) * 1000)
 
 
