@@ -51,7 +51,7 @@ def test_no_two_public_modules_have_one_name() -> None:
     for path in tree.module_paths():
         if not path.stem.startswith("_"):
             found[path.stem].append(str(path.relative_to(ROOT)))
-    assert {} == {name: paths for name, paths in doubled(found).items()}
+    assert {} == doubled(found)
 
 
 def test_what_a_reader_would_not_expect_is_a_note() -> None:

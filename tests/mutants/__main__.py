@@ -9,14 +9,14 @@ from __future__ import annotations
 import argparse
 import random
 import sys
+import tempfile
 import time
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
 from tests.mutants.mutators import SYNC, Mutant, find_mutants, is_python
-from tests.mutants.running import Runner, Verdict
+from tests.mutants.running import Runner, Verdict, copy_checkout
 
 ROOMS = ("core", "ledger", "imports")
 EQUIVALENT = Path(__file__).parent / "equivalent.txt"
@@ -93,25 +93,29 @@ def main() -> None:
     parser.add_argument("--list", action="store_true", help="print the sample and run nothing")
     options = parser.parse_args()
 
-    seed = options.seed or int(time.time())
+    options.seed = options.seed or int(time.time())
+    # A snapshot, so that work in the checkout goes on meanwhile.
+    with tempfile.TemporaryDirectory(prefix="compactor-mutants-") as directory:
+        copy_checkout(options.root, Path(directory) / "snapshot")
+        sys.exit(run(options, Path(directory) / "snapshot"))
+
+
+def run(options: argparse.Namespace, root: Path) -> int:
+    """Draw mutants and run them; 1 where one survived."""
     rooms = options.rooms.split(",")
     equivalents = set() if options.only else load_equivalents(EQUIVALENT)
-    candidates = find_candidates(options.root, rooms, equivalents)
+    candidates = find_candidates(root, rooms, equivalents)
     counts = ", ".join(f"{room} {len(mutants)}" for room, mutants in candidates.items())
-    print(f"seed {seed}; mutants there are: {counts}", file=sys.stderr)
-    chosen = sample(candidates, options.count, seed, options.root)
+    print(f"seed {options.seed}; mutants there are: {counts}", file=sys.stderr)
+    chosen = sample(candidates, options.count, options.seed, root)
     if options.only:
         chosen = [mutant for mutants in candidates.values() for mutant in mutants if mutant.id in options.only]
     if options.list:
         print("\n".join(f"{mutant.id}\n    {mutant.change}" for mutant in chosen))
-        return
-    sys.exit(run(options, seed, rooms, chosen))
+        return 0
 
-
-def run(options: argparse.Namespace, seed: int, rooms: list[str], chosen: list[Mutant]) -> int:
-    """Run the mutants; 1 where one survived."""
     started = time.monotonic()
-    runner = Runner(options.root, rooms, options.jobs, options.budget, options.seconds_more, options.pure)
+    runner = Runner(root, rooms, options.jobs, options.budget, options.seconds_more, options.pure)
     print("running all tests once, to see which lines each of them runs", file=sys.stderr)
     seen = runner.look(options.root / ".mutants")
     verdicts: list[Verdict] = []
@@ -120,9 +124,8 @@ def run(options: argparse.Namespace, seed: int, rooms: list[str], chosen: list[M
         told = f"{len(verdicts)}/{len(chosen)} {verdict.outcome}: {verdict.mutant.id} {verdict.killer}"
         print(told, file=sys.stderr, flush=True)
     print(report(verdicts, rooms, time.monotonic() - started))
-    print(f"again: make mutants N={options.count} SEED={seed}; one of them: ARGS='--only ID'")
-    outcomes = Counter(verdict.outcome for verdict in verdicts)
-    return int(outcomes["survived"] + outcomes["unseen"] > 0)
+    print(f"again: make mutants N={options.count} SEED={options.seed}; one of them: ARGS='--only ID'")
+    return int(not all(verdict.is_killed for verdict in verdicts))
 
 
 if __name__ == "__main__":

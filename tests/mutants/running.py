@@ -25,6 +25,8 @@ from tests.mutants.mutators import Mutant
 
 _COPIED = ("compactor", "tests", "pyproject.toml")
 _LINKED = ("fixtures", "README.md", "Makefile", "MANIFEST.in", ".ci", ".github")
+_NONE_COLLECTED = 5
+"""An exit code of pytest."""
 _LEFT_OUT = ("tests/test_package.py", "tests/test_mutants.py", "tests/test_soak.py", "tests/test_readme.py")
 """They start programs only, which are not seen, and take long."""
 
@@ -62,8 +64,24 @@ class Verdict(NamedTuple):
         return self.outcome in ("killed", "slow")
 
 
+def copy_checkout(root: Path, copy: Path) -> None:
+    """Copy what is run of a checkout; what is only read is linked."""
+    copy.mkdir()
+    ignored = shutil.ignore_patterns("__pycache__", "*.c")
+    for name in _COPIED:
+        source = root / name
+        if source.is_dir():
+            shutil.copytree(source, copy / name, ignore=ignored)
+        elif source.exists():
+            shutil.copy(source, copy / name)
+    for name in _LINKED:
+        if (root / name).exists():
+            (copy / name).symlink_to((root / name).resolve())
+
+
 class Runner:
-    """Runs mutants of the checkout `root`. With `pure` what survives is tried again without the compiled modules."""
+    """Runs mutants of the checkout `root`, which nobody changes meanwhile. With `pure` what survives is tried again without
+    the compiled modules."""
 
     def __init__(
         self, root: Path, rooms: Sequence[str], jobs: int, budget: float, seconds_more: float = 60.0, pure: bool = False
@@ -86,8 +104,12 @@ class Runner:
                 old.unlink()
             path.write_text(json.dumps(found))
         found = json.loads(path.read_text())
-        lines = {name: {int(line): tests for line, tests in rows.items()} for name, rows in found["lines"].items()}
-        return Seen(lines, found["seconds"])
+        names = found["names"]
+        lines = {
+            file: {int(line): [names[number] for number in numbers] for line, numbers in rows.items()}
+            for file, rows in found["lines"].items()
+        }
+        return Seen(lines, dict(zip(names, found["seconds"], strict=True)))
 
     def run(self, mutants: Sequence[Mutant], seen: Seen) -> Iterator[Verdict]:
         """Verdicts in the order of the mutants, as they come."""
@@ -95,7 +117,7 @@ class Runner:
         with tempfile.TemporaryDirectory(prefix="compactor-mutants-") as directory:
             for number in range(self._jobs):
                 copy = Path(directory) / str(number)
-                self._copy(copy)
+                copy_checkout(self._root, copy)
                 copies.put(copy)
 
             def judge(mutant: Mutant) -> Verdict:
@@ -105,8 +127,16 @@ class Runner:
                 finally:
                     copies.put(copy)
 
+            self._check(seen, Path(directory) / "0")
             with ThreadPoolExecutor(self._jobs) as pool:
                 yield from pool.map(judge, mutants)
+
+    def _check(self, seen: Seen, copy: Path) -> None:
+        """Tests pass in a copy without a mutant; otherwise every verdict would be wrong."""
+        quick = sorted(seen.seconds, key=lambda name: seen.seconds[name])[:20]
+        nothing = Mutant("", 0, 0, "", 0, 0, "", "")
+        if (verdict := self._run_tests(nothing, quick, 60, copy, {})).outcome != "survived":
+            raise SystemExit(f"without any mutant {verdict.killer} fails in a copy of the checkout")
 
     def _judge(self, mutant: Mutant, seen: Seen, copy: Path) -> Verdict:
         chosen = seen.choose(mutant, self._budget)
@@ -131,14 +161,17 @@ class Runner:
         done = _pytest(options, copy, environment, 3 * seconds + self._seconds_more)
         if done is None:
             return Verdict(mutant, "slow", len(chosen))
+        if done.returncode == _NONE_COLLECTED:
+            return Verdict(mutant, "unseen", 0)
         failed = [line.split()[1] for line in done.stdout.splitlines() if line.startswith(("FAILED ", "ERROR "))]
         outcome = "survived" if done.returncode == 0 else "killed"
-        return Verdict(mutant, outcome, len(chosen), failed[0] if failed else "")
+        # A mutant that cannot even be imported ends pytest before any test.
+        return Verdict(mutant, outcome, len(chosen), failed[0] if failed else "the import")
 
     def _look(self) -> dict[str, Any]:
         with tempfile.TemporaryDirectory(prefix="compactor-mutants-") as directory:
             copy = Path(directory) / "look"
-            self._copy(copy)
+            copy_checkout(self._root, copy)
             environment = {"MUTANTS_MAP": str(copy / "seen"), "MUTANTS_ROOMS": ",".join(self._rooms)}
             options = ["-p", "no:cacheprovider", "--hypothesis-seed=0", "-n", str(self._jobs), "--dist", "loadgroup"]
             options += [f"--ignore={name}" for name in _LEFT_OUT if (copy / name).exists()] + ["tests"]
@@ -147,19 +180,6 @@ class Runner:
         if not parts:
             raise SystemExit(f"the tests could not be run:\n{done.stdout if done else 'an hour was not enough'}")
         return _merge(parts)
-
-    def _copy(self, copy: Path) -> None:
-        copy.mkdir()
-        ignored = shutil.ignore_patterns("__pycache__", "*.c")
-        for name in _COPIED:
-            source = self._root / name
-            if source.is_dir():
-                shutil.copytree(source, copy / name, ignore=ignored)
-            elif source.exists():
-                shutil.copy(source, copy / name)
-        for name in _LINKED:
-            if (self._root / name).exists():
-                (copy / name).symlink_to(self._root / name)
 
     def _digest(self) -> str:
         whole = hashlib.sha256(",".join(self._rooms).encode())
@@ -171,18 +191,17 @@ class Runner:
 
 
 def _merge(parts: list[dict[str, Any]]) -> dict[str, Any]:
-    lines: dict[str, dict[str, list[str]]] = {}
+    """What several processes saw, with numbers for the names of tests."""
+    # A test that fails or is skipped without any mutant tells nothing of one.
+    tests = {name: test for part in parts for name, test in part["tests"].items() if test["outcome"] == "passed"}
+    numbers = {name: number for number, name in enumerate(tests)}
+    lines: dict[str, dict[str, list[int]]] = {}
     for part in parts:
         for name, rows in part["lines"].items():
-            for line, tests in rows.items():
-                found = lines.setdefault(name, {}).setdefault(line, [])
-                found.extend(test for test in tests if test)
-    tests = {name: test for part in parts for name, test in part["tests"].items()}
-    # A test that fails or is skipped without any mutant tells nothing of one.
-    return {
-        "lines": lines,
-        "seconds": {name: test["seconds"] for name, test in tests.items() if test["outcome"] == "passed"},
-    }
+            for line, found in rows.items():
+                known = lines.setdefault(name, {}).setdefault(line, [])
+                known.extend(numbers[test] for test in found if test in numbers)
+    return {"names": list(tests), "seconds": [test["seconds"] for test in tests.values()], "lines": lines}
 
 
 @contextmanager
