@@ -80,8 +80,10 @@ def copy_checkout(root: Path, copy: Path) -> None:
 
 
 class Runner:
-    """Runs mutants of the checkout `root`, which nobody changes meanwhile. With `pure` what survives is tried again without
-    the compiled modules."""
+    """Runs mutants of the checkout `root`, which nobody changes meanwhile.
+
+    With `pure` what survives is tried again without the compiled modules.
+    """
 
     def __init__(
         self, root: Path, rooms: Sequence[str], jobs: int, budget: float, seconds_more: float = 60.0, pure: bool = False
