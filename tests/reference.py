@@ -30,12 +30,20 @@ WITHOUT_STATUS = {"trade_bust", "trade_correct", "assigned"}
 def reference(events: Iterable[Event]) -> tuple[list[Row], Net]:
     """The rows of the open orders, sorted by `order_id`, and (quantity, price) of each execution that stands."""
     lives: dict[str, list[Event]] = {}
+    events = list(events)
+    told = {event["order_id"] for event in events}
     for event in events:
         lives.setdefault(event["order_id"], []).append(event)
     lives = {order_id: life for order_id, life in sorted(lives.items()) if not is_away(life)}
     open_lives = {order_id: life for order_id, life in lives.items() if not has_ended(life)}
     rows = [row(order_id, life) for order_id, life in open_lives.items()]
+    rows += [{"order_id": name, "status": "new", "filled_qty": "0"} for name in successors(events) - told]
     return rows, {(order_id, x): stand for order_id, life in lives.items() for x, stand in standing(life).items()}
+
+
+def successors(events: list[Event]) -> set[str]:
+    """3.9: the orders of which only the order that they replaced tells."""
+    return {event["replaced_by"] for event in events if event["event"] == "replaced" and "replaced_by" in event}
 
 
 def is_away(life: list[Event]) -> bool:
@@ -51,7 +59,7 @@ def has_ended(life: list[Event]) -> bool:
 
 def ends(life: list[Event]) -> bool:
     """Whether the last of these events says that the order is over, or the fills up to it reach the quantity."""
-    quantity = first(life, "quantity")
+    quantity = newest(life, "quantity")
     filled = sum((qty for qty, _ in standing(life).values()), Decimal(0))
     names = {life[-1]["event"], life[-1].get("order_status")}
     return bool(names & TERMINAL) or "fill" in names or (quantity is not None and filled >= Decimal(quantity))
@@ -74,11 +82,11 @@ def standing(life: list[Event]) -> dict[str, tuple[Decimal, Decimal]]:
 
 
 def row(order_id: str, life: list[Event]) -> Row:
-    """Section 5: terms from the first event that has them, sums from the executions that stand."""
+    """Section 5: terms from the newest event that has them, sums from the executions that stand."""
     with exactly():
         filled = sum((qty for qty, _ in standing(life).values()), Decimal(0))
         value = sum((qty * price for qty, price in standing(life).values()), Decimal(0))
-    known = {"symbol": first(life, "symbol"), "side": first(life, "side"), "quantity": first(life, "quantity")}
+    known = {"symbol": newest(life, "symbol"), "side": newest(life, "side"), "quantity": newest(life, "quantity")}
     average = {"filled_avg_price": plain(quotient(value, filled))} if filled else {}
     present = {name: value for name, value in known.items() if value is not None}
     return {"order_id": order_id, **present, "status": status(life), "filled_qty": plain(filled), **average}
@@ -100,9 +108,10 @@ def status(life: list[Event]) -> str:
     return result
 
 
-def first(life: list[Event], term: str) -> Any:
-    """3.2: the term of the first event that carries it."""
-    return next((event[term] for event in life if event.get(term) is not None), None)
+def newest(life: list[Event], term: str) -> Any:
+    """3.2: the term of the newest event that carries it; of two of one instant, of the later one."""
+    told = [event for event in life if event.get(term) is not None]
+    return max(enumerate(told), key=lambda one: (nanos(one[1]["ts"]), one[0]))[1][term] if told else None
 
 
 def first_by(name: str, events: list[Event]) -> dict[str, Event]:

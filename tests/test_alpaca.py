@@ -85,9 +85,9 @@ def test_a_float_is_refused_by_name() -> None:
 
 def test_every_field_in_the_tables_exists_on_both_sides() -> None:
     """The left side is what alpaca-py and Alpaca's specification name, the right side what format.md names."""
-    newer = {"at", "previous_execution_id"}  # On the wire, and unknown to alpaca-py.
+    newer = {"at", "previous_execution_id", "reason"}  # On the wire, and unknown to alpaca-py.
     of_leg = {"order_id", "symbol", "side"}
-    assert set() == set(alpaca.ORDER) - set(Order.model_fields)
+    assert {"group_id", "group_role"} == set(alpaca.ORDER) - set(Order.model_fields)  # Since October 2026.
     assert set() == set(alpaca.ORDER_TIMES) - set(Order.model_fields)
     assert set() == {*alpaca.UPDATE, *alpaca.TRADE, *alpaca.REVISION} - set(TradeUpdate.model_fields) - newer
     assert set() == set(alpaca.ACTIVITY) - set(TradeActivity.model_fields)

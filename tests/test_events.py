@@ -18,9 +18,9 @@ from compactor.core.events import (
     UnknownEvent,
     decode,
     event_of,
-    legs_of,
     rewritten,
 )
+from compactor.core.legs import read_leg_fills
 from compactor.core.lifecycle import LIFE
 
 HEAD = {"event": "new", "order_id": "o-1", "ts": "2026-03-02T10:00:00Z"}
@@ -82,9 +82,14 @@ def test_an_unknown_event_keeps_its_name_and_its_fields() -> None:
         ({**FILL, "price": None}, "missing_field"),
         ({**FILL, "qty": "-1"}, "bad_value"),
         ({**FILL, "filled_qty": "-0.1"}, "bad_value"),
-        ({**FILL, "legs": [{**LEG, "qty": None}]}, "bad_value"),
-        ({**FILL, "legs": [{"order_id": "l-1"}]}, "missing_field"),
+        ({**FILL, "legs": [{**LEG, "qty": None}]}, "missing_field"),
+        ({**FILL, "legs": [{"order_id": "l-1", "price": "1"}]}, "missing_field"),
         ({**FILL, "legs": [{**LEG, "qty": "0"}]}, "bad_value"),
+        ({**FILL, "legs": [{**LEG, "side": "hold"}]}, "bad_value"),
+        ({**FILL, "qty": None, "filled_qty": ""}, "missing_field"),
+        ({**HEAD, "side": "hold"}, "bad_value"),
+        ({**HEAD, "event": ""}, "bad_value"),
+        ({**HEAD, "ts": ""}, "bad_value"),
         ({**HEAD, "event": "trade_bust"}, "missing_field"),
         ({**HEAD, "event": "trade_correct", "execution_id": "x-1", "qty": "1"}, "missing_field"),
     ],
@@ -146,13 +151,63 @@ def test_a_float_in_a_mapping_is_refused() -> None:
 
 def test_legs_are_read_as_texts() -> None:
     """4.10: whole numbers and exponents in legs are written as everywhere else."""
-    [leg] = legs_of([{**LEG, "qty": 2, "price": "1e1"}])
+    [leg] = read_leg_fills([{**LEG, "qty": 2, "price": "1e1"}])
     assert ("2", "10", None) == (leg.qty, leg.price, leg.execution_id)
     with pytest.raises(BadDecimal):
-        legs_of([{**LEG, "price": "1ee1"}])
+        read_leg_fills([{**LEG, "price": "1ee1"}])
 
 
-TEXTS = st.sampled_from(["", "SPY", "o-1", "é", "\x00", "1", "null"])
+@pytest.mark.parametrize("told", ["buy", "BUY", "Buy", "OrderSide.BUY", "orderside.buy"])
+def test_a_side_is_read_however_it_is_spelled(told: str) -> None:
+    """2: writers send it in capitals, and as Python prints the member of an enum."""
+    event = decode(
+        line_of({**HEAD, "side": told, "event": "fill", "price": "1", "qty": "1", "legs": [{**LEG, "side": told}]})
+    )
+    assert not isinstance(event, Problem)
+    assert ("buy", "buy") == (event.side, event.leg_fills[0].side)
+
+
+def test_what_some_writers_send_for_nothing_is_absent() -> None:
+    """2: `""` and empty `legs` are the same as an absent field, in a line and in a mapping."""
+    fields = {
+        **FILL,
+        "event_id": "",
+        "execution_id": "",
+        "legs": [],
+        "client_order_id": "",
+        "limit_price": "",
+        "side": "",
+    }
+    for event in (decode(line_of(fields)), event_of(fields)):
+        assert not isinstance(event, Problem)
+        assert [None] * 6 == [
+            event.event_id,
+            event.execution_id,
+            event.legs,
+            event.client_order_id,
+            event.limit_price,
+            event.side,
+        ]
+        assert ("1", "10") == (event.qty, event.price)
+
+
+def test_legs_are_a_term_unless_they_are_executions() -> None:
+    """2, 4.10: an entry with the fields of a fill is an execution; others are orders that belong to this one."""
+    term = decode(line_of({**FILL, "legs": [{"order_id": "l-1", "qty": "5", "status": "held"}, "l-2"]}))
+    both = decode(line_of({**FILL, "legs": [{"order_id": "l-1"}, LEG]}))
+    assert not isinstance(term, Problem) and not isinstance(both, Problem)
+    assert (2, None) == (len(term.legs or ()), term.leg_fills)
+    assert (None, [1]) == (both.legs, [leg.index for leg in both.leg_fills])
+
+
+def test_no_line_can_bring_leg_fills_of_its_own() -> None:
+    """2: the model's own field is an unknown field of a line."""
+    event = decode(line_of({**FILL, "leg_fills": [LEG]}))
+    assert not isinstance(event, Problem)
+    assert event.leg_fills is None
+
+
+TEXTS = st.sampled_from(["", "buy", "SPY", "o-1", "é", "\x00", "1", "null"])
 NUMBERS = st.sampled_from(["1", "0", "-1", "1.50", "1e2", "x", "NaN", "9" * 41, 1, 1.5, -3, True])
 TIMES = st.sampled_from(["2026-03-02T10:00:00Z", "2026-03-02T05:00:00.123456789-05:00", "2026-03-02", "now", 1])
 ODD: st.SearchStrategy[Any] = st.sampled_from([None, [], {}, 1.5, 7, False])

@@ -17,7 +17,7 @@ from compactor.tables.arrow import Unfit
 from tests.conftest import ROOT
 from tests.test_tables import Made, WriteLog, sample
 
-ALL = {"trades": 120, "pending_orders": 7, "events": 254, "findings": 4}
+ALL = {"trades": 120, "pending_orders": 7, "events": 254, "findings": 3}
 
 
 @pytest.fixture(scope="module")

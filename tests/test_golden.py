@@ -5,16 +5,18 @@ from pathlib import Path
 
 import pytest
 
-from compactor import Compaction, Ledger, LogRewritten
-from compactor.ledger.checkpoint import FOLD_VERSION, FORMAT, Slot
+from compactor import Compaction, DerivedConflict, Ledger, LogRewritten
+from compactor.ledger.checkpoint import FOLD_VERSION, Slot
 from compactor.ledger.files import Files
 from tests.cases import DERIVED, LOG, derive, parsed, read_derived
 from tests.conftest import ROOT
-from tests.disk import Disk
+from tests.disk import Disk, Stopped
 
 GOLDEN = ROOT / "fixtures" / "format_v1"
 STORED = GOLDEN / "state" / "checkpoint.0"
 CHANGED = "the meaning of people's files has changed; fixtures/format_v1/README.md says what to do"
+OLDER = GOLDEN / "fold-2"
+"""What fold versions 1 and 2 derived from the same log."""
 LEDGER = Path("/ledger")
 
 
@@ -58,20 +60,70 @@ def test_line_by_line_gives_the_golden_bytes(golden: dict[str, bytes]) -> None:
 
 
 @pytest.mark.parametrize("files", [DERIVED, ()], ids=["with its files", "without its files"])
-def test_a_checkpoint_of_version_1_is_used_or_set_aside(files: tuple[str, ...], golden: dict[str, bytes]) -> None:
-    """7: from an old checkpoint the same bytes come; one of another version means a full refold."""
+def test_files_of_an_older_fold_version_are_kept_and_derived_anew(
+    files: tuple[str, ...], golden: dict[str, bytes]
+) -> None:
+    """7: a new fold version means a full refold; what the older one derived otherwise stays under another name."""
     log = (GOLDEN / LOG).read_bytes()
     disk = disk_with(log)
     disk.put(LEDGER / ".state" / STORED.name, STORED.read_bytes())
+    older = read_derived(OLDER)
     for name in files:
-        disk.put(LEDGER / name, golden[name])
+        disk.put(LEDGER / name, older[name])
 
     done = compact(disk)
 
     header = Slot(STORED, Files().open(STORED)).header
-    is_ours = (header.format, header.fold_version) == (FORMAT, FOLD_VERSION)
-    assert (len(log) - 72 - (header.log.length if is_ours and files else 0)) == done.bytes
+    assert header.fold_version < FOLD_VERSION
+    assert len(log) - 72 == done.bytes
     assert golden == derived_on(disk), CHANGED
+    kept = ["trades.jsonl.fold-1", "findings.jsonl.fold-1"] if files else []
+    assert sorted(kept) == sorted(done.set_aside)
+    assert [older[name.removesuffix(".fold-1")] for name in kept] == [disk.take(LEDGER / name) for name in kept]
+    assert [] == compact(disk).set_aside
+
+
+def test_an_upgrade_may_be_stopped_at_any_call(golden: dict[str, bytes]) -> None:
+    """7: whichever call is the last, the next pass reaches the new bytes and keeps the old ones."""
+    older = read_derived(OLDER)
+
+    def upgraded(stop_at: int) -> Disk:
+        disk = disk_with((GOLDEN / LOG).read_bytes())
+        disk.put(LEDGER / ".state" / STORED.name, STORED.read_bytes())
+        for name in DERIVED:
+            disk.put(LEDGER / name, older[name])
+        disk.stop_at = stop_at
+        return disk
+
+    whole = upgraded(0)
+    compact(whole)
+    for step in range(1, whole.calls + 1):
+        disk = upgraded(step)
+        with pytest.raises(Stopped):
+            compact(disk)
+        disk.restart()
+        compact(disk)
+        assert golden == derived_on(disk), f"stopped at call {step}"
+        kept = {name: disk.take(LEDGER / f"{name}.fold-1") for name in ("trades.jsonl", "findings.jsonl")}
+        assert {name: older[name] for name in kept} == kept, f"stopped at call {step}"
+
+
+def test_a_file_that_somebody_changed_is_no_upgrade() -> None:
+    """7: what is not as the older version left it is refused, as ever, and nothing is touched."""
+    older = read_derived(OLDER)
+    disk = disk_with((GOLDEN / LOG).read_bytes())
+    disk.put(LEDGER / ".state" / STORED.name, STORED.read_bytes())
+    for name in DERIVED:
+        disk.put(LEDGER / name, older[name])
+    at = Slot(STORED, Files().open(STORED)).header.trades.length - 9
+    edited = older["trades.jsonl"][:at] + b"?" + older["trades.jsonl"][at + 1 :]
+    disk.put(LEDGER / "trades.jsonl", edited)
+    with pytest.raises(DerivedConflict):
+        compact(disk)
+    assert (edited, older["findings.jsonl"]) == (
+        disk.take(LEDGER / "trades.jsonl"),
+        disk.take(LEDGER / "findings.jsonl"),
+    )
 
 
 def test_a_copied_ledger_with_its_checkpoint_says_what_to_do(golden: dict[str, bytes], tmp_path: Path) -> None:
@@ -94,7 +146,7 @@ def test_a_copied_ledger_with_its_checkpoint_says_what_to_do(golden: dict[str, b
 def test_the_golden_ledger_touches_every_rule_that_shows_in_a_line(golden: dict[str, bytes]) -> None:
     """Section 5: every kind of trade and of finding stands in it, except `too_long`, which needs a mebibyte."""
     named = {"unknown_status", "late_fill", "calculated_open", "conflicting_fill", "fill_without_terms", "overfill"}
-    named |= {"fill_gap", "snapshot_behind", "correct_after_bust", "future_timestamp"}
+    named |= {"alive_after_end", "fill_gap", "snapshot_behind", "correct_after_bust", "future_timestamp"}
     unreadable = {"not_json", "not_utf8", "nul_bytes", "missing_field", "bad_value", "wrong_team", "fused_line"}
     assert named | unreadable == {finding["kind"] for finding in parsed(golden["findings.jsonl"])}
     assert {"fill", "inferred", "reversal", "correction"} == {one["kind"] for one in parsed(golden["trades.jsonl"])}

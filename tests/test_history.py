@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from compactor import Ledger
 from compactor.core.derived import Finding, encode_lines
 from compactor.core.lines import read_line
-from compactor.core.rules import read_legs
+from compactor.core.rules import split_event
 from compactor.history.lookup import History, find_histories
 from compactor.ledger import LedgerEntry
 from compactor.ui.cli import app
@@ -40,8 +40,7 @@ def orders_in(log: bytes) -> list[str]:
     for line in log.split(b"\n")[:-1]:
         for piece in read_line(line, 0):
             if not isinstance(piece, Finding):
-                names[piece.event.order_id] = None
-                names.update(dict.fromkeys(leg.order_id for leg in read_legs(piece.event)))
+                names.update(dict.fromkeys(part.order_id for part in split_event(piece.event)))
     return [name for name in names if name]
 
 
@@ -192,7 +191,8 @@ class TestTelling:
         cancel = {"event": "canceled", "order_id": "o1", "ts": "2026-01-05T15:00:02Z"}
         part = filled(event="partial_fill", qty="4", filled_qty="4", event_id="e")
         restated = {"event": "restated", "order_id": "o1", "ts": "2026-01-05T15:00:01Z", "limit_price": "531.00"}
-        path = write_log("a", placed(), part, part, restated, cancel, filled(execution_id="y", qty="1", filled_qty="5"))
+        late = filled(execution_id="y", qty="1", filled_qty="5", ts="2026-01-05T15:00:03Z")
+        path = write_log("a", placed(), part, part, restated, cancel, late)
         told = find_histories(LedgerEntry("a", path), "o1")[0].story.events
         statuses = [(one.status_before, one.status_after) for one in told]
         partly, ended = "partially_filled", "canceled"

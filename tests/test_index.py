@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from compactor import Ledger
 from compactor.core.instants import nanos
 from compactor.core.lines import Placed, read_line
-from compactor.core.rules import read_legs
+from compactor.core.rules import split_event
 from compactor.history.lookup import find_histories
 from compactor.history.search import Finder
 from compactor.ledger import LedgerEntry
@@ -242,11 +242,7 @@ def test_a_fold_gets_its_old_lines_through_the_indexes(log: bytes, data: st.Data
     def events(lines: Iterable[tuple[int, bytes]], first: int, end: int) -> list[int]:
         pieces = [piece for offset, line in lines for piece in read_line(line, offset)]
         placed = [piece for piece in pieces if isinstance(piece, Placed) and first <= piece.offset < end]
-        return [
-            one.offset
-            for one in placed
-            if name in {one.event.order_id, *(leg.order_id for leg in read_legs(one.event))}
-        ]
+        return [one.offset for one in placed if name in {part.order_id for part in split_event(one.event)}]
 
     with open_log(DIRECTORY, disk, segments) as opened_log:
         finder = Finder(opened_log, segments, disk)

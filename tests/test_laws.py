@@ -256,7 +256,7 @@ def test_no_checkpoint_is_ahead_of_the_pending_orders(log: bytes) -> None:
     """7, 4 before 5: wherever a long pass is stopped, the pending orders are those of its checkpoint, or newer ones."""
     ends = [0, *(end for end in accumulate(map(len, log.splitlines(keepends=True))) if log[end - 1 : end] == b"\n")]
     rows = {end: derived_from(log[:end]).pending for end in ends}
-    with patch("compactor.ledger.log.BLOCK_BYTES", 256), patch("compactor.ledger.compaction.COMMIT_BYTES", 1):
+    with patch("compactor.ledger.log.BLOCK_BYTES", 256), patch("compactor.ledger.points.COMMIT_BYTES", 1):
         for step in range(1, steps_of_a_pass(disk_with(log)) + 1):
             disk = disk_with(log)
             disk.stop_at = step

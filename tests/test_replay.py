@@ -23,8 +23,7 @@ from compactor.core.derived import Counts, Lines
 from compactor.core.instants import rfc3339
 from compactor.history.moment import END, BadMoment, Moment, at_offset, at_time, parse_moment
 from compactor.history.replay import BeyondLog, open_replay
-from compactor.ledger.compaction import plan_commit
-from compactor.ledger.points import plan_thinning
+from compactor.ledger.points import plan_commit, plan_thinning
 from compactor.ui.cli import app
 from tests.cases import derive, read_derived
 from tests.conftest import ROOT

@@ -7,18 +7,7 @@ import pytest
 from tests.reports import Report, derive, find_reports
 
 REPORTS = find_reports()
-NOT_YET: dict[str, str] = {
-    "a-cancel-that-knows-of-fills": "only a snapshot's `filled_qty` is inferred from (4.7)",
-    "a-replacement-that-nobody-tells-of": "a successor is known by its own events alone (3.9)",
-    "a-split-makes-an-order-larger": "the first quantity stands (3.2)",
-    "a-weekend-without-recorded-at": "a clock without `recorded_at` stops at the first quiet day (6.1)",
-    "expired-and-alive-again": "an ended order never opens again (3.4)",
-    "fills-that-only-the-activities-tell": "a fill that was told after the end counts as late (3.4)",
-    "fills-with-a-price-and-no-quantity": "a fill without `qty` is read as a snapshot (4.4)",
-    "rest-rounds-its-times": "an older snapshot changes nothing (4.7)",
-    "the-order-inside-a-frame-is-ahead": "fills of two sources need one cumulative quantity to be the same (4.3)",
-    "the-stop-of-a-trailing-order-moves": "the first stop price stands (3.2)",
-}
+NOT_YET: dict[str, str] = {}
 """Reports that still come out wrong, and why."""
 
 

@@ -48,7 +48,7 @@ class TestAnswers:
         sample(data)
         query = "select team_id, count(*) as n from {} group by all order by 1"
         counts = {name: rows(ask(query.format(name), "--json")) for name in TABLES}
-        assert {"trades": 120, "pending_orders": 7, "events": 254, "findings": 4} == {
+        assert {"trades": 120, "pending_orders": 7, "events": 254, "findings": 3} == {
             name: sum(row["n"] for row in found) for name, found in counts.items()
         }
         assert ["alpha", "bravo", "charlie"] == [row["team_id"] for row in counts["trades"]]

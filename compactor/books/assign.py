@@ -196,7 +196,8 @@ def _refuse_leg(event: Event, order_id: str) -> None:
 
 
 def _list_legs(event: Event) -> set[str]:
-    return {str(leg["order_id"]) for leg in event.legs or () if isinstance(leg, dict) and leg.get("order_id")}
+    named = {str(leg["order_id"]) for leg in event.legs or () if isinstance(leg, dict) and leg.get("order_id")}
+    return named | {leg.order_id for leg in event.leg_fills or ()}
 
 
 def _hold(log: FollowedLog, family: list[str], read: Read) -> _Holding:

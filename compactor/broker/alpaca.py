@@ -44,13 +44,15 @@ ORDER: Mapping[str, str] = {
     "created_at": "created_at",
     "replaces": "replaces",
     "replaced_by": "replaced_by",
+    "group_id": "group_id",
+    "group_role": "group_role",
     "status": "order_status",
     "filled_qty": "filled_qty",
     "filled_avg_price": "filled_avg_price",
 }
 
 # A trade update around its order. `at` is when the message was sent, `timestamp` when it happened.
-UPDATE: Mapping[str, str] = {"event": "event", "at": "ts", "timestamp": "ts"}
+UPDATE: Mapping[str, str] = {"event": "event", "at": "ts", "timestamp": "ts", "reason": "reason"}
 
 # Only for executions. A `new` also has an execution id, and sometimes a previous one, but is no trade.
 TRADE: Mapping[str, str] = {"execution_id": "execution_id", "price": "price", "qty": "qty"}
@@ -199,7 +201,7 @@ def _read_update(update: Fields, raw: Fields, source: str) -> Iterator[Fields | 
         event = _drop_sums(event)
     elif name in FILLS or name in REVISIONS:
         event |= _rename_fields(update, TRADE if name in FILLS else REVISION)
-    if name in FILLS and not legs and not {"price", "qty"} <= event.keys():
+    if name in FILLS and not legs and not ("price" in event and {"qty", "filled_qty"} & event.keys()):
         # A fill without its numbers, or without its legs, tells no execution, only how the order now stands.
         event["event"] = "snapshot"
     yield _finish_event(event, _find_event_id(update), update, raw, source)
@@ -303,8 +305,8 @@ def _read_leg_executions(update: Fields, order: Fields) -> list[Fields]:
 
 
 def _is_multi_leg(order: Fields) -> bool:
-    """Whether an order is a multi-leg parent. Its legs have the same class, but each has a symbol."""
-    return order.get("order_class") == "mleg" and not order.get("symbol")
+    """Whether an order is a multi-leg parent, whose class REST may leave empty. Its legs have a symbol each."""
+    return not order.get("symbol") and (order.get("order_class") == "mleg" or bool(_as_list(order.get("legs"))))
 
 
 def _drop_sums(event: Fields) -> Fields:

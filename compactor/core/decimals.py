@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from decimal import ROUND_HALF_EVEN, Context, Decimal, DivisionByZero, Inexact, InvalidOperation, localcontext
+from typing import Any
 
 DIGITS_MAX = 40
 """Digits that a decimal may have once it is written without exponent: beyond any price or quantity that exists."""
@@ -109,3 +110,24 @@ def plain(value: Decimal) -> str:
 def without_exponent(text: str) -> str:
     """Write a decimal text as it came, except that an exponent is written out: `1.5e3` is `1500`, `530.00` stays."""
     return f"{parse_decimal(text):f}" if "e" in text or "E" in text else text
+
+
+class JsonNumber(str):
+    """The text of a JSON number, kept apart from a JSON string."""
+
+
+def refuse_number(number: str) -> float:
+    """A number where a text belongs: a float is what makes msgspec name the field and the types. It is never used as
+    a value."""
+    return float("nan") if number else 0.0
+
+
+def write_numbers(value: Any) -> Any:
+    """Nested values in which a number that is no whole one of 64 bits is the text that it came as."""
+    if isinstance(value, dict):
+        return {name: write_numbers(one) for name, one in value.items()}
+    if isinstance(value, list):
+        return [write_numbers(one) for one in value]
+    if isinstance(value, JsonNumber):
+        return str.__str__(value)
+    return str(value) if type(value) is int and not -(1 << 63) <= value < 1 << 64 else value

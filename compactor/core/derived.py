@@ -76,6 +76,8 @@ class PendingLine(Struct, gc=False, omit_defaults=True):
     replaces: str | None = None
     replaced_by: str | None = None
     parent_order_id: str | None = None
+    group_id: str | None = None
+    group_role: str | None = None
     legs: list[Any] | None = None
 
 
@@ -84,6 +86,8 @@ FINDING_ORDER = {
     for rank, kind in enumerate(
         (
             "late_fill",
+            "reopened",
+            "alive_after_end",
             "unknown_status",
             "calculated_open",
             "conflicting_fill",

@@ -6,7 +6,7 @@ The rules write trades and findings through an `Entry` only, which makes their o
 from msgspec import Struct
 
 from compactor.core.derived import FINDING_ORDER, Finding, TradeLine
-from compactor.core.orders import Order, Rare
+from compactor.core.orders import Order, ensure_rare, is_tradable
 
 
 class Derived(Struct):
@@ -16,17 +16,10 @@ class Derived(Struct):
     findings: list[Finding] = []
 
 
-def ensure_rare(order: Order) -> Rare:
-    """The order's rare part, created when it is first needed."""
-    if order.rare is None:
-        order.rare = Rare()
-    return order.rare
-
-
 class Entry:
     """An event at `offset` with `length` bytes; for a leg of a multi-leg fill also the index of the leg."""
 
-    __slots__ = ("derived", "findings", "length", "made", "offset", "stem", "team_id", "ts")
+    __slots__ = ("derived", "findings", "length", "made", "offset", "reason", "stem", "team_id", "ts")
 
     def __init__(
         self, offset: int, length: int, ts: str, team_id: str, derived: Derived, leg: int | None = None
@@ -38,11 +31,19 @@ class Entry:
         self.derived = derived
         self.stem = f"{offset}" if leg is None else f"{offset}-{leg}"
         self.made = 0
+        self.reason: str | None = None
+        """The broker's reason for the event; it is added to each finding."""
         self.findings: list[Finding] = []
 
     def find(self, kind: str, detail: str) -> None:
         """Report something suspicious about an event that is applied."""
+        if self.reason is not None:
+            detail = f"{detail} (reason: {self.reason})"
         self.findings.append(Finding(self.offset, self.length, kind, True, detail))
+
+    def has(self, kind: str) -> bool:
+        """Whether the event has a finding of a kind already."""
+        return any(finding.kind == kind for finding in self.findings)
 
     def close(self) -> None:
         """Hand the findings over, in the order of the rules that make them."""
@@ -82,7 +83,7 @@ class Entry:
 
     def _find_away(self, order: Order) -> None:
         assert order.rare is not None
-        if all(finding.kind != "assigned_away" for finding in self.findings):
+        if not self.has("assigned_away"):
             detail = f"order {order.order_id} was assigned to team {order.rare.away}, whose ledger writes its trades"
             self.find("assigned_away", f"{detail}; none is written here")
 
@@ -100,8 +101,3 @@ class Entry:
         trade.requested_price = terms.requested_price
         trade.broker_order_id, trade.client_order_id = terms.broker_order_id, terms.client_order_id
         self.derived.trades.append(trade)
-
-
-def is_tradable(order: Order) -> bool:
-    """Whether a fill of this order can be written as a trade."""
-    return order.terms is not None and order.terms.symbol is not None and order.terms.side is not None

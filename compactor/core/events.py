@@ -12,10 +12,19 @@ from operator import or_
 from typing import Annotated, Any, ClassVar
 
 import msgspec
-from msgspec import Meta, Struct
+from msgspec import Meta, Struct, field
 
-from compactor.core.decimals import BadDecimal, Decimals, parse_decimal, without_exponent
+from compactor.core.decimals import (
+    BadDecimal,
+    Decimals,
+    JsonNumber,
+    parse_decimal,
+    refuse_number,
+    without_exponent,
+    write_numbers,
+)
 from compactor.core.instants import END_OF_TIME, FIRST_INSTANT, BadInstant, moment
+from compactor.core.legs import REQUIRED, drop_absent, is_execution, normalize_side, read_leg_fills
 from compactor.core.lifecycle import STATUSES, normalize_name
 
 LINE_BYTES_MAX = 1 << 20
@@ -33,7 +42,12 @@ Aware = Annotated[datetime, Meta(tz=True)]
 
 
 class Event(Struct, gc=False, tag_field="event", omit_defaults=True):
-    """An event with every field that format.md knows. Decimals and times are texts as they came; `null` is absent."""
+    """An event with every field that format.md knows. Decimals and times are texts as they came; `null`, `""` and `[]`
+    are absent.
+
+    Note: on the wire `legs` is one name for two things. Here `legs` is the term, the orders that belong to this one,
+    and `leg_fills` are the executions of a multi-leg fill (rule 4.10); at most one of them is set.
+    """
 
     event: ClassVar[str]
     order_id: str
@@ -43,6 +57,7 @@ class Event(Struct, gc=False, tag_field="event", omit_defaults=True):
     team_id: str | None = None
     order_status: str | None = None
     source: str | None = None
+    reason: str | None = None
     # Terms of the order.
     symbol: str | None = None
     side: str | None = None
@@ -64,6 +79,8 @@ class Event(Struct, gc=False, tag_field="event", omit_defaults=True):
     replaces: str | None = None
     replaced_by: str | None = None
     parent_order_id: str | None = None
+    group_id: str | None = None
+    group_role: str | None = None
     legs: list[Any] | None = None
     # The fill.
     execution_id: str | None = None
@@ -75,33 +92,27 @@ class Event(Struct, gc=False, tag_field="event", omit_defaults=True):
     # The assignment: exactly one of them.
     to_team: str | None = None
     from_team: str | None = None
+    # Read from `legs`. No line has a field of this name, and what it would bring is not read.
+    leg_fills: Any = field(default=None, name="(leg_fills)")
 
 
 TERMS = (
     "symbol", "side", "quantity", "notional", "order_type", "time_in_force", "limit_price", "stop_price", "trail_price",
     "trail_percent", "order_class", "position_intent", "extended_hours", "client_order_id", "broker_order_id",
-    "requested_price", "created_at", "replaces", "replaced_by", "parent_order_id", "legs",
+    "requested_price", "created_at", "replaces", "replaced_by", "parent_order_id", "group_id", "group_role", "legs",
 )  # fmt: skip
 """The fields that say what was ordered; rule 3.2 tells which event sets them."""
+
+TOLD_ONCE = frozenset(("created_at", "client_order_id", "requested_price"))
+"""Terms that keep their first value."""
 
 DECIMALS = (
     "quantity", "notional", "limit_price", "stop_price", "trail_price", "trail_percent", "requested_price",
     "price", "qty", "filled_qty", "filled_avg_price",
 )  # fmt: skip
 _DECIMAL = Decimals()
+_OPTIONAL = tuple(name for name in Event.__struct_fields__ if name not in (*REQUIRED, "recorded_at", "leg_fills"))
 _POSITIVE = ("quantity", "notional")
-
-
-class Leg(Struct, gc=False):
-    """One leg of a multi-leg fill (rule 4.10): an execution of the leg's own order."""
-
-    order_id: str
-    symbol: str
-    side: str
-    qty: str
-    price: str
-    execution_id: str | None = None
-    filled_qty: str | None = None
 
 
 class Problem(Struct, frozen=True):
@@ -134,16 +145,12 @@ class UnknownEvent(Event, gc=False, tag=False, tag_field=None, kw_only=True):
     event: str  # type: ignore[misc]
 
 
-class _Number(str):
-    """The text of a JSON number, kept apart from a JSON string."""
-
-
 _ANY_EVENT: Any = reduce(or_, EVENTS.values())
 AnyEvent = _ANY_EVENT | None
 _decode_full = msgspec.json.Decoder(_ANY_EVENT, float_hook=str).decode
 _encode = msgspec.json.Encoder().encode
-_Loose = msgspec.defstruct("_Loose", [(name, Any, None) for name in ("event", *Event.__struct_fields__)], gc=False)
-_decode_loose = msgspec.json.Decoder(_Loose, float_hook=_Number).decode
+_Loose = msgspec.defstruct("_Loose", [(name, Any, None) for name in ("event", *Event.__struct_fields__[:-1])], gc=False)
+_decode_loose = msgspec.json.Decoder(_Loose, float_hook=JsonNumber).decode
 _decode_any = msgspec.json.Decoder(float_hook=str).decode
 _NESTING = re.compile(rb'"(?>[^"\\]++|\\.)*+"|[][{}]', re.DOTALL)
 
@@ -188,7 +195,18 @@ def decode(line: bytes) -> Event | Problem:
         if isinstance(found, Problem):
             return found
         event = found
+    if b'""' in line or b"[]" in line:
+        _drop_empty(event)
     return _check(event) or event
+
+
+def _drop_empty(event: Event) -> None:
+    """Writers in some languages send `""` and `[]` for what is absent."""
+    for name in _OPTIONAL:
+        if getattr(event, name) == "":
+            setattr(event, name, None)
+    if event.legs == []:
+        event.legs = None
 
 
 def _decode_by_hand(line: bytes) -> Event | Problem:
@@ -197,7 +215,7 @@ def _decode_by_hand(line: bytes) -> Event | Problem:
     try:
         loose = _decode_loose(line)
         fields = {name: getattr(loose, name) for name in _Loose.__struct_fields__}
-        return _event_of({name: value for name, value in fields.items() if value is not None})
+        return _event_of(drop_absent(fields))
     except (msgspec.DecodeError, UnicodeDecodeError):
         pass
     try:
@@ -220,30 +238,24 @@ def _describe_damage(line: bytes, reason: str) -> Problem:
 
 def event_of(fields: dict[str, Any]) -> Event | Problem:
     """Make a checked event of a mapping, as `decode` does of a line. Floats are refused: their digits are not exact."""
-    found = _event_of({name: value for name, value in fields.items() if value is not None})
+    found = _event_of(drop_absent(fields))
     return found if isinstance(found, Problem) else _check(found) or found
 
 
 def _event_of(fields: dict[str, Any]) -> Event | Problem:
-    for name in ("event", "order_id", "ts"):
-        if name not in fields:
+    for name in REQUIRED:
+        if fields.get(name) is None:
             return Problem("missing_field", f"`{name}` is missing")
     for name in DECIMALS:
         value = fields.get(name)
-        if isinstance(value, _Number) or (isinstance(value, int) and not isinstance(value, bool)):
+        if isinstance(value, JsonNumber) or (isinstance(value, int) and not isinstance(value, bool)):
             fields[name] = str.__str__(value) if isinstance(value, str) else str(value)
-    fields = {name: _Refused(value) if isinstance(value, _Number) else value for name, value in fields.items()}
+    fields = {name: refuse_number(value) if isinstance(value, JsonNumber) else value for name, value in fields.items()}
     kind = EVENTS.get(fields["event"]) if isinstance(fields["event"], str) else UnknownEvent
     try:
         return msgspec.convert(fields, kind or UnknownEvent)
     except msgspec.ValidationError as error:
         return Problem("bad_value", str(error))
-
-
-def _Refused(number: str) -> float:
-    """A number where a text belongs: a float is what makes msgspec name the field and the types. It is never used as
-    a value."""
-    return float("nan") if number else 0.0
 
 
 def _check(event: Event) -> Problem | None:
@@ -256,15 +268,15 @@ def _check(event: Event) -> Problem | None:
 
 
 def _check_values(event: Event) -> None:
-    if not event.order_id:
-        raise BadDecimal("`order_id` is empty")
+    if not event.order_id or not event.event:
+        raise BadDecimal(f"`{'event' if event.order_id else 'order_id'}` is empty")
     moment(event.ts)
     if event.recorded_at is not None and not FIRST_INSTANT <= event.recorded_at < END_OF_TIME:
         raise BadInstant(f"`recorded_at` {event.recorded_at.isoformat()} is not in the years 1900 to 2261")
     if event.created_at is not None:
         moment(event.created_at)
     if event.legs is not None:
-        event.legs = _write_numbers(event.legs)
+        event.legs = write_numbers(event.legs)
     for name in DECIMALS:
         text = getattr(event, name)
         if text is None:
@@ -281,17 +293,8 @@ def _check_values(event: Event) -> None:
             setattr(event, name, without_exponent(text))
     if event.order_status is not None:
         event.order_status = normalize_name(event.order_status)
-
-
-def _write_numbers(value: Any) -> Any:
-    """Nested values in which a number that is no whole one of 64 bits is the text that it came as."""
-    if isinstance(value, dict):
-        return {name: _write_numbers(one) for name, one in value.items()}
-    if isinstance(value, list):
-        return [_write_numbers(one) for one in value]
-    if isinstance(value, _Number):
-        return str.__str__(value)
-    return str(value) if type(value) is int and not -(1 << 63) <= value < 1 << 64 else value
+    if event.side is not None:
+        event.side = normalize_side(event.side)
 
 
 def _check_fill(event: Event) -> Problem | None:
@@ -304,18 +307,25 @@ def _check_fill(event: Event) -> Problem | None:
         return missing(f"`assigned` needs the other team, as `to_team` or as `from_team`; {both}")
     if name in REVISIONS and event.previous_execution_id is None and event.execution_id is None:
         return missing(f"`{name}` needs `previous_execution_id` or `execution_id`")
-    if name in FILLS and event.legs is not None:
-        return _check_legs(event.legs)
+    event.leg_fills = None
+    if name in FILLS and event.legs is not None and any(map(is_execution, event.legs)):
+        return _separate_legs(event)
     if name in FILLS or name == "trade_correct":
-        for field in ("price", "qty"):
-            if getattr(event, field) is None:
-                return missing(f"`{name}` needs `{field}`")
+        if event.price is None:
+            return missing(f"`{name}` needs `price`")
+        # A fill may tell only how much is filled in all (rule 4.4).
+        if event.qty is None and (event.filled_qty is None or name == "trade_correct"):
+            return missing(f"`{name}` needs `qty`")
     return None
 
 
-def _check_legs(legs: list[Any]) -> Problem | None:
+def _separate_legs(event: Event) -> Problem | None:
+    """Move the executions of a multi-leg fill from `legs` to `leg_fills`."""
+    assert event.legs is not None
     try:
-        for leg in legs_of(legs):
+        event.leg_fills = read_leg_fills(event.legs)
+        event.legs = None
+        for leg in event.leg_fills:
             for text in (leg.qty, leg.price, leg.filled_qty or "0"):
                 parse_decimal(text)
             if parse_decimal(leg.qty) <= 0 or not leg.order_id:
@@ -326,18 +336,3 @@ def _check_legs(legs: list[Any]) -> Problem | None:
     except BadDecimal as error:
         return Problem("bad_value", f"`legs`: {error}")
     return None
-
-
-def legs_of(legs: list[Any]) -> list[Leg]:
-    """The legs of a checked multi-leg fill, in their order, decimals as texts."""
-    read = []
-    for leg in legs:
-        if isinstance(leg, dict):
-            numbers = {n: str(leg[n]) for n in ("qty", "price", "filled_qty") if type(leg.get(n)) is int}
-            leg = {**leg, **numbers}
-        found = msgspec.convert(leg, Leg)
-        for name in ("qty", "price", "filled_qty"):
-            text = getattr(found, name)
-            setattr(found, name, without_exponent(text) if text is not None else None)
-        read.append(found)
-    return read

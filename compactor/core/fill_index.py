@@ -16,6 +16,7 @@ from compactor.core.decimals import Decimals, parse_computed
 from compactor.core.instants import nanos
 
 _DECIMAL = Decimals(parse_computed)
+_CANDIDATES_MAX = 64
 _Numbers = tuple[Decimal, Decimal]
 
 
@@ -55,6 +56,10 @@ class IndexedFills(dict[str, Fill]):
         self._quantities: dict[Decimal, _Quantity] = {}
         self._nameless: dict[tuple[int, _Numbers], str] = {}
         self._greatest: list[Decimal] = []
+        self._by_numbers: dict[_Numbers, list[str]] = {}
+        self._cursors: dict[tuple[_Numbers, str | None], int] = {}
+        self.told = Decimal(0)
+        """The greatest cumulative quantity that a fill has told."""
         self.value = Decimal(0)
         """The sum of price times quantity over the fills that stand, exactly."""
         for key, fill in fills.items():
@@ -66,6 +71,9 @@ class IndexedFills(dict[str, Fill]):
         numbers = (_DECIMAL[fill.qty], _DECIMAL[fill.price])
         if fill.live:
             self.value += numbers[0] * numbers[1]
+        self._by_numbers.setdefault(numbers, []).append(key)
+        if fill.filled_qty is not None:
+            self.told = max(self.told, _DECIMAL[fill.filled_qty])
         if fill.filled_qty is None:
             if fill.execution_id is None and self.find_nameless(fill.ts, fill.qty, fill.price) is None:
                 self._nameless[nanos(fill.ts), numbers] = key
@@ -101,6 +109,22 @@ class IndexedFills(dict[str, Fill]):
             cursor += 1
         group.cursors[numbers, source] = cursor
         return keys[cursor] if cursor < len(keys) else None
+
+    def find_ahead(self, filled_qty: Decimal, qty: str, price: str, source: str | None) -> str | None:
+        """Find the first fill that stands, has these numbers and told more than a cumulative quantity, and that this
+        source has not told so far; among so many that cost little."""
+        numbers = (_DECIMAL[qty], _DECIMAL[price])
+        keys = self._by_numbers.get(numbers, [])
+        cursor = self._cursors.get((numbers, source), 0)
+        while cursor < len(keys) and source in (self[keys[cursor]].source, *self[keys[cursor]].told):
+            cursor += 1
+        self._cursors[numbers, source] = cursor
+        for key in keys[cursor : cursor + _CANDIDATES_MAX]:
+            fill = self[key]
+            is_ahead = fill.filled_qty is not None and _DECIMAL[fill.filled_qty] > filled_qty
+            if fill.live and fill.remembered and is_ahead and source != fill.source and source not in fill.told:
+                return key
+        return None
 
     def find_nameless(self, ts: str, qty: str, price: str) -> str | None:
         """Find the fill with neither an id nor a cumulative quantity that happened at an instant with these numbers."""

@@ -1,43 +1,50 @@
 """Fills become trades, exactly once: format.md section 4.
 
-Each function takes an order, an event and its entry, changes the order and writes trade lines. Which fill is which is
-decided by `_known_as` alone. Note: one execution may carry several ids, because two channels name it
-differently (4.3), and a fill that is taken back stays in the memory, so that it is not taken again when it is
-delivered once more.
+Each function takes an order, an event and its entry, changes the order and writes trade lines. `_find_known` alone
+decides whether a fill is new. Trades that are inferred from cumulative quantities are in `inference`.
+
+Note: one execution may have several ids, because two sources name it differently (4.3). A fill that was taken back is
+remembered, so that its duplicate is not taken again.
 """
 
 from decimal import Decimal
 
-from compactor.core.decimals import plain, quotient
-from compactor.core.entry import Entry, ensure_rare, is_tradable
+from compactor.core.decimals import plain
+from compactor.core.entry import Entry
 from compactor.core.events import Event
 from compactor.core.fill_index import Fill
+from compactor.core.inference import displace, find_displaced, infer, infer_rest
 from compactor.core.instants import is_older
-from compactor.core.orders import DECIMAL, ZERO, Inferred, Order, Revision, index_fills, sum_value
+from compactor.core.orders import (
+    DECIMAL,
+    Order,
+    Revision,
+    ensure_rare,
+    get_quantity,
+    index_fills,
+    is_multi_leg,
+    is_tradable,
+)
+from compactor.core.transitions import says_open
 
 
 def take_fill(order: Order, event: Event, entry: Entry) -> bool:
-    """Take a `fill` or `partial_fill` (or a leg of one); False when it was known already (4.2 to 4.4)."""
-    known = _known_as(order, event)
+    """Take a `fill` or `partial_fill` (or a leg of one); return False for one that is known (4.2 to 4.4)."""
+    if event.qty is None:
+        return _take_sum(order, event, entry)
+    known = _find_known(order, event)
     if known is not None:
         _take_again(order, known, event, entry)
         return False
-    if order.ended:
-        entry.find("late_fill", f"a fill after order {order.order_id} was {order.status}; it is a trade all the same")
+    assert event.price is not None
+    qty = DECIMAL[event.qty]
+    displaced = find_displaced(order, event, qty)
+    filled_before = order.filled
     if not is_tradable(order):
         entry.find("fill_without_terms", f"order {order.order_id} has no symbol and side yet; its trade waits for them")
-    _add_fill(order, event, entry)
-    return True
-
-
-def _add_fill(order: Order, event: Event, entry: Entry) -> None:
-    """Write a fill that is new, put it in the place of what was inferred, and do to it what was waiting for it."""
-    assert event.qty is not None and event.price is not None
-    qty = DECIMAL[event.qty]
-    displaced = _displaced(order, event, qty)
-    for inferred in displaced:
-        entry.write(order, "reversal", plain(-inferred.qty), inferred.price, reverses=inferred.trade_id)
-        order.filled -= inferred.qty
+    displace(order, displaced, entry)
+    if order.ended and order.filled + qty > filled_before:
+        _report_late(order, event, entry, order.filled + qty)
     trade_id = entry.write(order, "fill", event.qty, event.price, event.execution_id)
     # A name with a NUL cannot be an execution id that an event brings by chance, since it counts as damage in a log.
     key = event.execution_id if event.execution_id is not None else f"\0{entry.stem}"
@@ -45,14 +52,50 @@ def _add_fill(order: Order, event: Event, entry: Entry) -> None:
     index_fills(order).add(key, fill)
     order.filled += qty
     if displaced:
-        _infer_rest(order, displaced, qty, DECIMAL[event.price] * qty, entry)
+        infer_rest(order, displaced, qty, DECIMAL[event.price] * qty, entry)
     _apply_waiting(order, key, entry)
+    return True
+
+
+def _take_sum(order: Order, event: Event, entry: Entry) -> bool:
+    """Take a fill that tells its price and only the cumulative quantity: what is new of that has this price (4.4)."""
+    assert event.filled_qty is not None and event.price is not None
+    names = order.rare.names if order.rare is not None else {}
+    is_known = event.execution_id is not None and names.get(event.execution_id, event.execution_id) in order.fills
+    if is_multi_leg(order):
+        return False
+    told = DECIMAL[event.filled_qty]
+    qty = told - order.filled
+    reduced_at = order.rare.reduced_at if order.rare is not None else None
+    if is_known or qty <= 0 or (reduced_at is not None and is_older(event.ts, reduced_at)):
+        return False
+    if order.ended:
+        _report_late(order, event, entry, told)
+    infer(order, qty, DECIMAL[event.price] * qty, told, event.ts, entry)
+    return True
+
+
+def _report_late(order: Order, event: Event, entry: Entry, filled: Decimal) -> None:
+    """Report a fill after the end, or one that brings the fills above what was told; not one that was merely told later
+    (3.4)."""
+    if order.guessed and says_open(event) and event.quantity is not None and DECIMAL[event.quantity] >= filled:
+        return  # The end was a wrong guess (3.3).
+    quantity = get_quantity(order)
+    told = DECIMAL[order.told_at_end] if order.told_at_end is not None else None
+    if order.status == "filled" and quantity is not None:
+        told = max(told, quantity) if told is not None else quantity
+    is_beyond = (told is not None and filled > told) or (quantity is not None and filled > quantity)
+    is_explained = told is not None and not is_beyond
+    is_after = is_older(order.status_at, event.ts)
+    is_at_the_end = not is_after and not is_older(event.ts, order.status_at)
+    if is_after or is_beyond or (is_at_the_end and not is_explained):
+        entry.find("late_fill", f"a fill after order {order.order_id} was {order.status}; it is a trade all the same")
 
 
 # Which fill is it?
 
 
-def _known_as(order: Order, event: Event) -> str | None:
+def _find_known(order: Order, event: Event) -> str | None:
     """The key of the fill that this event tells of again, or None where it is new."""
     assert event.qty is not None and event.price is not None
     fills = index_fills(order)
@@ -63,10 +106,28 @@ def _known_as(order: Order, event: Event) -> str | None:
         if event.filled_qty is None:
             return None
         # Rule 4.3, and 4.4 for a fill that has had no id so far.
-        return fills.find_untold(event.filled_qty, event.qty, event.price, event.source)
+        found = fills.find_untold(event.filled_qty, event.qty, event.price, event.source)
+        return found if found is not None else _find_counted(order, event)
     if event.filled_qty is not None:
         return fills.find_by_quantity(event.filled_qty)
     return fills.find_nameless(event.ts, event.qty, event.price)
+
+
+def _find_counted(order: Order, event: Event) -> str | None:
+    """Find a fill of another source that told a cumulative quantity ahead of it (4.3).
+
+    The broker counts fewer shares than there would be with one more fill, so the event tells of a fill that is known.
+    """
+    assert event.filled_qty is not None and event.qty is not None and event.price is not None
+    rare, fills = order.rare, index_fills(order)
+    if rare is not None and rare.inferred:
+        return None
+    own = DECIMAL[event.filled_qty]
+    told = [own, fills.told]
+    told += [DECIMAL[text] for text in (order.told_at_end, rare.told_qty if rare is not None else None) if text]
+    if own > order.filled or order.filled + DECIMAL[event.qty] <= max(told):
+        return None
+    return fills.find_ahead(own, event.qty, event.price, event.source)
 
 
 def _equal(one: str | None, other: str | None) -> bool:
@@ -81,7 +142,8 @@ def _take_again(order: Order, key: str, event: Event, entry: Entry) -> None:
         for name, ours, theirs in (
             ("qty", fill.qty, event.qty),
             ("price", fill.price, event.price),
-            ("filled_qty", fill.filled_qty, event.filled_qty),
+            # Two sources may tell another quantity under their own names for one fill (4.3).
+            ("filled_qty", fill.filled_qty, event.filled_qty if event.execution_id in (None, key) else None),
         )
         if ours is not None and theirs is not None and not _equal(ours, theirs)
     ]
@@ -98,90 +160,23 @@ def _take_again(order: Order, key: str, event: Event, entry: Entry) -> None:
         _apply_waiting(order, key, entry)
 
 
-# What only a snapshot tells of.
-
-
-def take_snapshot(order: Order, event: Event, entry: Entry) -> None:
-    """Infer a trade for what the broker has filled and nobody told of (4.7)."""
-    if event.filled_qty is None or (order.rare is not None and order.rare.multi_leg):
-        return
-    reported, known = DECIMAL[event.filled_qty], order.filled
-    if reported < known:
-        entry.find(
-            "snapshot_behind", f"the broker reports `filled_qty` {event.filled_qty}, the known fills are {plain(known)}"
-        )
-    if reported <= known:
-        return
-    if event.filled_avg_price is None:
-        found = f"`filled_qty` {event.filled_qty} is above the known {plain(known)}"
-        entry.find("missing_field", f"{found}, but without `filled_avg_price` the difference has no price")
-        return
-    if not is_tradable(order):
-        entry.find("fill_without_terms", f"order {order.order_id} has no symbol and side yet; its trade waits for them")
-    value = DECIMAL[event.filled_avg_price] * reported - sum_value(order)
-    _infer(order, reported - known, value, reported, event.ts, entry)
-
-
-def _infer(order: Order, qty: Decimal, value: Decimal, snapshot_qty: Decimal, ts: str, entry: Entry) -> None:
-    price = plain(quotient(value, qty))
-    trade_id = entry.write(order, "inferred", plain(qty), price)
-    ensure_rare(order).inferred.append(Inferred(trade_id, qty, value, price, snapshot_qty, ts))
-    order.filled += qty
-
-
-def _displaced(order: Order, event: Event, qty: Decimal) -> list[Inferred]:
-    """Take the inferred trades that this execution explains out of the order (4.8)."""
-    if order.rare is None or not order.rare.inferred:
-        return []
-    taken: list[Inferred] = []
-    for inferred in _in_order_of_fit(order.rare.inferred, event):
-        if sum((one.qty for one in taken), ZERO) >= qty:
-            break
-        taken.append(inferred)
-    order.rare.inferred = [one for one in order.rare.inferred if one not in taken]
-    return taken
-
-
-def _in_order_of_fit(inferred: list[Inferred], event: Event) -> list[Inferred]:
-    """The first snapshot that had seen this execution, then those before it, then those after; none if none had."""
-    if event.filled_qty is not None:
-        reached = DECIMAL[event.filled_qty]
-        seen = [one for one in inferred if one.snapshot_qty >= reached]
-    else:
-        seen = [one for one in inferred if not is_older(one.ts, event.ts)]
-    if not seen:
-        return []
-    first = min(seen, key=lambda one: one.snapshot_qty)
-    place = inferred.index(first)
-    return [first, *reversed(inferred[:place]), *inferred[place + 1 :]]
-
-
-def _infer_rest(order: Order, displaced: list[Inferred], qty: Decimal, value: Decimal, entry: Entry) -> None:
-    """Infer again what an execution has left unexplained of the trades that it displaced."""
-    rest = sum((one.qty for one in displaced), ZERO) - qty
-    if rest > 0:
-        last = displaced[-1]
-        rest_value = sum((one.value for one in displaced), ZERO) - value
-        _infer(order, rest, rest_value, last.snapshot_qty, last.ts, entry)
-
-
 # Busts and corrections.
 
 
 def take_revision(order: Order, event: Event, entry: Entry) -> None:
     """Take a `trade_bust` or `trade_correct` (4.9), or keep it until its fill comes."""
-    key = _named(order, event)
+    key = _find_named(order, event)
     if key is None:
         name = event.previous_execution_id or event.execution_id
         assert name is not None
         waiting = ensure_rare(order).waiting.setdefault(name, [])
         if all(revision.event != event.event for revision in waiting):
-            waiting.append(_revision(event, name, entry))
+            waiting.append(_make_revision(event, name, entry))
         return
-    _revise(order, key, _revision(event, key, entry), entry)
+    _revise(order, key, _make_revision(event, key, entry), entry)
 
 
-def _named(order: Order, event: Event) -> str | None:
+def _find_named(order: Order, event: Event) -> str | None:
     """The key of the execution that a revision names, if it is known."""
     names = order.rare.names if order.rare is not None else {}
     for name in (event.previous_execution_id, event.execution_id):
@@ -190,7 +185,7 @@ def _named(order: Order, event: Event) -> str | None:
     return None
 
 
-def _revision(event: Event, name: str, entry: Entry) -> Revision:
+def _make_revision(event: Event, name: str, entry: Entry) -> Revision:
     new_id = event.execution_id if event.execution_id != event.previous_execution_id else None
     return Revision(
         event.event, name, entry.offset, entry.length, event.ts, new_id, event.source, event.price, event.qty
@@ -226,6 +221,9 @@ def _revise(order: Order, key: str, revision: Revision, entry: Entry) -> None:
     entry.write(order, "reversal", plain(-DECIMAL[fill.qty]), fill.price, fill.execution_id, reverses=fill.trade_id)
     order.filled -= DECIMAL[fill.qty]
     index_fills(order).retract(key)
+    rare = ensure_rare(order)
+    if rare.reduced_at is None or is_older(rare.reduced_at, revision.ts):
+        rare.reduced_at = revision.ts
     if corrects:
         fill.version = _write_correction(order, fill, revision, entry)
     # After a bust the same cumulative quantity can be reached again by another execution (4.3).

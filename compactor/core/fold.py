@@ -14,17 +14,16 @@ from datetime import datetime, timedelta
 import msgspec
 
 from compactor.core.archive import Archive
+from compactor.core.clock import LogClock
 from compactor.core.decimals import exactly
 from compactor.core.derived import Counts, Finding, Lines, encode_lines
-from compactor.core.entry import Derived, Entry
-from compactor.core.events import Event, Leg
+from compactor.core.entry import Derived
 from compactor.core.fast import PlainOrders
 from compactor.core.fast.interface import NoPlainOrders
-from compactor.core.instants import moment
 from compactor.core.lines import Placed
 from compactor.core.orders import Ended, Order, build_row, get_sort_key
 from compactor.core.reading import Block, EventReader, report_too_long
-from compactor.core.rules import apply, apply_leg, begin, read_legs
+from compactor.core.rules import Part, apply, begin, split_event
 
 Recall = Callable[[str, int, int], Iterable[tuple[int, bytes]]]
 """Given an order id and a range of offsets, return the lines of that range that may name the order, with their offsets,
@@ -59,7 +58,7 @@ class Fold:
     ) -> None:
         self._reader = EventReader(team_id)
         self.team_id = self._reader.team_id
-        self.clock: datetime | None = None
+        self.log_clock = LogClock()
         self.orders: dict[str, Order] = {}
         self.counts = Counts()
         self.archive = Archive()
@@ -148,42 +147,40 @@ class Fold:
                 self._bring_back(order_id, 0)
 
     def _take(self, placed: Placed) -> None:
-        """Apply an event to the order that it names, and to the orders of its legs."""
+        """Apply an event to the orders that it is about."""
         offset, length, event = placed
         self.counts.add({event.event: 1})
-        entry = Entry(offset, length, event.ts, self.team_id, self._derived)
-        self._take_clock(event, entry)
-        self._apply_to(event.order_id, event, entry, None)
-        for index, leg in enumerate(read_legs(event)):
-            entry = Entry(offset, length, event.ts, self.team_id, self._derived, leg=index)
-            self._apply_to(leg.order_id, event, entry, leg)
+        wild = self.log_clock.take(event, offset, length)
+        if wild is not None:
+            self._derived.findings.append(wild)
+        for part in split_event(event):
+            self._apply_part(part, placed)
 
-    def _apply_to(self, order_id: str, event: Event, entry: Entry, leg: Leg | None) -> None:
-        order = self.orders.get(order_id) or self._bring_back(order_id, entry.offset)
+    def _apply_part(self, part: Part, placed: Placed) -> None:
+        order_id = part.order_id
+        order = self.orders.get(order_id) or self._bring_back(order_id, placed.offset)
         if order is None:
-            order = self.orders[order_id] = begin(order_id, event, entry.offset)
+            order = self.orders[order_id] = begin(order_id, placed.event, placed.offset)
         was_over = order.over
-        if leg is None:
-            apply(order, event, entry)
-        else:
-            apply_leg(order, event, leg, entry)
+        apply(order, part, placed, self.team_id, self._derived)
         if (order.over and not was_over) or not order.status:
             self.leaving.setdefault(order_id, order)
         if self.touched is not None:
             self.touched.add(order_id)
 
-    def _take_clock(self, event: Event, entry: Entry) -> None:
-        """Move the log's clock: the greatest `recorded_at`, else `ts`; a `ts` far ahead does not move it (6.1)."""
-        at = event.recorded_at or moment(event.ts)
-        if event.recorded_at is None and self.clock is not None and at > self.clock + DAY:
-            entry.find("future_timestamp", f"`ts` {event.ts} is more than a day ahead of the log's clock")
-        else:
-            self.advance_clock(at)
+    @property
+    def clock(self) -> datetime | None:
+        """The log's own clock (6.1)."""
+        return self.log_clock.now
+
+    @property
+    def is_clock_waiting(self) -> bool:
+        """Whether a time ahead of the clock waits to be confirmed, which only the rules can do."""
+        return self.log_clock.ahead is not None
 
     def advance_clock(self, at: datetime) -> None:
         """Move the log's clock to an instant, unless that lies before it."""
-        if self.clock is None or at > self.clock:
-            self.clock = at
+        self.log_clock.advance(at)
 
     def find_order(self, order_id: str) -> Order | None:
         """Look up an order in the state. The caller must not change it."""
@@ -239,14 +236,10 @@ class Fold:
             for placed in reader.read_line(line, start):
                 if isinstance(placed, Finding) or placed.offset >= here:
                     continue
-                offset, length, event = placed
-                if event.order_id == order_id:
-                    order = order or begin(order_id, event, offset)
-                    apply(order, event, Entry(offset, length, event.ts, self.team_id, written))
-                for index, leg in enumerate(read_legs(event)):
-                    if leg.order_id == order_id:
-                        order = order or begin(order_id, event, offset)
-                        apply_leg(order, event, leg, Entry(offset, length, event.ts, self.team_id, written, leg=index))
+                for part in split_event(placed.event):
+                    if part.order_id == order_id:
+                        order = order or begin(order_id, placed.event, placed.offset)
+                        apply(order, part, placed, self.team_id, written)
         return order
 
     def _shrink(self, kept: int = 0) -> None:

@@ -56,14 +56,18 @@ TRANSITIONS = (
     Transition("canceled", Effect.ENDS, "canceled", "The cancel went through; what was filled before stays filled."),
     Transition("expired", Effect.ENDS, "expired", "Its time in force ran out."),
     Transition("rejected", Effect.ENDS, "rejected", "Alpaca or the exchange refused it."),
-    Transition("replaced", Effect.ENDS, "replaced", "Another order took its place, and lives by its own events."),
+    Transition(
+        "replaced", Effect.ENDS, "replaced", "Another order took its place; it has a row even if nothing tells of it."
+    ),
     Transition(
         "calculated", Effect.COMPLETES, "calculated", "Settlement is being computed; usually all is filled by then."
     ),
     Transition("order_cancel_rejected", Effect.RETURNS, None, "The cancel came too late or was not allowed."),
     Transition("order_replace_rejected", Effect.RETURNS, None, "The replace lost, for example to a fill."),
     Transition("restated", Effect.REPORTS, None, "The broker changed the terms by itself, for example after a split."),
-    Transition("snapshot", Effect.REPORTS, None, "The broker's answer to a question about this order."),
+    Transition(
+        "snapshot", Effect.REPORTS, None, "The broker's answer to a question about this order; a later one reopens it."
+    ),
     Transition("trade_bust", Effect.KEEPS, None, "An execution was taken back; that never reopens an order."),
     Transition("trade_correct", Effect.KEEPS, None, "An execution got another price or quantity."),
     Transition(
@@ -116,6 +120,7 @@ def _list_edges() -> list[str]:
         elif row.effect is Effect.RETURNS:
             lines.extend(f"    {request} --> open: {row.event}" for request in _find_requests(row.event))
     ends = [*sorted(TERMINAL), "calculated_and_filled"]
+    lines.extend(f"    {status} --> open: a later snapshot says so" for status in sorted(TERMINAL))
     return lines + [f"    {status} --> [*]" for status in ends]
 
 
@@ -129,7 +134,8 @@ This page is generated from the table in `compactor/core/lifecycle.py` (`python 
 rules behind it are section 3 of [format.md](format.md).
 
 Any open status may follow any other, as long as the event is not older than the last one applied (3.5). An order that
-has ended never opens again (3.4). A terminal `order_status` in any event ends the order (3.10). An event or a status
+has ended opens again only by a snapshot that is later than all that is known of it, or where its end was a guess of its
+sums (3.3, 3.4). A terminal `order_status` in any event ends the order (3.10). An event or a status
 nobody has heard of keeps the order open under that name (3.7).
 
 | event | what it does | status after | what happened in the world |

@@ -53,8 +53,17 @@ class Revision(Struct, array_like=True, gc=False):
 class Rare(Struct, array_like=True, gc=False):
     """What most orders never need."""
 
-    restated_at: str | None = None
+    told_at: dict[str, str] = {}
+    """The `ts` of the event that a term came from, where it is not that of `terms` (rule 3.2)."""
     multi_leg: bool = False
+    successor: bool = False
+    """Whether only the order that it replaced has named this one so far (rule 3.9)."""
+    told_qty: str | None = None
+    """The greatest cumulative quantity told that the known fills did not reach (rule 4.7)."""
+    reduced_at: str | None = None
+    """The greatest `ts` of a bust or a correction that changed a trade (rule 4.7)."""
+    still_open_at: Decimal | None = None
+    """The known fills when the broker said that the order is open although they reach the quantity (rule 3.3)."""
     names: dict[str, str] = {}
     """Further ids of a fill, each mapped to its key in `fills`."""
     inferred: list[Inferred] = []
@@ -86,16 +95,43 @@ class Order(Struct, array_like=True, gc=False):
     """The status before a cancel or replace was asked for (rule 3.6)."""
     delivered: set[str] | None = None
     rare: Rare | None = None
+    guessed: bool = False
+    """Whether only the sum of its fills says that the order has ended (rule 3.3)."""
+    told_at_end: str | None = None
+    """The greatest cumulative quantity told by the event that ended the order, or by one after the end (rule 3.4)."""
 
     @property
     def open(self) -> bool:
         """Whether the order has a row in `pending_orders.jsonl`."""
-        return not self.ended and self.status != "" and (self.rare is None or self.rare.away is None)
+        rare = self.rare
+        if self.ended or (rare is not None and rare.away is not None):
+            return False
+        return self.status != "" or (rare is not None and rare.successor)
 
     @property
     def over(self) -> bool:
         """Whether the order may leave the state: it has ended, or is another ledger's."""
         return self.ended or (self.rare is not None and self.rare.away is not None)
+
+
+def ensure_rare(order: Order) -> Rare:
+    """The order's rare part, created when it is first needed."""
+    if order.rare is None:
+        order.rare = Rare()
+    return order.rare
+
+
+def is_tradable(order: Order) -> bool:
+    """Whether the symbol and the side are known, so that a fill of this order can be written as a trade."""
+    return order.terms is not None and order.terms.symbol is not None and order.terms.side is not None
+
+
+def is_multi_leg(order: Order) -> bool:
+    """Whether the order's fills are those of its legs (rule 4.10): they came with legs, or its terms say so."""
+    if order.rare is not None and order.rare.multi_leg:
+        return True
+    terms = order.terms
+    return terms is not None and (terms.order_class == "mleg" or terms.legs is not None) and not is_tradable(order)
 
 
 def get_quantity(order: Order) -> Decimal | None:
@@ -134,7 +170,7 @@ def build_row(order: Order, team_id: str) -> PendingLine:
     """Build the row of an open order (format.md section 5)."""
     terms = dict(zip(TERMS, _carried(order.terms), strict=True)) if order.terms is not None else {}
     row = PendingLine(**{**terms, "order_id": order.order_id, "team_id": team_id})
-    row.status = order.status
+    row.status = order.status or ("new" if order.rare is not None and order.rare.successor else "")
     row.created_at, row.updated_at = get_created_at(order), order.updated_at
     held = order.rare is not None and bool(order.rare.held)
     row.filled_qty = "0"

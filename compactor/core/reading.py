@@ -125,12 +125,12 @@ def report_too_long(block: Block) -> Finding:
     return report_unreadable(block.data, block.offset, block.length, problem)
 
 
-def identify_delivery(event: Event, leg: str = "") -> str | None:
+def identify_delivery(event: Event, part: str = "") -> str | None:
     """What two deliveries of one order share when they are the same; None for an event without `event_id` (section 2).
 
-    `leg` is the index of a leg in its parent's fill, because each leg is delivered to an order of its own.
+    `part` names what of the event goes to another order: the index of a leg in its parent's fill, or the successor.
     """
-    return None if event.event_id is None else event.event_id + event.event + leg
+    return None if event.event_id is None else event.event_id + event.event + part
 
 
 class Deliveries:

@@ -1,112 +1,169 @@
-"""What one event does to one order: format.md sections 3 and 4, in the order in which an event is read.
+"""What one event does to the orders that it names: format.md sections 3 and 4, in the order in which an event is read.
 
-`apply` is the whole meaning of an event for the order that it names. It looks at that order only, which is what makes
-retention invisible (section 6), orders independent of each other, and any order's story a fold over its own lines.
+`split_event` says which orders an event is about, and `apply` changes one of them. How fills become trades is in
+`fills` and `inference`, how the status changes in `transitions`.
+
+Invariant: `apply` looks at one order only. This makes retention invisible (section 6), orders independent of each
+other, and the history of an order a fold over the lines that name it.
 """
 
 from decimal import Decimal
 from operator import attrgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 from compactor.core.decimals import plain
-from compactor.core.entry import Entry, ensure_rare
-from compactor.core.events import EVENTS, FILLS, REVISIONS, TERMS, Event, Leg, UnknownEvent, legs_of
-from compactor.core.fills import take_assignment, take_fill, take_revision, take_snapshot
+from compactor.core.entry import Derived, Entry
+from compactor.core.events import EVENTS, FILLS, REVISIONS, TERMS, TOLD_ONCE, Event
+from compactor.core.fills import take_assignment, take_fill, take_revision
+from compactor.core.inference import infer_missing
 from compactor.core.instants import is_older
-from compactor.core.lifecycle import LIFE, OPEN, REQUESTS, TERMINAL, Effect
-from compactor.core.orders import DECIMAL, Order, get_quantity
+from compactor.core.legs import Leg
+from compactor.core.lines import Placed
+from compactor.core.orders import Order, ensure_rare, get_quantity
 from compactor.core.reading import identify_delivery
+from compactor.core.transitions import end_order, take_status
 
 _carried: Any = attrgetter(*TERMS)
 _NO_TERMS = (None,) * len(TERMS)
 
 
+class Part(NamedTuple):
+    """What of an event is about one order: the event itself, a leg of it, or that it names the order's predecessor."""
+
+    order_id: str
+    leg: Leg | None = None
+    is_successor: bool = False
+
+
+def split_event(event: Event) -> list[Part]:
+    """List the orders that an event changes: its own, those of its legs (4.10), and its successor (3.9)."""
+    parts = [Part(event.order_id)]
+    if event.leg_fills is not None:
+        parts += [Part(leg.order_id, leg) for leg in event.leg_fills]
+    is_replaced = "replaced" in (event.event, event.order_status)
+    if is_replaced and event.replaced_by is not None and event.replaced_by != event.order_id:
+        parts.append(Part(event.replaced_by, is_successor=True))
+    return parts
+
+
 def begin(order_id: str, event: Event, offset: int) -> Order:
-    """An order at its first event (its own, or its parent's for a leg), before that event has done anything."""
+    """Make an order at the first event that is about it, before that event has done anything."""
     return Order(order_id, offset, offset, "", False, event.ts, event.ts, event.ts, None)
 
 
-def apply(order: Order, event: Event, entry: Entry) -> None:
-    """Do to the order what the event says; `order.last` is moved to the event."""
-    order.last = entry.offset
-    if not note_delivery(order, event):
+def apply(order: Order, part: Part, placed: Placed, team_id: str, derived: Derived) -> None:
+    """Do to an order what its part of an event says, and add what is derived from that; `order.last` is moved."""
+    offset, length, event = placed
+    entry = Entry(offset, length, event.ts, team_id, derived, None if part.leg is None else part.leg.index)
+    entry.reason = event.reason
+    order.last = offset
+    if is_repeated(order, event, part):
         return
-    if event.event == "assigned":
-        take_assignment(order, event, entry)
-        entry.close()
-        return
-    stale = event.event == "snapshot" and order.status != "" and is_older(event.ts, order.updated_at)
-    quantity_before, filled_before = get_quantity(order), order.filled
-    _take_terms(order, event, entry)
-    if stale:
-        _end_late(order, event)
+    _note_delivery(order, event, part)
+    if part.leg is not None:
+        _apply_leg(order, event, part.leg, entry)
+    elif part.is_successor:
+        _apply_predecessor(order, event, entry)
     else:
-        fresh = _take_fills(order, event, entry)
-        _take_status(order, event, entry, fresh)
-        _report_quantities(order, event, entry, quantity_before, filled_before, fresh)
-        _take_time(order, event)
+        _apply_own(order, event, entry)
     entry.close()
 
 
-def apply_leg(order: Order, event: Event, leg: Leg, entry: Entry) -> None:
-    """Do to a leg's own order what a multi-leg fill of its parent says (4.10)."""
-    order.last = entry.offset
-    if not note_delivery(order, event, entry.stem.rpartition("-")[2]):
+def _apply_own(order: Order, event: Event, entry: Entry) -> None:
+    if event.event == "assigned":
+        take_assignment(order, event, entry)
         return
+    if order.rare is not None and order.rare.successor:
+        # What its predecessor said of it was only that it exists.
+        order.rare.successor = False
+        order.created_at = order.updated_at = order.status_at = event.ts
+    quantity_before, filled_before = get_quantity(order), order.filled
+    _take_terms(order, event, entry)
+    fresh = _take_fills(order, event, entry)
+    infer_missing(order, event, entry, is_duplicate=event.event in FILLS and not fresh)
+    take_status(order, event, entry, fresh, quantity_before)
+    _report_overfill(order, entry, quantity_before, filled_before)
+    _take_time(order, event)
+
+
+def _apply_leg(order: Order, event: Event, leg: Leg, entry: Entry) -> None:
+    """Do to a leg's own order what a multi-leg fill of its parent says (4.10)."""
     fill = EVENTS["fill"](leg.order_id, event.ts, symbol=leg.symbol, side=leg.side, source=event.source)
     fill.execution_id, fill.price, fill.qty, fill.filled_qty = leg.execution_id, leg.price, leg.qty, leg.filled_qty
     quantity, filled_before = get_quantity(order), order.filled
     _take_terms(order, fill, entry)
     fresh = take_fill(order, fill, entry)
-    _report_quantities(order, event, entry, quantity, filled_before, fresh=False)
+    infer_missing(order, fill, entry, is_duplicate=not fresh)
+    _report_overfill(order, entry, quantity, filled_before)
     if order.status and not order.ended and fresh and quantity is not None and order.filled >= quantity:
-        order.status, order.ended = "filled", True
-    entry.close()
+        end_order(order, fill, "filled", is_guess=True)
 
 
-def read_legs(event: Event) -> list[Leg]:
-    """The legs of a multi-leg fill; none for any other event."""
-    return legs_of(event.legs) if event.event in FILLS and event.legs is not None else []
+def _apply_predecessor(order: Order, event: Event, entry: Entry) -> None:
+    """Take it that the broker has replaced another order by this one: it is shown until its own events come (3.9)."""
+    told = EVENTS["new"](order.order_id, event.ts, symbol=event.symbol, side=event.side, replaces=event.order_id)
+    _take_terms(order, told, entry)
+    if order.status == "" and not order.ended:
+        ensure_rare(order).successor = True
 
 
-def note_delivery(order: Order, event: Event, leg: str = "") -> bool:
-    """Note a delivery with its order; whether it is a new one, and not the same again (section 2)."""
-    delivery = identify_delivery(event, leg)
-    if delivery is None:
-        return True
-    if order.delivered is None:
-        order.delivered = set()
-    elif delivery in order.delivered:
-        return False
-    order.delivered.add(delivery)
-    return True
+def is_repeated(order: Order, event: Event, part: Part) -> bool:
+    """Whether this part of the event was delivered before, so that it changes nothing (section 2)."""
+    return order.delivered is not None and _identify(event, part) in order.delivered
+
+
+def _identify(event: Event, part: Part) -> str | None:
+    if part.leg is not None:
+        return identify_delivery(event, str(part.leg.index))
+    return identify_delivery(event, "successor" if part.is_successor else "")
+
+
+def _note_delivery(order: Order, event: Event, part: Part) -> None:
+    delivery = _identify(event, part)
+    if delivery is not None:
+        order.delivered = order.delivered or set()
+        order.delivered.add(delivery)
 
 
 # Terms (3.2).
 
 
 def _take_terms(order: Order, event: Event, entry: Entry) -> None:
+    """Take each term that is not older than the one that is known."""
     found = _carried(event)
-    replaces = event.event == "restated" and not _is_restated_late(order, event)
     if found == _NO_TERMS:
         return
-    if event.event in FILLS and event.legs is not None:
-        # The legs of a fill are executions, not a term.
-        found = (*found[:-1], None)
     if order.terms is None:
         order.terms = EVENTS["new"](order.order_id, event.ts)
+    terms, told_at = order.terms, order.rare.told_at if order.rare is not None else {}
+    changed = dict(told_at)
     for name, value in zip(TERMS, found, strict=True):
-        if value is not None and (replaces or getattr(order.terms, name) is None):
-            setattr(order.terms, name, value)
+        if value is None or (getattr(terms, name) is not None and _keeps(name, event, told_at.get(name, terms.ts))):
+            continue
+        setattr(terms, name, value)
+        if name not in TOLD_ONCE:
+            changed[name] = event.ts
+    _note_times(order, changed)
     entry.release_held(order)
 
 
-def _is_restated_late(order: Order, event: Event) -> bool:
-    rare = ensure_rare(order)
-    if rare.restated_at is not None and is_older(event.ts, rare.restated_at):
-        return True
-    rare.restated_at = event.ts
-    return False
+def _keeps(name: str, event: Event, told_at: str) -> bool:
+    """Whether a term that is known keeps its value."""
+    return name in TOLD_ONCE or is_older(event.ts, told_at)
+
+
+def _note_times(order: Order, told_at: dict[str, str]) -> None:
+    """Note when each term was told. Invariant: the same events give the same form, which checkpoints compare."""
+    terms: Any = order.terms
+    known = [name for name in TERMS if name not in TOLD_ONCE and getattr(terms, name) is not None]
+    times = {told_at.get(name, terms.ts) for name in known}
+    if len(times) == 1:
+        terms.ts = times.pop()
+    differing = {name: told_at[name] for name in known if told_at.get(name, terms.ts) != terms.ts}
+    if differing:
+        ensure_rare(order).told_at = differing
+    elif order.rare is not None:
+        order.rare.told_at = {}
 
 
 # Fills (section 4).
@@ -115,114 +172,21 @@ def _is_restated_late(order: Order, event: Event) -> bool:
 def _take_fills(order: Order, event: Event, entry: Entry) -> bool:
     """Take what the event says of executions; whether it told of a new one."""
     if event.event in FILLS:
-        if event.legs is not None:
+        if event.leg_fills is not None:
             ensure_rare(order).multi_leg = True
-            return False
+            return True
         return take_fill(order, event, entry)
     if event.event in REVISIONS:
         take_revision(order, event, entry)
-    elif event.event == "snapshot":
-        if order.terms is not None and order.terms.order_class == "mleg":
-            ensure_rare(order).multi_leg = True
-        take_snapshot(order, event, entry)
     return False
 
 
-def _report_quantities(
-    order: Order, event: Event, entry: Entry, quantity_before: Decimal | None, filled_before: Decimal, fresh: bool
-) -> None:
-    """Say so when more is filled than was ordered, or when a final fill leaves a part unexplained (4.6)."""
+def _report_overfill(order: Order, entry: Entry, quantity_before: Decimal | None, filled_before: Decimal) -> None:
+    """Say so when more is filled than was ordered (4.6)."""
     quantity = get_quantity(order)
-    lowered = quantity != quantity_before
-    if quantity is not None and order.filled > quantity and (order.filled > filled_before or lowered):
+    changed = order.filled > filled_before or quantity != quantity_before
+    if quantity is not None and order.filled > quantity and changed:
         entry.find("overfill", f"{plain(order.filled)} is filled of {plain(quantity)} ordered; every trade is kept")
-    if fresh and event.event == "fill" and event.filled_qty is not None and DECIMAL[event.filled_qty] > order.filled:
-        missing = plain(DECIMAL[event.filled_qty] - order.filled)
-        found = f"the final fill says {event.filled_qty} in all, the known fills are {plain(order.filled)}"
-        entry.find("fill_gap", f"{found}: {missing} is missing")
-
-
-# The status (section 3).
-
-
-def _take_status(order: Order, event: Event, entry: Entry, fresh: bool) -> None:
-    """Decide the status; whatever happens, an order that has ended stays ended (3.4)."""
-    _report_unknown(event, entry)
-    first = order.status == ""
-    if order.ended:
-        return
-    ended_as = _end_of(order, event)
-    if ended_as is not None:
-        order.status, order.ended, order.status_at = ended_as, True, event.ts
-        return
-    status = _open_status_of(order, event, fresh)
-    if first:
-        order.status = status or "new"
-    elif status is None or is_older(event.ts, order.status_at):
-        return
-    elif status != order.status:
-        _remember_request(order, status)
-        order.status = status
-    order.status_at = event.ts
-    if status == "calculated":
-        detail = f"`calculated` with {plain(order.filled)} filled, which is not known to be all; the order stays open"
-        entry.find("calculated_open", detail)
-
-
-def _end_late(order: Order, event: Event) -> None:
-    """An older snapshot changes nothing (4.7), but an end stays an end whenever it is told (3.5, 3.10)."""
-    if event.order_status in TERMINAL and not order.ended:
-        assert event.order_status is not None
-        order.status, order.ended, order.status_at = event.order_status, True, event.ts
-
-
-def _end_of(order: Order, event: Event) -> str | None:
-    """The terminal status that this event gives the order, if it ends it (3.3, 3.8, 3.10)."""
-    row = LIFE.get(event.event)
-    if row is not None and row.effect is Effect.ENDS:
-        return row.status
-    if event.order_status in TERMINAL:
-        return event.order_status
-    quantity = get_quantity(order)
-    if quantity is None or order.filled < quantity:
-        return None
-    return row.status if row is not None and row.effect is Effect.COMPLETES else "filled"
-
-
-def _open_status_of(order: Order, event: Event, fresh: bool) -> str | None:
-    """The open status that this event asks for; None where it asks for none."""
-    row = LIFE.get(event.event)
-    if row is None:
-        return event.event
-    if row.effect is Effect.FILLS:
-        # A fill that is known already brings no status back.
-        return (
-            row.status
-            if (fresh or event.legs is not None) and order.status not in REQUESTS
-            else order.status or row.status
-        )
-    if row.effect is Effect.RETURNS:
-        before = order.before if order.status in REQUESTS else None
-        return event.order_status or before or order.status or None
-    if row.effect is Effect.REPORTS:
-        return event.order_status
-    if row.effect is Effect.KEEPS:
-        return event.order_status if order.status == "" else None
-    return row.status
-
-
-def _remember_request(order: Order, status: str) -> None:
-    """Keep the status before a request, so that a rejection can return to it (3.6)."""
-    if status in REQUESTS and order.status not in REQUESTS:
-        order.before = order.status
-
-
-def _report_unknown(event: Event, entry: Entry) -> None:
-    """Rule 3.7: a ghost row is better than a hidden live order."""
-    if isinstance(event, UnknownEvent):
-        entry.find("unknown_status", f"nobody has heard of the event {event.event!r}; it ends nothing")
-    elif event.order_status is not None and event.order_status not in OPEN and event.order_status not in TERMINAL:
-        entry.find("unknown_status", f"nobody has heard of the status {event.order_status!r}; it ends nothing")
 
 
 def _take_time(order: Order, event: Event) -> None:

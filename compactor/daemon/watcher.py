@@ -195,6 +195,7 @@ class Watcher:
             "compaction_finished", team_id=keeper.team_id, events=compaction.new_events, bytes=compaction.bytes,
             trades=compaction.new_trades, findings=compaction.new_findings, open_orders=compaction.open_orders,
             offset=compaction.offset, elapsed_ms=round(seconds * 1000, 2), **({"apart": True} if apart else {}),
+            **({"set_aside": compaction.set_aside} if compaction.set_aside else {}),
         )  # fmt: skip
 
     # Errands.

@@ -18,7 +18,7 @@ from msgspec import Struct
 from compactor.core.events import Event
 from compactor.core.lines import Placed
 from compactor.core.reading import DEFAULT_TEAM
-from compactor.core.rules import read_legs
+from compactor.core.rules import split_event
 from compactor.history.replay import require_usable
 from compactor.history.search import Finder
 from compactor.history.story import Story, Team, build_story
@@ -171,17 +171,18 @@ def _relations(event: Event, order_id: str) -> Iterator[tuple[Relation, str]]:
 def _legs_named(event: Event) -> list[str]:
     """The order ids of the legs that an event lists, as executions or as terms."""
     found = [leg.get("order_id") or leg.get("id") if isinstance(leg, dict) else leg for leg in event.legs or ()]
+    found += [leg.order_id for leg in event.leg_fills or ()]
     return [one for one in found if isinstance(one, str) and one]
 
 
 def _changed_orders(event: Event) -> list[str]:
     """The orders that an event changes."""
-    return [event.order_id, *(leg.order_id for leg in read_legs(event))]
+    return [part.order_id for part in split_event(event)]
 
 
 def _executing_orders(event: Event, name: str) -> list[str]:
     own = [event.order_id] if name in (event.execution_id, event.previous_execution_id) else []
-    return own + [leg.order_id for leg in read_legs(event) if leg.execution_id == name]
+    return own + [leg.order_id for leg in event.leg_fills or () if leg.execution_id == name]
 
 
 def _once(names: list[str]) -> list[str]:

@@ -7,7 +7,7 @@ Note: `future_timestamp` is not among its findings, because the clock of the who
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import msgspec
@@ -15,13 +15,13 @@ from msgspec import Struct
 
 from compactor.core.decimals import exactly
 from compactor.core.derived import Finding, TradeLine
-from compactor.core.entry import Derived, Entry
-from compactor.core.events import Event, Leg
+from compactor.core.entry import Derived
+from compactor.core.events import Event
 from compactor.core.instants import EPOCH, rfc3339
 from compactor.core.lines import Placed
 from compactor.core.orders import Order, build_row
 from compactor.core.reading import DEFAULT_TEAM
-from compactor.core.rules import apply, apply_leg, begin, read_legs
+from compactor.core.rules import Part, apply, begin, is_repeated, split_event
 from compactor.ledger.names import UNREADABLE, decode_named
 
 
@@ -47,6 +47,7 @@ class StoryEvent(Struct, omit_defaults=True):
     recorded_at: str | None = None
     source: str | None = None
     leg: int | None = None
+    reason: str | None = None
     repeated: bool = False
     status_before: str | None = None
     status_after: str | None = None
@@ -91,9 +92,11 @@ def build_story(order_id: str, pieces: Iterable[tuple[Placed | Finding, bytes]],
                 detail = f"expected team_id {team.at(piece.offset)!r}, found {piece.event.team_id!r}"
                 story.unread.append(Finding(piece.offset, piece.length, "wrong_team", False, detail))
                 continue
-            for index, leg in _parts(piece.event, order_id):
+            for part in split_event(piece.event):
+                if part.order_id != order_id:
+                    continue
                 order = order or begin(order_id, piece.event, piece.offset)
-                step = _take(order, piece, leg, index, team)
+                step = _take(order, part, piece, team)
                 _add_text(step, data, raw)
                 story.events.append(step)
         if order is not None:
@@ -101,26 +104,15 @@ def build_story(order_id: str, pieces: Iterable[tuple[Placed | Finding, bytes]],
     return story
 
 
-def _parts(event: Event, order_id: str) -> Iterator[tuple[int | None, Leg | None]]:
-    """What of an event is about an order: the event itself, or legs of it with their indexes."""
-    if event.order_id == order_id:
-        yield None, None
-    yield from ((index, leg) for index, leg in enumerate(read_legs(event)) if leg.order_id == order_id)
-
-
-def _take(order: Order, placed: Placed, leg: Leg | None, index: int | None, team: Team) -> StoryEvent:
-    """Apply an event to the order, and note what it changed."""
+def _take(order: Order, part: Part, placed: Placed, team: Team) -> StoryEvent:
+    """Apply a part of an event to the order, and note what it changed."""
     offset, length, event = placed
-    team_id = team.at(offset)
+    team_id, leg = team.at(offset), part.leg.index if part.leg is not None else None
     before, derived = _row(order, team_id), Derived()
-    delivery = (event.event_id or "") + event.event + ("" if index is None else str(index))
-    step = StoryEvent(offset, length, event.event, event.ts, _recorded_at(event), event.source, index)
-    step.repeated = event.event_id is not None and delivery in (order.delivered or ())
-    entry = Entry(offset, length, event.ts, team_id, derived, leg=index)
-    if leg is None:
-        apply(order, event, entry)
-    else:
-        apply_leg(order, event, leg, entry)
+    step = StoryEvent(offset, length, event.event, event.ts, _recorded_at(event), event.source, leg)
+    step.reason = event.reason
+    step.repeated = is_repeated(order, event, part)
+    apply(order, part, placed, team_id, derived)
     after = _row(order, team_id)
     step.status_before, step.status_after = before["status"] or None, after["status"] or None
     step.changes = {

@@ -16,13 +16,14 @@ import msgspec
 from msgspec import Struct
 
 from compactor.core.archive import Archive, BloomFilter
+from compactor.core.clock import Ahead, LogClock
 from compactor.core.derived import Counts
 from compactor.core.fold import Fold, OpenOrder, Recall
 from compactor.ledger.files import Files, Reader, replace
 
-FORMAT = 3
+FORMAT = 4
 """The layout of this file."""
-FOLD_VERSION = 2
+FOLD_VERSION = 3
 """What the fold means; a change of it makes every ledger fold its log again, checked against the trades already
 written."""
 
@@ -71,6 +72,10 @@ class CheckpointHeader(Struct):
     marks: list[Chunk]
     marked: list[int]
     """How many order ids each generation of the filter has taken."""
+    ahead: Ahead | None = None
+    """The event whose time waits to be confirmed (6.1)."""
+    upgrades: int | None = None
+    """The fold version that derived what stands in trades and findings beyond this checkpoint, where that is older."""
 
 
 class DamagedCheckpoint(Exception):
@@ -122,7 +127,8 @@ class Slot:
         """The fold as it was. Raises DamagedCheckpoint."""
         header = self.header
         fold = Fold(None if header.names_team else header.team_id, recall, retention)
-        fold.clock, fold.counts = header.clock, msgspec.structs.replace(header.counts, kinds=dict(header.counts.kinds))
+        fold.log_clock = LogClock(header.clock, header.ahead)
+        fold.counts = msgspec.structs.replace(header.counts, kinds=dict(header.counts.kinds))
         fold.stored = _decode_open(self.read(header.open_orders))
         forgotten = BloomFilter(header.marked, self._page(header.marks))
         fold.archive = Archive(len(header.spans), self._page(header.spans), forgotten)
@@ -134,7 +140,13 @@ class Slot:
 
 
 def encode_slot(
-    fold: Fold, generation: int, inode: int, log: PrefixDigest, trades: PrefixDigest, findings: PrefixDigest
+    fold: Fold,
+    generation: int,
+    inode: int,
+    log: PrefixDigest,
+    trades: PrefixDigest,
+    findings: PrefixDigest,
+    upgrades: int | None = None,
 ) -> list[bytes | bytearray]:
     """A slot for the state of a fold, as the parts of its bytes: the pages of marks are not copied."""
     parts: list[bytes | bytearray] = []
@@ -157,6 +169,8 @@ def encode_slot(
         spans=chunks(fold.store_ended()),
         marks=chunks(fold.archive.marks.pages()),
         marked=fold.archive.marks.counts,
+        ahead=fold.log_clock.ahead,
+        upgrades=upgrades,
     )  # fmt: skip
     body = msgspec.msgpack.encode(header)
     return [_MAGIC, _HEAD.pack(len(body), checksum(body)), body, *parts]

@@ -13,14 +13,22 @@ from pathlib import Path
 from msgspec import Struct
 
 from compactor.core.fold import Fold
-from compactor.ledger.checkpoint import FOLD_VERSION, FORMAT, DamagedCheckpoint, Slot, Slots, encode_slot
-from compactor.ledger.errors import TooMuch, from_os
+from compactor.ledger.checkpoint import (
+    FOLD_VERSION,
+    FORMAT,
+    DamagedCheckpoint,
+    Slot,
+    Slots,
+    encode_slot,
+)
+from compactor.ledger.errors import DerivedConflict, TooMuch, from_os
 from compactor.ledger.files import Files, replace
 from compactor.ledger.log import Log, open_log
 from compactor.ledger.paths import FINDINGS, LOG, PENDING, STATE, TRADES
-from compactor.ledger.points import keep_point
+from compactor.ledger.points import keep_point, plan_commit
 from compactor.ledger.segments import Segments
 from compactor.ledger.tail import Tail
+from compactor.ledger.upgrade import find_upgrade, set_aside
 
 CHECKPOINT_BYTES_MIN = 1 << 18
 """Bytes of log after which a checkpoint is written, or as many as the last checkpoint has: so writing them never
@@ -28,10 +36,6 @@ costs more than the fold."""
 CHECKPOINT_BYTES_MAX = 1 << 20
 """After so many bytes of log one is written however large it is, so that a process that was killed costs the next one a
 few milliseconds."""
-COMMIT_BYTES = 1 << 28
-"""Bytes of log after which a long pass commits, so that being stopped costs only what came since."""
-RECENT_BYTES = 1 << 24
-"""Near its end a pass commits more often, so that points of the recent past are dense: `plan_commit`."""
 PROGRESS_BYTES = 1 << 20
 
 Progress = Callable[[int, int], None]
@@ -57,19 +61,8 @@ class Compaction(Struct, frozen=True):
     elapsed_ms: int
     kinds: dict[str, int] = {}
     """`events` by name."""
-
-
-def plan_commit(since: int, rest: int, *, first: bool) -> bool:
-    """Whether a pass commits, so many bytes of log after its last commit (or its start) and before its end.
-
-    A long one does so more often within its last 64 MiB, where a third of the rest is enough; one that has not
-    committed so far begins with that 16 MiB before its end.
-    """
-    if since >= COMMIT_BYTES:
-        return True
-    if first:
-        return rest <= RECENT_BYTES and since >= 3 * RECENT_BYTES
-    return rest <= 4 * RECENT_BYTES and since >= max(RECENT_BYTES // 2, rest // 2)
+    set_aside: list[str] = []
+    """Derived files of an older fold version that were kept under another name (section 7)."""
 
 
 class Compactor:
@@ -94,6 +87,9 @@ class Compactor:
         self._checkpoint_bytes = 0
         self._readable_bytes: int | None = None
         self._fold_until: float | None = None
+        self._upgrades: int | None = None
+        """The older fold version that derived the files which are compared in this pass."""
+        self._set_aside: list[str] = []
         self._trades = Tail(path / TRADES, files)
         self._findings = Tail(path / FINDINGS, files)
 
@@ -157,6 +153,7 @@ class Compactor:
 
     def _run(self, log: Log, progress: Progress | None, checkpoint: bool, started: float) -> Compaction:
         size = log.identity().size
+        self._set_aside = []
         while True:
             try:
                 fold = self._load(log)
@@ -171,12 +168,18 @@ class Compactor:
                 # log.
                 self._roll_back()
                 self._slots.set_aside(damage)
+            except DerivedConflict as conflict:
+                self._roll_back()
+                kept = set_aside(conflict.path, self._upgrades, self._files)
+                if kept is None:
+                    raise
+                self._set_aside.append(kept)
         counts = fold.counts
         return Compaction(
             fold.team_id, str(self.path), counts.events, fold.open_orders, counts.trades, counts.findings,
             self._offset - before[3], self._offset, size - self._offset, counts.events - before[0],
             counts.trades - before[1], counts.findings - before[2], round((time.perf_counter() - started) * 1000),
-            dict(counts.kinds),
+            dict(counts.kinds), self._set_aside,
         )  # fmt: skip
 
     # From the checkpoint.
@@ -220,11 +223,12 @@ class Compactor:
         self._generation = header.generation
         self._trades = Tail(self.path / TRADES, self._files, header.trades)
         self._findings = Tail(self.path / FINDINGS, self._files, header.findings)
+        fits = self._trades.fits(header.trades) and self._findings.fits(header.findings)
+        self._upgrades = find_upgrade(header, self._trades, self._findings, self._files)
         usable = (
             (header.format, header.fold_version) == (FORMAT, FOLD_VERSION)
             and self._team_id in (None, header.team_id)
-            and self._trades.fits(header.trades)
-            and self._findings.fits(header.findings)
+            and fits
         )
         if not usable:
             self.close()
@@ -296,9 +300,12 @@ class Compactor:
             if tail.unsynced:
                 tail.sync()
         self._write_pending(fold)
+        is_upgraded = final and self._upgrades is not None
+        if final:
+            self._upgrades = None
         self._log_digest = log.digest_prefix(self._offset)
         since = self._offset - (self._checkpoint_at or 0)
-        if (checkpoint and since) or self._checkpoint_at is None or since >= self._checkpoint_bytes:
+        if (checkpoint and since) or is_upgraded or self._checkpoint_at is None or since >= self._checkpoint_bytes:
             self._write_checkpoint(fold)
         for tail in (self._trades, self._findings):
             if final:
@@ -314,7 +321,8 @@ class Compactor:
         found = self._files.identity(path)
         if self._files.holds(path, lines) if lines else found is None:
             return
-        if found is not None and found.size and self._checkpoint_at is None:
+        is_known = self._checkpoint_at is not None or self._upgrades is not None
+        if found is not None and found.size and not is_known:
             # Before the first checkpoint this may be anybody's file, such as one of the old layout.
             self._files.rename(path, path.with_name(PENDING + ".before"))
         if lines:
@@ -326,7 +334,7 @@ class Compactor:
     def _write_checkpoint(self, fold: Fold) -> None:
         self._generation += 1
         trades, findings = self._trades.digest(), self._findings.digest()
-        parts = encode_slot(fold, self._generation, self._inode, self._log_digest, trades, findings)
+        parts = encode_slot(fold, self._generation, self._inode, self._log_digest, trades, findings, self._upgrades)
         keep_point(self._files, self._slots.write(parts), self._offset)
         wanted = max(CHECKPOINT_BYTES_MIN, sum(map(len, parts)))
         self._checkpoint_at, self._checkpoint_bytes = self._offset, min(wanted, CHECKPOINT_BYTES_MAX)

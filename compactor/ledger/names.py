@@ -80,6 +80,9 @@ def _names_by_hand(line: bytes) -> set[str]:
         if not isinstance(found, Finding):
             names.update(filter(None, get_ids(found.event)))
             names.update(_ids_in_legs(found.event.legs))
+            names.update(
+                filter(None, (one for leg in found.event.leg_fills or () for one in (leg.order_id, leg.execution_id)))
+            )
     return names
 
 

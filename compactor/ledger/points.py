@@ -21,6 +21,24 @@ from compactor.ledger.safe_open import POINTS
 NEAR_BYTES = 1 << 25
 """How far back from the newest point all points are kept."""
 
+COMMIT_BYTES = 1 << 28
+"""Bytes of log after which a long pass commits, so that being stopped costs only what came since."""
+RECENT_BYTES = 1 << 24
+"""Near its end a pass commits more often, so that points of the recent past are dense: `plan_commit`."""
+
+
+def plan_commit(since: int, rest: int, *, first: bool) -> bool:
+    """Whether a pass commits, so many bytes of log after its last commit (or its start) and before its end.
+
+    A long one does so more often within its last 64 MiB, where a third of the rest is enough; one that has not
+    committed so far begins with that 16 MiB before its end.
+    """
+    if since >= COMMIT_BYTES:
+        return True
+    if first:
+        return rest <= RECENT_BYTES and since >= 3 * RECENT_BYTES
+    return rest <= 4 * RECENT_BYTES and since >= max(RECENT_BYTES // 2, rest // 2)
+
 
 def keep_point(files: Files, slot: Path, offset: int) -> None:
     """Keep the checkpoint that a slot holds, as of this offset. Not durable, and never a failure."""

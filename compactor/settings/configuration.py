@@ -22,7 +22,9 @@ from compactor.settings.constraints import convert_field, describe_unknown
 
 FILE = "compactor.toml"
 PREFIX = "COMPACTOR_"
-NOT_SETTINGS = frozenset({"COMPACTOR_DATA", "COMPACTOR_DEBUG", "COMPACTOR_CONFIG", "COMPACTOR_LIVE"})
+NOT_SETTINGS = frozenset(
+    {"COMPACTOR_DATA", "COMPACTOR_DEBUG", "COMPACTOR_CONFIG", "COMPACTOR_LIVE", "COMPACTOR_PURE_PYTHON"}
+)
 DEFAULT_ORIGIN = "default"
 COMMAND_LINE = "command line"
 DAYS_MAX = 36_500

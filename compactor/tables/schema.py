@@ -71,15 +71,16 @@ PENDING = _table(
     "created_at",
     "order_id team_id symbol side quantity notional order_type limit_price stop_price trail_price trail_percent status"
     " filled_qty filled_avg_price time_in_force order_class position_intent extended_hours created_at updated_at"
-    " broker_order_id client_order_id requested_price replaces replaced_by parent_order_id legs",
+    " broker_order_id client_order_id requested_price replaces replaced_by parent_order_id group_id group_role legs",
 )
 EVENTS = _table(
     "events",
     "ts",
-    "team_id offset length event order_id ts recorded_at event_id order_status source symbol side quantity notional"
-    " order_type time_in_force limit_price stop_price trail_price trail_percent order_class position_intent"
+    "team_id offset length event order_id ts recorded_at event_id order_status source reason symbol side quantity"
+    " notional order_type time_in_force limit_price stop_price trail_price trail_percent order_class position_intent"
     " extended_hours client_order_id broker_order_id requested_price created_at replaces replaced_by parent_order_id"
-    " legs execution_id previous_execution_id price qty filled_qty filled_avg_price to_team from_team raw",
+    " group_id group_role legs execution_id previous_execution_id price qty filled_qty filled_avg_price to_team"
+    " from_team raw",
 )
 FINDINGS = _table("findings", None, "team_id offset length kind applied detail line line_base64")
 

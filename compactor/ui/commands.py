@@ -63,6 +63,9 @@ def compact(
         )
     refuse_empty(_present(outcomes), data, team)
     _show_outcomes(outcomes, as_json)
+    for outcome in outcomes:
+        for name in outcome.compaction.set_aside if outcome.compaction else ():
+            click.echo(f"{outcome.team_id}: derived anew by new rules; {name} is what the old ones gave", err=True)
     failed = [(outcome.team_id, outcome.error) for outcome in outcomes if outcome.error]
     if old := name_old_files(data):
         say(old, err=True)

@@ -129,6 +129,8 @@ def _row(step: StoryEvent) -> dict[str, Any]:
 def _details(step: StoryEvent) -> Iterator[str]:
     from compactor.core.printable import printable
 
+    if step.reason is not None:
+        yield printable(f"the broker's reason: {step.reason}")
     if step.repeated:
         yield "delivered before; changes nothing"
     if step.changes:

@@ -47,6 +47,9 @@ class RuledFold(Protocol):
     def counts(self) -> Totals: ...
 
     @property
+    def is_clock_waiting(self) -> bool: ...
+
+    @property
     def known_team(self) -> str | None: ...
 
     @property

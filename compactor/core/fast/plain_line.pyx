@@ -6,6 +6,8 @@ Fields come from `events` and the meaning of names from the table in `lifecycle`
 
 from compactor.core.fast.scan cimport Words, amount, is_clean, is_same, nanoseconds, scan
 
+from libc.string cimport memcmp
+
 from compactor.core.events import DECIMALS, EVENTS, FILLS, PLACEMENTS, TERMS, Event
 from compactor.core.lifecycle import LIFE, OPEN, REQUESTS, TERMINAL, Effect
 
@@ -32,7 +34,7 @@ cdef int CREATED_AT = _number("created_at"), EXTENDED_HOURS = _number("extended_
 cdef Words FIELDS = Words(_FIELDS)
 cdef int FIELDS_COUNT = len(_FIELDS)
 cdef uint64_t NEEDED = _bits("event", "order_id", "ts", "recorded_at")
-cdef uint64_t NEVER = _bits("notional", "legs", "previous_execution_id", "to_team", "from_team")
+cdef uint64_t NEVER = _bits("notional", "replaced_by", "legs", "leg_fills", "previous_execution_id", "to_team", "from_team", "reason")
 cdef uint64_t AMOUNTS = _bits(*DECIMALS)
 cdef int AMOUNT[DECIMALS_MAX]
 for _index, _name in enumerate(DECIMALS):
@@ -117,7 +119,13 @@ cdef bint is_plain(Line* line, Kind* kind) noexcept:
             # The rules accept no zero in these two.
             if has(line, field) and amount(line.values[field]) < (field == QUANTITY or field == QTY):
                 return False
+    if has(line, SIDE) and not (is_word(line.values[SIDE], b"buy", 3) or is_word(line.values[SIDE], b"sell", 4)):
+        return False
     return not has(line, CREATED_AT) or nanoseconds(line.values[CREATED_AT]) >= 0
+
+
+cdef inline bint is_word(Text text, const char* word, Py_ssize_t length) noexcept:
+    return text.length == length and not memcmp(text.at, word, length)
 
 
 cdef bint repeats_terms(Line* line, Line* placed) noexcept:

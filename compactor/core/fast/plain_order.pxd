@@ -1,5 +1,7 @@
 """An order to which only plain things happened so far."""
 
+from libc.stdint cimport uint64_t
+
 from compactor.core.fast.plain_line cimport Kind
 from compactor.core.fast.scan cimport Bytes, Line, Out, Text
 
@@ -18,6 +20,9 @@ cdef class PlainOrder:
     cdef long long _updated, _target, _filled
     cdef int _status, _before
     cdef bint _repeats_terms
+    cdef uint64_t _repeated
+    cdef long long _repeated_ns
+    cdef bytes _repeated_at, _told_at_end
     cdef char _updated_at[32]
     cdef int _updated_length
     cdef bytes _line, _source
@@ -30,7 +35,8 @@ cdef class PlainOrder:
     cdef bint take(self, Line* line, Kind* kind, long long ts, long long offset, bytes team, Out out) except -1
     cdef bint _take_fill(self, Line* line, Kind* kind, long long ts, long long offset, bytes team, Out out) except -1
     cdef bint _take_status(self, Line* line, Kind* kind, long long ts, long long offset) except -1
-    cdef bint _adds_nothing(self, Line* line)
+    cdef bint _adds_nothing(self, Line* line, long long ts)
+    cdef int _note_terms(self, Line* line, long long ts) except -1
     cdef bint _is_source(self, Line* line)
     cdef int _end(self, int status) except -1
     cdef int _note_time(self, Line* line, long long ts, long long offset) except -1

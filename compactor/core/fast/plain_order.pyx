@@ -20,8 +20,8 @@ from compactor.core.fast.scan cimport amount, bytes_of, is_same, text_of
 
 from decimal import Decimal
 
-from compactor.core.events import EVENTS, TERMS, decode
-from compactor.core.orders import Fill, Order
+from compactor.core.events import EVENTS, TERMS, TOLD_ONCE, Event, decode
+from compactor.core.orders import Fill, Order, Rare
 from compactor.core.fast.plain_line import NAMES
 
 cdef enum:
@@ -41,6 +41,8 @@ cdef PlainOrder place(Line* line, int name, str order_id, Text whole, long long 
     cdef int term
     cdef Text value
     if line.seen & NEEDED_TO_PLACE != NEEDED_TO_PLACE:
+        return None
+    if has(line, FILLED_QTY) and amount(line.values[FILLED_QTY]) > 0:
         return None
     target = amount(line.values[QUANTITY])
     cdef PlainOrder order = PlainOrder.__new__(PlainOrder)
@@ -79,6 +81,9 @@ cdef class PlainOrder:
             self.order_id, self.first, self.last, NAMES[self._status], self.ended, updated_at, updated_at,
             terms.ts, terms,
         )
+        self._tell_times(order)
+        if self.ended:
+            order.told_at_end = self._find_told_at_end()
         order.before = NAMES[self._before] if self._before >= 0 else None
         order.delivered = self._delivered
         for known in self._fills or ():
@@ -87,6 +92,23 @@ cdef class PlainOrder:
             order.fills[execution_id] = Fill(execution_id, qty, price, filled_qty, ts, source, f"{offset}-0")
             order.filled += Decimal(qty)
         return order
+
+    def _tell_times(self, order):
+        """Note when the terms were told last, as `rules` does."""
+        known = [name for name in TERMS if name not in TOLD_ONCE and getattr(order.terms, name) is not None]
+        # The first field is the event itself.
+        fields = [name for number, name in enumerate(Event.__struct_fields__, 1) if self._repeated >> number & 1]
+        repeated = [name for name in known if name in fields]
+        if repeated and repeated == known:
+            order.terms.ts = self._repeated_at.decode()
+        elif repeated:
+            order.rare = Rare(told_at=dict.fromkeys(repeated, self._repeated_at.decode()))
+
+    def _find_told_at_end(self):
+        """The cumulative quantity that the event told which ended the order."""
+        if NAMES[self._status] == "filled" and self._fills:
+            return _text(self._fills[len(self._fills) - 1][8:].split(b"\n")[3])
+        return _text(self._told_at_end)
 
     # Section 2: the same `event_id` again, for the same order and event, is the same delivery.
 
@@ -103,14 +125,15 @@ cdef class PlainOrder:
 
     cdef bint take(self, Line* line, Kind* kind, long long ts, long long offset, bytes team, Out out) except -1:
         """Take an execution or a status from a plain line; return False and change nothing where that is not plain."""
-        if not self._adds_nothing(line):
+        if not self._adds_nothing(line, ts):
             return False
-        if kind.is_fill:
-            return self._take_fill(line, kind, ts, offset, team, out)
-        return self._take_status(line, kind, ts, offset)
+        if not (self._take_fill(line, kind, ts, offset, team, out) if kind.is_fill else self._take_status(line, kind, ts, offset)):
+            return False
+        self._note_terms(line, ts)
+        return True
 
-    cdef bint _adds_nothing(self, Line* line):
-        """Whether each term of the line is known in the same words."""
+    cdef bint _adds_nothing(self, Line* line, long long ts):
+        """Whether each term of the line is known in the same words, and all were told before that were told last."""
         cdef Line placed
         cdef Text whole
         if not line.seen & ALL_TERMS:
@@ -118,8 +141,17 @@ cdef class PlainOrder:
         if self._line is None:
             return False
         self._repeats_terms = True
+        if self._repeated & ~line.seen or (ts < self._repeated_ns and line.seen & ALL_TERMS & ~self._repeated):
+            return False
         whole = text_of(self._line)
         return read_plain(whole.at, whole.at + whole.length, &placed) and repeats_terms(line, &placed)
+
+    cdef int _note_terms(self, Line* line, long long ts) except -1:
+        """Note which terms were told last, and when (3.2)."""
+        if line.seen & ALL_TERMS and ts >= self._repeated_ns:
+            self._repeated, self._repeated_ns = line.seen & ALL_TERMS, ts
+            self._repeated_at = bytes_of(line.values[TS])
+        return 0
 
     cdef bint _take_fill(self, Line* line, Kind* kind, long long ts, long long offset, bytes team, Out out) except -1:
         """Take a new execution, or a duplicate in the same words."""
@@ -167,8 +199,11 @@ cdef class PlainOrder:
         """Take a status event."""
         if self.ended or ts <= self._updated:
             return False
+        if has(line, FILLED_QTY) and amount(line.values[FILLED_QTY]) > self._filled:
+            return False
         self._note_time(line, ts, offset)
         if kind.ends:
+            self._told_at_end = bytes_of(line.values[FILLED_QTY]) if has(line, FILLED_QTY) else None
             self._end(kind.status)
             return True
         if kind.asks and not kind_at(self._status).asks:

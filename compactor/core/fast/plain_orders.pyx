@@ -39,6 +39,7 @@ cdef class PlainOrders:
     cdef bytes _team, _team_json, _recorded_at
     cdef Out _out
     cdef long long _trades, _clock
+    cdef bint _waits
     cdef long long _fed[64]
 
     def __init__(self):
@@ -91,7 +92,7 @@ cdef class PlainOrders:
 
     cdef int _begin(self, fold) except -1:
         """Read what the rules may change too."""
-        team = fold.known_team
+        team, self._waits = fold.known_team, fold.is_clock_waiting
         self._may_know, self._touched = fold.may_know, fold.touched
         self._team = None if team is None else team.encode()
         self._team_json = msgspec.json.encode(fold.team_id)
@@ -114,6 +115,8 @@ cdef class PlainOrders:
     cdef bint _take_line(self, Bytes at, Bytes stop, long long offset) except -1:
         cdef Line line
         cdef Text whole
+        if self._waits:
+            return False  # The next event that moves the clock decides about a time that waits (6.1).
         if read_plain(at, stop, &line):
             return self._take(&line, Text(at, stop - at), offset)
         # A line with spaces, escapes or unknown fields may be plain once it is encoded again.
@@ -137,6 +140,8 @@ cdef class PlainOrders:
             # A status that says nothing that the event does not say itself (3.10).
             status = name_of(values[ORDER_STATUS])
             if status < 0 or not (is_open(status) or (kind.ends and is_terminal(status))):
+                return False
+            if kind.is_fill and kind.ends and is_open(status):
                 return False
         if has(line, TEAM_ID) and (self._team is None or not is_same(values[TEAM_ID], text_of(self._team))):
             return False

@@ -154,6 +154,8 @@ cdef bint scan(Words fields, int flag, Bytes at, Bytes end, Line* line) noexcept
             stop = <Bytes> memchr(start, c'"', end - start)
             if stop == NULL:
                 return False
+            if stop == start:
+                return False  # An empty text is absent.
             at = stop + 1
             line.seen |= bit
         elif end - at > 4 and not memcmp(at, b"null", 4):
