@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from compactor.imports.captures import import_alpaca
 from compactor.ledger import BadTeam, Ledger
 from tests.imported import by_team, read_files, sum_positions
+from tests.test_alpaca import JSON, REAL, replace_part
 
 FIXTURES = Path(__file__).parent.parent / "fixtures"
 T = "2026-03-02T14:30:00Z"
@@ -200,6 +201,18 @@ def test_progress_is_told_in_bytes(tmp_path: Path) -> None:
     assert told == sorted(told)
     assert told[-1][0] > file.stat().st_size
     assert {2 * file.stat().st_size} == {total for _, total in told}
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.tuples(st.sampled_from(REAL), JSON), min_size=1, max_size=4), st.data())
+def test_nothing_is_written_that_the_fold_refuses(parts: list[tuple[Any, Any]], data: st.DataObject) -> None:
+    """Whatever a recording holds: each line of the log is an event, and what cannot be one is a problem."""
+    messages = [replace_part(message, strange, data) for message, strange in parts]
+    with TemporaryDirectory() as directory:
+        home = Path(directory)
+        by_team(import_alpaca(_file(home / "f", messages), home / "data", team="alpha"))
+        ledger = Ledger(home / "data/team/alpha")
+        assert [] == [row for row in ledger.rows("findings") if not row["applied"]]
 
 
 # Any order life, told by any mixture of channels.
