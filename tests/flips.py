@@ -15,8 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from compactor import Ledger
-from compactor.proofs.heads import publish
 from compactor.proofs.keys import SigningKey, make_key
+from compactor.proofs.publish import publish
 from compactor.verify.report import Discrepancy
 from compactor.verify.run import verify_all
 from tests.cases import LOG

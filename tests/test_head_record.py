@@ -19,9 +19,9 @@ from compactor.daemon.metrics import Metrics
 from compactor.ledger.files import Files
 from compactor.ledger.segments import Segments
 from compactor.proofs.head_record import HeadRecord, read_alarms
-from compactor.proofs.heads import publish
 from compactor.proofs.keys import checked_note
 from compactor.proofs.notes import HeadConflict, WitnessConflict
+from compactor.proofs.publish import publish
 from compactor.ui.cli import app
 from tests.cases import LOG
 from tests.faults import orders

@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from compactor import Ledger, LedgerError
-from compactor.proofs.heads import publish, read_witness
+from compactor.proofs.heads import read_witness
 from compactor.proofs.keys import VerifierKey, checked_note, make_key, read_key, signing_key, verifier_key
 from compactor.proofs.notes import (
     BadKey,
@@ -24,6 +24,7 @@ from compactor.proofs.notes import (
     encode_head,
     encode_note,
 )
+from compactor.proofs.publish import publish
 from compactor.ui.cli import app
 from tests.cases import LOG
 from tests.faults import orders
@@ -163,6 +164,7 @@ class TestKeys:
     @pytest.mark.parametrize("text", ["", "nonsense", "a+b", "a+b+c", "PRIVATE+KEY+a+b+c", "ü+1+A"])
     def test_what_is_no_key(self, tmp_path: Path, text: str) -> None:
         """Neither private nor verifier key: the message says what was expected."""
+        (tmp_path / "key").touch(0o600)
         (tmp_path / "key").write_text(text)
         with pytest.raises(BadKey, match="expected a key as compactor keygen writes it"):
             read_key(tmp_path / "key")

@@ -139,6 +139,20 @@ def test_cat_is_exact_in_a_pipe(books: Path) -> None:
     assert done.stdout.endswith(b"\xff\x9b\x1b[2J\n")
 
 
+@pytest.mark.parametrize("on_terminal", [False, True])
+def test_the_daemons_log_is_printable(on_terminal: bool) -> None:
+    """Names of directories and texts of the broker, as JSON lines or for a terminal; a private key is hidden."""
+    code = (
+        "import sys\nfrom compactor.ui.watching import make_logger\n"
+        f"sys.stderr.isatty = lambda: {on_terminal}\n"
+        f"make_logger().info('ledger_degraded', team_id={EVIL!r}, reason='PRIVATE+KEY+a+b+secret')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert "pwn" in done.stderr
+    assert "secret" not in done.stderr
+    assert [] == UNSAFE.findall(SGR.sub("", done.stderr))
+
+
 @given(st.text())
 def test_escaped_json_is_the_same_json(text: str) -> None:
     """Any text, in a string of JSON."""

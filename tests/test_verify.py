@@ -27,8 +27,8 @@ from compactor.ledger import index
 from compactor.ledger.checkpoint import CheckpointHeader
 from compactor.ledger.files import Files
 from compactor.ledger.segments import decode_seal, encode_seal
-from compactor.proofs.heads import publish
 from compactor.proofs.keys import make_key
+from compactor.proofs.publish import publish
 from compactor.ui.cli import app
 from compactor.verify.checkpoints import open_slots
 from compactor.verify.published import examine_heads, examine_indexes

@@ -134,11 +134,6 @@ class Health:
         return [one for one in self.snapshot() if one.state == "degraded"]
 
 
-def printable(name: str) -> str:
-    """Escape a name for UTF-8: names of directories may be any bytes, which Python decodes to lone surrogates."""
-    return name.encode("utf-8", "backslashreplace").decode()
-
-
 class Freshness(NamedTuple):
     """One thing of an account that can be stale; `reason` is None while it is not."""
 

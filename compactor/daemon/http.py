@@ -19,7 +19,8 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 import msgspec
 from prometheus_client import make_wsgi_app
 
-from compactor.daemon.health import Health, LedgerHealth, check_accounts, printable
+from compactor.core.printable import printable
+from compactor.daemon.health import Health, LedgerHealth, check_accounts
 from compactor.daemon.metrics import Metrics
 from compactor.settings.configuration import split_address
 

@@ -17,7 +17,8 @@ import msgspec
 from structlog.typing import FilteringBoundLogger as Logger
 
 from compactor.books.failures import Failure, describe_failure
-from compactor.daemon.health import Health, LedgerHealth, printable
+from compactor.core.printable import printable
+from compactor.daemon.health import Health, LedgerHealth
 from compactor.ledger import Compaction, Ledger, LedgerEntry, LedgerError, LockHeld, TooMuch
 from compactor.ledger.paths import LOG
 

@@ -17,7 +17,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from compactor import __version__
-from compactor.daemon.health import AccountHealth, Health, LedgerHealth, printable
+from compactor.core.printable import printable
+from compactor.daemon.health import AccountHealth, Health, LedgerHealth
 from compactor.ledger import Compaction
 from compactor.proofs.head_record import read_alarms
 

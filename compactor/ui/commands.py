@@ -250,7 +250,7 @@ def status(data: Path, team: str | None, as_json: bool) -> None:
 def _find_alarms(data: Path, team: str | None) -> dict[str, HeadAlarm]:
     """The alarms of ledgers that do not continue what was signed or witnessed of them, by their paths."""
     from compactor.ledger import LedgerError, discover
-    from compactor.proofs.heads import check_record
+    from compactor.proofs.publish import check_record
 
     found = {}
     for entry in discover(data, team):

@@ -124,8 +124,8 @@ def _published(data: Path, entry: LedgerEntry, settings: Settings) -> dict[str, 
     """Sign the heads of what is sealed and tell the witness, as far as that is set."""
     if settings.signing_key is None and settings.witness is None:
         return {}
-    from compactor.proofs.heads import publish
     from compactor.proofs.keys import read_key
+    from compactor.proofs.publish import publish
 
     key = read_key(data / settings.signing_key) if settings.signing_key is not None else None
     witness = data / settings.witness if settings.witness is not None else None
