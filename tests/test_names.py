@@ -18,11 +18,6 @@ MODULES = sorted(PACKAGE.rglob("*.py"))
 PAGES = [ROOT / "README.md", *sorted(PACKAGE.rglob("*.md")), *sorted((ROOT / "fixtures").rglob("README.md"))]
 GLOSSARY = PACKAGE / "docs/glossary.md"
 WORDS_MAX = 40
-# What is still there of the names before; it only shrinks.
-CLASSES_LEFT: set[str] = set()
-
-NAMES_LEFT = {"Forgotten", "Growing", "Log"}
-SURPRISES_LEFT = True
 
 
 def doubled(found: dict[str, list[str]]) -> dict[str, list[str]]:
@@ -42,7 +37,7 @@ def test_every_class_name_stands_once() -> None:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
                 found[node.name].append(str(path.relative_to(ROOT)))
-    assert {} == {name: paths for name, paths in doubled(found).items() if name not in CLASSES_LEFT}
+    assert {} == doubled(found)
 
 
 def test_no_two_public_modules_have_one_name() -> None:
@@ -62,7 +57,7 @@ def test_what_a_reader_would_not_expect_is_a_note() -> None:
         for path, text in texts.items()
         if re.search(r"[Ww]hat surprises|that surprises", text)
     ]
-    assert [] == found or SURPRISES_LEFT
+    assert [] == found
 
 
 def test_the_tree_is_that_of_the_package() -> None:
@@ -94,7 +89,7 @@ def test_no_name_is_a_word_that_the_glossary_rejects() -> None:
     used = {path.stem for path in MODULES}
     for path in MODULES:
         used |= {node.name for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.ClassDef)}
-    assert set() == rejected & used - NAMES_LEFT
+    assert set() == rejected & used
 
 
 def test_links_of_the_documents_lead_somewhere() -> None:

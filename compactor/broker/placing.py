@@ -1,8 +1,8 @@
-"""Places and cancels orders for applications, so that each is placed once and is in its team's log before they go on.
+"""Place and cancel orders for applications: each order once, and in its team's log before the application goes on.
 
-The broker refuses a second order with the same `client_order_id`; so that id, which carries the team, is made before
-the first try, and whoever does not know what became of a try asks for it. The rule that surprises: an error that says
-that nobody knows is not a no. The next reconcile finds what became of it, and adopts the order.
+The broker refuses a second order with the same `client_order_id`. That id names the team and is made before the first
+try; a try with an unknown outcome is followed by a question for that id. Note: an unknown outcome is no refusal. The
+next reconcile finds the order and adopts it.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class Trader:
         where the broker will not have it, PlacementUnknown where nobody knows, NotWrittenDown, and BadTeam.
         """
         path = self._find_ledger(team)
-        body = _body_of(request)
+        body = _make_body(request)
         client_order_id = _client_order_id(team, body.get("client_order_id"))
         # The team has its ledger before the broker has the order: so its name counts, whatever becomes of this program.
         self._make_ledger(path)
@@ -197,7 +197,7 @@ def _client_order_id(team: str, wanted: object) -> str:
     return whole
 
 
-def _body_of(request: Any) -> Fields:
+def _make_body(request: Any) -> Fields:
     fields = request.to_request_fields() if hasattr(request, "to_request_fields") else request
     if not isinstance(fields, Mapping):
         raise TypeError(f"expected one of alpaca-py's order requests or a mapping, found {type(request).__name__}")

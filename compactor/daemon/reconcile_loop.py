@@ -43,7 +43,7 @@ class ReconcileRunner(Protocol):
 
     def run(self) -> Reconciled: ...
 
-    def home_of(self, order_id: str) -> str | None: ...
+    def find_home(self, order_id: str) -> str | None: ...
 
 
 class ReconcileLoop:
@@ -202,7 +202,7 @@ class ReconcileLoop:
     def _find_mute(self, name: str, untold: set[str], connection: int) -> bool:
         """Reconnect a stream that has missed something since it was last reconciled."""
         link = self._links[name]
-        own = {one for one in untold if len(self._links) == 1 or self._reconciler.home_of(one) == name}
+        own = {one for one in untold if len(self._links) == 1 or self._reconciler.find_home(one) == name}
         own -= self._excused[name]
         self._health.add_to_account(name, untold_orders=len(own))
         is_mute = bool(own) and connection == link.connection and connection > 0

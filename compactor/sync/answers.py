@@ -1,7 +1,7 @@
-"""Asks the accounts at the broker what a reconcile needs, and knows which account an order is in.
+"""Ask the accounts at the broker what a reconcile needs, and remember which account has an order.
 
-What follows from the answers is for `reconciling`. The rule that surprises: with several accounts, an order that one of
-them does not have may be another's. So nobody says that an order is missing while an account is not asked.
+`plan` draws the conclusions. Note: with several accounts, an order that one of them does not have may be another's. An
+order is called missing only after every account was asked.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ class Accounts:
                 continue
             told.answers.take(orders, activities)
             self.homes = {order_id: home for order_id, home in self.homes.items() if home != name}
-            self.homes |= dict.fromkeys(_ids_of(orders), name)
+            self.homes |= dict.fromkeys(_find_ids(orders), name)
             self.homes |= {str(one.get("order_id")): name for one in activities}
         return told, errors
 
@@ -145,7 +145,7 @@ class Accounts:
                 told.unasked.add(order_id)
                 return
             if found is not None:
-                self.homes |= dict.fromkeys(_ids_of([found]), name)
+                self.homes |= dict.fromkeys(_find_ids([found]), name)
                 told.answers.take([found])
                 if order_id not in told.answers.orders:
                     told.unasked.add(order_id)
@@ -187,12 +187,12 @@ def _name_unanswered(order_id: str, name: str, told: BrokerAnswers, error: Broke
     told.answers.problems.append(BrokerDifference("order_unanswered", detail, order_id))
 
 
-def _ids_of(orders: Iterable[Any]) -> Iterator[str]:
+def _find_ids(orders: Iterable[Any]) -> Iterator[str]:
     """The ids of orders and of the legs that are nested in them."""
     for order in orders:
         if isinstance(order, dict):
             yield str(order.get("id"))
-            yield from _ids_of(order.get("legs") or ())
+            yield from _find_ids(order.get("legs") or ())
 
 
 def is_due(last: str | None, now: str, every_seconds: int) -> bool:

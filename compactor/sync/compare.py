@@ -159,15 +159,15 @@ class Comparison:
         """What to append for this order; nothing where it agrees."""
         known = self._known
         if known is None or not (known.has_events or (self._status in TERMINAL and known.filled)):
-            return self._of_unknown()
+            return self._compare_unknown()
         if self._row is None:
             # Of a leg the parent's fills may be all that is known; the first event of its own must not open it.
             is_leg = self._order.get("order_class") == "mleg" and self._status in TERMINAL
             opens = is_leg and bool(self._executions) and not self._is_end_told()
             return self._executions + ([self._snapshot(ended=True)] if opens or self._can_infer() else [])
-        return self._of_open(self._row)
+        return self._compare_open(self._row)
 
-    def _of_unknown(self) -> list[Fields]:
+    def _compare_unknown(self) -> list[Fields]:
         if self._status in TERMINAL and not self._theirs:
             return []  # It came and went without a trade.
         if not self._executions:
@@ -176,7 +176,7 @@ class Comparison:
         is_told = self._is_end_told()
         return [self._terms_alone(), *self._executions] + ([] if is_told else [self._snapshot()])
 
-    def _of_open(self, row: Fields) -> list[Fields]:
+    def _compare_open(self, row: Fields) -> list[Fields]:
         missing = [name for name in TERMS if self._is_told(name) and row.get(name) is None]
         first = [self._terms_alone()] if {"symbol", "side"} & set(missing) and self._executions else []
         if any(_differs(name, row[name], self._order[name]) for name in self._shared_terms(row)):

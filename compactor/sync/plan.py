@@ -1,8 +1,8 @@
-"""Decides what a ledger has to be told so that it agrees with the broker; it asks nobody and writes nothing.
+"""Plan a reconcile: the events that make the ledgers agree with the broker. Asks nobody and writes nothing.
 
 Given the broker's orders, its FILL activities and what the ledgers know, `plan_reconcile` returns the events to append,
-and what has to be asked first. Where answers come from is for `rest` and `jobs.reconciling`. The rule that surprises:
-an order that is missing from a list has not ended. Only the broker's answer about that one order ends it.
+and what has to be asked first. `answers` asks, and `reconcile` appends. Note: an order that is missing from a list has
+not ended. Only the broker's answer about that one order ends it.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Heals the ledgers against the broker: asks, plans, appends what the plan says, and brings derived files up to date.
+"""Reconcile the ledgers with the broker: ask, plan, append what the plan says, and compact.
 
-What to ask for and what to append is decided in `broker.reconcile`. The rule that surprises: everything is asked before
-the first byte is written, so a broker that fails in the middle, or talks nonsense, leaves every ledger as it was. With
-several accounts that holds for each: one that fails is left out, and what only it could know is not concluded.
+`plan` decides what to ask for and what to append. Invariant: every question is answered before the first byte is
+written, so a broker that fails in the middle, or answers nonsense, leaves every ledger as it was. With several accounts
+that holds for each: one that fails is left out, and nothing is concluded that only it could know.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ class Reconciler:
                 done = _joined(done, self._turn(only, dry_run))
             return done
 
-    def home_of(self, order_id: str) -> str | None:
+    def find_home(self, order_id: str) -> str | None:
         """The account that had an order in the last run; None where that is not known."""
         return self._accounts.homes.get(order_id)
 

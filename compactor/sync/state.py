@@ -1,8 +1,8 @@
-"""What reconciling last came to, account by account, in `DATA/.compactor/reconciled.json`.
+"""Keep the outcome of the last reconcile of each account, in `DATA/.compactor/reconciled.json`.
 
-The next run needs through when all is known and which orders were not quiet yet; `status`, `/readyz` and the metrics
-tell from the same lines how stale the ledgers may be. The rule that surprises: the file is a hint. Where it is gone or
-damaged, the next run looks further back and finds the same.
+The next reconcile needs the instant up to which everything is known, and the orders that may still change. `status`,
+`/readyz` and the metrics take from the same lines how stale the ledgers may be. Note: the file is a hint. Where it is
+missing or damaged, the next reconcile looks further back and finds the same.
 """
 
 from __future__ import annotations

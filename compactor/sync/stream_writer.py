@@ -1,8 +1,8 @@
-"""Writes what the broker tells into the ledgers: every frame becomes lines of the right log, on disk before all else.
+"""Write the broker's stream into the ledgers: each message becomes durable lines of the right log before anything else.
 
-How frames become events is for `broker.alpaca`, whose an order is for `owners` and `broker.ownership`. The rule that
-surprises: nothing that came is thrown away. A frame that is no update is appended as it came, so that the fold makes a
-finding of it, and lines that a full disk refuses are kept and tried again, while other ledgers go on.
+`broker.alpaca` translates messages into events; the order index and `books.ownership` name the team of an order.
+Invariant: no message is dropped. One that is no update is appended as it came, so that the fold makes a finding of it.
+Lines that a full disk refuses are kept and tried again, while other ledgers go on.
 """
 
 from __future__ import annotations
@@ -114,14 +114,14 @@ class StreamWriter:
     def _told_by(self, frame: Frame, read: Reader, adopt: bool) -> list[tuple[str, Fields | bytes]]:
         text = frame.encode(errors="surrogateescape") if isinstance(frame, str) else frame
         try:
-            return list(self._lines_of(text, read, adopt))
+            return list(self._make_lines(text, read, adopt))
         except OSError:
             raise
         except Exception:
             # A bug in reading one message must not cost the others, nor this one.
             return [(self._account_team or UNASSIGNED, _as_it_came(text))]
 
-    def _lines_of(self, text: bytes, read: Reader, adopt: bool) -> Iterator[tuple[str, Fields | bytes]]:
+    def _make_lines(self, text: bytes, read: Reader, adopt: bool) -> Iterator[tuple[str, Fields | bytes]]:
         message = parse(text)
         told = read(message)
         if told.problems:
@@ -131,11 +131,11 @@ class StreamWriter:
                 # Verbatim: the very bytes that came, which also costs less than writing them anew.
                 event["raw"] = msgspec.Raw(text)
             if adopt or self._is_owned(event):
-                yield self._team_of(event), event
+                yield self._find_team(event), event
         if told.problems:
-            yield self._team_of_unread(message, told.events), _as_it_came(text)
+            yield self._find_team_unread(message, told.events), _as_it_came(text)
 
-    def _team_of(self, event: Fields) -> str:
+    def _find_team(self, event: Fields) -> str:
         order_id = str(event["order_id"])
         team = self._find_owner(event) or self._decide(event, self._account_team)
         ties = list(list_ties(event.get))
@@ -198,9 +198,9 @@ class StreamWriter:
         if claim is not None and order.get("id"):
             self._index.note(str(order["id"]), claim)
 
-    def _team_of_unread(self, message: Any, events: Sequence[Fields]) -> str:
+    def _find_team_unread(self, message: Any, events: Sequence[Fields]) -> str:
         if events:
-            return self._team_of(events[0])
+            return self._find_team(events[0])
         order = _order_in(message)
         owner = self._index.find_owner(str(order.get("id") or order.get("order_id")))
         claim = parse_team(order.get("client_order_id"), self._patterns, self._is_team)
@@ -213,7 +213,7 @@ class StreamWriter:
         batch: dict[Path, list[bytes]] = dict(self._backlog)
         for team, lines in found.items():
             try:
-                path = self._path_of(team)
+                path = self._find_path(team)
             except BadTeam as error:
                 done.failed[team], done.refused = str(error), done.refused + len(lines)
                 continue
@@ -230,7 +230,7 @@ class StreamWriter:
         done.waiting = sum(map(len, self._backlog.values()))
         return done
 
-    def _path_of(self, team: str) -> Path:
+    def _find_path(self, team: str) -> Path:
         if self._is_own:
             return self._data  # A directory that is itself a ledger gets all of it (rule 1.2).
         path = self._paths.get(team)
