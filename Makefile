@@ -27,7 +27,7 @@ LAY_SAMPLE = mkdir -p "$$(dirname '$(DATA)')" && cp -R fixtures/sample '$(DATA)'
   echo 'Laid the sample of fixtures/sample into $(DATA)/ (delete it whenever you like).'
 
 .DEFAULT_GOAL := help
-.PHONY: help compact sample test test-pure laws wheel constraints faults flips soak libraries chaos mutants fairness demo check format bench bench-latency bench-live clean
+.PHONY: help compact sample test test-pure laws wheel constraints faults flips soak libraries chaos mutants fuzz fairness demo check format bench bench-latency bench-live clean
 
 help:
 	@echo 'compactor: an append-only log of order events becomes open orders and trades, exactly once.'
@@ -45,6 +45,7 @@ help:
 	@echo '  make flips              turn a bit of every byte of every file of a ledger; verify has to see each (minutes)'
 	@echo '  make soak MINUTES=10    writers and daemon killed at random, disk full, files damaged; then every byte is checked'
 	@echo '  make chaos RUNS=2000    a broker that loses, doubles and spoils what it says, and fails; then we must agree with it'
+	@echo '  make fuzz SECONDS=60    wild logs through every command, guided by what code they reach where atheris installs'
 	@echo '  make fairness           hostile logs of one team; the others have to stay current within milliseconds'
 	@echo '  make mutants N=200      small changes of core, ledger and imports: how many do the tests notice? (half an hour)'
 	@echo '  make demo               a local Alpaca, three teams trading at random, compactor run, and the open orders'
@@ -101,6 +102,10 @@ libraries: $(TEST)
 
 chaos: $(TEST)
 	@PYTHONDONTWRITEBYTECODE=1 $(PY) -m tests.chaos --runs $(RUNS) --seed $(SEED)
+
+fuzz: $(TEST)
+	@$(PIP) 'atheris>=2.3' 2> /dev/null || echo 'atheris does not install here: hypothesis searches without it'
+	@PYTHONDONTWRITEBYTECODE=1 $(PY) -m tests.fuzz --seconds $(or $(SECONDS),60)
 
 fairness: $(TEST)
 	@PYTHONDONTWRITEBYTECODE=1 $(PY) -m tests.fairness $(ARGS)

@@ -26,9 +26,10 @@ from compactor.core.lines import Placed
 from compactor.core.reading import Block, EventReader, Glance
 from compactor.ledger import Compaction, Ledger, NoLedger
 from compactor.ledger.compaction import Progress
+from compactor.ledger.encoding import encode_event
 from compactor.ledger.files import Files
 from compactor.ledger.log import open_log
-from compactor.ledger.log_writer import append_lines, encode_event
+from compactor.ledger.log_writer import append_lines
 from compactor.ledger.paths import LOG
 
 Fields = dict[str, Any]

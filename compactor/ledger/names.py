@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Struct
 
 from compactor.core.derived import Finding
-from compactor.core.events import Event
+from compactor.core.events import Event, is_too_deep
 from compactor.core.instants import EPOCH, BadInstant, moment, nanos, rfc3339
 from compactor.core.lines import read_line
 
@@ -32,23 +32,31 @@ class Named(Struct, gc=False):
     replaces: str | None = None
     replaced_by: str | None = None
     parent_order_id: str | None = None
-    legs: msgspec.Raw = msgspec.Raw()
+    legs: Any = None
     team_id: str | None = None
 
 
-decode_named = msgspec.json.Decoder(Named).decode
+_decode = msgspec.json.Decoder(Named, float_hook=str).decode
 IDS = (
     "order_id", "client_order_id", "broker_order_id", "execution_id", "previous_execution_id",
     "replaces", "replaced_by", "parent_order_id",
 )  # fmt: skip
 get_ids: Any = attrgetter(*IDS)
-UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError)
+"""What `decode_named` raises."""
 _LEG_IDS = ("order_id", "id", "client_order_id", "execution_id")
 # A leap second is the first instant of the next minute, and is left to `nanos`, as are days that may not exist.
 _COMMON = re.compile(
-    r"(?!0000)[0-9]{4}-(?:0[1-9]|1[0-2])-(?:0[1-9]|1[0-9]|2[0-8])T(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](?:\.[0-9]{1,9})?Z"
+    r"(?:(?:19|20|21)[0-9]{2}|22[0-5][0-9]|226[01])-(?:0[1-9]|1[0-2])-(?:0[1-9]|1[0-9]|2[0-8])T(?:[01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](?:\.[0-9]{1,9})?Z"
 )
 _QUOTED = re.compile(rb'"([^"\n]+)(?=")')
+
+
+def decode_named(line: bytes) -> Named:
+    """Read what a line (without its newline) names, if it is JSON of the right types. Raises what is `UNREADABLE`."""
+    if is_too_deep(line):
+        raise msgspec.DecodeError("too many objects and arrays lie in each other")
+    return _decode(line)
 
 
 def find_names(line: bytes) -> set[str]:
@@ -63,7 +71,7 @@ def collect_names(named: Named) -> set[str]:
     """The ids in what was decoded of a line."""
     names = set(filter(None, get_ids(named)))
     if named.legs:
-        names.update(_ids_in_legs(msgspec.json.decode(named.legs)))
+        names.update(_ids_in_legs(named.legs))
     return names
 
 

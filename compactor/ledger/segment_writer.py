@@ -14,6 +14,7 @@ from itertools import islice
 import msgspec
 from msgspec import Struct
 
+from compactor.core.events import is_too_deep
 from compactor.core.instants import BadInstant, moment
 from compactor.core.merkle import MerkleAccumulator
 from compactor.ledger.log import Log
@@ -135,8 +136,8 @@ _decode_stamps = msgspec.json.Decoder(_Stamps).decode
 
 def _read_stamps(line: bytes) -> _Stamps | None:
     try:
-        stamps = _decode_stamps(line)
-        moment(stamps.recorded_at or stamps.ts)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, BadInstant):
+        stamps = None if is_too_deep(line) else _decode_stamps(line)
+        moment(stamps.recorded_at or stamps.ts if stamps is not None else "")
+    except (msgspec.DecodeError, UnicodeDecodeError, BadInstant):
         return None
     return stamps

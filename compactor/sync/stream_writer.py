@@ -20,7 +20,7 @@ from compactor.books.ownership import UNASSIGNED, decide_team, list_relations, l
 from compactor.broker.alpaca import Fields, Translation, parse, translate
 from compactor.core.events import Problem, decode
 from compactor.ledger import BadTeam, RejectedEvents
-from compactor.ledger.log_writer import check_events
+from compactor.ledger.encoding import check_events
 from compactor.ledger.open_logs import OpenLogs
 from compactor.ledger.paths import LOG, locate_ledger
 
