@@ -262,3 +262,65 @@ def test_booleans_reach_the_broker_as_booleans(data: Path, trader: Trader, serve
     order = trader.submit("alpha", {**LIMIT, "extended_hours": True})
     assert order["extended_hours"] is True
     assert True is log_of(data)[0]["extended_hours"]
+
+
+@pytest.mark.parametrize("other", [{"qty": "3"}, {"limit_price": "530.00"}, {"side": "sell"}, {"symbol": "QQQ"}])
+def test_an_id_of_another_order_is_refused(data: Path, trader: Trader, server: AlpacaServer, other: Any) -> None:
+    """Issue 16, 5: whoever asks for other terms under a used id does not get the earlier order for his own."""
+    first = trader.submit("alpha", {**LIMIT, "client_order_id": "signal-7"})
+    name, value = next(iter(other.items()))
+    with pytest.raises(Refused, match=f"has order {first['id']} .* whose {name} is .*, and not {value}"):
+        trader.submit("alpha", {**LIMIT, **other, "client_order_id": "signal-7"})
+    assert first["id"] == trader.submit("alpha", {**LIMIT, "qty": 2.0, "client_order_id": "signal-7"})["id"]
+    assert 1 == len(server.truth().orders)
+
+
+def test_an_id_of_an_order_that_has_ended_is_refused(data: Path, trader: Trader, server: AlpacaServer) -> None:
+    """Issue 16, 5: nothing is open under it, and the caller has to know; what became of the order is in the log."""
+    first = trader.submit("alpha", {**LIMIT, "client_order_id": "signal-7"})
+    server.fill(first["id"], 2, "529.90")
+    with pytest.raises(Refused, match="has ended as filled; place a new one under another id"):
+        trader.submit("alpha", {**LIMIT, "client_order_id": "signal-7"})
+    assert [] == rows(data)
+    assert ["2"] == [trade["quantity"] for trade in Ledger(data / "team/alpha").rows("trades")]
+
+
+def test_an_order_that_was_filled_before_its_lost_answer_is_returned(
+    data: Path, trader: Trader, server: AlpacaServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Issue 4, 6: the earlier try of the same call is what was asked for, however it stands by now."""
+    server.fail_next("POST", "crash_after_accept")
+    real = Broker.order_by_client_id
+
+    def find(self: Broker, client_order_id: str) -> Any:
+        if server.truth().orders and not server.truth().fills:
+            server.fill(next(iter(server.truth().orders)), 2, "529.90")
+        return real(self, client_order_id)
+
+    monkeypatch.setattr(Broker, "order_by_client_id", find)
+    assert "filled" == trader.submit("alpha", LIMIT)["status"]
+
+
+def test_a_cancel_of_an_order_that_has_ended_says_how(data: Path, trader: Trader, server: AlpacaServer) -> None:
+    """Issue 16, 5: and its row is up to date at once."""
+    order = trader.submit("alpha", LIMIT)
+    server.fill(order["id"], 2, "529.90")
+    assert [order["id"]] == [row["order_id"] for row in rows(data)]
+    with pytest.raises(Refused, match="has ended as filled, 2 of 2 filled; there is nothing to cancel"):
+        trader.cancel(order["id"])
+    assert [] == rows(data)
+    assert ["2"] == [trade["quantity"] for trade in Ledger(data / "team/alpha").rows("trades")]
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        ({"symbol": "BTCUSD"}, {"symbol": "BTC/USD"}),
+        ({"order_class": "simple"}, {"order_class": ""}),
+        ({"qty": "2"}, {"qty": "2.00"}),
+    ],
+)
+def test_the_same_terms_in_other_words_are_the_same(asked: dict[str, Any], told: dict[str, Any]) -> None:
+    """Issue 16, 5: the broker writes symbols, classes and numbers in its own way."""
+    body, order = {"client_order_id": "alpha:1", **asked}, {"id": "o-1", "status": "new", **told}
+    assert placing._find_objection(body, order) is None

@@ -24,7 +24,8 @@ from compactor.broker.budget import Budget
 from compactor.broker.credentials import Credentials, find_credentials
 from compactor.broker.rest import Broker, BrokerError, BrokerUnavailable, NotFound, Refused
 from compactor.broker.transport import TIMEOUT_SECONDS
-from compactor.core.lifecycle import TERMINAL
+from compactor.core.decimals import BadDecimal, parse_decimal
+from compactor.core.lifecycle import TERMINAL, normalize_name
 from compactor.ledger import Ledger, LedgerError
 from compactor.ledger.errors import BadTeam
 from compactor.ledger.log_writer import sync_names
@@ -76,55 +77,79 @@ class Trader:
         """Place an order for a team; returns the order as the broker has it, once it is durable in the team's log.
 
         `request` is one of alpaca-py's, or a mapping with the fields of POST /v2/orders. Its `client_order_id`, if it
-        has one, is the part after `team:`; submitting the same again returns the order that is there. Raises Refused
-        where the broker will not have it, PlacementUnknown where nobody knows, NotWrittenDown, and BadTeam.
+        has one, is the part after `team:`. Submitting the same terms again under it returns the order that is there, if
+        that is still open. Raises Refused where the broker will not have it or the id belongs to another order,
+        PlacementUnknown where nobody knows, NotWrittenDown, and BadTeam.
         """
         path = self._find_ledger(team)
         body = _make_body(request)
         client_order_id = _client_order_id(team, body.get("client_order_id"))
         # The team has its ledger before the broker has the order: so its name counts, whatever becomes of this program.
         self._make_ledger(path)
-        order = self._place({**body, "client_order_id": client_order_id})
+        order, objection = self._place({**body, "client_order_id": client_order_id})
         self._write(path, team, order)
+        if objection is not None:
+            raise Refused(objection)
         return order
 
     def cancel(self, order_id: str) -> None:
         """Ask the broker to cancel an order, and write down how it then stands. The order is open until that is done.
 
-        Raises NotFound, and Refused where the order has ended or cannot be canceled.
+        Raises NotFound, and Refused where the order cannot be canceled; of one that has ended it says how, and that is
+        in the log then.
         """
         for attempt in range(TRIES):
             try:
                 self._broker.cancel(order_id)
                 break
+            except Refused as refusal:
+                self._explain(order_id, refusal)
+                raise
             except BrokerUnavailable:
                 # To ask twice does no harm.
                 if attempt == TRIES - 1:
                     raise
                 self._sleep(PAUSE_SECONDS * 2**attempt)
-        order = self._broker.order(order_id)
-        team = self._find_team(order_id, order) if order is not None else None
+        self._write_state(self._broker.order(order_id))
+
+    def _explain(self, order_id: str, refusal: Refused) -> None:
+        """Write down an order that has ended, and raise Refused with how it did."""
+        try:
+            order = self._broker.order(order_id)
+        except BrokerError:
+            raise refusal from None
+        if order is None or normalize_name(str(order.get("status"))) not in TERMINAL:
+            return
+        self._write_state(order)
+        filled = f", {order['filled_qty']} of {order['qty']} filled" if order.get("filled_qty") else ""
+        raise Refused(f"order {order_id} has ended as {order['status']}{filled}; there is nothing to cancel") from None
+
+    def _write_state(self, order: Fields | None) -> None:
+        """Write down how an order stands, in the ledger that has it; nowhere if nobody knows whose it is."""
+        team = self._find_team(str(order.get("id")), order) if order is not None else None
         if order is not None and team is not None:
             self._write(self._find_ledger(team), team, order)
 
-    def _place(self, body: Fields) -> Fields:
-        client_order_id = body["client_order_id"]
+    def _place(self, body: Fields) -> tuple[Fields, str | None]:
+        """Place an order; returns it, with an objection where the id belongs to one that this is not."""
+        client_order_id, error = body["client_order_id"], None
         for attempt in range(TRIES):
             try:
-                return self._broker.place(body)  # type: ignore[no-any-return]
+                return self._broker.place(body), None
             except Refused as refusal:
                 # The broker refuses an id that it has had: an earlier try, whose answer was lost, or the caller's.
                 found = self._look_for(client_order_id)
                 if found is None:
                     raise refusal from None
-                return found
+                return found, None if error is not None else _find_objection(body, found)
             except BrokerUnavailable as failure:
                 error = failure
             # It may have the order and the answer was lost, or it may still be at it.
             self._sleep(PAUSE_SECONDS * 2**attempt)
             found = self._look_for(client_order_id, error)
             if found is not None:
-                return found
+                return found, None
+        assert error is not None
         raise self._unknown(client_order_id, error)
 
     def _look_for(self, client_order_id: str, because: BrokerError | None = None) -> Fields | None:
@@ -178,6 +203,37 @@ class Trader:
         name = order.get("client_order_id")
         owner = self._index.find_owner(order_id, created_at=order.get("created_at"), client_order_id=name)
         return owner.team if owner is not None else parse_team(name, (), self._index.knows_team)
+
+
+_COMPARED = (
+    "symbol", "side", "qty", "notional", "type", "time_in_force", "limit_price", "stop_price", "trail_price",
+    "trail_percent", "order_class", "extended_hours", "position_intent",
+)  # fmt: skip
+"""The terms of an order by which a second request for it is told from another one."""
+
+
+def _find_objection(body: Fields, order: Fields) -> str | None:
+    """Why an order that was placed before under the same id is not what was asked for now."""
+    known = f"the broker has order {order.get('id')} under the client_order_id {body['client_order_id']}"
+    if normalize_name(str(order.get("status"))) in TERMINAL:
+        return f"{known}, which has ended as {order['status']}; place a new one under another id"
+    for name in _COMPARED:
+        wanted, found = body.get(name), order.get(name)
+        if wanted is not None and _comparable(name, wanted) != _comparable(name, found):
+            return f"{known}, whose {name} is {found}, and not {wanted}; place a new one under another id"
+    return None
+
+
+def _comparable(name: str, value: Any) -> Any:
+    """A term as it compares: `"2"` is `"2.0"`, `BTCUSD` is `BTC/USD`, and a plain order has no class."""
+    if name == "symbol" and isinstance(value, str):
+        return value.replace("/", "")
+    if name == "order_class":
+        return value or "simple"
+    try:
+        return parse_decimal(value) if isinstance(value, str) else value
+    except BadDecimal:
+        return value
 
 
 def _placed(event: Fields) -> Fields:

@@ -236,7 +236,7 @@ class Broker:
         if status in (401, 403) and isinstance(parse(answer.body), Problem):
             # A page of a gateway says nothing about the keys.
             raise BrokerUnavailable(found)
-        if status in (403, 422) and method != "GET":
+        if status in (400, 403, 422) and method != "GET":
             # Alpaca also answers 403 if the account has too little money.
             raise Refused(found)
         if status == 429:
