@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from compactor.books.order_index import OrderIndex
-from compactor.broker.activities import EntryReader, find_unknown_kind
+from compactor.broker.activities import EntryReader, Leg, find_unknown_kind, move_to_leg
 from compactor.broker.budget import Budget
 from compactor.broker.credentials import BadCredentials
 from compactor.broker.resend import Resend, make_ulid, step_back_ulid
@@ -140,6 +140,22 @@ def test_an_entry_may_name_the_leg_itself(data: Path) -> None:
         assert [leg] == [one["order_id"] for one in reader.read(entry).events]
         entry["details"]["order_id"] = leg  # type: ignore[index]
         assert [leg] == [one["order_id"] for one in reader.read(entry).events]
+
+
+@pytest.mark.parametrize(
+    ("cumulative", "leaves", "expected"), [("4", "6", "4"), ("2", "3", "4"), ("2", "2", None), ("2", None, None)]
+)
+def test_whose_cumulative_quantity_it_is_follows_from_what_it_leaves(
+    cumulative: str, leaves: str | None, expected: str | None
+) -> None:
+    """What an entry of a spread adds up is not certain: the leg's (10) or the parent's (5), of two contracts each."""
+    leg = Leg("leg", "10", "5")
+    execution = {
+        "order_id": "parent", "symbol": "A", "side": "buy", "filled_qty": cumulative, "raw": {"leaves_qty": leaves}
+    }  # fmt: skip
+    moved = move_to_leg(execution, {("A", "buy"): leg})
+    assert moved is not None
+    assert ("leg", "parent", expected) == (moved["order_id"], moved["parent_order_id"], moved.get("filled_qty"))
 
 
 def test_legs_that_cannot_be_asked_for_make_a_resend_incomplete(data: Path) -> None:

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
 from compactor.broker.alpaca import SIDES, TRADE_ACTIVITIES, Fields, Translation, translate
 from compactor.broker.rest import BrokerError
+from compactor.core.decimals import BadDecimal, parse_decimal, plain
 from compactor.core.events import Problem
 
 _OTHER_KINDS = """
@@ -65,7 +66,7 @@ class EntryReader:
 
     def __init__(self, find_order: Callable[[str], Any | None]) -> None:
         self._find_order = find_order
-        self._legs: dict[str, dict[tuple[str, str], str]] = {}
+        self._legs: dict[str, Legs] = {}
         """By parent: the leg of each symbol and side; empty for an order that is no parent."""
         self._unanswered: dict[str, str] = {}
 
@@ -108,33 +109,70 @@ class EntryReader:
         [event] = translation.events
         if str(event["order_id"]) in self._unanswered:
             return Translation([], [])
-        placed = move_to_leg(event, self._legs.get(str(event["order_id"]), {}))
+        legs = self._legs.get(str(event["order_id"]), {})
+        placed = move_to_leg(event, legs)
         if placed is None:
             detail = f"no leg of order {event['order_id']} is {event.get('side')} {event.get('symbol')}"
             return Translation([], [Problem("bad_value", detail)])
         return Translation([placed], [])
 
 
-def find_legs(order: Any | None) -> dict[tuple[str, str], str]:
-    """The legs of a multi-leg parent by symbol and side; empty for any other order."""
+class Leg(NamedTuple):
+    """A leg of a multi-leg order. The quantities are those of the whole orders, None if unknown."""
+
+    order_id: str
+    quantity: Any = None
+    parent_quantity: Any = None
+
+
+Legs = Mapping[tuple[str, str], Leg]
+"""By symbol and side."""
+
+
+def find_legs(order: Any | None) -> Legs:
+    """The legs of a multi-leg parent; empty for any other order."""
     if not isinstance(order, dict) or order.get("order_class") != "mleg" or order.get("symbol"):
         return {}
     legs = [leg for leg in order.get("legs") or () if isinstance(leg, dict) and leg.get("id")]
-    return {get_leg_key(leg.get("symbol"), leg.get("side")): str(leg["id"]) for leg in legs}
+    return {
+        get_leg_key(leg.get("symbol"), leg.get("side")): Leg(str(leg["id"]), leg.get("qty"), order.get("qty"))
+        for leg in legs
+    }
 
 
-def move_to_leg(execution: Fields, legs: Mapping[tuple[str, str], str]) -> Fields | None:
+def move_to_leg(execution: Fields, legs: Legs) -> Fields | None:
     """Put an execution that names the parent on its leg; unchanged if there are no legs, None if none of them fits.
 
-    The sums and the status in it may be the parent's, so they are dropped.
+    The status in it may be the parent's, so it is dropped. Whether the cumulative quantity is the leg's or the parent's
+    follows from the quantity that it leaves open, because the two together are the quantity of an order.
     """
-    if not legs or execution["order_id"] in legs.values():
+    if not legs or any(execution["order_id"] == leg.order_id for leg in legs.values()):
         return execution
     leg = legs.get(get_leg_key(execution.get("symbol"), execution.get("side")))
     if leg is None:
         return None
     kept = {name: value for name, value in execution.items() if name not in _OF_PARENT}
-    return kept | {"order_id": leg, "parent_order_id": execution["order_id"]}
+    filled = _find_filled(execution, leg)
+    told = {} if filled is None else {"filled_qty": filled}
+    return kept | told | {"order_id": leg.order_id, "parent_order_id": execution["order_id"]}
+
+
+def _find_filled(execution: Fields, leg: Leg) -> str | None:
+    """The cumulative quantity of a leg from one that may be the parent's; None if that cannot be told."""
+    raw = execution.get("raw")
+    told = {**raw, **(raw.get("details") or {})} if isinstance(raw, dict) else {}
+    try:
+        filled, leaves, own = (
+            parse_decimal(str(one)) for one in (execution.get("filled_qty"), told.get("leaves_qty"), leg.quantity)
+        )
+        if filled + leaves == own:
+            return str(execution["filled_qty"])
+        parent = parse_decimal(str(leg.parent_quantity))
+    except BadDecimal:
+        return None
+    # A leg has a whole number of shares or contracts for each of the parent's.
+    is_parents = filled + leaves == parent and parent > 0 and own % parent == 0
+    return plain(filled * (own // parent)) if is_parents else None
 
 
 def get_leg_key(symbol: Any, side: Any) -> tuple[str, str]:
