@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from compactor.books.order_index import OrderIndex
-from compactor.broker.activities import EntryReader, Leg, find_unknown_kind, move_to_leg
+from compactor.broker.activities import EntryReader, OrderLeg, find_unknown_kind, move_to_leg
 from compactor.broker.budget import Budget
 from compactor.broker.credentials import BadCredentials
 from compactor.broker.resend import Resend, make_ulid, step_back_ulid
@@ -149,7 +149,7 @@ def test_whose_cumulative_quantity_it_is_follows_from_what_it_leaves(
     cumulative: str, leaves: str | None, expected: str | None
 ) -> None:
     """What an entry of a spread adds up is not certain: the leg's (10) or the parent's (5), of two contracts each."""
-    leg = Leg("leg", "10", "5")
+    leg = OrderLeg("leg", "10", "5")
     execution = {
         "order_id": "parent", "symbol": "A", "side": "buy", "filled_qty": cumulative, "raw": {"leaves_qty": leaves}
     }  # fmt: skip

@@ -117,7 +117,7 @@ class EntryReader:
         return Translation([placed], [])
 
 
-class Leg(NamedTuple):
+class OrderLeg(NamedTuple):
     """A leg of a multi-leg order. The quantities are those of the whole orders, None if unknown."""
 
     order_id: str
@@ -125,7 +125,7 @@ class Leg(NamedTuple):
     parent_quantity: Any = None
 
 
-Legs = Mapping[tuple[str, str], Leg]
+Legs = Mapping[tuple[str, str], OrderLeg]
 """By symbol and side."""
 
 
@@ -135,7 +135,7 @@ def find_legs(order: Any | None) -> Legs:
         return {}
     legs = [leg for leg in order.get("legs") or () if isinstance(leg, dict) and leg.get("id")]
     return {
-        get_leg_key(leg.get("symbol"), leg.get("side")): Leg(str(leg["id"]), leg.get("qty"), order.get("qty"))
+        get_leg_key(leg.get("symbol"), leg.get("side")): OrderLeg(str(leg["id"]), leg.get("qty"), order.get("qty"))
         for leg in legs
     }
 
@@ -157,7 +157,7 @@ def move_to_leg(execution: Fields, legs: Legs) -> Fields | None:
     return kept | told | {"order_id": leg.order_id, "parent_order_id": execution["order_id"]}
 
 
-def _find_filled(execution: Fields, leg: Leg) -> str | None:
+def _find_filled(execution: Fields, leg: OrderLeg) -> str | None:
     """The cumulative quantity of a leg from one that may be the parent's; None if that cannot be told."""
     raw = execution.get("raw")
     told = {**raw, **(raw.get("details") or {})} if isinstance(raw, dict) else {}

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from compactor.broker.activities import Leg, get_leg_key, move_to_leg
+from compactor.broker.activities import OrderLeg, get_leg_key, move_to_leg
 from compactor.broker.alpaca import TRADE_ACTIVITIES, translate
 from compactor.core.decimals import parse_decimal
 from compactor.core.events import Problem
@@ -126,7 +126,7 @@ class LegFinder:
     """The legs of the multi-leg orders in a recording. Activities may name the parent; their shares are a leg's."""
 
     def __init__(self) -> None:
-        self._legs: dict[str, dict[tuple[str, str], Leg]] = {}
+        self._legs: dict[str, dict[tuple[str, str], OrderLeg]] = {}
         self._named: set[str] = set()
 
     def note(self, found: Translated) -> None:
@@ -138,7 +138,7 @@ class LegFinder:
             self._named.add(event["order_id"])
         elif event.get("order_class") == "mleg" and event.get("parent_order_id") and event.get("symbol"):
             key = get_leg_key(event["symbol"], event.get("side"))
-            self._legs.setdefault(str(event["parent_order_id"]), {})[key] = Leg(
+            self._legs.setdefault(str(event["parent_order_id"]), {})[key] = OrderLeg(
                 event["order_id"], event.get("quantity")
             )
 

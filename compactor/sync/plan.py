@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from compactor.books.ownership import UNASSIGNED, decide_team, walk_family
-from compactor.broker.activities import Leg, get_leg_key, move_to_leg
+from compactor.broker.activities import OrderLeg, get_leg_key, move_to_leg
 from compactor.broker.alpaca import Fields, translate
 from compactor.core.decimals import BadDecimal, exactly
 from compactor.core.instants import BadInstant, nanos
@@ -102,7 +102,7 @@ class Answers(msgspec.Struct):
         for order_id in list(self.of_parents):
             quantity = self.orders[order_id].get("quantity")
             legs = {
-                get_leg_key(one.get("symbol"), one.get("side")): Leg(leg_id, one.get("quantity"), quantity)
+                get_leg_key(one.get("symbol"), one.get("side")): OrderLeg(leg_id, one.get("quantity"), quantity)
                 for leg_id, one in self.orders.items()
                 if one.get("parent_order_id") == order_id
             }
