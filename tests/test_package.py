@@ -210,7 +210,8 @@ def test_every_import_is_declared() -> None:
     found = imported_distributions()
     # pandas is offered and never required: whoever asks for it as a format has it.
     assert {} == {name: by for name, by in found.items() if name not in required | optional | {"pandas"}}
-    assert set() == required - set(found)
+    # Programs hand request objects of alpaca-py to `submit`; the package reads their fields and imports nothing of it.
+    assert {"alpaca-py"} == required - set(found)
     assert "pytest" not in required
 
 
