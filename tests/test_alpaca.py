@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from compactor.broker import alpaca
 from compactor.broker.alpaca import parse, translate
-from compactor.core.events import EVENTS, TERMS, Event, Problem, event_of
+from compactor.core.events import EVENTS, TERMS, Event, Problem, build_event
 
 STORIES = sorted((Path(__file__).parent.parent / "fixtures" / "alpaca").iterdir())
 
@@ -40,7 +40,7 @@ def test_every_translated_event_is_one_that_a_log_takes(story: Path) -> None:
     """Section 2: what the translation makes passes the same check as any appended line."""
     for line in (story / "messages.jsonl").read_bytes().splitlines():
         for event in translate(parse(line)).events:
-            assert not isinstance(event_of(event), Problem)
+            assert not isinstance(build_event(event), Problem)
 
 
 def test_the_message_is_kept_as_it_came() -> None:

@@ -27,7 +27,7 @@ from alpaca.trading.requests import (
 from alpaca.trading.stream import TradingStream
 
 from compactor.broker.alpaca import parse, translate
-from compactor.core.events import Problem, event_of
+from compactor.core.events import Problem, build_event
 from compactor.core.instants import nanos, rfc3339
 from tests.alpaca_server import AlpacaServer, Faults
 from tests.alpaca_server.faults import SHARES
@@ -476,7 +476,7 @@ def test_what_the_broker_says_is_what_we_read(server: AlpacaServer) -> None:
     for message in frames + orders + fills:
         translation = translate(parse(message))
         assert [] == translation.problems
-        assert not [event for event in translation.events if isinstance(event_of(event), Problem)]
+        assert not [event for event in translation.events if isinstance(build_event(event), Problem)]
     events = {update["event"] for _, update in server.account.told}
     assert {"trade_bust", "trade_correct", "replaced", "expired", "order_asleep"} <= events
 

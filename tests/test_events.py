@@ -16,8 +16,8 @@ from compactor.core.events import (
     Event,
     Problem,
     UnknownEvent,
+    build_event,
     decode,
-    event_of,
     rewritten,
 )
 from compactor.core.legs import read_leg_fills
@@ -98,7 +98,7 @@ def test_an_unknown_event_keeps_its_name_and_its_fields() -> None:
 def test_what_is_no_event_is_a_problem_of_its_kind(fields: dict[str, Any], kind: str) -> None:
     """2 and 5: the line is set aside with the reason, in both ways in which events come."""
     assert kind == kind_of(line_of(fields))
-    found = event_of(fields)
+    found = build_event(fields)
     assert isinstance(found, Problem)
     assert kind == found.kind
 
@@ -144,7 +144,7 @@ def test_a_json_number_is_read_digit_by_digit(number: str) -> None:
 
 def test_a_float_in_a_mapping_is_refused() -> None:
     """2: its digits are not exact."""
-    found = event_of({**HEAD, "quantity": 0.1})
+    found = build_event({**HEAD, "quantity": 0.1})
     assert isinstance(found, Problem)
     assert ("bad_value", True) == (found.kind, "float" in found.detail)
 
@@ -178,7 +178,7 @@ def test_what_some_writers_send_for_nothing_is_absent() -> None:
         "limit_price": "",
         "side": "",
     }
-    for event in (decode(line_of(fields)), event_of(fields)):
+    for event in (decode(line_of(fields)), build_event(fields)):
         assert not isinstance(event, Problem)
         assert [None] * 6 == [
             event.event_id,

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compactor.core.events import Problem, event_of
+from compactor.core.events import Problem, build_event
 from compactor.imports.messages import FillOrder, NotAFill, Translated, read_capture
 from compactor.imports.recordings import BadRecording
 from tests.test_alpaca import JSON, REAL, replace_part
@@ -110,7 +110,7 @@ def test_an_event_that_no_log_takes_is_a_problem() -> None:
 def test_no_recording_makes_it_raise(message: Any, strange: Any, data: st.DataObject) -> None:
     """Whatever programs made of a message: what is taken is an event that a log takes, the rest is a problem."""
     for found in _read([replace_part(message, strange, data)]):
-        assert isinstance(found.event, Problem | NotAFill) or not isinstance(event_of(found.event), Problem)
+        assert isinstance(found.event, Problem | NotAFill) or not isinstance(build_event(found.event), Problem)
 
 
 def test_the_message_is_kept_as_it_was_recorded() -> None:

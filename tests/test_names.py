@@ -40,6 +40,17 @@ def test_every_class_name_stands_once() -> None:
     assert {} == doubled(found)
 
 
+def test_functions_are_verbs() -> None:
+    """`parse_time`, and neither `time_of` nor `of_time`."""
+    wrong = [
+        f"{path.relative_to(ROOT)}: {node.name}"
+        for path in MODULES
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and re.search(r"_of$|^_?of_", node.name)
+    ]
+    assert [] == wrong
+
+
 def test_no_two_public_modules_have_one_name() -> None:
     """`errors` alone would not say whose."""
     found = defaultdict(list)

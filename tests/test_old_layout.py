@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compactor.core.events import Problem, event_of
+from compactor.core.events import Problem, build_event
 from compactor.imports.old_layout import translate_old_layout
 from compactor.imports.old_orders import OldProblem
 
@@ -54,7 +54,7 @@ class Old(NamedTuple):
 def _translated(orders: Iterable[Any], trades: Iterable[Any] = (), team: str | None = None) -> Old:
     old = translate_old_layout(map(_line, orders), map(_line, trades), team=team)
     events = [found.event for found in old.events]
-    assert not [event for event in events if isinstance(event_of(event), Problem)]
+    assert not [event for event in events if isinstance(build_event(event), Problem)]
     return Old(events, old.problems)
 
 

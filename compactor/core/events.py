@@ -215,7 +215,7 @@ def _decode_by_hand(line: bytes) -> Event | Problem:
     try:
         loose = _decode_loose(line)
         fields = {name: getattr(loose, name) for name in _Loose.__struct_fields__}
-        return _event_of(drop_absent(fields))
+        return _build_event(drop_absent(fields))
     except (msgspec.DecodeError, UnicodeDecodeError):
         pass
     try:
@@ -236,13 +236,13 @@ def _describe_damage(line: bytes, reason: str) -> Problem:
     return Problem("not_json", f"not JSON: {reason}")
 
 
-def event_of(fields: dict[str, Any]) -> Event | Problem:
+def build_event(fields: dict[str, Any]) -> Event | Problem:
     """Make a checked event of a mapping, as `decode` does of a line. Floats are refused: their digits are not exact."""
-    found = _event_of(drop_absent(fields))
+    found = _build_event(drop_absent(fields))
     return found if isinstance(found, Problem) else _check(found) or found
 
 
-def _event_of(fields: dict[str, Any]) -> Event | Problem:
+def _build_event(fields: dict[str, Any]) -> Event | Problem:
     for name in REQUIRED:
         if fields.get(name) is None:
             return Problem("missing_field", f"`{name}` is missing")

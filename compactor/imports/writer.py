@@ -19,7 +19,7 @@ from typing import Any
 import msgspec
 
 from compactor.books.failures import Failure, describe_failure
-from compactor.core.events import LINE_BYTES_MAX, Event, Problem, event_of
+from compactor.core.events import LINE_BYTES_MAX, Event, Problem, build_event
 from compactor.core.instants import rfc3339
 from compactor.core.lifecycle import normalize_name
 from compactor.core.lines import Placed
@@ -110,7 +110,7 @@ def read_known(
 
 def check_event(event: Fields) -> Fields | Problem:
     """Return the event, or why a log would not take it. This is the only check on an event's way into a log."""
-    found = event_of(event)
+    found = build_event(event)
     return found if isinstance(found, Problem) else event
 
 

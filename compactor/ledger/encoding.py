@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from compactor.core.events import LINE_BYTES_MAX, Event, Problem, decode, event_of
+from compactor.core.events import LINE_BYTES_MAX, Event, Problem, build_event, decode
 from compactor.core.instants import rfc3339
 from compactor.ledger.errors import RejectedEvents
 
@@ -60,7 +60,7 @@ def _encode_checked(
         fields = _read_fields(event)
     else:
         fields = {name: _write_decimals(value) for name, value in event.items()}
-        refused = event_of(fields | {"recorded_at": stamp})
+        refused = build_event(fields | {"recorded_at": stamp})
         fields = refused if isinstance(refused, Problem) else fields
     line = fields if isinstance(fields, Problem) else encode_event(fields, stamp, drop_raw=drop_raw)
     if isinstance(line, Problem):
