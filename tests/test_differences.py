@@ -196,9 +196,10 @@ def test_an_average_that_the_activities_do_not_explain_is_asked_for_once() -> No
     assert ["o1"] == changed.to_ask_fills
 
 
-def test_what_has_ended_here_and_is_open_there_is_named() -> None:
-    """3.4: a terminal order never opens again, so that no event can put this right."""
-    assert ["ended_here"] == problems(plan([order()], {"o1": known(row={})}))
+def test_what_has_ended_here_and_is_open_there_comes_back() -> None:
+    """3.4: the broker's answer, later than all that is known, opens the order again."""
+    found = plan([order()], {"o1": known(row={})})
+    assert (["snapshot"], []) == (told(found), problems(found))
 
 
 def test_one_odd_answer_stops_no_other() -> None:

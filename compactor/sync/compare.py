@@ -164,6 +164,8 @@ class Comparison:
             # Of a leg the parent's fills may be all that is known; the first event of its own must not open it.
             is_leg = self._order.get("order_class") == "mleg" and self._status in TERMINAL
             opens = is_leg and bool(self._executions) and not self._is_end_told()
+            # What the broker says is live comes back by its answer, which is later than all that is known (rule 3.4).
+            opens = opens or self._is_open()
             return self._executions + ([self._snapshot(ended=True)] if opens or self._can_infer() else [])
         return self._compare_open(self._row)
 
@@ -209,6 +211,9 @@ class Comparison:
         is_priced = self._order.get("filled_avg_price") is not None
         return self._is_missing_fills and is_priced and self._order.get("order_class") != "mleg"
 
+    def _is_open(self) -> bool:
+        return bool(self._status) and self._status not in TERMINAL and self._status != "calculated"
+
     def problems(self) -> list[BrokerDifference]:
         """What differs although there is nothing to append."""
         return [BrokerDifference(kind, detail, self._order["order_id"]) for kind, detail in self._found()]
@@ -217,8 +222,6 @@ class Comparison:
         known, theirs = self._known, self._theirs
         if known is None:
             return
-        if self._row is None and self._status and self._status not in TERMINAL and self._status != "calculated":
-            yield "ended_here", f"has ended in the ledger of {known.team_id}, and is {self._status} at the broker"
         if theirs is None:
             return
         if theirs > self._ours:
