@@ -196,6 +196,25 @@ def test_an_average_that_the_activities_do_not_explain_is_asked_for_once() -> No
     assert ["o1"] == changed.to_ask_fills
 
 
+def test_a_successor_that_ended_unheard_does_not_stay_open() -> None:
+    """3.9: it has a row because its predecessor names it; the broker's answer ends it, though it never filled."""
+    shown = {"order_id": "o1", "status": "new", "filled_qty": "0", "replaces": "o0"}
+    found = plan([order(status="canceled")], {"o1": known(row=shown, has_events=False)})
+    assert (["snapshot"], []) == (told(found), problems(found))
+
+
+def test_what_a_replacement_names_is_told_of_in_the_same_run() -> None:
+    """3.9: the event that names a successor makes a row of it, which a successor that has ended must not keep."""
+    chain = [
+        order("o0", status="replaced", replaced_by="o1"),
+        order("o1", status="replaced", replaced_by="o2", replaces="o0"),
+        order("o2", status="canceled", replaces="o1"),
+    ]
+    found = plan(chain, {"o0": known()})
+    assert ["o0", "o1", "o2"] == [event["order_id"] for events in found.events.values() for event in events]
+    assert ["o1"] == plan(chain[:1], {"o0": known()}).to_ask
+
+
 def test_what_has_ended_here_and_is_open_there_comes_back() -> None:
     """3.4: the broker's answer, later than all that is known, opens the order again."""
     found = plan([order()], {"o1": known(row={})})

@@ -158,7 +158,9 @@ class Comparison:
     def events(self) -> list[Fields]:
         """What to append for this order; nothing where it agrees."""
         known = self._known
-        if known is None or not (known.has_events or (self._status in TERMINAL and known.filled)):
+        # A successor that only its predecessor tells of has a row without events of its own (rule 3.9).
+        is_told = known is not None and (known.has_events or self._row is not None)
+        if known is None or not (is_told or (self._status in TERMINAL and known.filled)):
             return self._compare_unknown()
         if self._row is None:
             # Of a leg the parent's fills may be all that is known; the first event of its own must not open it.
@@ -166,17 +168,17 @@ class Comparison:
             opens = is_leg and bool(self._executions) and not self._is_end_told()
             # What the broker says is live comes back by its answer, which is later than all that is known (rule 3.4).
             opens = opens or self._is_open()
-            return self._executions + ([self._snapshot(ended=True)] if opens or self._can_infer() else [])
+            return self._executions + ([self.snapshot(ended=True)] if opens or self._can_infer() else [])
         return self._compare_open(self._row)
 
     def _compare_unknown(self) -> list[Fields]:
         if self._status in TERMINAL and not self._theirs:
             return []  # It came and went without a trade.
         if not self._executions:
-            return [self._snapshot()]
+            return [self.snapshot()]
         # The terms come first, or the trades would wait for them; the status last, or the fills would be late ones.
         is_told = self._is_end_told()
-        return [self._terms_alone(), *self._executions] + ([] if is_told else [self._snapshot()])
+        return [self._terms_alone(), *self._executions] + ([] if is_told else [self.snapshot()])
 
     def _compare_open(self, row: Fields) -> list[Fields]:
         missing = [name for name in TERMS if self._is_told(name) and row.get(name) is None]
@@ -188,7 +190,7 @@ class Comparison:
         # A partial fill need not lead to the status that the broker reports now.
         follows = bool(self._executions) and not is_told
         wanted = changed or follows or (bool(missing) and not first) or self._can_infer()
-        return first + self._executions + ([self._snapshot()] if wanted else [])
+        return first + self._executions + ([self.snapshot()] if wanted else [])
 
     def _is_end_told(self) -> bool:
         """Whether the executions end the order by themselves; the last one may have been taken back."""
@@ -235,7 +237,8 @@ class Comparison:
             if abs(average - price) > Decimal(1).scaleb(min(exponent, -2)):
                 yield "price_differs", f"an average of {average} in the ledger, {price} at the broker"
 
-    def _snapshot(self, *, ended: bool = False) -> Fields:
+    def snapshot(self, *, ended: bool = False) -> Fields:
+        """The broker's answer as an event; with `ended` for an order that has ended in the ledger."""
         # The order has been quiet, so this is how it stands after all that the ledger has of it, whatever the broker's
         # own time of its last change says; an older snapshot would change nothing (rule 4.7).
         at: str = max((self._at, rfc3339(self._quiet)), key=nanos) if ended else self._at

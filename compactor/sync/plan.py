@@ -188,7 +188,25 @@ def plan_reconcile(
         elif one.newest <= quiet:
             plan.problems += one.problems()
             plan.agreed += [one.agreement] if order_id in fills_asked else []
+    _tell_successors(plan, answers, ledger_view, {*missing, *unasked}, quiet)
     return plan
+
+
+def _tell_successors(plan: Plan, answers: Answers, view: View, silent: Collection[str], quiet: int) -> None:
+    """Tell of successors too that ended without a fill: the event that names one makes a row of it (rule 3.9)."""
+    for events in plan.events.values():
+        planned = plan.order_ids
+        for event in events:
+            name = event.get("replaced_by") if event.get("order_status") == "replaced" else None
+            if name is None or name in view or name in planned:
+                continue
+            planned.add(name)
+            order = answers.orders.get(name)
+            if order is not None and not is_open(order):
+                # The loop goes on to what is appended here: a successor may have one of its own.
+                events.append(Comparison(order, None, [], quiet, False).snapshot())
+            elif order is None and name not in silent:
+                plan.to_ask.append(name)
 
 
 def _unheard(
