@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from compactor.daemon.presence import AlreadyRunning as AlreadyRunning
     from compactor.history.moment import BadMoment as BadMoment
     from compactor.ledger import Appended as Appended
+    from compactor.ledger import BackupConflict as BackupConflict
     from compactor.ledger import BadTeam as BadTeam
     from compactor.ledger import Compaction as Compaction
     from compactor.ledger import DerivedConflict as DerivedConflict
@@ -74,7 +75,8 @@ _MODULES = {
     "compactor.daemon.presence": ("AlreadyRunning",),
     "compactor.history.moment": ("BadMoment",),
     "compactor.ledger": (
-        "Appended", "BadTeam", "Compaction", "DerivedConflict", "DiskFull", "Instant", "Ledger", "LedgerEntry",
+        "Appended", "BackupConflict", "BadTeam",
+        "Compaction", "DerivedConflict", "DiskFull", "Instant", "Ledger", "LedgerEntry",
         "LedgerError", "LedgerStatus", "LedgerUnreadable", "LockHeld", "LogRewritten", "NoLedger", "PendingOrder",
         "RejectedEvents", "SegmentDamaged", "TooMuch", "Trade", "UnsafeFile",
         "discover",

@@ -2,6 +2,7 @@
 
 from compactor.ledger.compaction import Compaction
 from compactor.ledger.errors import (
+    BackupConflict,
     BadTeam,
     DerivedConflict,
     DiskFull,
@@ -23,6 +24,7 @@ from compactor.ledger.unlocked import LedgerStatus
 
 __all__ = [
     "Appended",
+    "BackupConflict",
     "BadTeam",
     "Compaction",
     "DerivedConflict",

@@ -24,6 +24,7 @@ from compactor.ledger.checkpoint import (
 from compactor.ledger.errors import DerivedConflict, TooMuch, from_os
 from compactor.ledger.files import Files, replace
 from compactor.ledger.log import Log, open_log
+from compactor.ledger.moved import prove_moved
 from compactor.ledger.paths import FINDINGS, LOG, PENDING, STATE, TRADES
 from compactor.ledger.points import keep_point, plan_commit
 from compactor.ledger.segments import Segments
@@ -63,6 +64,8 @@ class Compaction(Struct, frozen=True):
     """`events` by name."""
     set_aside: list[str] = []
     """Derived files of an older fold version that were kept under another name (section 7)."""
+    moved: bool = False
+    """Whether the log was found under another inode, after a copy or a restore, and proven to be the same."""
 
 
 class Compactor:
@@ -90,6 +93,7 @@ class Compactor:
         self._upgrades: int | None = None
         """The older fold version that derived the files which are compared in this pass."""
         self._set_aside: list[str] = []
+        self._has_moved = False
         self._trades = Tail(path / TRADES, files)
         self._findings = Tail(path / FINDINGS, files)
 
@@ -126,6 +130,7 @@ class Compactor:
         for longer than `limit_seconds`.
         """
         started = time.perf_counter()
+        self._has_moved = False
         self._readable_bytes = limit_bytes
         self._fold_until = started + limit_seconds if limit_seconds is not None else None
         with open_log(self.path, self._files, self.segments, again="compact again") as log:
@@ -179,7 +184,7 @@ class Compactor:
             fold.team_id, str(self.path), counts.events, fold.open_orders, counts.trades, counts.findings,
             self._offset - before[3], self._offset, size - self._offset, counts.events - before[0],
             counts.trades - before[1], counts.findings - before[2], round((time.perf_counter() - started) * 1000),
-            dict(counts.kinds), self._set_aside,
+            dict(counts.kinds), self._set_aside, self._has_moved,
         )  # fmt: skip
 
     # From the checkpoint.
@@ -197,8 +202,8 @@ class Compactor:
     def _load(self, log: Log) -> Fold:
         """The state to start from: what is in memory, else the newest good checkpoint, else nothing at all."""
         if self._fold is not None:
-            log.check(self._inode, self._log_digest)
-            if self._is_behind_files():
+            log.check(None, self._log_digest)
+            if self._is_behind_files() or log.identity().inode != self._inode:
                 self.close()
         if self._fold is None:
             self._files.make_directory(self.path / STATE)
@@ -219,7 +224,7 @@ class Compactor:
             return None
         # From here on closed with the state, whatever stops this.
         self._slot, header = slot, slot.header
-        log.check(header.inode, header.log)
+        log.check(None, header.log)
         self._generation = header.generation
         self._trades = Tail(self.path / TRADES, self._files, header.trades)
         self._findings = Tail(self.path / FINDINGS, self._files, header.findings)
@@ -234,9 +239,21 @@ class Compactor:
             self.close()
             return None
         fold = slot.restore(self._recall, self._retention)
-        self._inode, self._offset, self._log_digest = header.inode, header.log.length, header.log
+        self._inode = log.identity().inode
+        if self._inode != header.inode:
+            self._prove_moved(log, slot)
+        self._offset, self._log_digest = header.log.length, header.log
         self._checkpoint_at, self._checkpoint_bytes = self._offset, CHECKPOINT_BYTES_MIN
         return fold
+
+    def _prove_moved(self, log: Log, slot: Slot) -> None:
+        """The log is another file than that of the checkpoint: fold it once and compare all of it."""
+        self._spend(slot.header.log.length)
+        log.sync()
+        fold = Fold(self._team_id, self._recall, self._retention)
+        fold.before_event = self._check_time if self._fold_until is not None else None
+        prove_moved(log, slot.header, fold, slot.restore(self._recall, self._retention), self._files)
+        self._has_moved = True
 
     def _start_over(self, log: Log) -> Fold:
         self._trades = Tail(self.path / TRADES, self._files)
@@ -305,7 +322,8 @@ class Compactor:
             self._upgrades = None
         self._log_digest = log.digest_prefix(self._offset)
         since = self._offset - (self._checkpoint_at or 0)
-        if (checkpoint and since) or is_upgraded or self._checkpoint_at is None or since >= self._checkpoint_bytes:
+        wanted = (checkpoint and since) or is_upgraded or self._has_moved
+        if wanted or self._checkpoint_at is None or since >= self._checkpoint_bytes:
             self._write_checkpoint(fold)
         for tail in (self._trades, self._findings):
             if final:

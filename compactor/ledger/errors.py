@@ -56,6 +56,10 @@ class LedgerUnreadable(LedgerError):
     """The operating system refused to read or write a file."""
 
 
+class BackupConflict(LedgerError):
+    """What is to be copied does not fit what is there; nothing that was there is changed."""
+
+
 class UnsafeFile(LedgerError):
     """A link, a pipe, a device or the like lies in place of a file or directory of the ledger; it was not used."""
 

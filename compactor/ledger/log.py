@@ -22,6 +22,10 @@ from compactor.ledger.segments import Segments
 BLOCK_BYTES = 1 << 16
 """Small enough that a block and what comes of it stay in the processor's cache."""
 SEARCH_BYTES = 1 << 22
+WHAT_TO_DO = (
+    "Nothing was changed. If this was done on purpose, remove the .state directory beside the log and compact again;"
+    " otherwise put the log back"
+)
 
 
 @contextmanager
@@ -128,23 +132,20 @@ class Log:
         read = self._read_file if in_file else self.read
         return PrefixDigest(offset, checksum(read(start, offset - start)))
 
-    def check(self, inode: int, known: PrefixDigest) -> None:
-        """Raise LogRewritten unless it is the same file, no shorter, with the same bytes before the offset."""
+    def check(self, inode: int | None, known: PrefixDigest) -> None:
+        """Raise LogRewritten unless it is the same file, no shorter, with the same bytes before the offset. Without
+        `inode` it may be another file."""
         identity = self.identity()
-        what_to_do = (
-            "Nothing was changed. If this was done on purpose (restored from a backup, moved to another disk), remove"
-            " the .state directory beside the log and compact again; otherwise put the log back"
-        )
-        if identity.inode != inode:
+        if inode is not None and identity.inode != inode:
             found = f"the log was replaced by another file: expected inode {inode}, found {identity.inode}"
-            raise LogRewritten(self.path, f"{found}. {what_to_do}")
+            raise LogRewritten(self.path, f"{found}. {WHAT_TO_DO}")
         if identity.size < known.length:
             found = f"the log was truncated: expected at least {known.length} bytes, found {identity.size}"
-            raise LogRewritten(self.path, f"{found}. {what_to_do}")
+            raise LogRewritten(self.path, f"{found}. {WHAT_TO_DO}")
         if self.digest_prefix(known.length) != known:
             start = max(0, known.length - TAIL_BYTES)
             found = f"the log was rewritten: the bytes from {start} to {known.length} are not those that were folded"
-            raise LogRewritten(self.path, f"{found}. {what_to_do}")
+            raise LogRewritten(self.path, f"{found}. {WHAT_TO_DO}")
 
     def blocks(self, offset: int, end: int) -> Iterator[Block]:
         """Whole lines from an offset up to the last newline before `end`."""

@@ -27,7 +27,7 @@ LOOK_AHEAD_BYTES = 1 << 23
 class LedgerStatus(Struct):
     """How a ledger is. Counts are as of `offset`; `lag_bytes` of whole lines are not in the derived files yet,
     `tail_bytes` belong to an unfinished last line, `sealed_bytes` lie in sealed `segments`. `checkpoint` is good,
-    missing or damaged."""
+    missing, damaged, or moved."""
 
     team_id: str
     path: str
@@ -84,7 +84,10 @@ def _status(path: Path, team_id: str | None, files: Files, log: Log) -> LedgerSt
         team = team_id or DEFAULT_TEAM
         return LedgerStatus(team, str(path), size, 0, whole, size - whole, 0, 0, 0, 0, None, checkpoint)
     try:
-        log.check(slot.header.inode, slot.header.log)
+        log.check(None, slot.header.log)
+        if log.identity().inode != slot.header.inode:
+            # After a copy or a restore: the next pass proves that it is the same log.
+            checkpoint = "moved"
         fold, offset = slot.restore(log.lines_naming, None), slot.header.log.length
         if whole - offset <= LOOK_AHEAD_BYTES:
             ahead = slot.restore(log.lines_naming, None)

@@ -19,6 +19,7 @@ import click
 from compactor import __version__
 from compactor.ui import brokering
 from compactor.ui import running as live
+from compactor.ui.backing_up import backup, restore
 from compactor.ui.commands import append, compact, show, status
 from compactor.ui.exporting import export, sql
 from compactor.ui.importing import compare, import_
@@ -136,7 +137,7 @@ def app() -> None:
 
 COMMANDS = (
     compact, append, show, status, import_, compare, watch, live.run, live.stream, brokering.reconcile,
-    brokering.assign, brokering.cancel, seal, cat, config, doctor, systemd,
+    brokering.assign, brokering.cancel, seal, cat, backup, restore, config, doctor, systemd,
 )  # fmt: skip
 for command in COMMANDS:
     app.add_command(command)

@@ -67,6 +67,9 @@ def compact(
         for name in outcome.compaction.set_aside if outcome.compaction else ():
             click.echo(f"{outcome.team_id}: derived anew by new rules; {name} is what the old ones gave", err=True)
     failed = [(outcome.team_id, outcome.error) for outcome in outcomes if outcome.error]
+    for outcome in outcomes:
+        if outcome.compaction is not None and outcome.compaction.moved:
+            say(f"{outcome.team_id}: log_moved: the log is another file with the same bytes, all compared", err=True)
     if old := name_old_files(data):
         say(old, err=True)
     exit_named(failed, len(outcomes), "could not be compacted")

@@ -122,10 +122,6 @@ def examine_slot(slot: Slot, log: Log, report: Discrepancies) -> None:
     """Check what a checkpoint says of the log against it: which file it is, and its 4 KiB before the offset."""
     header = slot.header
     identity = log.identity()
-    if identity.inode != header.inode:
-        meaning = "the log was replaced by another file; put it back, or remove .state if that was on purpose"
-        found = f"inode {identity.inode}"
-        report.add("log_replaced", log.path, expected=f"inode {header.inode}", found=found, meaning=meaning)
     if identity.size < header.log.length:
         expected, found = f"at least {header.log.length} bytes, so much was folded", f"{identity.size}"
         meaning = "the log was truncated: events are gone; put it back from a backup"
