@@ -13,14 +13,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from compactor.core.fold import Fold
-from compactor.ledger.checkpoint import (
-    FOLD_VERSION,
-    FORMAT,
-    DamagedCheckpoint,
-    Slot,
-    Slots,
-    encode_slot,
-)
+from compactor.ledger.checkpoint import FOLD_VERSION, FORMAT, DamagedCheckpoint, Slot, Slots, encode_slot
 from compactor.ledger.errors import DerivedConflict, TooMuch, from_os
 from compactor.ledger.files import Files, replace
 from compactor.ledger.log import Log, open_log
@@ -230,12 +223,8 @@ class Compactor:
         self._findings = Tail(self.path / FINDINGS, self._files, header.findings)
         fits = self._trades.fits(header.trades) and self._findings.fits(header.findings)
         self._upgrades = find_upgrade(header, self._trades, self._findings, self._files)
-        usable = (
-            (header.format, header.fold_version) == (FORMAT, FOLD_VERSION)
-            and self._team_id in (None, header.team_id)
-            and fits
-        )
-        if not usable:
+        is_ours = (header.format, header.fold_version) == (FORMAT, FOLD_VERSION)
+        if not (is_ours and fits and self._team_id in (None, header.team_id)):
             self.close()
             return None
         fold = slot.restore(self._recall, self._retention)
