@@ -196,6 +196,8 @@ class Keeper:
         before, now = self.health, time.time()
         if before.state == "degraded":
             self._log.info("ledger_recovered", kind=before.kind, degraded_seconds=round(now - before.since, 1))
+        if compaction.moved:
+            self._log.info("log_moved", offset=compaction.offset)
         clock = self._ledger.clock
         log_bytes = max(before.log_bytes, compaction.offset + compaction.tail_bytes)
         tail_bytes = compaction.tail_bytes

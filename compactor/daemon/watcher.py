@@ -191,8 +191,6 @@ class Watcher:
     def _record_pass(self, keeper: Keeper, compaction: Compaction, seconds: float, apart: bool) -> None:
         for notify in self._on_pass:
             notify(compaction, seconds)
-        if compaction.moved:
-            self._log.info("log_moved", team_id=keeper.team_id, offset=compaction.offset)
         self._log.info(
             "compaction_finished", team_id=keeper.team_id, events=compaction.new_events, bytes=compaction.bytes,
             trades=compaction.new_trades, findings=compaction.new_findings, open_orders=compaction.open_orders,
