@@ -241,6 +241,8 @@ def test_the_commands(alpha: Path, data: Path, tmp_path: Path) -> None:
         ledger.compact()
     done = run(app, ["backup", str(data), str(tmp_path / "to"), "--json"])
     assert (0, "alpha") == (done.exit_code, json.loads(done.stdout)["team_id"]), done.output
+    done = run(app, ["backup", str(tmp_path / "to")], env={"COMPACTOR_DATA": str(data)})
+    assert (0, ["alpha"]) == (done.exit_code, done.stdout.splitlines()[1].split()[:1]), done.output
     (tmp_path / "again").mkdir()
     done = run(app, ["restore", str(tmp_path / "to"), str(tmp_path / "again")])
     assert 0 == done.exit_code, done.output

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from compactor.ui.commands import exit_named
-from compactor.ui.options import data_argument, data_directory, json_option, refuse_empty, team_option
+from compactor.ui.options import VARIABLE, data_argument, data_directory, json_option, refuse_empty, team_option
 
 if TYPE_CHECKING:
     from compactor.books.backup import CopiedLedger
 
 
 @click.command(short_help="Copy logs and segments, beside writers and daemon.")
-@click.argument("data", metavar="DIR", callback=data_directory)
-@click.argument("target", metavar="TO", type=click.Path(path_type=Path))
+@click.argument("paths", metavar="[DIR] TO", nargs=-1, required=True)
 @team_option("Back up this team's ledger only.")
 @json_option
-def backup(data: Path, target: Path, team: str | None, as_json: bool) -> None:
+def backup(paths: tuple[str, ...], team: str | None, as_json: bool) -> None:
     """Bring the backup in TO up to date with the ledgers of DIR; TO is made if it is not there.
+
+    DIR is the data directory; default: $COMPACTOR_DATA, else data.
 
     Copied is what cannot be derived: logs, segments and signed heads. Nobody has to stop for it, neither writers nor
     the daemon nor sealing. A further run copies what is new. TO is a data directory like any other.
@@ -31,6 +33,10 @@ def backup(data: Path, target: Path, team: str | None, as_json: bool) -> None:
     """
     from compactor.books.backup import back_up
 
+    if len(paths) > 2:
+        raise click.UsageError(f"expected [DIR] TO, found {len(paths)} paths")
+    named = paths[0] if len(paths) == 2 else os.environ.get(VARIABLE) or "data"
+    data, target = data_directory(click.get_current_context(), None, named), Path(paths[-1])
     target.mkdir(parents=True, exist_ok=True)
     _finish(back_up(data, target, team=team), data, team, as_json, "could not be backed up")
 
