@@ -22,16 +22,14 @@ def release(request: pytest.FixtureRequest) -> Path:
     return found
 
 
-@pytest.fixture
-def upgraded(release: Path, tmp_path: Path) -> Path:
-    """A copy of the data directory of a release, without its checkpoints.
-
-    The copy of a log is another inode, and a checkpoint belongs to an inode.
-    """
+@pytest.fixture(params=["with its checkpoints", "without them"])
+def upgraded(release: Path, tmp_path: Path, request: pytest.FixtureRequest) -> Path:
+    """A copy of the data directory of a release; its logs have other inodes than the checkpoints name."""
     data = tmp_path / "data"
     shutil.copytree(release, data)
-    for state in data.glob("team/*/.state"):
-        shutil.rmtree(state)
+    if request.param == "without them":
+        for state in data.glob("team/*/.state"):
+            shutil.rmtree(state)
     return data
 
 
