@@ -22,7 +22,6 @@ from compactor.core.fold import Fold
 from compactor.core.instants import EPOCH, nanos
 from compactor.core.orders import Order
 from compactor.core.reading import Deliveries, EventReader
-from compactor.core.rules import split_event
 from compactor.ledger import LedgerEntry, LedgerError
 from compactor.ledger.checkpoint import DamagedCheckpoint, Slot, open_newest_slot
 from compactor.ledger.files import Files
@@ -51,7 +50,7 @@ class FollowedLog:
         self._segments = Segments(place.path, files)
         self._reader = EventReader(place.team_id)
         self.orders: dict[str, bool] = {}
-        """The orders of the part in memory; False for those that only other orders and assignments tell of."""
+        """The orders of the part in memory; False for those that only legs and assignments tell of."""
         self._moved: set[str] = set()
         """Those of them that were assigned."""
         self.ties: dict[str, set[str]] = {}
@@ -157,10 +156,11 @@ class FollowedLog:
             self.ties.setdefault(other, set()).add(order_id)
         if self._keeps_names and event.client_order_id is not None:
             self.names.setdefault(order_id, event.client_order_id)
-        for part in split_event(event):
-            if part.order_id not in self.orders:
-                self.orders[part.order_id] = False
-                changed.add(part.order_id)
+        # That an order is named as a successor claims nothing: its own events may be elsewhere, and the ties move them.
+        for leg in event.leg_fills or ():
+            if leg.order_id not in self.orders:
+                self.orders[leg.order_id] = False
+                changed.add(leg.order_id)
 
     def forget(self, now_ns: int) -> None:
         """Drop the orders in memory: from now on their lines are read where they are asked for."""
@@ -246,9 +246,9 @@ class FollowedLog:
         return None if since_ns is None else Claim(since_ns, client_order_id, away_to, is_named)
 
     def read_order(self, order_id: str) -> Iterator[tuple[Event, bytes]]:
-        """The events of an order, of a parent whose fills tell of it, and of one that it replaced, in log order."""
+        """The events of an order, and those of a parent whose fills tell of it, in the order of the log."""
         for event, line in self._read(self._find_ranges(order_id), order_id):
-            if any(part.order_id == order_id for part in split_event(event)):
+            if event.order_id == order_id or any(leg.order_id == order_id for leg in event.leg_fills or ()):
                 yield event, line
 
     def read_naming(self, order_id: str) -> Iterator[tuple[Event, bytes]]:
