@@ -1,7 +1,9 @@
 """The two slots of a checkpoint: whichever is newest and good serves, and damage is noticed and never an error."""
 
+import json
 import struct
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -60,6 +62,39 @@ def test_a_slot_gives_back_what_was_written() -> None:
     whole.feed(log, 0)
     assert whole.pending_lines() == fold.pending_lines()
     assert (3, whole.take_lines().trades.count(b"\n")) == (fold.open_orders, fold.counts.trades)
+
+
+def test_offsets_go_beyond_4_gib() -> None:
+    """1.5, 6.2: an order whose lines lie behind 4 GiB of log is found again, by its offsets in a checkpoint."""
+    start = (1 << 32) + 5
+    terms = b'"symbol":"AAPL","side":"buy","quantity":"3"'
+    told = (
+        b'{"event":"new","order_id":"o-1","ts":"2026-03-02T10:00:00Z","recorded_at":"2026-03-02T10:00:00Z",%b}\n'
+        b'{"event":"canceled","order_id":"o-1","ts":"2026-03-02T10:00:01Z","recorded_at":"2026-03-02T10:00:01Z"}\n'
+    ) % terms
+    late = (
+        b'{"event":"fill","order_id":"o-1","ts":"2026-03-02T10:00:02Z","recorded_at":"2026-03-02T10:00:02Z",'
+        b'"execution_id":"x-1","price":"10","qty":"1"}\n'
+    )
+    fold = Fold("alpha", lambda order_id, first, end: [], kept_ended=0)
+    fold.feed(told, start)
+    end = start + len(told)
+    nothing = PrefixDigest(0, checksum(b""))
+    parts = encode_slot(fold, 1, 7, PrefixDigest(end, checksum(told)), nothing, nothing)
+    asked = []
+
+    def recall(order_id: str, first: int, end: int) -> list[tuple[int, bytes]]:
+        asked.append((order_id, first, end))
+        first_line, last_line, _ = told.split(b"\n")
+        return [(start, first_line), (start + len(first_line) + 1, last_line)]
+
+    restored = open_slot(b"".join(parts)).restore(recall, timedelta(days=7))
+    restored.feed(late, end)
+    lines = restored.take_lines()
+    (order_id, first, recalled_to), *_ = asked
+    assert ("o-1", start, True) == (order_id, first, start < recalled_to <= end)
+    assert [end, f"{end}-0"] == [json.loads(lines.trades)[name] for name in ("offset", "trade_id")]
+    assert ["late_fill", end] == [json.loads(lines.findings)[name] for name in ("kind", "offset")]
 
 
 def test_damage_at_any_byte_is_noticed() -> None:

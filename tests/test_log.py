@@ -72,6 +72,16 @@ def test_a_long_line_without_its_end_is_not_there_yet() -> None:
         assert [Block(0, b"first\n", 6)] == list(log_of(data).blocks(0, len(data)))
 
 
+@pytest.mark.parametrize("length", [BLOCK_BYTES * 3, LINE_BYTES_MAX + 1, SEARCH_BYTES * 2])
+def test_a_long_line_is_not_read_beyond_the_given_end(length: int) -> None:
+    """7.1: what is derived is never ahead of what was synced, though more of a long line is there by now."""
+    data = b"first\n" + b"x" * length + b"\nlast\n"
+    for end in (6 + BLOCK_BYTES, 6 + length - 1, 6 + length):
+        assert [Block(0, b"first\n", 6)] == list(log_of(data).blocks(0, end))
+    blocks = list(log_of(data).blocks(0, 6 + length + 1))
+    assert [6, 6 + length + 1] == [block.end for block in blocks]
+
+
 def test_only_the_bytes_up_to_the_given_end_are_read() -> None:
     """A pass folds what was there when it began; more may be written meanwhile."""
     data = b"one\ntwo\nthree\n"
