@@ -3,7 +3,7 @@
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 
-from tests.fuzz import check_commands, wild_logs
+from tests.wild import check_commands, wild_logs
 
 HEAD = b'"order_id":"o-1","ts":"2026-03-02T10:00:00Z"'
 PLACED = b'{"event":"new",%b,"symbol":"AAPL","side":"buy","quantity":"10"}\n' % HEAD
