@@ -205,6 +205,21 @@ def test_legs_with_events_of_their_own_go_with_their_order(data: Path, write_log
         assign(data, "leg", "alpha")
 
 
+def test_an_event_goes_with_whatever_stands_in_its_unread_fields(data: Path, write_log: Write, placed: Event) -> None:
+    """4.12: bytes that are not UTF-8 and numbers that no computer holds keep no order from its team."""
+    path = write_log("alpha", placed("o2"))
+    raw = b'"raw":{"a":"\xff","b":1e400,"c":%b},"\xfe":[1]' % (b"9" * 40)
+    with (path / "events.jsonl").open("ab") as log:
+        log.write(json.dumps(placed(event_id="e-1")).encode()[:-1] + b"," + raw + b"}\n")
+    for _ in range(2):
+        assign(data, "o1", "bravo")
+        assert ["o2"] == [row["order_id"] for row in rows(data, "alpha")]
+        assert ["o1"] == [row["order_id"] for row in rows(data, "bravo")]
+    copied = log_of(data, "bravo")
+    assert ["new"] == [event["event"] for event in copied]
+    assert [{"a": "\ufffd", "b": float("inf"), "c": int("9" * 40)}] == [event["raw"] for event in copied]
+
+
 def test_what_cannot_be_assigned_is_refused_and_nothing_changes(data: Path, half_filled: Path) -> None:
     """An unknown order, a team that is none, a directory that is itself a ledger."""
     with pytest.raises(CannotAssign, match=r"no ledger in .* knows an order 'o9'; .* compactor reconcile takes in"):

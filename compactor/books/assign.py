@@ -21,7 +21,7 @@ from compactor.books.followed_log import FollowedLog
 from compactor.books.order_index import OrderIndex
 from compactor.books.ownership import trace_assignments
 from compactor.books.turns import compact_in_turn, turn
-from compactor.core.events import LINE_BYTES_MAX, Event
+from compactor.core.events import Event
 from compactor.core.exceptions import CompactorError
 from compactor.core.instants import rfc3339
 from compactor.core.reading import Deliveries
@@ -30,7 +30,6 @@ from compactor.ledger.paths import LOG, locate_ledger
 
 TURN_SECONDS = 30
 _PASSES_MAX = 5
-_LINE_BYTES = LINE_BYTES_MAX - 128
 # What may differ between an event and its copy in another ledger.
 _OWN = ("team_id", "recorded_at", "assigned_from", "raw")
 
@@ -139,7 +138,7 @@ def _pass(found: tuple[list[str], dict[str, _Holding]], data: Path, done: Assign
     back = [_assigned(one, stamp, target, from_team=_find_holder(one, team, everyone)) for one in returning]
     if back or missing:
         with Ledger(locate_ledger(data, team).path) as ledger:
-            ledger.append([*back, *(_copy(line, team, name) for name, line in missing)])
+            ledger.append([*back, *(_copy(line, team, name) for name, line in missing)], drop_raw=True)
         done.events += len(missing)
     told = False
     for name, holding in sorted(holdings.items()):
@@ -250,17 +249,33 @@ def _assigned(order_id: str, stamp: str, holding: _Holding, **direction: str) ->
 
 
 _decode: Any = msgspec.json.Decoder(float_hook=str).decode
-_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+
+
+def _read_fields(line: bytes) -> dict[str, msgspec.Raw]:
+    """The values of an event's fields, to the letter; but a byte that is not UTF-8, which only unread fields can have,
+    is replaced."""
+    try:
+        return _decode_fields(line)
+    except UnicodeDecodeError:
+        return _decode_fields(line.decode(errors="replace"))
 
 
 def _key(line: bytes) -> bytes:
     """What two lines have in common that are the same event in different ledgers."""
-    fields = {name: value for name, value in _decode(line).items() if name not in _OWN}
+    fields = {name: _normalize(value) for name, value in _read_fields(line).items() if name not in _OWN}
     return msgspec.json.encode(fields, order="sorted")
+
+
+def _normalize(value: msgspec.Raw) -> bytes:
+    """A JSON value in one notation, where msgspec can write it at all."""
+    try:
+        return msgspec.json.encode(_decode(value), order="sorted")
+    except (UnicodeDecodeError, OverflowError):
+        return bytes(value)
 
 
 def _copy(line: bytes, team: str, came_from: str) -> bytes:
     """An event for another team's log: every other value stays as it is, digit by digit."""
-    fields: dict[str, Any] = {**_fields(line), "team_id": team, "assigned_from": came_from}
-    copy = msgspec.json.encode(fields)
-    return copy if len(copy) <= _LINE_BYTES else msgspec.json.encode({n: v for n, v in fields.items() if n != "raw"})
+    fields: dict[str, Any] = {**_read_fields(line), "team_id": team, "assigned_from": came_from}
+    return msgspec.json.encode(fields).decode(errors="replace").encode()

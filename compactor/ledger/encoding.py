@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from compactor.core.events import LINE_BYTES_MAX, Event, Problem, build_event, decode
+from compactor.core.events import LINE_BYTES_MAX, Event, Problem, build_event, decode, is_too_deep
 from compactor.core.instants import rfc3339
 from compactor.ledger.errors import RejectedEvents
 
@@ -50,6 +50,12 @@ def check_events(
     return lines
 
 
+def find_problem(event: Mapping[str, Any]) -> Problem | None:
+    """Why an event cannot be appended, not even without the broker's message; None where it can."""
+    line = _encode_checked(event, None, rfc3339(0), drop_raw=True)
+    return line if isinstance(line, Problem) else None
+
+
 def _encode_checked(
     event: Mapping[str, Any] | bytes | str, team_id: str | None, stamp: str, drop_raw: bool
 ) -> bytes | Problem:
@@ -76,9 +82,9 @@ def _read_fields(event: bytes | str) -> dict[str, Any] | Problem:
     try:
         text = event.encode() if isinstance(event, str) else event
         text.decode()
-        if b"\n" in text.strip():
-            text = msgspec.json.format(text, indent=-1)
-        return _decode_fields(text)
+        if is_too_deep(text):
+            raise msgspec.DecodeError("too many objects and arrays lie in each other")
+        return _decode_fields(msgspec.json.format(text, indent=-1))
     except UnicodeError as error:
         return Problem("not_utf8", f"not UTF-8: {error}")
     except msgspec.DecodeError as error:

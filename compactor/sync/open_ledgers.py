@@ -16,12 +16,12 @@ import msgspec
 from compactor.books.failures import Failure, describe_bad_entry, describe_failure
 from compactor.books.turns import compact_in_turn
 from compactor.broker.alpaca import Fields
-from compactor.core.events import LINE_BYTES_MAX, Problem, decode
+from compactor.core.events import Problem
 from compactor.ledger import Ledger, LedgerEntry, discover
+from compactor.ledger.encoding import find_problem
 from compactor.ledger.paths import LOG, locate_ledger
 
 # The ledger adds `recorded_at` to each line.
-_LINE_BYTES = LINE_BYTES_MAX - 128
 
 
 class TeamReconciled(msgspec.Struct):
@@ -66,8 +66,8 @@ class OpenLedgers:
             target = own or team  # A directory that is itself a ledger gets all of it.
             path = self.data if own else locate_ledger(self.data, team).path
             one = found.setdefault(target, TeamReconciled(target, str(path), []))
-            lines = [_short(event if own else {**event, "team_id": team}) for event in of_team]
-            bad = {str(line["order_id"]): reason for line in lines if (reason := _find_problem(line)) is not None}
+            lines = [event if own else {**event, "team_id": team} for event in of_team]
+            bad = {str(line["order_id"]): reason for line in lines if (reason := find_problem(line)) is not None}
             problems += list(bad.items())
             # An order gets all of its events or none, because they lean on each other.
             one.events = one.events + [line for line in lines if str(line["order_id"]) not in bad]
@@ -82,7 +82,7 @@ class OpenLedgers:
                 team.error = describe_bad_entry(place)
                 return
             ledger = self._ledger(place)
-            ledger.append(team.events)
+            ledger.append(team.events, drop_raw=True)
             compact_in_turn(ledger)
         except Exception as error:
             team.error = describe_failure(error, team.path)
@@ -97,15 +97,3 @@ class OpenLedgers:
         if place.path not in self._ledgers:
             self._ledgers[place.path] = Ledger(place.path, team_id=place.team_id)
         return self._ledgers[place.path]
-
-
-def _short(event: Fields) -> Fields:
-    """The event, without the broker's message where that would make the line too long."""
-    if len(msgspec.json.encode(event)) <= _LINE_BYTES:
-        return event
-    return {name: value for name, value in event.items() if name != "raw"}
-
-
-def _find_problem(event: Fields) -> Problem | None:
-    found = decode(msgspec.json.encode(event))
-    return found if isinstance(found, Problem) else None

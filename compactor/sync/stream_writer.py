@@ -253,7 +253,7 @@ def _encode(path: Path, team: str | None, lines: list[Fields | bytes]) -> list[b
     named = [line | {"team_id": team} if isinstance(line, dict) and team is not None else line for line in lines]
     try:
         if all(isinstance(line, dict) for line in named):
-            return check_events(path / LOG, named, team)
+            return check_events(path / LOG, named, team, drop_raw=True)
     except RejectedEvents:
         pass
     encoded: list[bytes] = []
@@ -261,14 +261,10 @@ def _encode(path: Path, team: str | None, lines: list[Fields | bytes]) -> list[b
         if isinstance(line, bytes):
             encoded.append(line + b"\n")
             continue
-        for event in (line, {name: value for name, value in line.items() if name != "raw"}):
-            try:
-                encoded += check_events(path / LOG, [event], team)
-                break
-            except RejectedEvents as error:
-                if error.problems[0][1].kind != "too_long":
-                    encoded.append(msgspec.json.encode(event) + b"\n")
-                    break
+        try:
+            encoded += check_events(path / LOG, [line], team, drop_raw=True)
+        except RejectedEvents:
+            encoded.append(msgspec.json.encode(line) + b"\n")
     return encoded
 
 
