@@ -141,8 +141,13 @@ def _restore(entry: LedgerEntry, path: Path) -> CopiedLedger:
             files.remove(temporary)
             raise BackupConflict(log.path, f"expected bytes from {start} to {end} with SHA-256 {manifest.sha256}")
         files.rename(temporary, path / LOG)
-        for directory in (path, path.parent, path.parent.parent):
-            files.sync_directory(directory)
+        try:
+            for directory in (path, path.parent, path.parent.parent):
+                files.sync_directory(directory)
+        except OSError:
+            # Not acknowledged, so that it can be done again.
+            files.rename(path / LOG, temporary)
+            raise
     return CopiedLedger(entry.name, str(path), end, len(segments.seals), copied, new_segments)
 
 

@@ -22,6 +22,7 @@ from compactor.daemon.health import (
     find_reconcile_problem,
     find_stream_problem,
 )
+from compactor.ledger.files import Files
 from compactor.ledger.paths import PRIVATE
 
 LOCK = "daemon.lock"
@@ -117,8 +118,9 @@ def _encode_padded(report: DaemonReport) -> bytes:
 def acquire(data: Path) -> Presence:
     """Acquire the lock of a data directory. Raises AlreadyRunning, which names the holder, and OSError."""
     path = data / PRIVATE / LOCK
-    path.parent.mkdir(exist_ok=True)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    files = Files()
+    files.make_directory(path.parent)
+    descriptor, _is_new = files.open_or_create(path, os.O_RDWR)
     # `compactor status` holds the lock for a moment while it tests whether a daemon has it.
     for _ in range(_TRIES):
         try:

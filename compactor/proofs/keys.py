@@ -115,9 +115,13 @@ def make_key(path: Path, name: str) -> SigningKey:
         try:
             write_all(descriptor, text.encode(), path)
             os.fsync(descriptor)
+            Files().sync_directory(path.parent)
+        except OSError:
+            # Half a key would stand in the way of a whole one.
+            path.unlink()
+            raise
         finally:
             os.close(descriptor)
-        Files().sync_directory(path.parent)
     except FileExistsError:
         what = "there is a file already, expected none: a key that is lost cannot be made again"
         raise BadKey(path, f"{what}. Name another file") from None
