@@ -26,7 +26,7 @@ from tests.faults import (
     why_not,
 )
 
-FIRST, NEXT, END, AHEAD = SCENARIOS.values()
+FIRST, NEXT, END, AHEAD, SEAL = SCENARIOS.values()
 SAMPLE = [
     Fault(FIRST, "write", 1, KILL),
     Fault(FIRST, "fsync", 4, ENOSPC),
@@ -41,6 +41,11 @@ SAMPLE = [
     Fault(END, "fsync", 2, EIO),
     Fault(AHEAD, "fsync", 1, KILL),
     Fault(AHEAD, "pwrite64", 1, ENOSPC),
+    Fault(NEXT, "openat", 45, EIO),
+    Fault(SEAL, "openat", 60, EIO),
+    Fault(SEAL, "fallocate", 1, KILL),
+    Fault(SEAL, "fsync", 8, ENOSPC),
+    Fault(SEAL, "renameat", 3, KILL),
 ]
 Event = dict[str, str]
 
@@ -86,7 +91,9 @@ def test_a_pass_without_room_leaves_the_derived_files_as_they_were(scenario: obj
     old, new = len(before["trades.jsonl"]), len(expected["trades.jsonl"])
 
     limit = files_up_to(old + int((new - old) * part))
-    done = subprocess.run(program("compact", data), env=environment(), capture_output=True, text=True, preexec_fn=limit)
+    done = subprocess.run(
+        program("compact", data=data), env=environment(), capture_output=True, text=True, preexec_fn=limit
+    )
 
     assert 1 == done.returncode
     (message,) = messages_of(done)
@@ -100,7 +107,7 @@ def append(data: Path, events: list[Event], room: int | None = None) -> "subproc
     log = data / "team" / TEAM / LOG
     limit = None if room is None else files_up_to(log.stat().st_size + room)
     return subprocess.run(
-        [*program("append", data), "--team", TEAM, "--json"],
+        [*program("append", data=data), "--team", TEAM, "--json"],
         input="".join(json.dumps(event) + "\n" for event in events),
         env=environment(),
         capture_output=True,
