@@ -38,6 +38,7 @@ def reference(events: Iterable[Event]) -> tuple[list[Row], Net]:
     open_lives = {order_id: life for order_id, life in lives.items() if not has_ended(life)}
     rows = [row(order_id, life) for order_id, life in open_lives.items()]
     rows += [{"order_id": name, "status": "new", "filled_qty": "0"} for name in successors(events) - told]
+    rows.sort(key=lambda one: str(one["order_id"]))
     return rows, {(order_id, x): stand for order_id, life in lives.items() for x, stand in standing(life).items()}
 
 
