@@ -172,3 +172,12 @@ def test_help_and_version_import_no_ledger(option: str) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert "" == done.stderr.strip()
+
+
+def test_the_top_level_holds_six_things() -> None:
+    """Documents, the licence and files of deployment live inside the folders; hidden files are fine."""
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True)
+    if listed.returncode != 0:
+        pytest.skip("this is no checkout of git")
+    found = {name.partition("/")[0] for name in listed.stdout.splitlines() if not name.startswith(".")}
+    assert {"compactor", "tests", "fixtures", "pyproject.toml", "README.md", "Makefile"} == found

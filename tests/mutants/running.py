@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 from tests.mutants.mutators import Mutant
 
 _COPIED = ("compactor", "tests", "pyproject.toml")
-_LINKED = ("fixtures", "README.md", "Makefile", "MANIFEST.in", ".ci", ".github")
+_LINKED = ("fixtures", "README.md", "Makefile", ".ci", ".github")
 _NONE_COLLECTED = 5
 """An exit code of pytest."""
 _PROGRAMS = (
