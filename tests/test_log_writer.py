@@ -128,7 +128,7 @@ class TestWhatIsRefused:
     def test_one_bad_event_refuses_all_with_its_line(self, ledger: Ledger, placed: Event, filled: Event) -> None:
         """All or nothing; every problem is named with its number."""
         lines: list[Any] = ["{", "[]", {**placed(), "ts": None}, filled(qty="-1"), b"\xff", filled(price=None), "null"]
-        expected = ["not_json", "bad_value", "missing_field", "bad_value", "not_json", "missing_field", "bad_value"]
+        expected = ["not_json", "bad_value", "missing_field", "bad_value", "not_utf8", "missing_field", "bad_value"]
         assert list(enumerate(expected, 2)) == rejected(ledger, placed(), *lines, placed("o2"))
         assert not ledger.path.exists()
 
@@ -168,7 +168,7 @@ class TestWhatIsRefused:
 
     def test_a_text_that_cannot_be_utf8_is_a_problem(self, ledger: Ledger, placed: Event) -> None:
         """2: UTF-8; half of a surrogate pair is what Python makes of other bytes, from a file name for example."""
-        assert [(1, "not_json")] == rejected(ledger, json.dumps(placed("\ud800"), ensure_ascii=False))
+        assert [(1, "not_utf8")] == rejected(ledger, json.dumps(placed("\ud800"), ensure_ascii=False))
 
     def test_deep_nesting_is_a_problem(self, ledger: Ledger) -> None:
         """A hostile line never ends the program."""

@@ -27,4 +27,4 @@ def test_the_sample_has_open_orders_trades_of_every_kind_and_a_few_findings(tmp_
             findings += [str(finding["kind"]) for finding in ledger.rows("findings")]
 
     assert {"fill", "inferred", "reversal", "correction"} == kinds
-    assert ["late_fill", "late_fill", "not_json", "unknown_status"] == sorted(findings)
+    assert ["late_fill", "not_json", "unknown_status"] == sorted(findings)

@@ -6,6 +6,7 @@ import ast
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -46,8 +47,13 @@ def distributions(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory with the source distribution of this checkout and the wheel that was built from it."""
     if BUILT:
         return ROOT / BUILT
-    out = tmp_path_factory.mktemp("dist")
-    run_checked([sys.executable, "-m", "build", "--no-isolation", "--outdir", out, ROOT])
+    out, source = tmp_path_factory.mktemp("dist"), tmp_path_factory.mktemp("source") / "copy"
+    # A build writes into its source, where other tests run.
+    passed_over = shutil.ignore_patterns(
+        ".*", "__pycache__", "build", "dist", "data", "fixtures", "*.egg-info", "*.so", "*.c"
+    )
+    shutil.copytree(ROOT, source, ignore=passed_over)
+    run_checked([sys.executable, "-m", "build", "--no-isolation", "--outdir", out, source])
     return out
 
 

@@ -254,7 +254,7 @@ class TestFormats:
 
     @pytest.mark.parametrize(
         ("field", "value"),
-        [("limit_price", "1" * 40), ("limit_price", "0." + "1" * 39), ("created_at", "0001-01-01T00:00:00Z")],
+        [("limit_price", "1" * 40), ("limit_price", "0." + "1" * 39)],
     )
     def test_what_fits_no_type_names_its_line(
         self, run: Run, write_log: WriteLog, placed: Made, tmp_path: Path, field: str, value: str
@@ -279,7 +279,9 @@ class TestFormats:
         assert list(TRADES.names) == found.column_names
         assert expected == list(zip(*(column.to_pylist() for column in found.columns), strict=True))
 
-    @pytest.mark.parametrize("ts", ["2026-03-02T14:30:60Z", "2026-03-02t14:30:00.000000001z", "2262-04-11T23:47:16Z"])
+    @pytest.mark.parametrize(
+        "ts", ["2026-03-02T14:30:60Z", "2026-03-02t14:30:00.000000001z", "2261-12-31T23:59:59.999999999Z"]
+    )
     def test_times_that_arrow_does_not_read_itself(
         self, run: Run, write_log: WriteLog, placed: Made, tmp_path: Path, ts: str
     ) -> None:
@@ -432,11 +434,11 @@ class TestFiles:
             assert "alpha" not in (teams := parquet.read_table(out)["team_id"].to_pylist())
             assert "bravo" in teams
 
-    @pytest.mark.parametrize("value", [{"created_at": "2300-01-01T00:00:00Z"}, {"limit_price": "1e39"}])
+    @pytest.mark.parametrize("value", [{"limit_price": "1e39"}, {"limit_price": "1" * 40}])
     def test_a_value_that_no_type_holds_is_of_one_ledger_only(
         self, run: Run, data: Path, write_log: WriteLog, tmp_path: Path, value: dict[str, str]
     ) -> None:
-        """An event of the year 2300 of one team stopped Parquet and SQL for all."""
+        """A value that no column holds stopped Parquet and SQL for all."""
         event = {"event": "new", "order_id": "o", "ts": "2026-03-02T15:00:00Z", "symbol": "SPY", "side": "buy"}
         for team in ("alpha", "bravo", "charlie"):
             write_log(team, event | {"quantity": "1"} | (value if team == "bravo" else {}))

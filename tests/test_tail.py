@@ -163,7 +163,6 @@ class TestWhereItBegins:
         """--findings shows what was unreadable or suspicious, by the time of its event."""
         sample(data)
         assert [
-            ("charlie", "late_fill"),
             ("alpha", "late_fill"),
             ("charlie", "not_json"),
             ("alpha", "unknown_status"),

@@ -123,6 +123,8 @@ class PendingOrder(Struct, frozen=True, kw_only=True):
     replaces: str | None = None
     replaced_by: str | None = None
     parent_order_id: str | None = None
+    group_id: str | None = None
+    group_role: str | None = None
     legs: list[Any] | None = None
 
 

@@ -136,6 +136,11 @@ class LedgerView:
         )  # fmt: skip
         self._view.pop(order_id, None)
         if owner is None:
+            # No ledger has an event of its own, but one may show it as the successor of another order (rule 3.9).
+            for known in self._known.get(order_id, {}).values():
+                if known.row is not None:
+                    known.has_events = False
+                    self._view[order_id] = known
             return
         if owner.problem is not None:
             self.contested[order_id] = owner.problem
