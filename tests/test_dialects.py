@@ -127,6 +127,14 @@ def test_a_time_without_an_offset_is_read_as_of_the_given_zone() -> None:
     assert {"at": "2026-07-02T09:30:00+00:00"} == _normalize({"at": "2026-07-02 09:30:00"}, UTC)
 
 
+@pytest.mark.parametrize(
+    ("zone", "offset"), [("Asia/Kathmandu", "+05:45"), ("America/St_Johns", "-03:30"), ("Asia/Kolkata", "+05:30")]
+)
+def test_an_offset_may_have_any_number_of_minutes(zone: str, offset: str) -> None:
+    """Not every zone is a whole number of hours from UTC, or an even number of minutes."""
+    assert {"at": f"2026-01-02T09:30:00{offset}"} == _normalize({"at": "2026-01-02T09:30:00"}, ZoneInfo(zone))
+
+
 @pytest.mark.parametrize("time", ["2026-11-01T01:30:00", "2026-03-08T02:30:00"])
 def test_a_time_that_the_change_of_clocks_makes_two_or_none_is_refused(time: str) -> None:
     """01:30 came twice that night, and 02:30 never."""

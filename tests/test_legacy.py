@@ -268,6 +268,22 @@ def test_a_ledgers_own_files_are_never_taken_for_old_ones(tmp_path: Path) -> Non
     assert [] == import_legacy(tmp_path / "data", tmp_path / "data").teams
 
 
+def test_a_file_of_several_teams_is_old_where_one_of_them_has_imported_it(tmp_path: Path) -> None:
+    """A ledger that imported a line of it shows that, although another ledger has its order from elsewhere."""
+    data, old = tmp_path / "data", tmp_path / "old"
+    old.mkdir()
+    placed = {"event": "new", "order_id": "o1", "ts": T, "symbol": "AAPL", "side": "buy", "quantity": "10"}
+    Ledger(data / "team/alpha").append([placed])
+    (old / "pending_orders.jsonl").write_text(json.dumps(_order(2, team_id="beta")) + "\n")
+    import_legacy(old, data)
+    (old / "events.jsonl").touch()
+    lines = [_order(1, team_id="alpha"), _order(2, team_id="beta")]
+    (old / "pending_orders.jsonl").write_text("".join(json.dumps(one) + "\n" for one in lines))
+    found = by_team(import_legacy(old, data))
+    assert [] == [problem.kind for team in found.values() for problem in team.problems]
+    assert [1, 1] == [len(list(Ledger(data / "team" / name).rows("pending_orders"))) for name in ("alpha", "beta")]
+
+
 def test_an_old_file_beside_a_new_log_is_still_old(tmp_path: Path) -> None:
     """A program wrote events before anybody imported: ended orders show that the file is no ledger's own."""
     data = _old_in_place(tmp_path)

@@ -48,6 +48,14 @@ def test_a_list_that_is_newest_first_is_turned_round() -> None:
     assert [("o1", "1.998"), ("o1", "5.998")] == _filled(_sort(newest_first))
 
 
+def test_an_activity_that_cannot_be_read_stays_a_problem_among_those_that_are_sorted() -> None:
+    """One bad entry of a list takes nothing from the others."""
+    bad = {**_activity("o1", "1", "6"), "qty": "many"}
+    found = _sort([_activity("o1", "4", "5"), bad, _activity("o1", "1", "1")])
+    assert [("o1", "1"), ("o1", "5")] == _filled(found)
+    assert ["bad_value"] == [one.event.kind for one in found if isinstance(one.event, Problem)]
+
+
 def test_what_stands_in_order_stays_where_it_is() -> None:
     """Orders that are told step by step are not held back for one another."""
     messages = [_activity("a", "1", "1"), _activity("b", "1", "1"), _activity("a", "1", "2"), _activity("b", "1", "2")]

@@ -24,7 +24,7 @@ EQUIVALENT = Path(__file__).parent / "equivalent.txt"
 
 def load_equivalents(path: Path) -> set[tuple[str, str, str]]:
     """Path, kind and change of the mutants that change nothing, each with its reason on the line above it."""
-    rows = [line.split(" | ") for line in path.read_text().splitlines() if line and not line.startswith("#")]
+    rows = [line.split(" | ", 2) for line in path.read_text().splitlines() if line and not line.startswith("#")]
     return {(file, kind, change) for file, kind, change in rows}
 
 
@@ -88,6 +88,7 @@ def main() -> None:
         "--seconds-more", type=float, default=60.0, help="beyond thrice their time, till tests are slow"
     )
     parser.add_argument("--only", action="append", default=[], metavar="ID", help="these mutants, whatever the sample")
+    parser.add_argument("--tests", nargs="*", default=["tests"], metavar="PATH", help="look at these tests only")
     parser.add_argument("--pure", action="store_true", help="try survivors again without the compiled modules")
     parser.add_argument("--root", type=Path, default=Path(__file__).resolve().parents[2], help="the checkout")
     parser.add_argument("--list", action="store_true", help="print the sample and run nothing")
@@ -115,7 +116,7 @@ def run(options: argparse.Namespace, root: Path) -> int:
         return 0
 
     started = time.monotonic()
-    runner = Runner(root, rooms, options.jobs, options.budget, options.seconds_more, options.pure)
+    runner = Runner(root, rooms, options.jobs, options.budget, options.seconds_more, options.pure, options.tests)
     print("running all tests once, to see which lines each of them runs", file=sys.stderr)
     seen = runner.look(options.root / ".mutants")
     verdicts: list[Verdict] = []

@@ -25,8 +25,8 @@ from tests.mutants.mutators import Mutant
 
 _COPIED = ("compactor", "tests", "pyproject.toml")
 _LINKED = ("fixtures", "README.md", "Makefile", ".ci", ".github")
-_NONE_COLLECTED = 5
-"""An exit code of pytest."""
+_INTERNAL_ERROR, _NONE_COLLECTED = 3, 5
+"""Exit codes of pytest."""
 _PROGRAMS = (
     "analysis bench bench_audit bench_live constraints deploy faults mutants names package readme run soak suite"
 )
@@ -89,7 +89,14 @@ class Runner:
     """
 
     def __init__(
-        self, root: Path, rooms: Sequence[str], jobs: int, budget: float, seconds_more: float = 60.0, pure: bool = False
+        self,
+        root: Path,
+        rooms: Sequence[str],
+        jobs: int,
+        budget: float,
+        seconds_more: float = 60.0,
+        pure: bool = False,
+        tests: Sequence[str] = ("tests",),
     ) -> None:
         self._root = root
         self._rooms = list(rooms)
@@ -97,6 +104,7 @@ class Runner:
         self._budget = budget
         self._seconds_more = seconds_more
         self._pure = pure
+        self._tests = list(tests)
 
     def look(self, cache: Path) -> Seen:
         """Run all tests once and see which lines they run; kept in `cache` until a file changes."""
@@ -160,18 +168,22 @@ class Runner:
         listed = copy / "chosen.json"
         listed.write_text(json.dumps(chosen))
         files = sorted({name.partition("::")[0] for name in chosen})
-        options = ["-x", "-p", "no:cacheprovider", "-p", "no:xdist", "--hypothesis-seed=0", "--tb=no", *files]
+        options = ["-x", "-p", "no:cacheprovider", "--hypothesis-seed=0", "--tb=no", *files]
         environment = {"MUTANTS_TESTS": str(listed), **environment}
         # Thrice their time on a machine with other work, and the start.
         done = _pytest(options, copy, environment, 3 * seconds + self._seconds_more)
         if done is None:
             return Verdict(mutant, "slow", len(chosen))
+        if done.returncode == _INTERNAL_ERROR:
+            raise SystemExit(f"pytest could not run the tests of {mutant.id}:\n{done.stdout[-2000:]}")
         if done.returncode == _NONE_COLLECTED:
             return Verdict(mutant, "unseen", 0)
         failed = [line.split()[1] for line in done.stdout.splitlines() if line.startswith(("FAILED ", "ERROR "))]
-        outcome = "survived" if done.returncode == 0 else "killed"
+        outcome, killer = (
+            ("survived", "") if done.returncode == 0 else ("killed", failed[0] if failed else "the import")
+        )
         # A mutant that cannot even be imported ends pytest before any test.
-        return Verdict(mutant, outcome, len(chosen), failed[0] if failed else "the import")
+        return Verdict(mutant, outcome, len(chosen), killer)
 
     def _look(self) -> dict[str, Any]:
         with tempfile.TemporaryDirectory(prefix="compactor-mutants-") as directory:
@@ -179,7 +191,7 @@ class Runner:
             copy_checkout(self._root, copy)
             environment = {"MUTANTS_MAP": str(copy / "seen"), "MUTANTS_ROOMS": ",".join(self._rooms)}
             options = ["-p", "no:cacheprovider", "--hypothesis-seed=0", "-n", str(self._jobs), "--dist", "loadgroup"]
-            options += [f"--ignore={name}" for name in _LEFT_OUT if (copy / name).exists()] + ["tests"]
+            options += [f"--ignore={name}" for name in _LEFT_OUT if (copy / name).exists()] + self._tests
             done = _pytest(options, copy, environment, 3600)
             parts = [json.loads(path.read_text()) for path in copy.glob("seen.*")]
         if not parts:
@@ -187,7 +199,7 @@ class Runner:
         return _merge(parts)
 
     def _digest(self) -> str:
-        whole = hashlib.sha256(",".join(self._rooms).encode())
+        whole = hashlib.sha256(",".join([*self._rooms, *self._tests]).encode())
         for folder in ("compactor", "tests"):
             for path in sorted((self._root / folder).rglob("*.py*")):
                 if path.suffix in (".py", ".pyx"):
