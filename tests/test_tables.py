@@ -290,6 +290,17 @@ class TestFormats:
         assert 0 == run("export", "events", "--out", str(tmp_path / "e.parquet")).exit_code
         assert [nanos(ts)] == _values(parquet.read_table(tmp_path / "e.parquet").column("ts"))
 
+    def test_of_a_field_that_stands_twice_the_last_one_counts(self, run: Run, data: Path) -> None:
+        """The rows read a line as the fold does, whatever the first of two values is."""
+        log = data / "team" / "alpha" / "events.jsonl"
+        log.parent.mkdir(parents=True)
+        log.write_text(
+            '{"event":"new","order_id":"o","ts":"2026-03-02T14:30:00Z","recorded_at":{},"unknown":1e400,'
+            '"recorded_at":"2026-03-02T14:30:01.5Z"}\n'
+        )
+        result = run("export", "events")
+        assert (0, "2026-03-02T14:30:01.5Z") == (result.exit_code, json.loads(result.stdout)["recorded_at"])
+
     def test_a_table_without_rows_has_its_columns(self, run: Run, write_log: WriteLog, tmp_path: Path) -> None:
         """A program that reads a file every day need not fear a quiet one."""
         write_log("alpha")

@@ -43,12 +43,14 @@ AGAIN = "run the command again"
 class _Beside(msgspec.Struct, gc=False):
     """Fields that an `Event` does not keep verbatim: `recorded_at` with its nanoseconds, and uninterpreted JSON."""
 
-    recorded_at: str | None = None
+    recorded_at: msgspec.Raw = msgspec.Raw()
+    """Note: of a field that stands twice the last one counts, and the first may be of any kind."""
     legs: msgspec.Raw = msgspec.Raw()
     raw: msgspec.Raw = msgspec.Raw()
 
 
 _decode_beside = msgspec.json.Decoder(_Beside).decode
+_decode_text = msgspec.json.Decoder(str | None).decode
 _after_recorded = attrgetter(*EVENTS.names[EVENTS.find("event_id") : EVENTS.find("legs")])
 _after_legs = attrgetter(*EVENTS.names[EVENTS.find("legs") + 1 : EVENTS.find("raw")])
 
@@ -282,9 +284,12 @@ class EventRows:
         )  # fmt: skip
 
 
-def _recorded(text: str | None, event: Event) -> str | None:
+def _recorded(value: msgspec.Raw, event: Event) -> str | None:
     """`recorded_at` as it came; in the notation of the format where it came in another one that was understood."""
-    if text is None or is_common(text) or event.recorded_at is None:
+    if event.recorded_at is None:
+        return None
+    text: str | None = _decode_text(value)
+    if text is None or is_common(text):
         return text
     try:
         nanos(text)
