@@ -42,6 +42,7 @@ def test_every_command_ends_well(name: str) -> None:
 
 
 @settings(
+    derandomize=True,  # `make fuzz` searches at random; a change is judged by the same logs every time.
     deadline=None, max_examples=10, phases=[Phase.generate, Phase.reuse], suppress_health_check=list(HealthCheck)
 )  # fmt: skip
 @given(wild_logs())
