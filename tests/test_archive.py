@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from compactor.core import archive
-from compactor.core.archive import Archive, BloomFilter, fingerprint
+from compactor.core.archive import NO_SECRET, PRIME, Archive, BloomFilter, fingerprint
+from compactor.ledger.checkpoint import make_archive
 
 START = datetime(2026, 3, 2, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -17,7 +18,7 @@ MANY = 100_000
 def stored(marks: BloomFilter) -> BloomFilter:
     """The same filter, its pages read from where a checkpoint has put them."""
     pages = [bytes(page) for page in marks.pages()]
-    return BloomFilter(marks.counts, lambda number: pages[number] if number < len(pages) else b"")
+    return BloomFilter(marks.counts, lambda number: pages[number] if number < len(pages) else b"", marks.secret)
 
 
 @pytest.fixture(scope="module")
@@ -83,12 +84,46 @@ def test_a_generation_that_is_full_is_followed_by_a_larger_one(marked: BloomFilt
 IDS = st.text(st.characters(exclude_characters="\0", codec="utf-8"), max_size=40)
 
 
-@given(IDS, IDS)
-def test_fingerprints_are_the_same_on_every_machine_and_differ(one: str, other: str) -> None:
+@given(IDS, IDS, st.integers(2, PRIME - 1))
+def test_fingerprints_are_the_same_on_every_machine_and_differ(one: str, other: str, secret: int) -> None:
     """1.4: no randomness of the process; ids are told apart by all their bytes."""
-    assert fingerprint(one) == fingerprint(one) < 1 << 127
-    assert one == other or fingerprint(one) != fingerprint(other)
-    assert 152_245_151_874_238_270_045_460_136 == fingerprint("o-1")
+    assert fingerprint(one, secret) == fingerprint(one, secret) < 1 << 127
+    assert one == other or fingerprint(one, NO_SECRET) != fingerprint(other, NO_SECRET)
+    assert 10_144_495_258_339_561_105_871_496_681_833_618_908 == fingerprint("o-1", NO_SECRET)
+
+
+def colliding_ids() -> list[str]:
+    """Ids with one fingerprint under the secret 2, under which one taken from a byte and two added to the byte seven
+    further on are nothing."""
+    ids = []
+    for number in range(1 << 7):
+        bits = [number >> bit & 1 for bit in range(7)]
+        ids.append("".join([chr(ord("B") - bit) for bit in bits] + [chr(ord("a") + 2 * bit) for bit in bits]))
+    return ids
+
+
+def test_ids_that_are_made_to_collide_under_one_secret_do_not_under_another() -> None:
+    """Who can only append to a log does not know the secret of the state, and cannot make ids that fill one page."""
+    ids = colliding_ids()
+    assert len(ids) == len(set(ids)) == 128
+    assert [1, 128, 128] == [len({fingerprint(one, secret) for one in ids}) for secret in (2, 3, NO_SECRET)]
+    longest = []
+    for secret in (2, NO_SECRET):
+        kept = Archive(marks=BloomFilter(secret=secret))
+        kept.keep([(order_id, 0, 1) for order_id in [*ids, *(f"o-{number}" for number in range(1000))]], START)
+        longest.append(max(map(len, kept.encode_spans(None))))
+    assert longest[0] > 1.5 * longest[1]
+
+
+def test_every_state_has_a_secret_of_its_own_that_its_checkpoint_keeps() -> None:
+    """What is remembered under a secret is found again, whichever it is."""
+    first, second = make_archive(), make_archive()
+    assert 0 < first.marks.secret < PRIME and first.marks.secret != second.marks.secret
+    for kept in (first, second):
+        kept.keep([("o-1", 1, 2), ("o-2", 3, 4)], START)
+        pages = kept.encode_spans(None)
+        again = Archive(len(pages), pages.__getitem__, BloomFilter(secret=kept.marks.secret))
+        assert [(1, 2, START), (3, 4, START), None] == [again.find(one) for one in ("o-1", "o-2", "o-3")]
 
 
 def test_spans_survive_a_store() -> None:

@@ -1,6 +1,7 @@
 """The two slots of a checkpoint: whichever is newest and good serves, and damage is noticed and never an error."""
 
 import json
+import shutil
 import struct
 from collections.abc import Iterator
 from datetime import timedelta
@@ -12,6 +13,8 @@ from compactor import DerivedConflict, Ledger
 from compactor.core.fold import Fold
 from compactor.ledger import checkpoint, compaction
 from compactor.ledger.checkpoint import SLOTS, DamagedCheckpoint, PrefixDigest, Slot, Slots, checksum, encode_slot
+from compactor.ledger.checkpoint import open_slot as open_checkpoint
+from compactor.ledger.files import Files
 from tests.cases import read_derived
 from tests.disk import Disk
 from tests.faults import orders
@@ -62,6 +65,29 @@ def test_a_slot_gives_back_what_was_written() -> None:
     whole.feed(log, 0)
     assert whole.pending_lines() == fold.pending_lines()
     assert (3, whole.take_lines().trades.count(b"\n")) == (fold.open_orders, fold.counts.trades)
+
+
+def read_secrets(state: Path) -> set[int]:
+    """The secrets in the checkpoints of a ledger."""
+    return {open_checkpoint(path, Files()).header.secret for path in state.glob("checkpoint.?")}
+
+
+def test_a_ledger_keeps_the_secret_of_its_state_until_it_is_folded_from_its_first_byte(data: Path) -> None:
+    """1.4: fingerprints are made with the secret in the checkpoint, and no derived byte depends on it."""
+    (data / "events.jsonl").write_bytes(orders(0, 60))
+    secrets: list[set[int]] = []
+    derived = []
+    for _ in range(2):
+        shutil.rmtree(data / ".state", ignore_errors=True)
+        for number in range(2):
+            with Ledger(data, retention_days=0) as ledger:
+                if not secrets and number:
+                    ledger.append([{"event": "new", "order_id": "o-1", "ts": "2026-03-20T14:30:00Z"}])
+                ledger.compact(checkpoint=True)
+        secrets.append(read_secrets(data / ".state"))
+        derived.append(read_derived(data))
+    assert [1, 1] == [len(one) for one in secrets] and secrets[0] != secrets[1]
+    assert derived[0] == derived[1]
 
 
 def test_offsets_go_beyond_4_gib() -> None:

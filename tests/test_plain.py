@@ -126,15 +126,20 @@ def interpreted_archive() -> ModuleType:
 
 @compiled
 @settings(max_examples=50)
-@given(st.lists(st.one_of(st.uuids().map(str), st.text(st.characters(codec="utf-8"), max_size=60)), max_size=30))
-@example(["", "\0", "a" * 1000, "ÄÖ€😀"])
-def test_marks_are_the_same_bits_compiled_and_not(order_ids: list[str]) -> None:
+@given(
+    st.lists(st.one_of(st.uuids().map(str), st.text(st.characters(codec="utf-8"), max_size=60)), max_size=30),
+    st.integers(1, archive.PRIME - 1),
+)
+@example(["", "\0", "a" * 1000, "ÄÖ€😀"], archive.NO_SECRET)
+def test_marks_are_the_same_bits_compiled_and_not(order_ids: list[str], secret: int) -> None:
     """7: a checkpoint that was written on one machine is read on any other."""
     plainly = interpreted_archive()
     assert plainly.fingerprint is not archive.fingerprint
-    ours, theirs = archive.BloomFilter([43_690, 5]), plainly.BloomFilter([43_690, 5])
+    ours = archive.BloomFilter([43_690, 5], secret=secret)
+    theirs = plainly.BloomFilter([43_690, 5], secret=secret)
     for order_id in order_ids:
-        assert plainly.fingerprint(order_id) == archive.fingerprint(order_id)
+        for one in (0, 1, secret, archive.PRIME - 1):
+            assert plainly.fingerprint(order_id, one) == archive.fingerprint(order_id, one)
         assert (order_id in ours) == (order_id in theirs)
         ours.add(order_id)
         theirs.add(order_id)
@@ -151,7 +156,9 @@ def test_marks_that_cannot_be_are_refused_and_not_read_past_their_end() -> None:
     with pytest.raises(IndexError):
         assert "o" in archive.BloomFilter([1] * 13)
     with pytest.raises(UnicodeEncodeError):
-        archive.fingerprint("\ud800")
+        archive.fingerprint("\ud800", 1)
+    with pytest.raises(ValueError, match="a secret below"):
+        archive.fingerprint("o", archive.PRIME)
 
 
 # Lines.

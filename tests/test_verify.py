@@ -524,6 +524,26 @@ class TestStates:
         assert any("are missing" in one.found for one in verdict.differences)
 
 
+    def test_marks_under_two_secrets(self, tmp_path: Path) -> None:
+        """A state that was made again has another secret than a checkpoint that was kept; both are compared."""
+        scene = Scene(tmp_path, slow_days(6000), sealed=0)
+        state, kept = scene.ledger / ".state", tmp_path / "kept"
+        for name in ("checkpoint.1", "checkpoint.0"):
+            shutil.rmtree(state)
+            with Ledger(scene.ledger, retention_days=0) as ledger:
+                ledger.compact(checkpoint=True)
+            if name == "checkpoint.1":
+                shutil.copy(state / "checkpoint.0", kept)
+        shutil.copy(kept, state / "checkpoint.1")
+        assert 2 == len({_chunks(path)[0].secret for path in state.glob("checkpoint.?")})
+        (verdict,) = verify_all(scene.data, retention_days=0).verdicts
+        assert [] == verdict.differences
+        for number in range(2):
+            clear_marks(state / f"checkpoint.{number}")
+            (verdict,) = verify_all(scene.data, retention_days=0).verdicts
+            assert number + 1 == sum("are missing" in one.found for one in verdict.differences)
+
+
 def _chunks(path: Path) -> tuple[CheckpointHeader, bytes]:
     data = path.read_bytes()
     magic = data.index(b"\n") + 1

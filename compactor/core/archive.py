@@ -4,6 +4,9 @@ An order that has ended shrinks to a span: the offsets of its first and last eve
 shrinks to a mark in a Bloom filter, six bytes that say "this order id may have been here". Memory is therefore bounded
 by recent history, and a late event of an old order is never mistaken for the first event of a new one. A false positive
 costs a search of the log, never a wrong answer.
+
+Pages and bits are found by a fingerprint of the order id under a secret that each state has of its own. So nobody who
+can only append to a log can make order ids that fall together and fill one page.
 """
 
 from collections import deque
@@ -24,8 +27,12 @@ _PAGE_MASK = PAGE_BYTES * 8 - 1
 _PROBES = 8
 _IDS_A_PAGE = PAGE_BYTES // 6
 _SPANS_A_PAGE = 96
-# Any constant that looks random will do. These are hexadecimal digits of pi.
+PRIME = (1 << 61) - 1
+_CHUNK_BYTES = 7
+# Any constants that look random will do. These are hexadecimal digits of pi.
 _FACTOR = 0x243F6A8885A308D313198A2E03707345
+NO_SECRET = 0x4A4093822299F31
+"""The secret of a state that nobody keeps, and whose log nobody hostile wrote."""
 
 # First page and number of pages of each generation of the filter. Twelve generations hold 10^11 order ids.
 _LAYOUT = [((4 ** (one + 1) - 4) // 3, 4 ** (one + 1)) for one in range(12)]
@@ -41,12 +48,19 @@ Span = tuple[int, int | None, datetime | None]
 None where only a mark is left."""
 
 
-def fingerprint(order_id: str) -> int:
-    """Hash an order id, equally in every process: its bytes modulo a prime, times a constant.
+def fingerprint(order_id: str, secret: int) -> int:
+    """Hash an order id under a secret, equally in every process: a number below 2 ** 127.
 
-    Python's `hash` of an integer is the integer modulo 2 ** 61 - 1, and much faster than the `%` operator.
+    Its length and its bytes, seven at a time, are the coefficients of a polynomial modulo `PRIME`, whose value at the
+    secret is spread over the bits by a constant. Two ids of n bytes have the same value at n / 7 + 1 of all secrets,
+    of which there are 2 ** 61.
     """
-    return hash(int.from_bytes(order_id.encode())) * _FACTOR >> 61
+    data = order_id.encode()
+    value = len(data)
+    for start in range(0, len(data), _CHUNK_BYTES):
+        # Python's `hash` of an integer is the integer modulo 2 ** 61 - 1, and much faster than the `%` operator.
+        value = hash(value * secret + int.from_bytes(data[start : start + _CHUNK_BYTES], "little"))
+    return hash(value * secret) * _FACTOR >> 61
 
 
 def find_bits(mark: int, generation: int) -> Iterator[tuple[int, int]]:
@@ -84,17 +98,18 @@ if not TYPE_CHECKING and fast.IS_COMPILED:
 class BloomFilter:
     """A Bloom filter of order ids that grows by generations, each four times as large as the one before.
 
-    Pages are fetched from storage when they are first needed.
+    Pages are fetched from storage when they are first needed. `secret` is that of the fingerprints.
     """
 
-    def __init__(self, counts: Iterable[int] = (), fetch: Fetch | None = None) -> None:
+    def __init__(self, counts: Iterable[int] = (), fetch: Fetch | None = None, secret: int = NO_SECRET) -> None:
+        self.secret = secret
         self.counts = list(counts)
         self._fetch = fetch
         self._pages: dict[int, bytearray] = {}
 
     def add(self, order_id: str) -> None:
         """Mark an order id. A mark cannot be removed; marking an id twice takes no more space."""
-        self.mark(fingerprint(order_id))
+        self.mark(fingerprint(order_id, self.secret))
 
     def mark(self, mark: int) -> None:
         """Mark the order id with this fingerprint."""
@@ -103,7 +118,7 @@ class BloomFilter:
         self.counts[-1] += set_mark(self._pages, self._page, len(self.counts) - 1, mark)
 
     def __contains__(self, order_id: str) -> bool:
-        return self.has(fingerprint(order_id))
+        return self.has(fingerprint(order_id, self.secret))
 
     def has(self, mark: int) -> bool:
         """Whether an order id with this fingerprint may be marked."""
@@ -139,7 +154,10 @@ _records = msgspec.msgpack.Decoder(list[SpanRecord]).decode
 
 
 class Archive:
-    """Spans of recently ended orders, the stored table of older spans, and the marks of orders older than that."""
+    """Spans of recently ended orders, the stored table of older spans, and the marks of orders older than that.
+
+    The secret of the marks is that of the stored table too.
+    """
 
     def __init__(self, spans: int = 0, fetch: Fetch | None = None, marks: BloomFilter | None = None) -> None:
         self.recent: dict[str, Span] = {}
@@ -186,7 +204,7 @@ class Archive:
 
     def _find_stored(self, order_id: str) -> Span | None:
         assert self._fetch is not None
-        for record in _records(self._fetch(fingerprint(order_id) % self._stored_pages)):
+        for record in _records(self._fetch(fingerprint(order_id, self.marks.secret) % self._stored_pages)):
             if record.order_id == order_id:
                 return record.first, record.last, record.seen
         return None
@@ -215,7 +233,7 @@ class Archive:
                 self.marks.add(record.order_id)
             else:
                 table[record.order_id] = record
-        return _split_into_pages(list(table.values()))
+        return _split_into_pages(list(table.values()), self.marks.secret)
 
     def _stored_records(self) -> Iterator[SpanRecord]:
         for number in range(self._stored_pages):
@@ -223,8 +241,8 @@ class Archive:
             yield from _records(self._fetch(number))
 
 
-def _split_into_pages(records: list[SpanRecord]) -> list[bytes]:
+def _split_into_pages(records: list[SpanRecord], secret: int) -> list[bytes]:
     pages: list[list[SpanRecord]] = [[] for _ in range(-(-len(records) // _SPANS_A_PAGE))]
     for record in records:
-        pages[fingerprint(record.order_id) % len(pages)].append(record)
+        pages[fingerprint(record.order_id, secret) % len(pages)].append(record)
     return [msgspec.msgpack.encode(page) for page in pages]

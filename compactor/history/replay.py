@@ -25,7 +25,7 @@ from compactor.core.derived import Lines
 from compactor.core.fold import Fold
 from compactor.history.moment import Moment, Selection
 from compactor.ledger import LedgerEntry
-from compactor.ledger.checkpoint import TAIL_BYTES, CheckpointHeader, DamagedCheckpoint, Slot, checksum
+from compactor.ledger.checkpoint import TAIL_BYTES, CheckpointHeader, DamagedCheckpoint, Slot, checksum, make_archive
 from compactor.ledger.compaction import Progress
 from compactor.ledger.errors import BadTeam, LedgerError, from_os
 from compactor.ledger.files import Files
@@ -73,6 +73,7 @@ class Replay:
         self._end = size if moment.offset is None else moment.offset
         self._selection = Selection(moment, self._log, self._segments, self._files)
         self.fold = Fold(self._team_id, self._selection.recall, RETENTION)
+        self.fold.archive = make_archive()
         if not from_first:
             self._start_at_a_point(self._selection, self._end if limit is None else min(self._end, limit))
         self.offset = self.started_at = self._header.log.length if self._header is not None else 0
@@ -132,9 +133,8 @@ def _restored(slot: Slot, selection: Selection) -> Fold:
     fold = slot.restore(selection.recall, RETENTION)
     marks = [slot.read(chunk) for chunk in header.marks]
     spans = [record for chunk in header.spans for record in _decode_spans(slot.read(chunk))]
-    fold.archive = Archive(
-        marks=BloomFilter(header.marked, lambda number: marks[number] if number < len(marks) else b"")
-    )
+    pages = BloomFilter(header.marked, lambda number: marks[number] if number < len(marks) else b"", header.secret)
+    fold.archive = Archive(marks=pages)
     fold.archive.keep_all(spans)
     return fold
 

@@ -6,6 +6,7 @@ Everything carries a checksum; what does not match is damage, and damage is neve
 the log is folded from its first byte.
 """
 
+import secrets
 import struct
 from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
@@ -15,13 +16,13 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
-from compactor.core.archive import Archive, BloomFilter
+from compactor.core.archive import NO_SECRET, PRIME, Archive, BloomFilter
 from compactor.core.clock import Ahead, LogClock
 from compactor.core.derived import Counts
 from compactor.core.fold import Fold, OpenOrder, Recall
 from compactor.ledger.files import Files, Reader, replace
 
-FORMAT = 4
+FORMAT = 5
 """The layout of this file."""
 FOLD_VERSION = 3
 """What the fold means; a change of it makes every ledger fold its log again, checked against the trades already
@@ -76,6 +77,9 @@ class CheckpointHeader(Struct):
     """The event whose time waits to be confirmed (6.1)."""
     upgrades: int | None = None
     """The fold version that derived what stands in trades and findings beyond this checkpoint, where that is older."""
+    secret: int = NO_SECRET
+    """What the fingerprints of order ids in spans and marks are made with; drawn when the log was folded from its
+    first byte."""
 
 
 class DamagedCheckpoint(Exception):
@@ -130,7 +134,7 @@ class Slot:
         fold.log_clock = LogClock(header.clock, header.ahead)
         fold.counts = msgspec.structs.replace(header.counts, kinds=dict(header.counts.kinds))
         fold.stored = _decode_open(self.read(header.open_orders))
-        forgotten = BloomFilter(header.marked, self._page(header.marks))
+        forgotten = BloomFilter(header.marked, self._page(header.marks), header.secret)
         fold.archive = Archive(len(header.spans), self._page(header.spans), forgotten)
         return fold
 
@@ -171,6 +175,7 @@ def encode_slot(
         marked=fold.archive.marks.counts,
         ahead=fold.log_clock.ahead,
         upgrades=upgrades,
+        secret=fold.archive.marks.secret,
     )  # fmt: skip
     body = msgspec.msgpack.encode(header)
     return [_MAGIC, _HEAD.pack(len(body), checksum(body)), body, *parts]
@@ -208,6 +213,11 @@ def open_newest_slot(state: Path, files: Files, on_damage: Callable[[DamagedChec
             newest.close()
         raise
     return newest
+
+
+def make_archive() -> Archive:
+    """An empty archive with a secret of its own."""
+    return Archive(marks=BloomFilter(secret=1 + secrets.randbelow(PRIME - 1)))
 
 
 class Slots:

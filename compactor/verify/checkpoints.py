@@ -6,7 +6,7 @@ Note: a checkpoint with correct checksums is still compared order by order. A ca
 checksum and change answers.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from datetime import timedelta
 from itertools import chain
 from operator import attrgetter, itemgetter
@@ -27,6 +27,7 @@ from compactor.ledger.checkpoint import (
     DamagedCheckpoint,
     Slot,
     checksum,
+    make_archive,
 )
 from compactor.ledger.files import Files, Identity, Reader
 from compactor.ledger.log import Log
@@ -67,6 +68,24 @@ class Marks(BloomFilter):
         noted = self.noted or b""
         for start in range(0, len(noted), _MARK_BYTES):
             yield int.from_bytes(noted[start : start + _MARK_BYTES], "little")
+
+
+class MarksOfSlots(Marks):
+    """Marks of ended orders under the secret of each checkpoint that they are compared with; mostly there is one."""
+
+    def __init__(self, secrets: Collection[int]) -> None:
+        first, *others = sorted(secrets) or [make_archive().marks.secret]
+        super().__init__(secret=first)
+        self._others = {secret: Marks(secret=secret) for secret in others}
+
+    def add(self, order_id: str) -> None:
+        super().add(order_id)
+        for marks in self._others.values():
+            marks.add(order_id)
+
+    def under(self, secret: int) -> Marks:
+        """The marks under the secret of one of the checkpoints."""
+        return self if secret == self.secret else self._others[secret]
 
 
 def open_slots(path: Path, files: Files, report: Discrepancies) -> list[Slot]:
@@ -211,7 +230,10 @@ def _unequal_spans(ours: Fold, opened: dict[str, OpenOrder], slot: Slot) -> Iter
     When an order is forgotten depends on where passes ended, so a span on one side may be a mark on the other.
     """
     header = slot.header
-    marks = Marks(header.marked, lambda number: slot.read(header.marks[number]) if number < len(header.marks) else b"")
+    secret = header.secret
+    marks = Marks(
+        header.marked, lambda number: slot.read(header.marks[number]) if number < len(header.marks) else b"", secret
+    )
     # There are as many as orders ended in a week, so that their dictionaries are made without a loop in Python.
     records = list(chain.from_iterable(_decode_spans(slot.read(chunk)) for chunk in header.spans))
     stored = dict(zip(map(_order_id, records), map(_place, records), strict=True))
@@ -220,15 +242,17 @@ def _unequal_spans(ours: Fold, opened: dict[str, OpenOrder], slot: Slot) -> Iter
     # The leg of a multi-leg order may have left the state without a status, and have come back and opened.
     unlike = () if stored == ended else ended.items() - stored.items()
     for order_id in sorted(one for one, _span in unlike if one not in opened):
-        if order_id in stored or not marks.has(fingerprint(order_id)):
+        if order_id in stored or order_id not in marks:
             yield f"ended order {order_id} at", ended[order_id], stored.get(order_id, "none")
     for order_id in sorted(stored.keys() - ended.keys() - opened.keys()):
         if ours.archive.find(order_id) is None:
             yield f"no ended order {order_id} at", "any offset", stored[order_id]
-    kept_longer = [fingerprint(order_id) for order_id in stored.keys() - ended.keys()]
-    if isinstance(ours.archive.marks, Marks) and not _covers(marks, ours.archive.marks, kept_longer):
-        known = {fingerprint(order_id) for order_id in stored}
-        lost = sum(mark not in known and not marks.has(mark) for mark in ours.archive.marks.noted_marks())
+    assert isinstance(ours.archive.marks, MarksOfSlots)
+    expected = ours.archive.marks.under(secret)
+    kept_longer = [fingerprint(order_id, secret) for order_id in stored.keys() - ended.keys()]
+    if not _covers(marks, expected, kept_longer):
+        known = {fingerprint(order_id, secret) for order_id in stored}
+        lost = sum(mark not in known and not marks.has(mark) for mark in expected.noted_marks())
         if lost:
             yield "marks of ended orders", "all of them", f"{lost} are missing"
 
@@ -240,7 +264,7 @@ def _covers(stored: Marks, ours: Marks, kept_longer: list[int]) -> bool:
     """
     if len(stored.counts) < len(ours.counts):
         return False
-    kept = Marks(ours.counts)
+    kept = Marks(ours.counts, secret=ours.secret)
     for mark in kept_longer:
         kept.mark_everywhere(mark)
     pages = zip(ours.pages(), stored.pages(), kept.pages(), strict=False)

@@ -20,7 +20,7 @@ from compactor.ledger.files import Files
 from compactor.ledger.log import Log
 from compactor.ledger.paths import FINDINGS, LOG, PENDING, TRADES
 from compactor.ledger.segments import KEPT_BYTES, Seal, Segments
-from compactor.verify.checkpoints import Marks, compare_state, examine_slot, examine_tails, is_ours
+from compactor.verify.checkpoints import MarksOfSlots, compare_state, examine_slot, examine_tails, is_ours
 from compactor.verify.derived_files import DerivedFileCheck, OpenRows, report_pending, sum_rows
 from compactor.verify.report import Discrepancies
 from compactor.verify.seals import SegmentCheck, examine_times, locate_damage
@@ -60,7 +60,7 @@ class Refold:
     def run(self, log: Log, segments: Segments, end: int, progress: Progress | None) -> None:
         """Read, hash, fold and compare the log up to the end of a line. Raises OSError."""
         fold = self._fold = Fold(self._team_id, log.lines_naming, self._retention)
-        fold.archive.marks = Marks()
+        fold.archive.marks = MarksOfSlots({slot.header.secret for slot in self._slots if is_ours(slot)})
         for slot in self._slots:
             examine_slot(slot, log, self._report)
         slots: dict[int, list[Slot]] = {}

@@ -15,22 +15,36 @@ cdef enum:
     PROBES = 8
     GENERATIONS_MAX = 12
     PAGE_MASK = (1 << 19) - 1
+    CHUNK_BYTES = 7
 
 cdef uint64_t PRIME = (1 << 61) - 1
 cdef uint64_t FACTOR_HIGH = 0x243F6A8885A308D3, FACTOR_LOW = 0x13198A2E03707345
 
 
-def fingerprint(str order_id):
-    cdef Py_ssize_t length, index
-    cdef const unsigned char* at = <const unsigned char*> PyUnicode_AsUTF8AndSize(order_id, &length)
-    cdef uint128 rest = 0
-    for index in range(length):
-        rest = (rest << 8 | at[index])
-        rest = (rest & PRIME) + (rest >> 61)
-    cdef uint64_t number = <uint64_t> rest
-    if number >= PRIME:
-        number -= PRIME
-    cdef uint128 mark = (<uint128> number * FACTOR_HIGH << 3) + (<uint128> number * FACTOR_LOW >> 61)
+cdef inline uint64_t multiply(uint64_t value, uint64_t factor, uint64_t more) noexcept:
+    """`value * factor + more` modulo the prime, for numbers below it."""
+    cdef uint128 product = <uint128> value * factor + more
+    cdef uint64_t rest = <uint64_t> (product & PRIME) + <uint64_t> (product >> 61)
+    return rest - PRIME if rest >= PRIME else rest
+
+
+def fingerprint(str order_id, uint64_t secret):
+    cdef Py_ssize_t length, start = 0
+    cdef const unsigned char* data = <const unsigned char*> PyUnicode_AsUTF8AndSize(order_id, &length)
+    cdef uint64_t chunk, value
+    cdef int size, index
+    if secret >= PRIME:
+        raise ValueError("expected a secret below 2 ** 61 - 1, found a greater one")
+    value = <uint64_t> length
+    while start < length:
+        size = CHUNK_BYTES if length - start > CHUNK_BYTES else <int> (length - start)
+        chunk = 0
+        for index in range(size):
+            chunk |= <uint64_t> data[start + index] << 8 * index
+        value = multiply(value, secret, chunk)
+        start += size
+    value = multiply(value, secret, 0)
+    cdef uint128 mark = (<uint128> value * FACTOR_HIGH << 3) + (<uint128> value * FACTOR_LOW >> 61)
     return (<object> <uint64_t> (mark >> 64)) << 64 | <uint64_t> mark
 
 
