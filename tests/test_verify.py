@@ -523,7 +523,6 @@ class TestStates:
         (verdict,) = verify_all(scene.data, retention_days=0).verdicts
         assert any("are missing" in one.found for one in verdict.differences)
 
-
     def test_marks_under_two_secrets(self, tmp_path: Path) -> None:
         """A state that was made again has another secret than a checkpoint that was kept; both are compared."""
         scene = Scene(tmp_path, slow_days(6000), sealed=0)
