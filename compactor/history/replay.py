@@ -25,7 +25,7 @@ from compactor.core.derived import Lines
 from compactor.core.fold import Fold
 from compactor.history.moment import Moment, Selection
 from compactor.ledger import LedgerEntry
-from compactor.ledger.checkpoint import TAIL_BYTES, CheckpointHeader, DamagedCheckpoint, Slot, checksum, make_archive
+from compactor.ledger.checkpoint import TAIL_BYTES, CheckpointHeader, DamagedCheckpoint, Slot, begin_fold, checksum
 from compactor.ledger.compaction import Progress
 from compactor.ledger.errors import BadTeam, LedgerError, from_os
 from compactor.ledger.files import Files
@@ -72,8 +72,7 @@ class Replay:
             raise BeyondLog(self.path / LOG, f"{found}; expected an offset up to {size}")
         self._end = size if moment.offset is None else moment.offset
         self._selection = Selection(moment, self._log, self._segments, self._files)
-        self.fold = Fold(self._team_id, self._selection.recall, RETENTION)
-        self.fold.archive = make_archive()
+        self.fold = begin_fold(self._team_id, self._selection.recall, RETENTION)
         if not from_first:
             self._start_at_a_point(self._selection, self._end if limit is None else min(self._end, limit))
         self.offset = self.started_at = self._header.log.length if self._header is not None else 0

@@ -220,6 +220,13 @@ def make_archive() -> Archive:
     return Archive(marks=BloomFilter(secret=1 + secrets.randbelow(PRIME - 1)))
 
 
+def begin_fold(team_id: str | None, recall: Recall, retention: timedelta | None) -> Fold:
+    """The state before the first byte of a log, with a secret of its own."""
+    fold = Fold(team_id, recall, retention)
+    fold.archive = make_archive()
+    return fold
+
+
 class Slots:
     """The two slots of a ledger."""
 

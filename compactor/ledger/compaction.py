@@ -13,7 +13,7 @@ from pathlib import Path
 from msgspec import Struct
 
 from compactor.core.fold import Fold
-from compactor.ledger.checkpoint import FOLD_VERSION, FORMAT, DamagedCheckpoint, Slot, Slots, encode_slot, make_archive
+from compactor.ledger.checkpoint import FOLD_VERSION, FORMAT, DamagedCheckpoint, Slot, Slots, begin_fold, encode_slot
 from compactor.ledger.errors import DerivedConflict, TooMuch, from_os
 from compactor.ledger.files import Files, replace
 from compactor.ledger.log import Log, open_log
@@ -239,7 +239,7 @@ class Compactor:
         """The log is another file than that of the checkpoint: fold it once and compare all of it."""
         self._spend(slot.header.log.length)
         log.sync()
-        fold = self._begin_fold()
+        fold = begin_fold(self._team_id, self._recall, self._retention)
         fold.before_event = self._check_time if self._fold_until is not None else None
         prove_moved(log, slot.header, fold, slot.restore(self._recall, self._retention), self._files)
         self._has_moved = True
@@ -249,12 +249,7 @@ class Compactor:
         self._findings = Tail(self.path / FINDINGS, self._files)
         self._inode, self._offset, self._log_digest = log.identity().inode, 0, log.digest_prefix(0)
         self._checkpoint_at = None
-        return self._begin_fold()
-
-    def _begin_fold(self) -> Fold:
-        fold = Fold(self._team_id, self._recall, self._retention)
-        fold.archive = make_archive()
-        return fold
+        return begin_fold(self._team_id, self._recall, self._retention)
 
     def _recall(self, order_id: str, first: int, end: int) -> Iterable[tuple[int, bytes]]:
         assert self._log is not None
