@@ -99,9 +99,18 @@ def ids_that_collide() -> bytes:
 
 
 def many_legs() -> bytes:
-    """Fifty fills of a multi-leg order, each with three hundred legs."""
+    """Fifty fills of a multi-leg order, each with three hundred legs: more than an event may have."""
+    return _fill_legs(50, 300)
+
+
+def as_many_legs_as_may_be() -> bytes:
+    """Fills of a multi-leg order with a hundred legs each."""
+    return _fill_legs(200, 100)
+
+
+def _fill_legs(events: int, legs_each: int) -> bytes:
     lines = [_line("new", "h", order_class="mleg", quantity="1")]
-    for event in range(50):
+    for event in range(events):
         legs = [
             {
                 "order_id": f"l{leg}",
@@ -111,7 +120,7 @@ def many_legs() -> bytes:
                 "price": "1",
                 "execution_id": f"{event}-{leg}",
             }
-            for leg in range(300)
+            for leg in range(legs_each)
         ]
         lines.append(_line("partial_fill", "h", legs=legs))
     return _cut(lines)
@@ -162,6 +171,7 @@ HOSTILE: dict[str, Callable[[], bytes]] = {
         fills_above_what_remains,
         ids_that_collide,
         many_legs,
+        as_many_legs_as_may_be,
         assigned_to_and_fro,
         damaged_line,
         one_line_of_events,

@@ -49,8 +49,12 @@ def successors(events: list[Event]) -> set[str]:
 
 def is_away(life: list[Event]) -> bool:
     """4.12: the last assignment says whose the order is; one that is delivered again says nothing."""
-    moves = list(first_by("event_id", [event for event in life if event["event"] == "assigned"]).values())
-    return bool(moves) and "to_team" in max(moves, key=life.index)
+    moves = first_by("event_id", [event for event in life if event["event"] == "assigned"]).values()
+    away, returns = False, 0
+    for move in sorted(moves, key=life.index):
+        returns += away and "to_team" not in move
+        away = "to_team" in move or returns > 8
+    return away
 
 
 def has_ended(life: list[Event]) -> bool:

@@ -15,9 +15,10 @@ from hypothesis import strategies as st
 
 from compactor import Ledger
 from compactor.books import assign as assigning
-from compactor.books.assign import CannotAssign, assign
+from compactor.books.assign import CannotAssign, assign, move_orders
 from compactor.books.order_index import OrderIndex
 from compactor.books.turns import ReconcileBusy, turn
+from compactor.core.events import RETURNS_MAX
 from compactor.imports.captures import import_alpaca
 from compactor.ledger import BadTeam
 from compactor.ledger.paths import locate_ledger
@@ -25,6 +26,7 @@ from tests.stories import clean_lives
 
 Write = Callable[..., Path]
 Event = Callable[..., dict[str, Any]]
+TEAMS = ("alpha", "bravo")
 
 
 def log_of(data: Path, team: str) -> list[dict[str, Any]]:
@@ -300,6 +302,33 @@ def test_moving_an_order_about_changes_no_sum(events: list[dict[str, Any]], draw
 def append(data: Path, team: str, event: dict[str, Any]) -> None:
     data.mkdir(exist_ok=True)
     Ledger(locate_ledger(data, team).path).append([event], durability="none")
+
+
+def test_an_order_comes_back_to_a_ledger_eight_times_and_no_more(data: Path, half_filled: Path) -> None:
+    """4.12: what the fold, the order index and assigning say of it is the same, and it can still go elsewhere."""
+    for _ in range(RETURNS_MAX):
+        assign(data, "o1", "bravo")
+        assert ["bravo"] == assign(data, "o1", "alpha").from_teams
+    assign(data, "o1", "bravo")
+    before = [log_of(data, team) for team in ("alpha", "bravo")]
+    with pytest.raises(CannotAssign, match=r"order o1 has come back to alpha 8 times.*nothing was moved"):
+        assign(data, "o1", "alpha")
+    assert before == [log_of(data, team) for team in ("alpha", "bravo")]
+    index = OrderIndex(data)
+    index.follow()
+    assert {} == move_orders(data, index, {"o1": "alpha"})
+    # Whoever writes it all the same moves nothing.
+    move = {"event": "assigned", "order_id": "o1", "ts": "2026-01-05T16:00:00Z", "from_team": "bravo"}
+    append(data, "alpha", move)
+    assert [[], ["o1"]] == [[row["order_id"] for row in rows(data, team) if row["order_id"] == "o1"] for team in TEAMS]
+    assert ["assigned_too_often"] == [one["kind"] for one in Ledger(half_filled).rows("findings")]
+    index.follow()
+    owner = index.find_owner("o1")
+    assert owner is not None and "bravo" == owner.team
+    index.close()
+    assert ["bravo"] == assign(data, "o1", "charlie").from_teams
+    assert [Decimal(4)] == list(net(data, "charlie").values())
+    assert {} == net(data, "alpha") == net(data, "bravo")
 
 
 def test_a_team_that_is_not_known_has_to_be_created(data: Path, half_filled: Path) -> None:

@@ -119,3 +119,12 @@ def test_the_memory_of_decimals_is_bounded_and_exact() -> None:
     with pytest.raises(BadDecimal):
         known["1_0"]
     assert DIGITS_MAX == len(str(known["9" * DIGITS_MAX]))
+
+
+def test_the_memory_of_decimals_is_bounded_in_bytes() -> None:
+    """Leading zeros make a number as long as a line; such a text is read, and not remembered."""
+    known = Decimals()
+    for number in range(1, 100):
+        assert number == known["0" * 100_000 + str(number)]
+    assert 1 == known["0" * (Decimals.TEXT_MAX - 1) + "1"]
+    assert [Decimals.TEXT_MAX] == [len(text) for text in known]

@@ -11,6 +11,7 @@ from compactor.core.decimals import BadDecimal
 from compactor.core.events import (
     DECIMALS,
     EVENTS,
+    LEGS_MAX,
     LINE_BYTES_MAX,
     TERMS,
     Event,
@@ -85,6 +86,8 @@ def test_an_unknown_event_keeps_its_name_and_its_fields() -> None:
         ({**FILL, "legs": [{**LEG, "qty": None}]}, "missing_field"),
         ({**FILL, "legs": [{"order_id": "l-1", "price": "1"}]}, "missing_field"),
         ({**FILL, "legs": [{**LEG, "qty": "0"}]}, "bad_value"),
+        ({**FILL, "legs": [LEG] * (LEGS_MAX + 1)}, "bad_value"),
+        ({**HEAD, "legs": [{"order_id": "l-1"}] * (LEGS_MAX + 1)}, "bad_value"),
         ({**FILL, "legs": [{**LEG, "side": "hold"}]}, "bad_value"),
         ({**FILL, "qty": None, "filled_qty": ""}, "missing_field"),
         ({**HEAD, "side": "hold"}, "bad_value"),
@@ -147,6 +150,14 @@ def test_a_float_in_a_mapping_is_refused() -> None:
     found = build_event({**HEAD, "quantity": 0.1})
     assert isinstance(found, Problem)
     assert ("bad_value", True) == (found.kind, "float" in found.detail)
+
+
+def test_an_event_has_a_hundred_legs_at_most() -> None:
+    """2: each is an order of its own, and one line of log must not change thousands."""
+    event = decode(line_of({**FILL, "legs": [LEG] * LEGS_MAX}))
+    assert not isinstance(event, Problem) and event.leg_fills is not None and 100 == len(event.leg_fills)
+    problem = decode(line_of({**FILL, "legs": [LEG] * 300}))
+    assert Problem("bad_value", "`legs` has 300 entries, expected at most 100") == problem
 
 
 def test_legs_are_read_as_texts() -> None:

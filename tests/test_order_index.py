@@ -18,6 +18,8 @@ from hypothesis.strategies import DataObject
 from compactor import Ledger
 from compactor.books import followed_log, order_index
 from compactor.books.order_index import OrderIndex
+from compactor.core import fills, reading
+from compactor.core.events import RETURNS_MAX
 from compactor.core.fold import Fold
 from compactor.ledger.files import Files
 from compactor.ledger.log import Log
@@ -110,6 +112,9 @@ def test_the_index_is_the_fold(data: DataObject) -> None:
         root = Path(name) / "data"
         patch.setattr(followed_log, "TAIL_BYTES", data.draw(st.sampled_from([0, 1, 300, 2000, 1 << 22])))
         patch.setattr(order_index, "KNOWN_MAX", data.draw(st.sampled_from([1, 1000])))
+        returns_max = data.draw(st.sampled_from([1, RETURNS_MAX]))
+        for module in (reading, fills):
+            patch.setattr(module, "RETURNS_MAX", returns_max)
         index = OrderIndex(root)
         for _ in range(data.draw(st.integers(1, 6))):
             team = data.draw(st.sampled_from(TEAMS))

@@ -16,7 +16,7 @@ from compactor.ledger.compaction import Compactor
 from compactor.ledger.files import Files
 from compactor.ledger.log import open_log
 from compactor.ledger.seal import Sealer
-from compactor.ledger.segments import Seal, Segments, decode_seal, encode_seal
+from compactor.ledger.segments import Seal, Segments, decode_seal, encode_seal, seal_name
 from compactor.ledger.zstd import BadFrame, decode_frame, encode_frame
 from tests.cases import LOG, read_derived
 from tests.disk import Disk
@@ -296,6 +296,47 @@ class TestFrames:
         """8.2: what stands behind a frame is not passed over."""
         with pytest.raises(BadFrame):
             decode_frame(encode_frame(b"x") + encode_frame(b"y"), 1)
+
+    def test_a_frame_with_a_larger_window_than_any_frame_needs_is_refused(self) -> None:
+        """8.2: a header that asks for a window of 128 MiB costs no memory."""
+        window: dict[int, int] = {
+            zstd.CompressionParameter.window_log: 27,
+            zstd.CompressionParameter.content_size_flag: 0,
+        }
+        compressor = zstd.ZstdCompressor(options=window)
+        frame = compressor.compress(b"x" * 1000) + compressor.flush()
+        with pytest.raises(BadFrame, match="cannot be decompressed"):
+            decode_frame(frame, 1000)
+
+
+FORGED = [
+    pytest.param([(0, 0)], 3 << 30, 100, id="a frame of three gigabytes"),
+    pytest.param([(0, 0)], 100, 3 << 30, id="a frame that takes three gigabytes"),
+    pytest.param([(0, 0), (50, 10), (20, 30)], 100, 100, id="frames in no order"),
+    pytest.param([(0, 0), (50, 40), (60, 30)], 100, 100, id="frames in no order in the file"),
+    pytest.param([(0, 0), (0, 0)], 100, 100, id="a frame of nothing"),
+    pytest.param([(5, 0)], 100, 100, id="no first frame"),
+    pytest.param([], 100, 100, id="no frame"),
+    pytest.param([(0, 0), (120, 50)], 100, 100, id="a frame behind the end"),
+]
+
+
+@pytest.mark.parametrize(("frames", "end", "file_bytes"), FORGED)
+def test_a_forged_seal_costs_no_memory_and_no_time(
+    frames: list[tuple[int, int]], end: int, file_bytes: int, sealed: Path
+) -> None:
+    """8.2: frames that cannot be are refused before anything is read, by whoever opens the ledger."""
+    for path in files_in(sealed, "json")[1:]:
+        path.unlink()
+    first = files_in(sealed, "json")[0]
+    seal = msgspec.structs.replace(decode_seal(first.read_bytes(), first), frames=frames, end=end)
+    first.unlink()
+    forged = encode_seal(msgspec.structs.replace(seal, file_bytes=file_bytes))
+    (sealed / "segments" / seal_name(seal.name)).write_bytes(forged)
+    with pytest.raises(SegmentDamaged, match="expected frame"):
+        Ledger(sealed).compact()
+    with pytest.raises(SegmentDamaged, match="expected frame"):
+        b"".join(Ledger(sealed).cat())
 
 
 def test_a_seal_is_read_as_it_was_written() -> None:

@@ -21,10 +21,10 @@ from compactor.books.followed_log import FollowedLog
 from compactor.books.order_index import OrderIndex
 from compactor.books.ownership import trace_assignments
 from compactor.books.turns import compact_in_turn, turn
-from compactor.core.events import Event
+from compactor.core.events import RETURNS_MAX, Event
 from compactor.core.exceptions import CompactorError
 from compactor.core.instants import rfc3339
-from compactor.core.reading import Deliveries
+from compactor.core.reading import Assignments, Deliveries
 from compactor.ledger import Ledger
 from compactor.ledger.paths import LOG, locate_ledger
 
@@ -58,7 +58,9 @@ class _Holding(msgspec.Struct):
 
     lines: list[tuple[bytes, bytes]] = []
     orders: set[str] = set()
-    away: dict[str, str | None] = {}
+    away: dict[str, str] = {}
+    stuck: set[str] = set()
+    """Those of `away` that cannot come back any more."""
     moves: dict[str, int] = {}
     """How many times each order was assigned, away or back, in this ledger."""
 
@@ -101,7 +103,10 @@ def move_orders(data: Path, index: OrderIndex, orders: Mapping[str, str]) -> dic
     changed: set[str] = set()
     moved = {}
     for order_id, team in orders.items():
-        done = _move(index, data, order_id, team, _find_known)
+        try:
+            done = _move(index, data, order_id, team, _find_known)
+        except CannotAssign:
+            continue  # It cannot come back to that ledger, whose own finding says so; the others move.
         if done.from_teams or done.events:
             moved[order_id] = team
             changed |= {team, *done.from_teams}
@@ -133,6 +138,9 @@ def _pass(found: tuple[list[str], dict[str, _Holding]], data: Path, done: Assign
     target = holdings.pop(team, _Holding())
     everyone = {**holdings, team: target}
     returning = [one for one in family if one in target.away]
+    if stuck := target.stuck.intersection(returning):
+        came = f"order {min(stuck)} has come back to {team} {RETURNS_MAX} times, which is as often as an order may"
+        raise CannotAssign(f"{came} (format.md, 4.12); nothing was moved. It can go to any other team")
     missing = _missing(holdings, target)
     stamp = rfc3339(time.time_ns())
     back = [_assigned(one, stamp, target, from_team=_find_holder(one, team, everyone)) for one in returning]
@@ -203,7 +211,7 @@ def _hold(log: FollowedLog, family: list[str], read: Read) -> _Holding:
     found = _Holding()
     root = family[0]
     for order_id in family:
-        deliveries, moves = Deliveries(), 0
+        deliveries, assignments, moves = Deliveries(), Assignments(), 0
         for event, line in read(order_id):
             if event.order_id == root and order_id != root and order_id in _list_legs(event):
                 found.orders.add(order_id)
@@ -214,10 +222,12 @@ def _hold(log: FollowedLog, family: list[str], read: Read) -> _Holding:
                 found.lines.append((_key(line), line))
             elif deliveries.note(event):
                 moves += 1
-                found.away[order_id] = event.to_team
+                assignments.take(event)
         if moves:
             found.moves[order_id] = moves
-    found.away = {order_id: team for order_id, team in found.away.items() if team is not None}
+        if assignments.away_to is not None:
+            found.away[order_id] = assignments.away_to
+            found.stuck |= set() if assignments.may_return else {order_id}
     return found
 
 

@@ -21,7 +21,7 @@ from compactor.core.events import Event
 from compactor.core.fold import Fold
 from compactor.core.instants import EPOCH, nanos
 from compactor.core.orders import Order
-from compactor.core.reading import Deliveries, EventReader
+from compactor.core.reading import Assignments, Deliveries, EventReader
 from compactor.ledger import LedgerEntry, LedgerError
 from compactor.ledger.checkpoint import DamagedCheckpoint, Slot, open_newest_slot
 from compactor.ledger.files import Files
@@ -231,19 +231,19 @@ class FollowedLog:
     def read_claim(self, order_id: str) -> Claim | None:
         """What the lines of this ledger say of an order, as the fold reads them."""
         since_ns: int | None = None
-        client_order_id = away_to = None
-        is_named, deliveries = False, Deliveries()
+        client_order_id: str | None = None
+        is_named, deliveries, assignments = False, Deliveries(), Assignments()
         for event, _line in self.read_order(order_id):
             if since_ns is None:
                 since_ns = _get_recorded_ns(event)
             if event.order_id != order_id or not deliveries.note(event):
                 continue
             if event.event == "assigned":
-                away_to = event.to_team
+                assignments.take(event)
             else:
                 is_named = True
                 client_order_id = client_order_id or event.client_order_id
-        return None if since_ns is None else Claim(since_ns, client_order_id, away_to, is_named)
+        return None if since_ns is None else Claim(since_ns, client_order_id, assignments.away_to, is_named)
 
     def read_order(self, order_id: str) -> Iterator[tuple[Event, bytes]]:
         """The events of an order, and those of a parent whose fills tell of it, in the order of the log."""

@@ -70,16 +70,20 @@ class Decimals(dict[str, Decimal]):
     """A bounded memory of decimals by their text; reading one that was seen before costs a look-up.
 
     Prices and quantities repeat, so this makes the exact type nearly free on the path of the common event. `parse`
-    reads those that were not seen.
+    reads those that were not seen. A longer text, which leading zeros can make of a megabyte, is read each time; so all
+    of it takes less than 20 MB.
     """
 
     SIZE_MAX = 1 << 16
+    TEXT_MAX = 64
 
     def __init__(self, parse: Callable[[str], Decimal] = parse_decimal) -> None:
         self._parse = parse
 
     def __missing__(self, text: str) -> Decimal:
         value = self._parse(text)
+        if len(text) > self.TEXT_MAX:
+            return value
         if len(self) >= self.SIZE_MAX:
             self.clear()
         self[text] = value

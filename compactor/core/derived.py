@@ -98,6 +98,7 @@ FINDING_ORDER = {
             "snapshot_behind",
             "correct_after_bust",
             "assigned_away",
+            "assigned_too_often",
             "future_timestamp",
         )
     )

@@ -34,6 +34,12 @@ NESTING_MAX = 64
 """How many objects and arrays of a line may lie in each other. Without a bound, whether a line can be read would depend
 on the depth of the caller's stack."""
 
+LEGS_MAX = 100
+"""The most entries of `legs`. Each is an order of its own, so that one short event would else change thousands."""
+
+RETURNS_MAX = 8
+"""How often an assigned order may come back to a ledger (4.12). Each time all its trades are written anew."""
+
 FILLS = ("fill", "partial_fill")
 REVISIONS = ("trade_bust", "trade_correct")
 OTHERS = ("restated", "order_cancel_rejected", "order_replace_rejected", "snapshot", "assigned")
@@ -276,6 +282,8 @@ def _check_values(event: Event) -> None:
     if event.created_at is not None:
         moment(event.created_at)
     if event.legs is not None:
+        if len(event.legs) > LEGS_MAX:
+            raise BadDecimal(f"`legs` has {len(event.legs)} entries, expected at most {LEGS_MAX}")
         event.legs = write_numbers(event.legs)
     for name in DECIMALS:
         text = getattr(event, name)

@@ -11,7 +11,7 @@ from decimal import Decimal
 
 from compactor.core.decimals import plain
 from compactor.core.entry import Entry
-from compactor.core.events import Event
+from compactor.core.events import RETURNS_MAX, Event
 from compactor.core.fill_index import Fill
 from compactor.core.inference import displace, find_displaced, infer, infer_rest
 from compactor.core.instants import is_older
@@ -261,8 +261,11 @@ def take_assignment(order: Order, event: Event, entry: Entry) -> None:
         if rare.away is None:
             _take_back(order, entry)
         rare.away = event.to_team
+    elif rare.away is not None and rare.returns >= RETURNS_MAX:
+        came = f"order {order.order_id} has come back {RETURNS_MAX} times, which is as often as an order may"
+        entry.find("assigned_too_often", f"{came}; it stays with team {rare.away}")
     elif rare.away is not None:
-        rare.away = None
+        rare.away, rare.returns = None, rare.returns + 1
         _write_anew(order, entry)
 
 

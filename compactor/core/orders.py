@@ -71,6 +71,8 @@ class Rare(Struct, array_like=True, gc=False):
     held: list[TradeLine] = []
     away: str | None = None
     """The team whose ledger has the order now; its trades are written there (rule 4.12)."""
+    returns: int = 0
+    """How often it came back (rule 4.12)."""
 
 
 class Order(Struct, array_like=True, gc=False):

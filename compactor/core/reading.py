@@ -15,7 +15,7 @@ import msgspec
 from msgspec import Struct
 
 from compactor.core.derived import Finding
-from compactor.core.events import LINE_BYTES_MAX, Event, Problem
+from compactor.core.events import LINE_BYTES_MAX, RETURNS_MAX, Event, Problem
 from compactor.core.lines import Placed, read_line, report_unreadable
 
 DEFAULT_TEAM = "default"
@@ -131,6 +131,29 @@ def identify_delivery(event: Event, part: str = "") -> str | None:
     `part` names what of the event goes to another order: the index of a leg in its parent's fill, or the successor.
     """
     return None if event.event_id is None else event.event_id + event.event + part
+
+
+class Assignments:
+    """Where an order goes by the `assigned` events of one ledger, as the fold takes them (4.12), for readers that keep
+    no orders."""
+
+    def __init__(self) -> None:
+        self.away_to: str | None = None
+        """The team that has the order; None while it is in this ledger."""
+        self._returns = 0
+
+    def take(self, event: Event) -> None:
+        """Take an `assigned` event of the order that is no repeated delivery."""
+        if event.to_team is not None:
+            self.away_to = event.to_team
+        elif self.away_to is not None and self.may_return:
+            self.away_to = None
+            self._returns += 1
+
+    @property
+    def may_return(self) -> bool:
+        """Whether the order can come back once more."""
+        return self._returns < RETURNS_MAX
 
 
 class Deliveries:

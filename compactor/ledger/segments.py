@@ -22,6 +22,7 @@ from compactor.core.merkle import Tree, is_whole
 from compactor.ledger.errors import SegmentDamaged
 from compactor.ledger.files import Files, Identity, Reader
 from compactor.ledger.paths import SEGMENTS, team_in_path
+from compactor.ledger.zstd import BadFrame, decode_frame, find_bad_frame
 
 FORMAT = 1
 """The layout of a seal and of the frames it names."""
@@ -118,6 +119,8 @@ def decode_seal(data: bytes, path: Path) -> Seal:
         raise SegmentDamaged(path, f"{what}: a newer version wrote it. Use that version")
     if seal.tree is not None and not is_whole(seal.tree):
         raise SegmentDamaged(path, f"expected a tree whose root follows from its peaks, found another. {_RESTORE}")
+    if (problem := find_bad_frame(seal.frames, seal.end - seal.start, seal.file_bytes)) is not None:
+        raise SegmentDamaged(path, f"{problem}. {_RESTORE}")
     return seal
 
 
@@ -337,9 +340,6 @@ def check_file(path: Path, seal: Seal, reader: Reader) -> None:
 
 def read_piece(directory: Path, seal: Seal, reader: Reader, number: int) -> Piece:
     """The frame of this number, decompressed. Raises SegmentDamaged."""
-    # Reading a log without segments need not wait for the import of zstd.
-    from compactor.ledger.zstd import BadFrame, decode_frame
-
     start, begin = seal.frames[number]
     last = number + 1 == len(seal.frames)
     end, stop = (seal.end - seal.start, seal.file_bytes) if last else seal.frames[number + 1]
