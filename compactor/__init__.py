@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from compactor.broker.credentials import BadCredentials as BadCredentials
     from compactor.broker.placing import NotWrittenDown as NotWrittenDown
     from compactor.broker.placing import PlacementUnknown as PlacementUnknown
-    from compactor.broker.rest import BrokerError as BrokerError
-    from compactor.broker.rest import BrokerUnavailable as BrokerUnavailable
-    from compactor.broker.rest import NotFound as NotFound
-    from compactor.broker.rest import Refused as Refused
+    from compactor.broker.port import BrokerError as BrokerError
+    from compactor.broker.port import BrokerUnavailable as BrokerUnavailable
+    from compactor.broker.port import NotFound as NotFound
+    from compactor.broker.port import Refused as Refused
     from compactor.core.derived import Finding as Finding
     from compactor.core.exceptions import CompactorError as CompactorError
     from compactor.daemon.presence import AlreadyRunning as AlreadyRunning
@@ -69,7 +69,7 @@ _MODULES = {
     "compactor.books.turns": ("ReconcileBusy",),
     "compactor.broker.credentials": ("BadCredentials",),
     "compactor.broker.placing": ("NotWrittenDown", "PlacementUnknown"),
-    "compactor.broker.rest": ("BrokerError", "BrokerUnavailable", "NotFound", "Refused"),
+    "compactor.broker.port": ("BrokerError", "BrokerUnavailable", "NotFound", "Refused"),
     "compactor.core.derived": ("Finding",),
     "compactor.core.exceptions": ("CompactorError",),
     "compactor.daemon.presence": ("AlreadyRunning",),

@@ -13,9 +13,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from compactor.broker.adapters import find_credentials, open_broker
 from compactor.broker.budget import Budget
-from compactor.broker.credentials import find_credentials
-from compactor.broker.rest import Broker
 from compactor.sync.answers import AskedAccount
 from compactor.sync.reconcile import Reconciler
 from tests.alpaca_server import AlpacaServer
@@ -37,7 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
             for _ in range(chosen.orders)
             for number in range(chosen.teams)
         ]
-        broker = Broker(find_credentials(server.environment), budget=Budget(1_000_000))
+        broker = open_broker(find_credentials(server.environment), budget=Budget(1_000_000))
         reconciler = Reconciler(
             Path(directory),
             [AskedAccount("default", broker)],

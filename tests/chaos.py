@@ -28,12 +28,11 @@ from typing import Any
 import msgspec
 
 from compactor.books.order_index import OrderIndex
-from compactor.broker.alpaca import Fields
+from compactor.broker.adapters import open_broker
 from compactor.broker.budget import Budget
 from compactor.broker.credentials import Credentials
 from compactor.broker.placing import Trader
-from compactor.broker.resend import Resend
-from compactor.broker.rest import Broker, BrokerError
+from compactor.broker.port import BrokerError, Translation
 from compactor.sync.answers import AskedAccount
 from compactor.sync.gaps import Gaps
 from compactor.sync.reconcile import Reconciled, Reconciler
@@ -128,7 +127,7 @@ class MortalTrader(Trader):
 
     dies = False
 
-    def _write(self, path: Path, team: str, order: Fields) -> None:
+    def _write(self, path: Path, team: str, order: Translation) -> None:
         if self.dies:
             raise Killed
         super()._write(path, team, order)
@@ -155,10 +154,9 @@ class Side:
         self.all_gaps: list[Gaps] = []
         for number, credentials in enumerate(self._credentials):
             name = f"paper-{number}"
-            broker = Broker(credentials, budget=budget, timeout_seconds=timeout, tries=2, sleep=lambda _: None)
-            resend = Resend(credentials, budget=budget, timeout_seconds=timeout)
-            self.writers.append(StreamWriter(self.data, index=index))
-            self.all_gaps.append(Gaps(self.data, name, resend, self.writers[-1], find_order=broker.order, clock=clock))
+            broker = open_broker(credentials, budget=budget, timeout_seconds=timeout, tries=2, sleep=lambda _: None)
+            self.writers.append(StreamWriter(self.data, broker.translate, index=index))
+            self.all_gaps.append(Gaps(self.data, name, broker, self.writers[-1], clock=clock))
             accounts.append(AskedAccount(name, broker))
         self.writer, self.gaps = self.writers[0], self.all_gaps[0]
         self.reconciler = Reconciler(

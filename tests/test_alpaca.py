@@ -12,8 +12,9 @@ from alpaca.trading.models import Order, TradeActivity, TradeUpdate
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compactor.broker import alpaca
-from compactor.broker.alpaca import parse, translate
+from compactor.broker.alpaca import translate as alpaca
+from compactor.broker.alpaca.translate import translate
+from compactor.broker.port import parse
 from compactor.core.events import EVENTS, TERMS, Event, Problem, build_event
 
 STORIES = sorted((Path(__file__).parent.parent / "fixtures" / "alpaca").iterdir())

@@ -26,7 +26,8 @@ from alpaca.trading.requests import (
 )
 from alpaca.trading.stream import TradingStream
 
-from compactor.broker.alpaca import parse, translate
+from compactor.broker.alpaca.translate import translate
+from compactor.broker.port import parse
 from compactor.core.events import Problem, build_event
 from compactor.core.instants import nanos, rfc3339
 from tests.alpaca_server import AlpacaServer, Faults

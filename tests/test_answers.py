@@ -5,13 +5,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import pytest
 
+from compactor.broker.adapters import find_credentials, open_broker
 from compactor.broker.budget import Budget
-from compactor.broker.credentials import find_credentials
-from compactor.broker.rest import Broker, BrokerUnavailable
+from compactor.broker.port import BrokerPort, BrokerUnavailable, Capabilities, Translation
 from compactor.core.instants import nanos
 from compactor.sync import answers
 from compactor.sync.answers import AskedAccount
@@ -117,7 +117,7 @@ def test_an_account_that_fails_later_on_is_left_out_alone(data: Path) -> None:
         environs = [
             {**server.environment, "APCA_API_KEY_ID": key, "APCA_API_SECRET_KEY": secret} for key, secret in KEYS
         ]
-        brokers = [Broker(find_credentials(one), budget=Budget(100_000), sleep=lambda _: None) for one in environs]
+        brokers = [open_broker(find_credentials(one), budget=Budget(100_000), sleep=lambda _: None) for one in environs]
         old = first.place("AAPL", "buy", 1, client_order_id="alice:1", type="limit", limit_price="2")
         reconciler = Reconciler(
             data,
@@ -149,33 +149,32 @@ ROUND, HOUR, DAY, WEEK = 300, 3600, 86_400, 7 * 86_400
 class Quiet:
     """A broker with no orders, which remembers since when it was asked for some."""
 
+    capabilities = Capabilities()
+
     def __init__(self) -> None:
         self.requests = 0
         self.orders_asked: list[str] = []
         self.fills_asked: list[str] = []
 
-    def account(self) -> str:
+    def read_account_id(self) -> str:
         return "account"
 
-    def open_orders(self) -> list[Any]:
-        return []
+    def read_open_orders(self) -> Translation:
+        return Translation([], [])
 
-    def orders_since(self, after: str) -> list[Any]:
-        self.orders_asked.append(after)
-        return []
+    def read_orders_since(self, instant: str) -> Translation:
+        self.orders_asked.append(instant)
+        return Translation([], [])
 
-    def order(self, order_id: str) -> Any | None:
-        return None
-
-    def fills(self, after: str, order_id: str | None = None) -> list[Any]:
-        self.fills_asked.append(after)
-        return []
+    def read_fills_since(self, instant: str) -> Translation:
+        self.fills_asked.append(instant)
+        return Translation([], [])
 
 
 def test_every_hour_a_day_and_every_day_a_week_are_compared_once_more(data: Path) -> None:
     """live.md: 300 s apart; executions are taken back long after the end of an order."""
     broker, times = Quiet(), [BEGIN]
-    reconciler = Reconciler(data, [AskedAccount("default", broker)], clock=lambda: times[-1])
+    reconciler = Reconciler(data, [AskedAccount("default", cast(BrokerPort, broker))], clock=lambda: times[-1])
     for _ in range(DAY // ROUND + 13):
         reconciler.run()
         times.append(times[-1] + ROUND)

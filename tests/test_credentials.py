@@ -13,9 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from compactor.broker.alpaca.access import find_credentials
+from compactor.broker.alpaca.rest import AlpacaRest
 from compactor.broker.budget import Budget
-from compactor.broker.credentials import BadCredentials, Credentials, Environment, find_credentials
-from compactor.broker.rest import Broker, BrokerError
+from compactor.broker.credentials import BadCredentials, Credentials, Environment
+from compactor.broker.port import BrokerError
 from tests.alpaca_server import AlpacaServer
 from tests.conftest import ROOT
 
@@ -125,10 +127,10 @@ def test_no_traceback_shows_keys_even_with_locals(server: AlpacaServer, fault: s
     hidden(locals_of(caught.value))
 
 
-def broker_of(server: AlpacaServer) -> Broker:
+def broker_of(server: AlpacaServer) -> AlpacaRest:
     impatient = Budget(100_000, sleep=lambda seconds: None, clock=iter(range(0, 10**9, 100)).__next__)
     keys = find_credentials({**OLD, "APCA_API_BASE_URL": server.url})
-    return Broker(keys, budget=impatient, timeout_seconds=(0.1, 0.1), tries=2, sleep=lambda seconds: None)
+    return AlpacaRest(keys, budget=impatient, timeout_seconds=(0.1, 0.1), tries=2, sleep=lambda seconds: None)
 
 
 def test_a_refusal_and_a_bug_show_no_keys_either(server: AlpacaServer, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,7 +160,7 @@ def test_a_refusal_and_a_bug_show_no_keys_either(server: AlpacaServer, monkeypat
 def test_an_answer_that_repeats_the_keys_is_not_repeated(server: AlpacaServer) -> None:
     """Issue 4, 7: a proxy's error page may show the headers that it got."""
     keys = Credentials(KEY, SECRET, ("A", "B"), url=server.url)
-    broker = Broker(keys, tries=1)
+    broker = AlpacaRest(keys, tries=1)
 
     async def echo(*arguments: object) -> object:
         from aiohttp import web

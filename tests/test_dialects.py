@@ -11,7 +11,7 @@ from alpaca.trading.models import Order, TradeUpdate
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compactor.broker.alpaca import translate
+from compactor.broker.alpaca.translate import translate
 from compactor.core.events import Problem
 from compactor.core.instants import nanos
 from compactor.imports.dialects import BadTime, normalize, unwrap

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from compactor.broker.alpaca.translate import translate
 from compactor.sync.compare import Known
 from compactor.sync.plan import Answers, Plan, plan_reconcile
 
@@ -46,7 +47,7 @@ def known(*fills: tuple[str | None, str, str], row: dict[str, Any] | None = None
 
 def plan(orders: list[Any], view: dict[str, Known], activities: Any = (), **more: Any) -> Plan:
     answers = Answers()
-    answers.take(orders, activities)
+    answers.take(translate(orders), translate(list(activities)))
     return plan_reconcile(answers, more.pop("missing", ()), view, NOW, 10, **more)
 
 
@@ -283,9 +284,9 @@ def test_of_two_answers_the_later_one_counts_however_they_come(is_newest_first: 
     parent = order("p", legs=[old])
     answers = Answers()
     for one in (new, parent) if is_newest_first else (parent, new):
-        answers.take([one])
+        answers.take(translate([one]))
     assert ("pending_cancel", "p") == tuple(answers.orders["o1"][name] for name in ("order_status", "parent_order_id"))
-    answers.take([order(status="held", updated_at="2026-03-02T15:00:01Z")])
+    answers.take(translate([order(status="held", updated_at="2026-03-02T15:00:01Z")]))
     assert "held" == answers.orders["o1"]["order_status"], "of two of one instant the last one"
 
 

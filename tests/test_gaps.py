@@ -9,11 +9,14 @@ from typing import Any
 import pytest
 
 from compactor.books.order_index import OrderIndex
-from compactor.broker.activities import EntryReader, OrderLeg, find_unknown_kind, move_to_leg
+from compactor.broker.alpaca.adapter import AlpacaAccount
+from compactor.broker.alpaca.leg_executions import EntryReader, LegBook, OrderLeg, find_unknown_kind, move_to_leg
+from compactor.broker.alpaca.resend import EventStreams, make_ulid, step_back_ulid
+from compactor.broker.alpaca.rest import AlpacaRest
+from compactor.broker.alpaca.translate import translate_message
 from compactor.broker.budget import Budget
 from compactor.broker.credentials import BadCredentials
-from compactor.broker.resend import Resend, make_ulid, step_back_ulid
-from compactor.broker.rest import Broker
+from compactor.broker.port import Translation
 from compactor.sync.gaps import GapClosed, Gaps
 from compactor.sync.stream_writer import StreamWriter
 from tests.alpaca_server import AlpacaServer
@@ -24,10 +27,10 @@ SPREAD = [("SPY261120P00640000", "sell"), ("SPY261120P00630000", "buy")]
 
 def gaps(data: Path, server: AlpacaServer, seconds_max: float = 60.0, **options: Any) -> Gaps:
     keys, budget = account_of(server).credentials, Budget(1000)
-    broker = Broker(keys, budget=budget, sleep=lambda _: None)
-    resend = Resend(keys, budget=budget, seconds_max=seconds_max)
-    writer = StreamWriter(data, index=OrderIndex(data, ["alice", "alpha"]))
-    return Gaps(data, "default", resend, writer, find_order=broker.order, **options)
+    broker = AlpacaAccount(keys, budget=budget, sleep=lambda _: None)
+    broker.event_streams = EventStreams(keys, budget=budget, seconds_max=seconds_max)
+    writer = StreamWriter(data, broker.translate, index=OrderIndex(data, ["alice", "alpha"]))
+    return Gaps(data, "default", broker, writer, **options)
 
 
 def test_that_an_account_has_no_resend_is_remembered(data: Path) -> None:
@@ -79,7 +82,7 @@ def test_a_resend_that_breaks_off_is_not_complete(data: Path) -> None:
 
 def test_a_fill_that_leaves_something_is_a_partial_one() -> None:
     """Activities called every execution a `fill` before November 2026; the order goes on all the same."""
-    reader = EntryReader(lambda _: None)
+    reader = EntryReader(LegBook(lambda _: None))
     message = {
         "activity_type": "TRD", "event_id": "e", "executed_at": "2026-11-02T15:00:00Z", "ref_id": "x", "price": "5",
         "qty": "4", "details": {"order_id": "o", "symbol": "SPY", "side": "buy", "cum_qty": "4", "leaves_qty": "6",
@@ -88,7 +91,7 @@ def test_a_fill_that_leaves_something_is_a_partial_one() -> None:
     assert ["partial_fill"] == [event["event"] for event in reader.read(message).events]
     message["details"]["leaves_qty"] = "0"  # type: ignore[index]
     assert ["fill"] == [event["event"] for event in reader.read(message).events]
-    assert ([], []) == reader.read({"activity_type": "DIV", "details": {}})
+    assert Translation([], []) == reader.read({"activity_type": "DIV", "details": {}})
     assert ["missing_field"] == [one.kind for one in reader.read({"activity_type": "TRD"}).problems]
 
 
@@ -105,7 +108,7 @@ def place_spread(server: AlpacaServer) -> Any:
 def hear_all(data: Path, server: AlpacaServer) -> None:
     """Let the stream tell all that has happened so far."""
     told = [update for _, update in server.account.told]
-    StreamWriter(data).store(
+    StreamWriter(data, translate_message).store(
         server.account.writer.encode({"stream": "trade_updates", "data": update}) for update in told
     )
 
@@ -129,9 +132,9 @@ def test_an_entry_may_name_the_leg_itself(data: Path) -> None:
     """Domain: what they carry is not certain; an entry with the leg's own id is the leg's."""
     with AlpacaServer(3, resend="activities", plain=True) as server:
         order = place_spread(server)
-        found = Broker(account_of(server).credentials).order(order.id)
+        found = AlpacaRest(account_of(server).credentials).order(order.id)
         assert found is not None
-        reader, leg = EntryReader(lambda _: found), order.legs[0]
+        reader, leg = EntryReader(LegBook(lambda _: found)), order.legs[0]
         entry = {
             "activity_type": "TRD", "ref_id": "x", "executed_at": "2026-11-02T15:00:00Z", "price": "5", "qty": "1",
             "details": {"execution_type": "fill", "order_id": order.id, "symbol": SPREAD[0][0], "side": "sell"},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from compactor.broker.alpaca import translate
 from tests.conftest import ROOT
 
 PACKAGE = ROOT / "compactor"
@@ -114,6 +116,61 @@ def test_the_core_knows_no_clock_disk_or_logger() -> None:
         and ast.unparse(node.func) in ("open", "print", "input", "datetime.now", "datetime.utcnow")
     ]
     assert [] == wrong + calls
+
+
+VOCABULARY = {"at", "id", "status", "timestamp", "type", "updated_at", "details", "nested"}
+"""Names of Alpaca's that are the ledger's as well (format.md), or mean something else elsewhere."""
+NAMES_ALPACA = {
+    "__init__.py": "what the package is for",
+    "broker/adapters.py": "where the adapter is",
+    "broker/credentials.py": "the default of the settings",
+    "core/lifecycle.py": "where the statuses came from",
+    "settings/configuration.py": "the limit that the default leaves room in",
+    "ui/brokering.py": "the variables that hold keys",
+    "ui/importing.py": "the command that imports its recordings",
+    "ui/running.py": "the variables that hold keys",
+}
+"""The modules that name Alpaca at all, and what for."""
+
+
+def others_than_alpacas() -> list[Path]:
+    return [path for path in MODULES if layer_of(path) != "imports" and PACKAGE / "broker/alpaca" not in path.parents]
+
+
+def test_alpacas_words_occur_in_its_adapter_only() -> None:
+    """Its statuses, JSON, quirks and errors are known to `broker/alpaca`, and to the import of recordings."""
+    tables = (
+        translate.ORDER, translate.UPDATE, translate.REVISION, translate.LEG, translate.LEG_ORDER, translate.ACTIVITY,
+        translate.STREAMED, translate.STREAMED_DETAILS,
+    )  # fmt: skip
+    theirs = {name for table in tables for name in table} | set(translate.ORDER_TIMES)
+    ours = {name for table in tables for name in table.values()}
+    words = theirs - ours - VOCABULARY | {"trade_updates", "activity_type", "FILL", "TRD", "leaves_qty", "event_ulid"}
+    assert {"submitted_at", "cum_qty", "ref_id"} <= words
+    wrong = [
+        f"{path.relative_to(PACKAGE)}:{node.lineno} says {node.value}"
+        for path in others_than_alpacas()
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Constant) and node.value in words
+    ]
+    assert [] == wrong
+
+
+def test_other_rooms_neither_name_nor_import_alpaca() -> None:
+    """Whoever needs an account asks `broker.adapters` for it by its name."""
+    found = {
+        str(path.relative_to(PACKAGE))
+        for path in others_than_alpacas()
+        if re.search("alpaca|apca", path.read_text(), re.IGNORECASE)
+    }
+    assert set(NAMES_ALPACA) == found
+    imported = [
+        f"{path.relative_to(PACKAGE)} imports {name}"
+        for path in others_than_alpacas()
+        for name in imports_of(path)
+        if name.startswith(("compactor.broker.alpaca", "alpaca"))
+    ]
+    assert [] == imported
 
 
 def test_modules_stay_short() -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from compactor import Ledger
 from compactor.books.order_index import OrderIndex
+from compactor.broker.alpaca.translate import translate
 from compactor.sync.ledger_view import LedgerView
 from compactor.sync.plan import Answers
 
@@ -20,7 +21,7 @@ Event = Callable[..., dict[str, Any]]
 def answers_about(*order_ids: str, **fields: Any) -> Answers:
     answers = Answers()
     order = {"status": "new", "client_order_id": "c", "created_at": "2026-01-05T15:00:00Z"}
-    answers.take([{"id": order_id, **order, **fields} for order_id in order_ids])
+    answers.take(translate([{"id": order_id, **order, **fields} for order_id in order_ids]))
     return answers
 
 

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 from websockets.asyncio.client import connect
 
-from compactor.broker.libraries import KNOWN, UnsupportedLibrary, check_libraries
+from compactor.broker.alpaca.access import KNOWN, check_libraries
+from compactor.broker.port import UnsupportedLibrary
 from tests.conftest import ROOT
 
 OLDEST = ["alpaca-py==0.40.0", "websockets==14.0", "requests==2.31.0", "urllib3==2.0.7"]

@@ -36,7 +36,7 @@ def test_every_error_is_exported_and_shares_one_base() -> None:
 def test_each_room_has_its_errors_under_the_base() -> None:
     """An error that a caller may meet, in any room, is a CompactorError."""
     for module, name in (
-        ("proofs.notes", "BadProof"), ("settings.configuration", "BadConfiguration"), ("broker.rest", "BrokerError"),
+        ("proofs.notes", "BadProof"), ("settings.configuration", "BadConfiguration"), ("broker.port", "BrokerError"),
         ("broker.credentials", "BadCredentials"), ("books.assign", "CannotAssign"), ("tables.arrow", "MissingPackage"),
         ("tables.query", "BadQuery"), ("history.moment", "BadMoment"), ("ledger.errors", "LedgerError"),
     ):  # fmt: skip

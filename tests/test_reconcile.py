@@ -13,9 +13,10 @@ import pytest
 from compactor import Ledger
 from compactor.books.assign import assign
 from compactor.books.turns import ReconcileBusy, turn
+from compactor.broker.adapters import find_credentials, open_broker
 from compactor.broker.budget import Budget
-from compactor.broker.credentials import BadCredentials, find_credentials
-from compactor.broker.rest import Broker, BrokerError, BrokerUnavailable
+from compactor.broker.credentials import BadCredentials
+from compactor.broker.port import BrokerError, BrokerPort, BrokerUnavailable
 from compactor.core.instants import nanos
 from compactor.sync.answers import AskedAccount
 from compactor.sync.reconcile import Reconciled, Reconciler
@@ -35,9 +36,9 @@ def server() -> Iterator[AlpacaServer]:
         yield one
 
 
-def broker_of(server: AlpacaServer, **more: Any) -> Broker:
+def broker_of(server: AlpacaServer, **more: Any) -> BrokerPort:
     options: dict[str, Any] = {"budget": Budget(100_000), "sleep": lambda seconds: None, **more}
-    return Broker(find_credentials(server.environment), **options)
+    return open_broker(find_credentials(server.environment), **options)
 
 
 def healer(data: Path, server: AlpacaServer, **more: Any) -> Reconciler:
@@ -303,7 +304,7 @@ def test_a_broker_that_hangs_is_given_up(data: Path, server: AlpacaServer) -> No
 def test_bad_keys_are_said_at_once(data: Path, server: AlpacaServer) -> None:
     """Issue 4, 7: a refusal of the keys is not tried again."""
     environ = {**server.environment, "APCA_API_SECRET_KEY": "wrong-secret"}
-    broker = Broker(find_credentials(environ), budget=Budget(100_000))
+    broker = open_broker(find_credentials(environ), budget=Budget(100_000))
     with pytest.raises(BadCredentials, match="APCA_API_KEY_ID and APCA_API_SECRET_KEY"):
         healer(data, server, broker=broker).run()
     assert 1 == broker.requests
@@ -369,7 +370,7 @@ class TestSeveralAccounts:
         asked = []
         for name, (key, secret) in zip(("first", "second"), KEYS, strict=True):
             environ = {"APCA_API_KEY_ID": key, "APCA_API_SECRET_KEY": secret, "APCA_API_BASE_URL": server.url}
-            broker = Broker(find_credentials(environ), budget=Budget(100_000), sleep=lambda seconds: None)
+            broker = open_broker(find_credentials(environ), budget=Budget(100_000), sleep=lambda seconds: None)
             asked.append(AskedAccount(name, broker, f"{name}-team"))
         return Reconciler(data, asked, clock=server.clock, teams=TEAMS)
 

@@ -9,9 +9,11 @@ from collections.abc import Callable, Iterator
 import pytest
 from aiohttp import web
 
+from compactor.broker.adapters import find_credentials
+from compactor.broker.alpaca.rest import AlpacaRest
 from compactor.broker.budget import Budget
-from compactor.broker.credentials import BadCredentials, find_credentials
-from compactor.broker.rest import Broker, BrokerError, BrokerTooSlow, BrokerUnavailable, NotFound, RateLimited, Refused
+from compactor.broker.credentials import BadCredentials
+from compactor.broker.port import BrokerError, BrokerTooSlow, BrokerUnavailable, NotFound, RateLimited, Refused
 from tests.alpaca_server import AlpacaServer
 
 
@@ -47,8 +49,8 @@ def budget(clock: Clock) -> Budget:
 
 
 @pytest.fixture
-def broker(server: AlpacaServer, budget: Budget) -> Broker:
-    return Broker(find_credentials(server.environment), budget=budget, sleep=lambda seconds: None)
+def broker(server: AlpacaServer, budget: Budget) -> AlpacaRest:
+    return AlpacaRest(find_credentials(server.environment), budget=budget, sleep=lambda seconds: None)
 
 
 def answer(server: AlpacaServer, make: Callable[[], web.Response]) -> None:
@@ -104,7 +106,7 @@ def test_a_pause_holds_for_everybody(clock: Clock) -> None:
     ],
 )
 def test_the_reset_header_is_honoured(
-    server: AlpacaServer, broker: Broker, clock: Clock, header: str, value: Callable[[], str], least: int, most: int
+    server: AlpacaServer, broker: AlpacaRest, clock: Clock, header: str, value: Callable[[], str], least: int, most: int
 ) -> None:
     """Issue 4, 4: as long as the broker says, within reason."""
     answer(server, lambda: web.Response(status=429, headers={header: value()}))
@@ -115,14 +117,14 @@ def test_the_reset_header_is_honoured(
     assert all(least - 1 <= pause <= most for pause in clock.slept)
 
 
-def test_after_a_429_it_goes_on_by_itself(server: AlpacaServer, broker: Broker) -> None:
+def test_after_a_429_it_goes_on_by_itself(server: AlpacaServer, broker: AlpacaRest) -> None:
     """Issue 4, 4: a limit that was reached costs time, and no run."""
     server.fail_next("GET", "rate_limited", 2)
     assert server.exchange.account_id == broker.account()
     assert 3 == broker.requests
 
 
-def test_numbers_never_are_floats(server: AlpacaServer, broker: Broker) -> None:
+def test_numbers_never_are_floats(server: AlpacaServer, broker: AlpacaRest) -> None:
     """Domain: decimals are mostly strings, sometimes numbers; they are read digit by digit."""
     answer(server, lambda: web.Response(text='[{"id":"o","qty":0.1000000000000000055511151231257827}]'))
     assert [{"id": "o", "qty": "0.1000000000000000055511151231257827"}] == broker.open_orders()
@@ -131,7 +133,7 @@ def test_numbers_never_are_floats(server: AlpacaServer, broker: Broker) -> None:
 @pytest.mark.parametrize(
     "body", ["null", "{}", '{"orders":[]}', "[1]", '["x"]', '[{"id":"o"},null]', '"no"'],
 )  # fmt: skip
-def test_an_answer_of_the_wrong_shape_is_no_empty_list(server: AlpacaServer, broker: Broker, body: str) -> None:
+def test_an_answer_of_the_wrong_shape_is_no_empty_list(server: AlpacaServer, broker: AlpacaRest, body: str) -> None:
     """Issue 4, 4: nonsense is an error; an empty list would be read as the end of every open order."""
     answer(server, lambda: web.Response(text=body))
     for ask in (broker.open_orders, lambda: broker.fills("2026-03-02T00:00:00Z")):
@@ -139,7 +141,7 @@ def test_an_answer_of_the_wrong_shape_is_no_empty_list(server: AlpacaServer, bro
             ask()
 
 
-def test_an_order_that_is_another_one_is_an_error(server: AlpacaServer, broker: Broker) -> None:
+def test_an_order_that_is_another_one_is_an_error(server: AlpacaServer, broker: AlpacaRest) -> None:
     """Issue 4, 4: the answer has to be about what was asked."""
     answer(server, lambda: web.Response(text='{"id":"other","client_order_id":"other"}'))
     with pytest.raises(BrokerError, match="expected that order"):
@@ -148,14 +150,14 @@ def test_an_order_that_is_another_one_is_an_error(server: AlpacaServer, broker: 
         broker.order_by_client_id("mine")
 
 
-def test_what_the_broker_does_not_have_is_none(server: AlpacaServer, broker: Broker) -> None:
+def test_what_the_broker_does_not_have_is_none(server: AlpacaServer, broker: AlpacaRest) -> None:
     """404, and 422 for an id that is none of Alpaca's."""
     assert (None, None) == (broker.order("no-such-order"), broker.order_by_client_id("no:such"))
     answer(server, lambda: web.Response(status=422, text='{"code":40010001}'))
     assert None is broker.order("not an id / at all")
 
 
-def test_more_orders_of_one_instant_than_a_page_has_are_an_error(server: AlpacaServer, broker: Broker) -> None:
+def test_more_orders_of_one_instant_than_a_page_has_are_an_error(server: AlpacaServer, broker: AlpacaRest) -> None:
     """Issue 4, 4: rather no reconcile than one that lost some of them."""
     at = server.exchange.clock.tick()
     for _ in range(501):
@@ -164,7 +166,7 @@ def test_more_orders_of_one_instant_than_a_page_has_are_an_error(server: AlpacaS
         broker.open_orders()
 
 
-def test_pages_of_activities_follow_each_other(server: AlpacaServer, broker: Broker) -> None:
+def test_pages_of_activities_follow_each_other(server: AlpacaServer, broker: AlpacaRest) -> None:
     """100 a page, by page_token; the filter by order leaves out what an older server sends beside it."""
     orders = [server.place(qty="150", type="limit", limit_price="10") for _ in range(2)]
     for order in orders:
@@ -178,19 +180,19 @@ def test_pages_of_activities_follow_each_other(server: AlpacaServer, broker: Bro
 def test_a_server_that_is_not_there_is_told_from_one_that_refuses(server: AlpacaServer, budget: Budget) -> None:
     """Issue 4, 4: what may pass is tried again, what will not is not."""
     environ = {**server.environment, "APCA_API_BASE_URL": "http://127.0.0.1:9"}
-    nobody = Broker(find_credentials(environ), budget=budget, sleep=lambda seconds: None)
+    nobody = AlpacaRest(find_credentials(environ), budget=budget, sleep=lambda seconds: None)
     with pytest.raises(BrokerUnavailable, match="could not be reached"):
         nobody.account()
     assert 4 == nobody.requests
 
-    broker = Broker(find_credentials(server.environment), budget=budget)
+    broker = AlpacaRest(find_credentials(server.environment), budget=budget)
     answer(server, lambda: web.Response(status=400, text="no"))
     with pytest.raises(BrokerError, match="HTTP 400: 'no'"):
         broker.account()
     assert 1 == broker.requests
 
 
-def test_placing_and_canceling_are_sent_once(server: AlpacaServer, broker: Broker) -> None:
+def test_placing_and_canceling_are_sent_once(server: AlpacaServer, broker: AlpacaRest) -> None:
     """Issue 4, 6: only `placing` knows how they are tried again without harm."""
     body = {"symbol": "SPY", "qty": "1", "side": "buy", "type": "market", "time_in_force": "day"}
     for failing, fault in ((lambda: broker.place(body), "POST"), (lambda: broker.cancel("o"), "DELETE")):
@@ -206,7 +208,7 @@ def test_placing_and_canceling_are_sent_once(server: AlpacaServer, broker: Broke
         broker.place({**body, "qty": "-1"})
 
 
-def test_money_that_does_not_suffice_is_a_refusal_of_the_order(server: AlpacaServer, broker: Broker) -> None:
+def test_money_that_does_not_suffice_is_a_refusal_of_the_order(server: AlpacaServer, broker: AlpacaRest) -> None:
     """Domain: 403 is not only about keys; Alpaca's own code tells."""
     answer(server, lambda: web.Response(status=403, text='{"code":40310000,"message":"insufficient buying power"}'))
     with pytest.raises(Refused, match="insufficient buying power"):
@@ -225,7 +227,7 @@ def test_money_that_does_not_suffice_is_a_refusal_of_the_order(server: AlpacaSer
     ],
 )
 def test_only_json_of_the_broker_is_about_keys(
-    server: AlpacaServer, broker: Broker, status: int, text: str, error: type[Exception]
+    server: AlpacaServer, broker: AlpacaRest, status: int, text: str, error: type[Exception]
 ) -> None:
     """Issue 16, 1: a gateway's page with the same status is an outage, and is tried again."""
     answer(server, lambda: web.Response(status=status, text=text))
@@ -237,12 +239,12 @@ def test_only_json_of_the_broker_is_about_keys(
 
 def test_a_huge_answer_is_no_outage_and_a_slow_one_is_asked_for_once(server: AlpacaServer, budget: Budget) -> None:
     """Issue 16, 4: neither holds up the others by being tried again."""
-    broker = Broker(find_credentials(server.environment), budget=budget)
+    broker = AlpacaRest(find_credentials(server.environment), budget=budget)
     server.fail_next("GET", "bomb")
     with pytest.raises(BrokerError, match="at most 16 MiB") as caught:
         broker.account()
     assert not isinstance(caught.value, BrokerUnavailable)
-    hasty = Broker(find_credentials(server.environment), budget=budget, deadline_seconds=0.3)
+    hasty = AlpacaRest(find_credentials(server.environment), budget=budget, deadline_seconds=0.3)
     server.fail_next("GET", "drip")
     with pytest.raises(BrokerTooSlow):
         hasty.account()

@@ -22,7 +22,8 @@ from prometheus_client import generate_latest
 
 from compactor import Ledger, discover
 from compactor.books.turns import compact_in_turn
-from compactor.broker.credentials import BadCredentials, find_credentials
+from compactor.broker.adapters import find_credentials
+from compactor.broker.credentials import BadCredentials
 from compactor.daemon import reconcile_loop, refusals
 from compactor.daemon.health import Health, check_accounts
 from compactor.daemon.http import check_ready
@@ -60,7 +61,7 @@ Start = Callable[..., Running]
 
 @pytest.fixture
 def start(data: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Start]:
-    monkeypatch.setattr("compactor.broker.stream.BACKOFF_SECONDS", (0.05, 0.2))
+    monkeypatch.setattr("compactor.broker.alpaca.stream.BACKOFF_SECONDS", (0.05, 0.2))
     monkeypatch.setattr(reconcile_loop, "APART_SECONDS", 0.05)
     running: list[Running] = []
 
@@ -266,7 +267,7 @@ def test_one_process_has_the_stream_of_an_account(data: Path, start: Start) -> N
 def test_keys_that_never_worked_are_tried_for_two_minutes_and_end_everything(data: Path, monkeypatch: Any) -> None:
     """Issue 16, 1: at boot a refusal is retried for at least two minutes; then it ends the program."""
     assert 120 == refusals.START_SECONDS
-    monkeypatch.setattr("compactor.broker.stream.BACKOFF_SECONDS", (0.05, 0.2))
+    monkeypatch.setattr("compactor.broker.alpaca.stream.BACKOFF_SECONDS", (0.05, 0.2))
     with AlpacaServer(12) as server:
         server.account.secret = "changed"
         wrong = Account("default", find_credentials(server.environment))

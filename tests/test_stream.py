@@ -17,8 +17,11 @@ from aiohttp import WSMsgType, web
 
 from compactor import Ledger
 from compactor.books.order_index import OrderIndex
-from compactor.broker.credentials import BadCredentials, find_credentials
-from compactor.broker.stream import Message, Stream, _draw_pause, stream_url
+from compactor.broker.adapters import find_credentials
+from compactor.broker.alpaca.stream import TradeStream, _draw_pause, stream_url
+from compactor.broker.alpaca.translate import translate_message
+from compactor.broker.credentials import BadCredentials
+from compactor.broker.port import Message
 from compactor.sync.stream_writer import StreamWriter
 from tests.alpaca_server import AlpacaServer
 
@@ -76,7 +79,7 @@ class Listening:
 
     def __init__(self, server: Any, heard: Heard, **options: Any) -> None:
         environ = server.environment if isinstance(server, AlpacaServer) else server
-        self.stream = Stream(find_credentials(environ), heard, **{"backoff_seconds": QUICK, **options})
+        self.stream = TradeStream(find_credentials(environ), heard, **{"backoff_seconds": QUICK, **options})
         self.thread = threading.Thread(target=self._run)
         self.thread.start()
         if isinstance(server, AlpacaServer):
@@ -118,7 +121,7 @@ def server() -> Iterator[AlpacaServer]:
 
 def make_writer(data: Path, **options: Any) -> StreamWriter:
     """A writer that knows of some teams before they have a ledger."""
-    return StreamWriter(data, index=OrderIndex(data, ["alice", "bob"]), **options)
+    return StreamWriter(data, translate_message, index=OrderIndex(data, ["alice", "bob"]), **options)
 
 
 def derived(data: Path, team: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[dict[str, Any]]]:
@@ -547,7 +550,7 @@ def test_a_log_that_was_moved_away_is_not_written_to(data: Path) -> None:
 def test_more_logs_than_stay_open_are_all_written(data: Path, monkeypatch: Any) -> None:
     """How many logs stay open bounds descriptors, and not how many ledgers a batch may have."""
     monkeypatch.setattr("compactor.ledger.open_logs.OPEN_MAX", 3)
-    writer = StreamWriter(data, index=OrderIndex(data, [f"team{team}" for team in range(7)]))
+    writer = StreamWriter(data, translate_message, index=OrderIndex(data, [f"team{team}" for team in range(7)]))
     for turn in range(2):
         writer.store([frame(f"o-{turn}-{team}", client_order_id=f"team{team}:{turn}") for team in range(7)])
     assert [2] * 7 == [len(derived(data, f"team{team}")[0]) for team in range(7)]

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from compactor.broker.credentials import find_credentials
-from compactor.broker.transport import BODY_BYTES_MAX, BadBody, DeadlineExceeded, NoAnswer, Transport
+from compactor.broker.adapters import find_credentials
+from compactor.broker.alpaca.transport import BODY_BYTES_MAX, BadBody, DeadlineExceeded, NoAnswer, Transport
 from tests.alpaca_server import AlpacaServer
 
 

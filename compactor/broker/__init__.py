@@ -1,4 +1,4 @@
-"""The broker (Alpaca): translate its messages to events, read its orders, place and cancel orders.
+"""The broker: a port that an adapter for each broker implements, and placing and canceling orders through it.
 
     from compactor.broker import submit, cancel
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 WINDOW_SECONDS = 60
 PER_MINUTE = 150
-"""Of the 200 that Alpaca allows per account; the rest is left to the programs that place orders."""
+"""The rest of what a broker allows per account is left to the programs that place orders."""
 
 
 class Budget:

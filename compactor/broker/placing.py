@@ -1,8 +1,8 @@
 """Place and cancel orders for applications: each order once, and in its team's log before the application goes on.
 
-The broker refuses a second order with the same `client_order_id`. That id names the team and is made before the first
-try; a try with an unknown outcome is followed by a question for that id. Note: an unknown outcome is no refusal. The
-next reconcile finds the order and adopts it.
+The `client_order_id` names the team and is made before the first try; a try with an unknown outcome is followed by a
+question for that id. It is repeated only where the broker refuses a second order with the same id. Note: an unknown
+outcome is no refusal. The next reconcile finds the order and adopts it.
 """
 
 from __future__ import annotations
@@ -10,20 +10,17 @@ from __future__ import annotations
 import os
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
-from decimal import Decimal
-from enum import Enum
 from pathlib import Path
 from typing import Any
 
 from compactor.books.order_index import OrderIndex
 from compactor.books.ownership import parse_team
-from compactor.broker.alpaca import Fields, translate
+from compactor.broker.adapters import find_credentials, open_broker
 from compactor.broker.budget import Budget
-from compactor.broker.credentials import Credentials, find_credentials
-from compactor.broker.rest import Broker, BrokerError, BrokerUnavailable, NotFound, Refused
-from compactor.broker.transport import TIMEOUT_SECONDS
+from compactor.broker.credentials import Credentials
+from compactor.broker.port import BrokerError, BrokerUnavailable, Fields, NotFound, Refused, Translation
 from compactor.core.decimals import BadDecimal, parse_decimal
 from compactor.core.lifecycle import TERMINAL, normalize_name
 from compactor.ledger import Ledger, LedgerError
@@ -31,7 +28,6 @@ from compactor.ledger.errors import BadTeam
 from compactor.ledger.log_writer import sync_names
 from compactor.ledger.paths import LOG, locate_ledger, resolve_data
 
-CLIENT_ID_LENGTH_MAX = 128
 TRIES = 4
 PAUSE_SECONDS = 1.0
 
@@ -47,7 +43,7 @@ class PlacementUnknown(BrokerError):
 class NotWrittenDown(BrokerError):
     """The broker has done it, and the log could not be written; `order` is what the broker says of it."""
 
-    def __init__(self, message: str, order: Fields) -> None:
+    def __init__(self, message: str, order: Any) -> None:
         super().__init__(message)
         self.order = order
 
@@ -65,32 +61,45 @@ class Trader:
         credentials: Credentials,
         *,
         budget: Budget | None = None,
-        timeout_seconds: tuple[float, float] = TIMEOUT_SECONDS,
+        timeout_seconds: tuple[float, float] | None = None,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._data = Path(data)
         self._index = OrderIndex(self._data)
-        self._broker = Broker(credentials, budget=budget, timeout_seconds=timeout_seconds, sleep=sleep)
+        self._broker = open_broker(credentials, budget=budget, timeout_seconds=timeout_seconds, sleep=sleep)
         self._sleep = sleep
 
-    def submit(self, team: str, request: Any) -> Fields:
+    def submit(self, team: str, request: Any) -> Any:
         """Place an order for a team; returns the order as the broker has it, once it is durable in the team's log.
 
-        `request` is one of alpaca-py's, or a mapping with the fields of POST /v2/orders. Its `client_order_id`, if it
-        has one, is the part after `team:`. Submitting the same terms again under it returns the order that is there, if
-        that is still open. Raises Refused where the broker will not have it or the id belongs to another order,
-        PlacementUnknown where nobody knows, NotWrittenDown, and BadTeam.
+        `request` is one of the broker's client library, or a mapping of its fields; the order is in the broker's own
+        words, too. Its `client_order_id`, if it has one, is the part after `team:`. Submitting the same terms again
+        under it returns the order that is there, if that is still open. Raises Refused where the broker will not have
+        it or the id belongs to another order, PlacementUnknown where nobody knows, NotWrittenDown, and BadTeam.
         """
         path = self._find_ledger(team)
-        body = _make_body(request)
-        client_order_id = _client_order_id(team, body.get("client_order_id"))
+        terms = self._broker.read_request(request)
+        terms["client_order_id"] = self._make_client_order_id(team, terms.get("client_order_id"))
         # The team has its ledger before the broker has the order: so its name counts, whatever becomes of this program.
         self._make_ledger(path)
-        order, objection = self._place({**body, "client_order_id": client_order_id})
+        order, objection = self._place(terms)
         self._write(path, team, order)
         if objection is not None:
             raise Refused(objection)
-        return order
+        return order.events[0]["raw"]
+
+    def replace(self, order_id: str, **changes: Any) -> Any:
+        """Replace an open order by one with other terms; returns the new order, once it is durable in the team's log.
+
+        `changes` are terms by the broker's names. Raises NotFound, Refused, and BrokerUnavailable where nobody knows
+        whether it was replaced; the next reconcile finds out.
+        """
+        order = self._broker.replace(order_id, self._broker.read_request(changes))
+        old = self._broker.read_order(order_id)
+        if old is not None:
+            self._write_state(old)
+        self._write_state(order)
+        return order.events[0]["raw"]
 
     def cancel(self, order_id: str) -> None:
         """Ask the broker to cancel an order, and write down how it then stands. The order is open until that is done.
@@ -110,38 +119,45 @@ class Trader:
                 if attempt == TRIES - 1:
                     raise
                 self._sleep(PAUSE_SECONDS * 2**attempt)
-        self._write_state(self._broker.order(order_id))
+        self._write_state(self._broker.read_order(order_id))
 
     def _explain(self, order_id: str, refusal: Refused) -> None:
         """Write down an order that has ended, and raise Refused with how it did."""
         try:
-            order = self._broker.order(order_id)
+            found = self._broker.read_order(order_id)
         except BrokerError:
             raise refusal from None
-        if order is None or normalize_name(str(order.get("status"))) not in TERMINAL:
+        if found is None or not found.events or not _is_ended(found.events[0]):
             return
-        self._write_state(order)
-        filled = f", {order['filled_qty']} of {order['qty']} filled" if order.get("filled_qty") else ""
-        raise Refused(f"order {order_id} has ended as {order['status']}{filled}; there is nothing to cancel") from None
+        self._write_state(found)
+        order = found.events[0]
+        filled = f", {order['filled_qty']} of {order.get('quantity')} filled" if order.get("filled_qty") else ""
+        status = order["order_status"]
+        raise Refused(f"order {order_id} has ended as {status}{filled}; there is nothing to cancel") from None
 
-    def _write_state(self, order: Fields | None) -> None:
+    def _write_state(self, order: Translation | None) -> None:
         """Write down how an order stands, in the ledger that has it; nowhere if nobody knows whose it is."""
-        team = self._find_team(str(order.get("id")), order) if order is not None else None
+        team = self._find_team(order.events[0]) if order is not None and order.events else None
         if order is not None and team is not None:
             self._write(self._find_ledger(team), team, order)
 
-    def _place(self, body: Fields) -> tuple[Fields, str | None]:
+    def _place(self, terms: Fields) -> tuple[Translation, str | None]:
         """Place an order; returns it, with an objection where the id belongs to one that this is not."""
-        client_order_id, error = body["client_order_id"], None
+        client_order_id, error = terms["client_order_id"], None
+        is_unique = self._broker.capabilities.unique_client_ids
+        if not is_unique and (found := self._look_for(client_order_id)) is not None:
+            return found, _find_objection(terms, found.events[0])
         for attempt in range(TRIES):
             try:
-                return self._broker.place(body), None
+                # An order that may be there already is placed again only where the broker would refuse that.
+                if error is None or is_unique:
+                    return self._broker.place(terms), None
             except Refused as refusal:
                 # The broker refuses an id that it has had: an earlier try, whose answer was lost, or the caller's.
                 found = self._look_for(client_order_id)
                 if found is None:
                     raise refusal from None
-                return found, None if error is not None else _find_objection(body, found)
+                return found, None if error is not None else _find_objection(terms, found.events[0])
             except BrokerUnavailable as failure:
                 error = failure
             # It may have the order and the answer was lost, or it may still be at it.
@@ -152,19 +168,28 @@ class Trader:
         assert error is not None
         raise self._unknown(client_order_id, error)
 
-    def _look_for(self, client_order_id: str, because: BrokerError | None = None) -> Fields | None:
+    def _look_for(self, client_order_id: str, because: BrokerError | None = None) -> Translation | None:
         try:
-            return self._broker.order_by_client_id(client_order_id)
+            found = self._broker.find_order(client_order_id)
         except BrokerError as error:
             raise self._unknown(client_order_id, because or error) from None
+        return found if found is not None and found.events else None
 
-    @staticmethod
-    def _unknown(client_order_id: str, error: BrokerError) -> PlacementUnknown:
+    def _unknown(self, client_order_id: str, error: BrokerError) -> PlacementUnknown:
+        again = "which cannot place it twice" if self._broker.capabilities.unique_client_ids else "which asks first"
         return PlacementUnknown(
             f"nobody knows whether the broker has the order {client_order_id}: {error}. Submit it again under the same "
-            "client_order_id, which cannot place it twice, or let compactor reconcile find out.",
+            f"client_order_id, {again}, or let compactor reconcile find out.",
             client_order_id,
         )
+
+    def _make_client_order_id(self, team: str, wanted: object) -> str:
+        own = str(wanted) if wanted else str(uuid.uuid4())
+        whole = own if own.startswith(f"{team}:") else f"{team}:{own}"
+        length_max = self._broker.capabilities.client_id_length_max
+        if len(whole) > length_max:
+            raise Refused(f"client_order_id {whole[:60]!r}… has {len(whole)} characters, expected {length_max} at most")
+        return whole
 
     # Writing down.
 
@@ -185,40 +210,44 @@ class Trader:
             (path / LOG).touch()
             sync_names(path)
 
-    def _write(self, path: Path, team: str, order: Fields) -> None:
+    def _write(self, path: Path, team: str, order: Translation) -> None:
         named = {} if path == self._data else {"team_id": team}
-        events = [{**_placed(event), **named} for event in translate(order, source="app").events]
+        events = [{**_placed(event), "source": "app", **named} for event in order.events]
         try:
             Ledger(path).append(events)
         except LedgerError as error:
             raise NotWrittenDown(
-                f"the broker has order {order.get('id')}, and the log has not: {error}. Mend that; the next compactor "
-                "reconcile then takes the order in.",
-                order,
+                f"the broker has order {order.events[0]['order_id']}, and the log has not: {error}. Mend that; the "
+                "next compactor reconcile then takes the order in.",
+                order.events[0]["raw"],
             ) from None
 
-    def _find_team(self, order_id: str, order: Fields) -> str | None:
+    def _find_team(self, order: Fields) -> str | None:
         """The team whose ledger has the order, else the one that its name carries; None where nobody knows."""
         self._index.follow(look_for_new=True)
         name = order.get("client_order_id")
-        owner = self._index.find_owner(order_id, created_at=order.get("created_at"), client_order_id=name)
+        owner = self._index.find_owner(order["order_id"], created_at=order.get("created_at"), client_order_id=name)
         return owner.team if owner is not None else parse_team(name, (), self._index.knows_team)
 
 
 _COMPARED = (
-    "symbol", "side", "qty", "notional", "type", "time_in_force", "limit_price", "stop_price", "trail_price",
+    "symbol", "side", "quantity", "notional", "order_type", "time_in_force", "limit_price", "stop_price", "trail_price",
     "trail_percent", "order_class", "extended_hours", "position_intent",
 )  # fmt: skip
 """The terms of an order by which a second request for it is told from another one."""
 
 
-def _find_objection(body: Fields, order: Fields) -> str | None:
+def _is_ended(order: Fields) -> bool:
+    return normalize_name(str(order.get("order_status"))) in TERMINAL
+
+
+def _find_objection(terms: Fields, order: Fields) -> str | None:
     """Why an order that was placed before under the same id is not what was asked for now."""
-    known = f"the broker has order {order.get('id')} under the client_order_id {body['client_order_id']}"
-    if normalize_name(str(order.get("status"))) in TERMINAL:
-        return f"{known}, which has ended as {order['status']}; place a new one under another id"
+    known = f"the broker has order {order['order_id']} under the client_order_id {terms['client_order_id']}"
+    if _is_ended(order):
+        return f"{known}, which has ended as {order['order_status']}; place a new one under another id"
     for name in _COMPARED:
-        wanted, found = body.get(name), order.get(name)
+        wanted, found = terms.get(name), order.get(name)
         if wanted is not None and _comparable(name, wanted) != _comparable(name, found):
             return f"{known}, whose {name} is {found}, and not {wanted}; place a new one under another id"
     return None
@@ -243,36 +272,6 @@ def _placed(event: Fields) -> Fields:
     return {name: value for name, value in event.items() if name not in ("filled_qty", "filled_avg_price")}
 
 
-def _client_order_id(team: str, wanted: object) -> str:
-    own = str(wanted) if wanted else str(uuid.uuid4())
-    whole = own if own.startswith(f"{team}:") else f"{team}:{own}"
-    if len(whole) > CLIENT_ID_LENGTH_MAX:
-        raise Refused(
-            f"client_order_id {whole[:60]!r}… has {len(whole)} characters, expected {CLIENT_ID_LENGTH_MAX} at most"
-        )
-    return whole
-
-
-def _make_body(request: Any) -> Fields:
-    fields = request.to_request_fields() if hasattr(request, "to_request_fields") else request
-    if not isinstance(fields, Mapping):
-        raise TypeError(f"expected one of alpaca-py's order requests or a mapping, found {type(request).__name__}")
-    return {str(name): _plain(value) for name, value in fields.items() if value is not None}
-
-
-def _plain(value: Any) -> Any:
-    """Numbers as text with the digits that the caller sees, because the broker takes both and a text is exact."""
-    if isinstance(value, Enum):
-        return value.value
-    if isinstance(value, bool):
-        return value
-    if isinstance(value, int | float | Decimal):
-        return f"{Decimal(repr(value) if isinstance(value, float) else value):f}"
-    if isinstance(value, Mapping):
-        return {str(name): _plain(one) for name, one in value.items() if one is not None}
-    return [_plain(one) for one in value] if isinstance(value, list | tuple) else value
-
-
 _traders: dict[Path, Trader] = {}
 
 
@@ -283,7 +282,7 @@ def _trader(data: str | os.PathLike[str] | None) -> Trader:
     return _traders[path]
 
 
-def submit(team: str, request: Any, *, data: str | os.PathLike[str] | None = None) -> Fields:
+def submit(team: str, request: Any, *, data: str | os.PathLike[str] | None = None) -> Any:
     """`Trader.submit` with the keys of the environment, for the ledgers of `data` (else $COMPACTOR_DATA)."""
     return _trader(data).submit(team, request)
 

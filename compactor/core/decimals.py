@@ -18,7 +18,7 @@ COMPUTED_DIGITS_MAX = 200
 """Digits of what is computed of such decimals. A price has at most 127 before its point and 9 behind it."""
 
 PLACES_MAX = 9
-"""Decimal places of what is computed: the finest quantity that Alpaca knows (crypto) has nine."""
+"""Decimal places of what is computed: the finest quantity that is known (crypto) has nine."""
 
 # Products have twice the digits of their factors, and sums of any number of them that fits into a log some thirty more.
 # A computed price has less than 140 digits, and its product with a quantity less than 200.

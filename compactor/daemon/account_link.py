@@ -1,6 +1,6 @@
 """The link to one account: write its stream as it arrives, and close gaps by a resend.
 
-`broker.stream` connects, `sync.stream_writer` writes, `sync.gaps` requests resends; `reconcile_loop` reconciles.
+The broker's stream connects, `sync.stream_writer` writes, `sync.gaps` requests resends; `reconcile_loop` reconciles.
 
 Note: an error while messages are written is logged and triggers a reconcile; it never ends the stream.
 """
@@ -14,8 +14,7 @@ from collections.abc import Callable, Sequence
 from structlog.typing import FilteringBoundLogger as Logger
 
 from compactor.broker.credentials import BadCredentials
-from compactor.broker.rest import BrokerError
-from compactor.broker.stream import Message, Stream
+from compactor.broker.port import BrokerError, BrokerStream, Message
 from compactor.daemon.health import Health
 from compactor.daemon.refusals import Refusals
 from compactor.sync.gaps import Gaps
@@ -35,7 +34,7 @@ class AccountLink:
     def __init__(
         self,
         name: str,
-        stream: Callable[[AccountLink], Stream],
+        stream: Callable[[AccountLink], BrokerStream],
         writer: StreamWriter,
         gaps: Gaps,
         health: Health,

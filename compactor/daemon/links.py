@@ -1,7 +1,7 @@
 """Link a data directory with the broker: one `AccountLink` per account, and one reconcile loop.
 
-Invariant: one process has the stream of an account, by a lock in the data directory, because Alpaca refuses a second
-connection and a refused process would retry for ever.
+Invariant: one process has the stream of an account, by a lock in the data directory, because a broker may refuse a
+second connection, and a refused process would retry for ever.
 """
 
 from __future__ import annotations
@@ -14,11 +14,10 @@ from pathlib import Path
 from structlog.typing import FilteringBoundLogger as Logger
 
 from compactor.books.order_index import OrderIndex
+from compactor.broker.adapters import open_broker
 from compactor.broker.budget import PER_MINUTE, Budget
 from compactor.broker.credentials import BadCredentials
-from compactor.broker.resend import Resend
-from compactor.broker.rest import Broker
-from compactor.broker.stream import Stream
+from compactor.broker.port import BrokerPort
 from compactor.core.exceptions import CompactorError
 from compactor.daemon.account_link import AccountLink
 from compactor.daemon.health import Health
@@ -77,6 +76,7 @@ class Links:
         for account in self._accounts:
             self._acquire(account.name)
         budgets = {account.name: Budget(self._requests_per_minute) for account in self._accounts}
+        brokers = {one.name: open_broker(one.credentials, budget=budgets[one.name]) for one in self._accounts}
         now = time.time()
         for account in self._accounts:
             self._health.update_account(
@@ -86,8 +86,8 @@ class Links:
             self._refusals[account.name] = Refusals(
                 account.name, self._health, self._log, on_revoked=self._note_revoked, on_accepted=self._revoked.discard
             )
-            self._links[account.name] = self._make_link(account, budgets[account.name])
-        self._loop = self._make_loop(budgets)
+            self._links[account.name] = self._make_link(account, brokers[account.name])
+        self._loop = self._make_loop(brokers, budgets)
         for link in self._links.values():
             link.start()
         self._loop.start()
@@ -104,26 +104,23 @@ class Links:
             self._files.release(self._locks.pop())
         self._log.info("links_stopped", accounts=len(self._links), left_behind=ended.count(False))
 
-    def _make_link(self, account: Account, budget: Budget) -> AccountLink:
-        writer = StreamWriter(self._data, index=self._index, patterns=account.patterns, account_team=account.team)
-        resend = Resend(account.credentials, budget=budget)
-        broker = Broker(account.credentials, budget=budget)
+    def _make_link(self, account: Account, broker: BrokerPort) -> AccountLink:
+        writer = StreamWriter(
+            self._data, broker.translate, index=self._index, patterns=account.patterns, account_team=account.team
+        )
         return AccountLink(
             account.name,
-            lambda link: Stream(account.credentials, link),
+            broker.open_stream,
             writer,
-            Gaps(self._data, account.name, resend, writer, find_order=broker.order),
+            Gaps(self._data, account.name, broker, writer),
             self._health,
             self._log,
             refusals=self._refusals[account.name],
             on_gap=self._request_reconcile,
         )
 
-    def _make_loop(self, budgets: dict[str, Budget]) -> ReconcileLoop:
-        sources = [
-            AskedAccount(one.name, Broker(one.credentials, budget=budgets[one.name]), one.team, tuple(one.patterns))
-            for one in self._accounts
-        ]
+    def _make_loop(self, brokers: dict[str, BrokerPort], budgets: dict[str, Budget]) -> ReconcileLoop:
+        sources = [AskedAccount(one.name, brokers[one.name], one.team, tuple(one.patterns)) for one in self._accounts]
         return ReconcileLoop(
             self._links,
             Reconciler(self._data, sources, quiet_seconds=self._quiet_seconds, index=self._index),
@@ -147,7 +144,7 @@ class Links:
             holder = (self._files.read(path) or b"").decode(errors="replace").strip() or "unknown"
             raise StreamInUse(
                 f"{path}: process {holder} has the stream of account {account} already; expected to be the only one, "
-                f"because Alpaca allows one connection. Nothing was started. Leave it to that one, or end it."
+                f"because a broker may allow one connection. Nothing was started. Leave it to that one, or end it."
             )
         self._locks.append(lock)
 

@@ -17,7 +17,7 @@ from structlog.typing import FilteringBoundLogger as Logger
 from compactor.books.turns import ReconcileBusy
 from compactor.broker.budget import Budget
 from compactor.broker.credentials import BadCredentials
-from compactor.broker.rest import BrokerError
+from compactor.broker.port import BrokerError
 from compactor.daemon.account_link import AccountLink
 from compactor.daemon.health import Health
 from compactor.daemon.refusals import Refusals

@@ -1,6 +1,6 @@
 """Import captured Alpaca messages: translate them, find the team of each order, and append their events.
 
-What a message means is left to `broker.alpaca`, and appending to `writer`.
+What a message means is left to `broker.alpaca.translate`, and appending to `writer`.
 
 Note: a recording is read twice, because the message that tells whose an order is may come after those that do not.
 """

@@ -2,7 +2,7 @@
 
 `unwrap` takes messages out of lists and out of the answers to DELETE requests. `normalize` reads times as epoch
 numbers, as pandas writes them, names as `OrderSide.BUY`, as Python prints an enum, and, with a time zone, times without
-an offset. Anything else is left as it is, for `broker.alpaca` to read or to refuse.
+an offset. Anything else is left as it is, for `broker.alpaca.translate` to read or to refuse.
 
 Note: a time without an offset is refused unless the user gives its time zone. A guess could be wrong by hours, and
 times decide which fills are late.
@@ -17,7 +17,7 @@ from typing import Any
 
 import msgspec
 
-from compactor.broker.alpaca import ORDER_TIMES
+from compactor.broker.alpaca.translate import ORDER_TIMES
 from compactor.core.events import Problem
 
 TIMES = frozenset((*ORDER_TIMES, "expires_at", "timestamp", "at", "transaction_time", "executed_at"))

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import msgspec
 
 from compactor.books.ownership import UNASSIGNED
-from compactor.broker.alpaca import parse
+from compactor.broker.port import parse
 from compactor.core.events import Problem
 from compactor.core.lifecycle import OPEN, normalize_name
 from compactor.imports.earlier import RETURNED, VANISHED, Earlier, Mark, read_earlier, recall_lines

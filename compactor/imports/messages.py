@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from compactor.broker.activities import OrderLeg, get_leg_key, move_to_leg
-from compactor.broker.alpaca import TRADE_ACTIVITIES, translate
+from compactor.broker.alpaca.leg_executions import OrderLeg, get_leg_key, move_to_leg
+from compactor.broker.alpaca.translate import TRADE_ACTIVITIES, translate
 from compactor.core.decimals import parse_decimal
 from compactor.core.events import Problem
 from compactor.imports.dialects import BadTime, normalize, unwrap
@@ -69,11 +69,11 @@ def _translate(line: int, message: Any, zone: tzinfo | None) -> Iterator[Transla
     if isinstance(kind, str) and kind not in TRADE_ACTIVITIES:
         yield Translated(line, NotAFill(kind))
         return
-    events, problems = translate(normal)
-    for event in events:
+    told = translate(normal)
+    for event in told.events:
         event["raw"] = originals.get(id(event["raw"]), event["raw"])
         yield Translated(line, check_event(event), kind is not None)
-    for problem in problems:
+    for problem in told.problems:
         yield Translated(line, problem)
 
 

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from compactor.broker.alpaca import content_digest, parse
+from compactor.broker.port import content_digest, parse
 from compactor.core.decimals import exactly, parse_decimal, plain
 from compactor.core.events import TERMS, Problem
 from compactor.core.instants import nanos

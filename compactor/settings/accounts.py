@@ -13,7 +13,8 @@ from typing import Annotated, Any, Literal, NamedTuple
 import msgspec
 from msgspec import Meta
 
-from compactor.broker.credentials import LIVE_WORD, Credentials, Environment, find_credentials
+from compactor.broker.adapters import UnknownBroker, find_adapter, find_credentials
+from compactor.broker.credentials import DEFAULT_BROKER, LIVE_WORD, Credentials, Environment
 from compactor.ledger.paths import TEAM_EXPECTED, TEAM_PATTERN
 from compactor.settings.constraints import convert_field, describe_unknown
 
@@ -57,6 +58,17 @@ Patterns = Annotated[
 Url = Annotated[str, Meta(pattern=r"\Ahttps?://[^@\s]+\Z", description="an address such as http://127.0.0.1:8123")]
 
 
+def _parse_broker(found: object) -> object:
+    try:
+        find_adapter(str(found))
+    except UnknownBroker as error:
+        raise ValueError(str(error)) from None
+    return found
+
+
+Broker = Annotated[str, Meta(description="the name of a broker's adapter", extra={"parse": _parse_broker})]
+
+
 class AccountSettings(msgspec.Struct, frozen=True):
     """The settings of one account. Of its keys they contain only the names of the variables."""
 
@@ -70,7 +82,9 @@ class AccountSettings(msgspec.Struct, frozen=True):
     patterns: Patterns = ()
     """Regular expressions whose group `team` names the team in a `client_order_id`."""
     url: Url | None = None
-    """An address other than Alpaca's, for example a local server for tests."""
+    """An address other than the broker's own, for example a local server for tests."""
+    broker: Broker = DEFAULT_BROKER
+    """The name of the broker's adapter."""
 
 
 class Account(NamedTuple):
@@ -93,7 +107,7 @@ def find_accounts(settings: Sequence[AccountSettings], environ: Mapping[str, str
 
 def _find_account(one: AccountSettings, environ: Mapping[str, str]) -> Account:
     names = (one.key_variable, one.secret_variable) if one.key_variable and one.secret_variable else None
-    keys = find_credentials(environ, names=names, live=one.live is not None, url=one.url)
+    keys = find_credentials(environ, broker=one.broker, names=names, live=one.live is not None, url=one.url)
     return Account(one.name, keys, one.team, tuple(re.compile(pattern) for pattern in one.patterns))
 
 

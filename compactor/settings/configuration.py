@@ -158,7 +158,7 @@ class Settings(msgspec.Struct, frozen=True):
     reconcile_seconds: ReconcileSeconds = 300
     """The interval at which the ledgers are compared with the broker."""
     requests_per_minute: RequestsPerMinute = 150
-    """The requests that may be sent per account, of the 200 that Alpaca allows."""
+    """The requests that may be sent per account, of those that the broker allows (200 at Alpaca)."""
     teams: Teams = ()
     """The teams that a `client_order_id` may name before they have a ledger."""
     log_level: LogLevel = "info"

@@ -7,13 +7,12 @@ order is called missing only after every account was asked.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 
 from compactor.broker.credentials import BadCredentials
-from compactor.broker.rest import BrokerError, RateLimited
+from compactor.broker.port import BrokerError, BrokerPort, RateLimited, Translation
 from compactor.core.instants import BadInstant, nanos, rfc3339
 from compactor.sync.compare import BrokerDifference
 from compactor.sync.plan import Answers, Rules
@@ -31,28 +30,12 @@ _SECOND = 1_000_000_000
 Errors = dict[str, BrokerError | BadCredentials]
 
 
-class OrderSource(Protocol):
-    """What is asked of a broker; `broker.rest.Broker` is one."""
-
-    requests: int
-
-    def account(self) -> str: ...
-
-    def open_orders(self) -> list[Any]: ...
-
-    def orders_since(self, after: str) -> list[Any]: ...
-
-    def order(self, order_id: str) -> Any | None: ...
-
-    def fills(self, after: str, order_id: str | None = None) -> list[Any]: ...
-
-
 class AskedAccount(msgspec.Struct):
     """One account at the broker. `team` gets the orders that no ledger knows and no name claims; `patterns` find the
     team in a `client_order_id`."""
 
     name: str
-    source: OrderSource
+    source: BrokerPort
     team: str | None = None
     patterns: tuple[re.Pattern[str], ...] = ()
 
@@ -101,31 +84,34 @@ class Accounts:
         told, errors = BrokerAnswers(), Errors()
         for name in names:
             try:
-                orders, activities = self._ask(self.by_name[name], memory.get(name, AccountReconciled()), now)
+                orders, fills = self._ask(self.by_name[name], memory.get(name, AccountReconciled()), now)
             except (BrokerError, BadCredentials) as error:
                 errors[name] = error
                 continue
-            told.answers.take(orders, activities)
+            told.answers.take(orders, fills)
             self.homes = {order_id: home for order_id, home in self.homes.items() if home != name}
-            self.homes |= dict.fromkeys(_find_ids(orders), name)
-            self.homes |= {str(one.get("order_id")): name for one in activities}
+            self.homes |= {str(event["order_id"]): name for event in [*orders.events, *fills.events]}
         return told, errors
 
-    def _ask(self, account: AskedAccount, known: AccountReconciled, now: str) -> tuple[list[Any], list[Any]]:
+    def _ask(self, account: AskedAccount, known: AccountReconciled, now: str) -> tuple[Translation, Translation]:
         source = account.source
         if account.name not in self.ids:
-            self.ids[account.name] = source.account()
+            self.ids[account.name] = source.read_account_id()
         if known.account_id != self.ids[account.name]:
             known = AccountReconciled()  # Other keys: what is known is of another account.
-        orders, placed = source.open_orders(), source.orders_since(_placed_since(known, now))
-        # The list of open orders does not tell which of them are whose legs.
-        there = {str(one.get("id")) for one in placed}
-        missed = [self._try_order(account, order_id) for order_id in known.waiting if order_id not in there]
-        return orders + placed + [one for one in missed if one is not None], source.fills(_since(known, now))
+        found, placed = source.read_open_orders(), source.read_orders_since(_placed_since(known, now))
+        orders = Translation(found.events + placed.events, found.problems + placed.problems)
+        # The list of open orders may not tell which of them are whose legs.
+        there = {str(event["order_id"]) for event in placed.events}
+        for order_id in known.waiting:
+            if order_id not in there and (one := self._try_order(account, order_id)) is not None:
+                orders.events.extend(one.events)
+                orders.problems.extend(one.problems)
+        return orders, source.read_fills_since(_since(known, now))
 
-    def _try_order(self, account: AskedAccount, order_id: str) -> Any | None:
+    def _try_order(self, account: AskedAccount, order_id: str) -> Translation | None:
         try:
-            return account.source.order(order_id)
+            return account.source.read_order(order_id)
         except RateLimited:
             raise
         except BrokerError:
@@ -134,19 +120,18 @@ class Accounts:
     def ask_order(self, order_id: str, told: BrokerAnswers, answering: list[str]) -> None:
         """Ask for one order where it is, or everywhere; what an account that is not asked might know stays open."""
         home = self.homes.get(order_id)
-        told.answers.asked.add(order_id)
         for name in answering:
             if home not in (None, name):
                 continue
             try:
-                found = self.by_name[name].source.order(order_id)
+                found = self.by_name[name].source.read_order(order_id)
             except (BrokerError, BadCredentials) as error:
                 _name_unanswered(order_id, name, told, error)
                 told.unasked.add(order_id)
                 return
             if found is not None:
-                self.homes |= dict.fromkeys(_find_ids([found]), name)
-                told.answers.take([found])
+                self.homes |= {str(event["order_id"]): name for event in found.events}
+                told.answers.take(found)
                 if order_id not in told.answers.orders:
                     told.unasked.add(order_id)
                 return
@@ -156,19 +141,18 @@ class Accounts:
             told.unasked.add(order_id)
 
     def ask_fills(self, order_id: str, told: BrokerAnswers, now: str) -> None:
-        """Ask for all activities of an order."""
+        """Ask for all executions of an order."""
         name = self.homes[order_id]
+        told.fills_asked.add(order_id)
+        if not self.by_name[name].source.capabilities.tells_fills_of_orders:
+            return
         source, order = self.by_name[name].source, told.answers.orders[order_id]
         since = _before(order.get("created_at"), now)
-        # The activities of a multi-leg order may name the parent in place of the leg.
-        parents = [str(order["parent_order_id"])] if order.get("order_class") == "mleg" else []
         try:
-            for one in [order_id, *parents]:
-                told.answers.take([], source.fills(since, one))
+            told.answers.take(Translation([], []), source.read_order_fills(order, since))
         except (BrokerError, BadCredentials) as error:
             # The order itself is known, so it is reconciled without them: a live order must never be missing.
             _name_unanswered(order_id, name, told, error)
-        told.fills_asked.add(order_id)
 
     def find_rules(self, order_id: str, rules: Rules) -> Rules:
         """The rules with what the account of an order says of orders that no ledger knows."""
@@ -185,14 +169,6 @@ def _name_unanswered(order_id: str, name: str, told: BrokerAnswers, error: Broke
         raise AccountFailed(name, error) from None
     detail = f"the broker does not answer for this order, which is left out; all others are reconciled: {error}"
     told.answers.problems.append(BrokerDifference("order_unanswered", detail, order_id))
-
-
-def _find_ids(orders: Iterable[Any]) -> Iterator[str]:
-    """The ids of orders and of the legs that are nested in them."""
-    for order in orders:
-        if isinstance(order, dict):
-            yield str(order.get("id"))
-            yield from _find_ids(order.get("legs") or ())
 
 
 def is_due(last: str | None, now: str, every_seconds: int) -> bool:

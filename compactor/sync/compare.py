@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from compactor.broker.alpaca import Fields, content_digest
+from compactor.broker.port import Fields, content_digest
 from compactor.core.decimals import parse_decimal, quotient
 from compactor.core.instants import nanos, rfc3339
 from compactor.core.lifecycle import TERMINAL, normalize_name
@@ -198,7 +198,7 @@ class Comparison:
         return self._status == "filled" and ends and not self._is_missing_fills
 
     def _is_told(self, name: str) -> bool:
-        # Alpaca calls the class of a plain order "simple" or nothing, now one and now the other.
+        # The class of a plain order is "simple" or nothing, now one and now the other.
         return self._order.get(name) is not None and (name, self._order[name]) != ("order_class", "simple")
 
     def _shared_terms(self, row: Fields) -> list[str]:

@@ -15,7 +15,7 @@ import msgspec
 
 from compactor.books.order_index import FAMILY_MAX, OrderIndex
 from compactor.books.ownership import CLAIM, UNASSIGNED, list_relations
-from compactor.broker.alpaca import Fields
+from compactor.broker.port import Fields
 from compactor.core.decimals import exactly, parse_computed
 from compactor.ledger import Ledger
 from compactor.ledger.paths import TRADES

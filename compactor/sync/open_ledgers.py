@@ -15,7 +15,7 @@ import msgspec
 
 from compactor.books.failures import Failure, describe_bad_entry, describe_failure
 from compactor.books.turns import compact_in_turn
-from compactor.broker.alpaca import Fields
+from compactor.broker.port import Fields
 from compactor.core.events import Problem
 from compactor.ledger import Ledger, LedgerEntry, discover
 from compactor.ledger.encoding import find_problem

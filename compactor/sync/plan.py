@@ -1,6 +1,6 @@
 """Plan a reconcile: the events that make the ledgers agree with the broker. Asks nobody and writes nothing.
 
-Given the broker's orders, its FILL activities and what the ledgers know, `plan_reconcile` returns the events to append,
+Given the broker's orders, its executions and what the ledgers know, `plan_reconcile` returns the events to append,
 and what has to be asked first. `answers` asks, and `reconcile` appends. Note: an order that is missing from a list has
 not ended. Only the broker's answer about that one order ends it.
 """
@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
-from typing import Any
 
 import msgspec
 
 from compactor.books.ownership import UNASSIGNED, decide_team, walk_family
-from compactor.broker.activities import OrderLeg, get_leg_key, move_to_leg
-from compactor.broker.alpaca import Fields, translate
+from compactor.broker.port import Fields, Translation
 from compactor.core.decimals import BadDecimal, exactly
 from compactor.core.instants import BadInstant, nanos
 from compactor.sync.compare import BrokerDifference, Comparison, Known, is_open, new_fills
@@ -75,52 +73,19 @@ class Answers(msgspec.Struct):
     problems: list[BrokerDifference] = []
     seen: set[str] = set()
     """The activities, by id: pages overlap."""
-    of_parents: dict[str, list[Fields]] = {}
-    """Executions that name a multi-leg order whose legs are not known yet."""
-    asked: set[str] = set()
-    """Orders that were asked for by id, with their legs."""
 
-    def take(self, orders: Iterable[Any], activities: Iterable[Any] = ()) -> None:
-        """Take in more of its orders and FILL activities, as `alpaca.parse` reads them; what cannot be understood is a
-        problem."""
-        for event in _translated(orders, self.problems):
+    def take(self, orders: Translation, fills: Translation | None = None) -> None:
+        """Take in more of its orders and executions; what cannot be understood is a problem."""
+        for event in _checked(orders, self.problems):
             old = self.orders.get(event["order_id"], {})
             new, other = (event, old) if not old or nanos(event["ts"]) >= nanos(old["ts"]) else (old, event)
             # Only a nested list tells whose leg an order is.
             parent = {name: other[name] for name in ("parent_order_id",) if name in other}
             self.orders[event["order_id"]] = parent | new
-        for event in _translated(activities, self.problems):
+        for event in _checked(fills, self.problems) if fills is not None else ():
             if event["event_id"] not in self.seen:
                 self.seen.add(event["event_id"])
                 self.fills.setdefault(event["order_id"], []).append(event)
-        self._move_to_legs()
-
-    def _move_to_legs(self) -> None:
-        """Put the executions that name a multi-leg order on its legs: symbol and side tell which (rule 4.10)."""
-        for order_id in [one for one in self.fills if _is_multi_leg(self.orders.get(one, {}))]:
-            self.of_parents.setdefault(order_id, []).extend(self.fills.pop(order_id))
-        for order_id in list(self.of_parents):
-            quantity = self.orders[order_id].get("quantity")
-            legs = {
-                get_leg_key(one.get("symbol"), one.get("side")): OrderLeg(leg_id, one.get("quantity"), quantity)
-                for leg_id, one in self.orders.items()
-                if one.get("parent_order_id") == order_id
-            }
-            if not legs and order_id not in self.asked:
-                continue
-            for fill in self.of_parents.pop(order_id):
-                moved = move_to_leg(fill, legs) if legs else None
-                if moved is None:
-                    detail = f"an execution is left out: no leg is {fill.get('side')} {fill.get('symbol')}"
-                    self.problems.append(
-                        BrokerDifference("leg_not_found", f"an execution is left out: {detail}", order_id)
-                    )
-                else:
-                    self.fills.setdefault(moved["order_id"], []).append(moved)
-
-
-def _is_multi_leg(order: Fields) -> bool:
-    return order.get("order_class") == "mleg" and not order.get("symbol")
 
 
 def orders_wanted(answers: Answers) -> set[str]:
@@ -230,7 +195,6 @@ def _ask_for_missing(
             else:
                 detail = "is open here, and the broker says that it has no such order; it stays open"
                 plan.problems.append(BrokerDifference("order_not_found", detail, order_id))
-    plan.to_ask += [one for one in answers.of_parents if one not in answers.asked and one not in unasked]
     for order_id, fills in answers.fills.items():
         if any(order_id in known for known in (answers.orders, missing, unasked, plan.to_ask)):
             continue
@@ -242,14 +206,12 @@ def _ask_for_missing(
             plan.problems.append(BrokerDifference("bad_value", f"an activity cannot be read: {error}", order_id))
 
 
-def _translated(messages: Iterable[Any], problems: list[BrokerDifference]) -> Iterable[Fields]:
-    for message in messages:
-        found = translate(message, source="rest")
-        problems += [BrokerDifference(problem.kind, problem.detail) for problem in found.problems]
-        for event in found.events:
-            try:
-                nanos(event["ts"])
-            except (BadInstant, TypeError) as error:
-                problems.append(BrokerDifference("bad_value", str(error), str(event["order_id"])))
-            else:
-                yield event
+def _checked(found: Translation, problems: list[BrokerDifference]) -> Iterable[Fields]:
+    problems += [BrokerDifference(problem.kind, problem.detail) for problem in found.problems]
+    for event in found.events:
+        try:
+            nanos(event["ts"])
+        except (BadInstant, TypeError) as error:
+            problems.append(BrokerDifference("bad_value", str(error), str(event["order_id"])))
+        else:
+            yield event

@@ -20,7 +20,7 @@ from compactor.books.ownership import UNASSIGNED
 from compactor.books.turns import turn
 from compactor.books.unassigned import UnassignedOrders
 from compactor.broker.credentials import BadCredentials
-from compactor.broker.rest import BrokerError
+from compactor.broker.port import BrokerError
 from compactor.core.instants import rfc3339
 from compactor.ledger import Ledger, LedgerError
 from compactor.ledger.paths import LOG

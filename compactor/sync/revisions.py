@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from decimal import Decimal
 from itertools import chain, count
 
-from compactor.broker.alpaca import Fields, content_digest
+from compactor.broker.port import Fields, content_digest
 from compactor.core.decimals import parse_decimal, plain
 
 Numbers = tuple[Decimal, Decimal]

@@ -1,6 +1,6 @@
 """Write the broker's stream into the ledgers: each message becomes durable lines of the right log before anything else.
 
-`broker.alpaca` translates messages into events; the order index and `books.ownership` name the team of an order.
+The broker's adapter translates messages into events; the order index and `books.ownership` name the team of an order.
 Invariant: no message is dropped. One that is no update is appended as it came, so that the fold makes a finding of it.
 Lines that a full disk refuses are kept and tried again, while other ledgers go on.
 """
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,22 +17,19 @@ import msgspec
 
 from compactor.books.order_index import OrderIndex
 from compactor.books.ownership import UNASSIGNED, decide_team, list_relations, list_ties, parse_team
-from compactor.broker.alpaca import Fields, Translation, parse, translate
+from compactor.broker.port import Fields, Message, Translator
 from compactor.core.events import Problem, decode
 from compactor.ledger import BadTeam, RejectedEvents
 from compactor.ledger.encoding import check_events
 from compactor.ledger.open_logs import OpenLogs
 from compactor.ledger.paths import LOG, locate_ledger
 
-Frame = bytes | str
-Reader = Callable[[Any], Translation]
-
 BACKLOG_BYTES_MAX = 64 << 20
 """How much is kept in memory for ledgers that cannot be written; beyond that the reconcile has to tell it again."""
 
 
 class Written(msgspec.Struct):
-    """What became of some frames: how many events were appended, how many lines as they came, and for which teams
+    """What became of some messages: how many events were appended, how many lines as they came, and for which teams
     nothing could be written, with the reasons. `waiting` lines are kept to be tried again; `lost` ones are not, because
     there are too many, nor `refused` ones, because the team's directory is none that may be written.
     """
@@ -50,7 +47,7 @@ class Written(msgspec.Struct):
 
 
 class StreamWriter:
-    """Writes frames of one account into the ledgers of a data directory. Safe for several threads.
+    """Writes messages of one account into the ledgers of a data directory. Safe for several threads.
 
     `account_team` gets the orders that no ledger has and no name claims.
     """
@@ -58,12 +55,14 @@ class StreamWriter:
     def __init__(
         self,
         data: Path,
+        translate: Translator,
         *,
         index: OrderIndex | None = None,
         patterns: Sequence[re.Pattern[str]] = (),
         account_team: str | None = None,
     ) -> None:
         self._data = data
+        self._translate = translate
         self._index = index or OrderIndex(data)
         self._patterns = patterns
         self._account_team = account_team
@@ -76,19 +75,20 @@ class StreamWriter:
         self._is_kin_left = False
         self._lock = threading.Lock()
 
-    def store(self, frames: Iterable[Frame], read: Reader = translate, *, adopt: bool = True) -> Written:
-        """Append what frames tell; returns when it is durable, one write and one sync for each ledger.
+    def store(self, messages: Iterable[Message], translate: Translator | None = None, *, adopt: bool = True) -> Written:
+        """Append what messages tell; returns when it is durable, one write and one sync for each ledger.
 
-        Frames about the connection tell nothing. `read` translates what is parsed. Without `adopt`, what is told of
-        orders whose team nobody knows yet is left to the reconcile: these frames do not say what an order came from.
+        Messages about the connection tell nothing. `translate` replaces that of the stream. Without `adopt`, what is
+        told of orders whose team nobody knows yet is left to the reconcile, because these messages do not say what an
+        order came from.
         """
         with self._lock:
             self._is_fresh = False
             self._contested, self._is_kin_left = {}, False
             self._index.follow()
             found: dict[str, list[Fields | bytes]] = {}
-            for frame in frames:
-                for team, line in self._told_by(frame, read, adopt):
+            for message in messages:
+                for team, line in self._told_by(message, translate or self._translate, adopt):
                     found.setdefault(team, []).append(line)
             done = self._append(found)
             done.contested, done.kin_left = self._contested, self._is_kin_left
@@ -109,31 +109,27 @@ class StreamWriter:
         with self._lock:
             self._logs.close()
 
-    # What a frame tells, and whom.
+    # What a message tells, and whom.
 
-    def _told_by(self, frame: Frame, read: Reader, adopt: bool) -> list[tuple[str, Fields | bytes]]:
-        text = frame.encode(errors="surrogateescape") if isinstance(frame, str) else frame
+    def _told_by(self, message: Message, translate: Translator, adopt: bool) -> list[tuple[str, Fields | bytes]]:
+        content = message.encode(errors="surrogateescape") if isinstance(message, str) else message
         try:
-            return list(self._make_lines(text, read, adopt))
+            return list(self._make_lines(content, translate, adopt))
         except OSError:
             raise
         except Exception:
             # A bug in reading one message must not cost the others, nor this one.
-            return [(self._account_team or UNASSIGNED, _as_it_came(text))]
+            return [(self._account_team or UNASSIGNED, _as_it_came(content))]
 
-    def _make_lines(self, text: bytes, read: Reader, adopt: bool) -> Iterator[tuple[str, Fields | bytes]]:
-        message = parse(text)
-        told = read(message)
+    def _make_lines(self, content: bytes, translate: Translator, adopt: bool) -> Iterator[tuple[str, Fields | bytes]]:
+        told = translate(content)
         if told.problems:
-            self._note_unread(message)
+            self._note_unread(told.order)
         for event in told.events:
-            if event.get("raw") is message and b"\n" not in text:
-                # Verbatim: the very bytes that came, which also costs less than writing them anew.
-                event["raw"] = msgspec.Raw(text)
             if adopt or self._is_owned(event):
                 yield self._find_team(event), event
         if told.problems:
-            yield self._find_team_unread(message, told.events), _as_it_came(text)
+            yield self._find_team_unread(told.order, told.events), _as_it_came(content)
 
     def _find_team(self, event: Fields) -> str:
         order_id = str(event["order_id"])
@@ -191,18 +187,16 @@ class StreamWriter:
     def _is_team(self, team: str) -> bool:
         return self._index.knows_team(team) or team == self._account_team
 
-    def _note_unread(self, message: Any) -> None:
+    def _note_unread(self, order: Mapping[str, Any]) -> None:
         """Remember whose the order of a message is of which only its legs can be read: they are that team's as well."""
-        order = _order_in(message)
         claim = parse_team(order.get("client_order_id"), self._patterns, self._is_team)
-        if claim is not None and order.get("id"):
-            self._index.note(str(order["id"]), claim)
+        if claim is not None and order.get("order_id"):
+            self._index.note(str(order["order_id"]), claim)
 
-    def _find_team_unread(self, message: Any, events: Sequence[Fields]) -> str:
+    def _find_team_unread(self, order: Mapping[str, Any], events: Sequence[Fields]) -> str:
         if events:
             return self._find_team(events[0])
-        order = _order_in(message)
-        owner = self._index.find_owner(str(order.get("id") or order.get("order_id")))
+        owner = self._index.find_owner(str(order.get("order_id")))
         claim = parse_team(order.get("client_order_id"), self._patterns, self._is_team)
         return (owner.team if owner is not None else claim) or self._account_team or UNASSIGNED
 
@@ -269,14 +263,6 @@ def _encode(path: Path, team: str | None, lines: list[Fields | bytes]) -> list[b
 
 
 def _as_it_came(text: bytes) -> bytes:
-    """A frame as one line of a log that is surely no event."""
+    """A message as one line of a log that is surely no event."""
     line = b" ".join(text.splitlines())
     return line if isinstance(decode(line), Problem) else b'{"stream":"unknown","data":' + line + b"}"
-
-
-def _order_in(message: Any) -> Fields:
-    """What of a message that could not be read may be its order."""
-    for name in ("data", "order"):
-        inner = message.get(name) if isinstance(message, dict) else None
-        message = inner if isinstance(inner, dict) else message
-    return message if isinstance(message, dict) else {}

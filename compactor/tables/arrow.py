@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 NARROW = ((38, 9), (38, 18))
 """Precision and scale of the decimals that every program reads, in the order in which they are tried. Nine places are
-the finest that Alpaca knows; a product of two such columns still fits into 38 digits."""
+the finest that is known; a product of two such columns still fits into 38 digits."""
 WIDE = (*NARROW, (76, 38))
 ALL_COLUMNS = "all"
 """The name that stands for every column in `Shape.text`."""

@@ -39,7 +39,7 @@ def show_broker_errors() -> Iterator[None]:
     """Show failures of the broker, and a held turn, as messages."""
     from compactor.books.turns import ReconcileBusy
     from compactor.broker.credentials import BadCredentials
-    from compactor.broker.rest import BrokerError
+    from compactor.broker.port import BrokerError
 
     try:
         yield
@@ -102,12 +102,12 @@ def reconcile(
 
 
 def _make_reconciler(data: Path, found: Configuration) -> Reconciler:
-    from compactor.broker.rest import Broker
+    from compactor.broker.adapters import open_broker
     from compactor.sync.answers import AskedAccount
     from compactor.sync.reconcile import Reconciler
 
     asked = [
-        AskedAccount(one.name, Broker(one.credentials, budget=_make_budget(found)), one.team, tuple(one.patterns))
+        AskedAccount(one.name, open_broker(one.credentials, budget=_make_budget(found)), one.team, tuple(one.patterns))
         for one in resolve_accounts(found)
     ]
     return Reconciler(data, asked, teams=found.settings.teams)
@@ -275,7 +275,7 @@ def _find_open_orders(data: Path, team: str | None) -> list[str]:
 
 def _cancel_each(data: Path, accounts: Sequence[Account], orders: Sequence[str]) -> Iterator[dict[str, Any]]:
     from compactor.broker.placing import Trader
-    from compactor.broker.rest import BrokerError, NotFound
+    from compactor.broker.port import BrokerError, NotFound
 
     traders = [Trader(data, one.credentials) for one in accounts]
     for order_id in orders:

@@ -163,17 +163,20 @@ def resolve_accounts(found: Configuration, wanted: str | None = None) -> list[Ac
 
 
 def _resolve_distinct_accounts(found: Configuration) -> list[Account]:
-    from compactor.broker.libraries import UnsupportedLibrary, check_libraries
+    from compactor.broker.adapters import find_adapter
+    from compactor.broker.port import UnsupportedLibrary
 
+    accounts = resolve_accounts(found)
     try:
-        check_libraries()
+        for broker in sorted({one.credentials.broker for one in accounts}):
+            find_adapter(broker).check_libraries()
     except UnsupportedLibrary as error:
         raise click.ClickException(str(error)) from None
-    accounts = resolve_accounts(found)
     if len({one.credentials.key for one in accounts}) < len(accounts):
         names = ", ".join(one.name for one in accounts)
         raise click.UsageError(
-            f"two of the accounts {names} have the same key; expected one each: Alpaca allows one stream an account"
+            f"two of the accounts {names} have the same key; expected one each, because a broker may allow one stream "
+            "an account"
         )
     return accounts
 

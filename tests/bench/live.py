@@ -93,15 +93,16 @@ class Counter:
 
 def throughput(data: Path, orders: int) -> tuple[int, int, float, float]:
     """Messages, batches, seconds and processor seconds to make all messages of so many orders durable."""
-    from compactor.broker.credentials import find_credentials
-    from compactor.broker.stream import Stream
+    from compactor.broker.adapters import find_credentials
+    from compactor.broker.alpaca.stream import TradeStream
+    from compactor.broker.alpaca.translate import translate_message
     from compactor.sync.stream_writer import StreamWriter
 
     _empty(data)
     broker = Broker("--orders", str(orders))
     messages = orders * (PARTS + 1)
-    counter = Counter(StreamWriter(data, index=_make_index(data)), messages)
-    stream = Stream(find_credentials(broker.environ), counter)
+    counter = Counter(StreamWriter(data, translate_message, index=_make_index(data)), messages)
+    stream = TradeStream(find_credentials(broker.environ), counter)
     thread = threading.Thread(target=stream.run)
     thread.start()
     try:
@@ -170,10 +171,8 @@ def _read(path: Path) -> bytes:
 def gap(data: Path, orders: int, *, replay: bool) -> tuple[float, float, int, int]:
     """Close a gap of an hour: seconds of the replay and of the reconcile, requests, and trades that came of it."""
     from compactor import Ledger, discover
+    from compactor.broker.adapters import find_credentials, open_broker
     from compactor.broker.budget import Budget
-    from compactor.broker.credentials import find_credentials
-    from compactor.broker.resend import Resend
-    from compactor.broker.rest import Broker as Rest
     from compactor.sync.answers import AskedAccount
     from compactor.sync.gaps import Gaps
     from compactor.sync.reconcile import Reconciler
@@ -184,10 +183,9 @@ def gap(data: Path, orders: int, *, replay: bool) -> tuple[float, float, int, in
     try:
         keys, budget = find_credentials(broker.environ), Budget()
         index = _make_index(data)
-        gaps = Gaps(
-            data, "default", Resend(keys, budget=budget), StreamWriter(data, index=index), find_order=lambda _: None
-        )
-        reconciler = Reconciler(data, [AskedAccount("default", Rest(keys, budget=budget))], index=index)
+        port = open_broker(keys, budget=budget)
+        gaps = Gaps(data, "default", port, StreamWriter(data, port.translate, index=index))
+        reconciler = Reconciler(data, [AskedAccount("default", port)], index=index)
         import alpaca.trading.client  # noqa: F401  The import is paid for at the start, not by a gap.
 
         started = time.perf_counter()

@@ -2,7 +2,7 @@
 
 There are two endpoints. `/v2/events/trades` sends every update in the format of the stream, and
 `/v2beta1/events/activities` only fills, busts and corrections. Which of them an account has is not documented, so both
-are probed. `activities` translates the events, `sync.stream_writer` writes them.
+are probed. `leg_executions` translates the events, `adapter` chooses the endpoint and the windows.
 
 Note: a comment line can say that messages were dropped. What was sent is then kept, and the resend is incomplete.
 Entries that the broker adds later come at the end of the order of ids with their old time, so a window of time misses
@@ -17,11 +17,11 @@ from typing import Literal
 
 import msgspec
 
-from compactor.broker.activities import find_unknown_kind
+from compactor.broker.alpaca.leg_executions import find_unknown_kind
+from compactor.broker.alpaca.rest import describe_refusal, is_refusal
+from compactor.broker.alpaca.transport import TIMEOUT_SECONDS, NoAnswer, OpenAnswer, Transport
 from compactor.broker.budget import Budget
 from compactor.broker.credentials import BadCredentials, Credentials
-from compactor.broker.rest import describe_refusal, is_refusal
-from compactor.broker.transport import TIMEOUT_SECONDS, NoAnswer, OpenAnswer, Transport
 from compactor.core.exceptions import CompactorError
 from compactor.core.instants import BadInstant, nanos
 
@@ -45,8 +45,8 @@ class NoResend(CompactorError):
     """This account does not have the endpoint, or the endpoint does not know the parameters."""
 
 
-class ResendResult(msgspec.Struct):
-    """The result of a resend.
+class WindowResult(msgspec.Struct):
+    """The result of one request for a window of time or of ids.
 
     `is_delivered`: the broker ended it and reported nothing as dropped. `complete`: every entry was also understood;
     `unknown` are the kinds of those that were not. `newest_id` is the greatest ULID of an event.
@@ -59,8 +59,8 @@ class ResendResult(msgspec.Struct):
     newest_id: str = ""
 
 
-class Resend:
-    """The resends of one account. Requests count against `budget`."""
+class EventStreams:
+    """The two endpoints of one account. Requests count against `budget`."""
 
     def __init__(
         self,
@@ -76,7 +76,7 @@ class Resend:
         self._transport = Transport(credentials, timeout_seconds=timeout_seconds, deadline_seconds=seconds_max + 5)
 
     def read(
-        self, kind: Kind, since: str, until: str, result: ResendResult, *, since_id: str | None = None
+        self, kind: Kind, since: str, until: str, result: WindowResult, *, since_id: str | None = None
     ) -> Iterator[bytes]:
         """Yield the data of each event, unparsed; then `result` says whether it was complete.
 
@@ -114,7 +114,7 @@ class Resend:
             raise NoAnswer(found)
         raise NoResend(found)
 
-    def _read_events(self, answer: OpenAnswer, until: int, result: ResendResult) -> Iterator[bytes]:
+    def _read_events(self, answer: OpenAnswer, until: int, result: WindowResult) -> Iterator[bytes]:
         deadline = time.monotonic() + self._seconds_max
         data: list[bytes] = []
         for line in _read_lines(answer):

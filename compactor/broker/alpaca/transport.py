@@ -17,7 +17,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from compactor.broker.credentials import LIVE_HOST, PAPER_HOST, Credentials
+from compactor.broker.alpaca.access import LIVE_HOST, PAPER_HOST
+from compactor.broker.credentials import Credentials
 
 if TYPE_CHECKING:
     from requests import Response, Session

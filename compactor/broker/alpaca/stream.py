@@ -1,6 +1,6 @@
 """Listen to the trade updates of one Alpaca account and hand on each websocket message as it came.
 
-It connects, signs in, subscribes, and connects again until it is stopped. `sync.stream_writer` interprets the messages.
+It connects, signs in, subscribes, and connects again until it is stopped. `translate` interprets the messages.
 alpaca-py's `TradingStream` is not used: it retries bad credentials for ever, drops a message whose handler failed,
 never checks the subscription, and everything that is needed of it is private.
 
@@ -14,12 +14,12 @@ from __future__ import annotations
 import random
 import threading
 import time
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
-from compactor.broker.alpaca import parse
-from compactor.broker.credentials import LIVE_HOST, PAPER_HOST, BadCredentials, Credentials
-from compactor.broker.rest import describe_refusal, is_refusal
+from compactor.broker.alpaca.access import LIVE_HOST, PAPER_HOST
+from compactor.broker.alpaca.rest import describe_refusal, is_refusal
+from compactor.broker.credentials import BadCredentials, Credentials
+from compactor.broker.port import Message, StreamListener, parse
 from compactor.core.exceptions import CompactorError
 
 if TYPE_CHECKING:
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from concurrent.futures import Executor
 
     from websockets.asyncio.client import ClientConnection
-
-Message = bytes | str
 
 GREETING_SECONDS = 10.0
 """The limit for each of connecting, signing in and subscribing."""
@@ -46,29 +44,13 @@ class StreamBroken(CompactorError):
     """The connection failed or ended; a new one may work."""
 
 
-class Listener(Protocol):
-    """Receives what happens to a stream. Called in the stream's threads; must not raise."""
-
-    def connected(self) -> None:
-        """Called when signed in and subscribed."""
-
-    def disconnected(self, reason: str, pause_seconds: float) -> None:
-        """Called when a connection ended or could not be made; the next try follows after the pause."""
-
-    def refused(self, error: BadCredentials) -> None:
-        """Called when the broker refused the keys, before `disconnected`. It is retried like any other failure."""
-
-    def received(self, messages: Sequence[Message]) -> None:
-        """Called with all messages that have arrived, in order; later ones wait until this returns."""
-
-
-class Stream:
+class TradeStream:
     """The stream of one account: connects and reconnects until it is stopped."""
 
     def __init__(
         self,
         credentials: Credentials,
-        listener: Listener,
+        listener: StreamListener,
         *,
         ping_seconds: float = PING_SECONDS,
         backoff_seconds: tuple[float, float] | None = None,

@@ -1,6 +1,6 @@
 """Request orders and FILL activities from Alpaca over REST, with retries, a rate limit and typed errors.
 
-`transport` sends the requests, `sync.answers` interprets the answers.
+`transport` sends the requests, `adapter` translates the answers.
 
 Note: an answer of the wrong shape is an error, never an empty list. Reads are retried after a transient failure;
 placing and canceling are not, because only `placing` can do that safely.
@@ -13,10 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from compactor.broker.alpaca import parse
-from compactor.broker.budget import Budget
-from compactor.broker.credentials import BadCredentials, Credentials
-from compactor.broker.transport import (
+from compactor.broker.alpaca.transport import (
     DEADLINE_SECONDS,
     TIMEOUT_SECONDS,
     BadBody,
@@ -25,8 +22,18 @@ from compactor.broker.transport import (
     NoAnswer,
     Transport,
 )
+from compactor.broker.budget import Budget
+from compactor.broker.credentials import BadCredentials, Credentials
+from compactor.broker.port import (
+    BrokerError,
+    BrokerTooSlow,
+    BrokerUnavailable,
+    NotFound,
+    RateLimited,
+    Refused,
+    parse,
+)
 from compactor.core.events import Problem
-from compactor.core.exceptions import CompactorError
 
 if TYPE_CHECKING:
     from tenacity import RetryCallState
@@ -38,35 +45,7 @@ PAUSE_SECONDS_MAX = 90
 PAGES_MAX = 10_000
 
 
-class BrokerError(CompactorError):
-    """A request failed or its answer cannot be used. Nothing was written because of it."""
-
-
-class BrokerUnavailable(BrokerError):
-    """The broker did not answer, or answered that it cannot now. A later retry may succeed."""
-
-
-class BrokerTooSlow(BrokerUnavailable):
-    """The answer was not complete at the deadline. It is not retried at once, because each try takes as long."""
-
-
-class RateLimited(BrokerUnavailable):
-    """The account has reached the broker's rate limit; retry after `pause_seconds`."""
-
-    def __init__(self, message: str, pause_seconds: float) -> None:
-        super().__init__(message)
-        self.pause_seconds = pause_seconds
-
-
-class NotFound(BrokerError):
-    """The broker does not have the thing, or says that its id is invalid."""
-
-
-class Refused(BrokerError):
-    """The broker rejected a request: an order that it does not accept, or a cancel that is too late."""
-
-
-class Broker:
+class AlpacaRest:
     """One Alpaca account. All requests count against `budget`, which several clients may share.
 
     Each method raises BadCredentials if the keys are refused, and BrokerError. Answers are parsed JSON without floats.
@@ -138,6 +117,14 @@ class Broker:
         if not isinstance(found, dict) or found.get("client_order_id") != request.get("client_order_id"):
             # The broker accepted something, but it is unknown what.
             raise BrokerUnavailable(self._describe("/orders", found, "the order that was placed"))
+        return found
+
+    def replace(self, order_id: str, changes: dict[str, Any]) -> Any:
+        """Send one request to replace an order, without a retry; returns the new order. Raises NotFound and Refused."""
+        path = f"/orders/{quote(order_id, safe='')}"
+        found = self._send("PATCH", path, body=changes)
+        if not isinstance(found, dict) or not isinstance(found.get("id"), str):
+            raise BrokerUnavailable(self._describe(path, found, "the order that replaces it"))
         return found
 
     def cancel(self, order_id: str) -> None:

@@ -1,20 +1,20 @@
-"""Translate the entries of a resend: updates in the format of the stream, and entries of the activity stream.
+"""Translate activities: FILL of REST, and the entries of a resend, where a trade is called `TRD`.
 
-A trade is called `TRD` there (`FILL` in REST). Note: a multi-leg order gives one entry per leg, each with its own
-execution and all with the order id of the parent. The money of such an order is in its legs (rule 4.10), so these
-entries are put on the leg that has the same symbol and side; the broker is asked once per order for its legs.
+Note: a multi-leg order gives one entry per leg, each with its own execution and all with the order id of the parent.
+The money of such an order is in its legs (rule 4.10), so these entries are put on the leg that has the same symbol and
+side. The legs are known from the orders that were read; else the broker is asked once per order.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import msgspec
 
-from compactor.broker.alpaca import SIDES, TRADE_ACTIVITIES, Fields, Translation, translate
-from compactor.broker.rest import BrokerError
+from compactor.broker.alpaca.translate import SIDES, TRADE_ACTIVITIES, keep_verbatim, translate
+from compactor.broker.port import BrokerError, Fields, Message, RateLimited, Translation, parse
 from compactor.core.decimals import BadDecimal, parse_decimal, plain
 from compactor.core.events import Problem
 
@@ -27,6 +27,8 @@ OTHER_KINDS = frozenset(_OTHER_KINDS.split())
 """Kinds of activities that belong to no order: money, positions and journals."""
 EXECUTIONS = frozenset({"fill", "partial_fill", "trade_bust", "trade_correct"})
 LEGS_KEPT_MAX = 10_000
+UNANSWERED_MAX = 10
+"""Orders whose legs may stay unknown, because the broker does not answer for them; with more it is an outage."""
 _OPTION = re.compile(r"[A-Z0-9.]{1,6}[0-9]{6}[CP][0-9]{8}")
 
 _OF_PARENT = ("filled_qty", "order_status", "client_order_id")
@@ -61,8 +63,8 @@ def find_unknown_kind(entry: bytes) -> str | None:
     return None if execution is None or execution in EXECUTIONS else f"{found.activity_type} {execution}"
 
 
-class EntryReader:
-    """Translates entries. `find_order` asks the broker for an order with its legs, None if it has none."""
+class LegBook:
+    """Knows the legs of multi-leg orders. `find_order` asks the broker for an order with its legs, None if unknown."""
 
     def __init__(self, find_order: Callable[[str], Any | None]) -> None:
         self._find_order = find_order
@@ -70,21 +72,27 @@ class EntryReader:
         """By parent: the leg of each symbol and side; empty for an order that is no parent."""
         self._unanswered: dict[str, str] = {}
 
-    def prepare(self, entries: Iterable[bytes]) -> str:
-        """Find the legs of the multi-leg orders among some entries; returns why that failed, if it did.
+    def note(self, orders: Iterable[Any]) -> None:
+        """Remember the legs of orders that were read, and which orders that look like it are no parents."""
+        for order in orders:
+            if not isinstance(order, dict):
+                continue
+            if legs := find_legs(order):
+                self._keep(str(order.get("id")), legs)
+            elif _OPTION.fullmatch(str(order.get("symbol"))):
+                self._keep(str(order.get("id")), {})
 
-        Entries of an order for which it failed are not translated. Raises BadCredentials.
+    def prepare(self, executions: Iterable[tuple[Any, Any, Any]]) -> str:
+        """Find the legs for some executions: order, symbol and side. Returns why that failed, if it did.
+
+        Executions of an order for which it failed are not translated. Raises BadCredentials, RateLimited, and
+        BrokerError once it failed for more than a few orders.
         """
         symbols: dict[str, set[tuple[str, str]]] = {}
-        for entry in entries:
-            try:
-                details = _decode(entry).details
-            except (msgspec.DecodeError, UnicodeDecodeError):
-                continue
-            if details is not None and details.order_id:
-                symbols.setdefault(details.order_id, set()).add(get_leg_key(details.symbol, details.side))
-        if len(self._legs) > LEGS_KEPT_MAX:
-            self._legs.clear()
+        for order_id, symbol, side in executions:
+            if order_id:
+                symbols.setdefault(str(order_id), set()).add(get_leg_key(symbol, side))
+        self._unanswered.clear()
         for order_id, found in symbols.items():
             # Options are the usual legs; another leg of the order has an entry with another symbol.
             is_suspect = len(found) > 1 or any(_OPTION.fullmatch(symbol) for symbol, _ in found)
@@ -94,27 +102,66 @@ class EntryReader:
 
     def _ask(self, order_id: str) -> None:
         try:
-            self._legs[order_id] = find_legs(self._find_order(order_id))
-            self._unanswered.pop(order_id, None)
+            self._keep(order_id, find_legs(self._find_order(order_id)))
         except BrokerError as error:
             self._unanswered[order_id] = f"the legs of order {order_id} are unknown: {error}"
+            if isinstance(error, RateLimited) or len(self._unanswered) > UNANSWERED_MAX:
+                raise
+
+    def _keep(self, order_id: str, legs: Legs) -> None:
+        if len(self._legs) > LEGS_KEPT_MAX:
+            self._legs.clear()
+        self._legs[order_id] = legs
+
+    def move(self, translation: Translation) -> Translation:
+        """Put the execution of an activity on its leg; it is left out while the legs are unknown."""
+        if not translation.events:
+            return translation
+        [event] = translation.events
+        order_id = str(event["order_id"])
+        if order_id in self._unanswered:
+            return Translation([], [])
+        placed = move_to_leg(event, self._legs.get(order_id, {}))
+        if placed is None:
+            detail = f"no leg of order {order_id} is {event.get('side')} {event.get('symbol')}"
+            return Translation([], [Problem("bad_value", detail)])
+        return Translation([placed], [])
+
+
+class EntryReader:
+    """Translates the entries of a resend, in the format of either endpoint."""
+
+    def __init__(self, legs: LegBook) -> None:
+        self._legs = legs
+
+    def prepare(self, entries: Iterable[bytes]) -> str:
+        """Find the legs of the multi-leg orders among some entries; returns why that failed, if it did."""
+        return self._legs.prepare(_list_executions(entries))
+
+    def translate(self, text: Message) -> Translation:
+        """Translate an entry, and put an execution of a multi-leg order on its leg."""
+        content = text.encode(errors="surrogateescape") if isinstance(text, str) else text
+        message = parse(content)
+        return keep_verbatim(self.read(message), message, content)
 
     def read(self, message: Any) -> Translation:
-        """Translate an entry of either endpoint, and put an execution of a multi-leg order on its leg."""
+        """The same of an entry that was parsed."""
         if isinstance(message, dict) and message.get("activity_type", "TRD") not in TRADE_ACTIVITIES:
             return Translation([], [])  # A dividend or a fee does not belong to an order.
         translation = translate(message, source="stream")
-        if not isinstance(message, dict) or "activity_type" not in message or not translation.events:
+        if not isinstance(message, dict) or "activity_type" not in message:
             return translation
-        [event] = translation.events
-        if str(event["order_id"]) in self._unanswered:
-            return Translation([], [])
-        legs = self._legs.get(str(event["order_id"]), {})
-        placed = move_to_leg(event, legs)
-        if placed is None:
-            detail = f"no leg of order {event['order_id']} is {event.get('side')} {event.get('symbol')}"
-            return Translation([], [Problem("bad_value", detail)])
-        return Translation([placed], [])
+        return self._legs.move(translation)
+
+
+def _list_executions(entries: Iterable[bytes]) -> Iterator[tuple[Any, Any, Any]]:
+    for entry in entries:
+        try:
+            details = _decode(entry).details
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            continue
+        if details is not None:
+            yield details.order_id, details.symbol, details.side
 
 
 class OrderLeg(NamedTuple):
@@ -131,8 +178,8 @@ Legs = Mapping[tuple[str, str], OrderLeg]
 
 def find_legs(order: Any | None) -> Legs:
     """The legs of a multi-leg parent; empty for any other order."""
-    if not isinstance(order, dict) or order.get("order_class") != "mleg" or order.get("symbol"):
-        return {}
+    if not isinstance(order, dict) or order.get("symbol"):
+        return {}  # The class of a parent may be empty; its symbol is.
     legs = [leg for leg in order.get("legs") or () if isinstance(leg, dict) and leg.get("id")]
     return {
         get_leg_key(leg.get("symbol"), leg.get("side")): OrderLeg(str(leg["id"]), leg.get("qty"), order.get("qty"))

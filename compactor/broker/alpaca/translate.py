@@ -11,17 +11,15 @@ price) are left out, or they would be counted again (rule 4.10).
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from hashlib import blake2b
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
+from compactor.broker.port import Fields, Message, Translation, content_digest, parse
 from compactor.core.decimals import BadDecimal, parse_decimal
 from compactor.core.events import FILLS, REVISIONS, Problem
 from compactor.core.instants import BadInstant, nanos
 from compactor.core.lifecycle import TERMINAL, normalize_name
-
-Fields = dict[str, Any]
 
 # Alpaca's name on the left, ours on the right. Of two names for one field the last that has a value wins.
 ORDER: Mapping[str, str] = {
@@ -105,23 +103,34 @@ ORDER_TIMES = (
 )  # fmt: skip
 
 
-class Translation(NamedTuple):
-    """The events of a message, in its order, and the problems found in it."""
-
-    events: list[Fields]
-    problems: list[Problem]
-
-
-def parse(line: bytes) -> Any:
-    """Parse JSON without passing a number through a float. Returns a `Problem` for what is not JSON, such as HTML."""
-    try:
-        return _decode(line)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        start = line[:40].decode(errors="replace")
-        return Problem("not_json", f"expected a JSON message, found {start!r} ({error})")
+def translate_message(text: Message) -> Translation:
+    """Translate a message of the stream as it came; `order` is what may be its order where it cannot be read."""
+    content = text.encode(errors="surrogateescape") if isinstance(text, str) else text
+    message = parse(content)
+    return keep_verbatim(translate(message, source="stream"), message, content)
 
 
-_decode = msgspec.json.Decoder(float_hook=str).decode
+def keep_verbatim(told: Translation, message: Any, content: bytes) -> Translation:
+    """The same, with the very bytes that came as `raw`, which also costs less than to encode them anew."""
+    if b"\n" not in content:
+        for event in told.events:
+            if event.get("raw") is message:
+                event["raw"] = msgspec.Raw(content)
+    return told._replace(order=_find_order(message)) if told.problems else told
+
+
+def _find_order(message: Any) -> Fields:
+    """What of a message that could not be read may be its order."""
+    for name in ("data", "order"):
+        inner = message.get(name) if isinstance(message, dict) else None
+        message = inner if isinstance(inner, dict) else message
+    if not isinstance(message, dict):
+        return {}
+    found = {
+        "order_id": message.get("id") or message.get("order_id"),
+        "client_order_id": message.get("client_order_id"),
+    }
+    return {name: value for name, value in found.items() if isinstance(value, str)}
 
 
 def translate(message: Any, *, source: str | None = None) -> Translation:
@@ -188,12 +197,14 @@ def _read_update(update: Fields, raw: Fields, source: str) -> Iterator[Fields | 
     event = _rename_fields(order, ORDER) | _rename_fields(update, UPDATE)
     if "ts" not in event:
         event["ts"] = _find_newest_time(order)
+    # Where a legacy number and a ULID are both sent, newer interfaces send the ULID alone as `event_id`.
+    event_id = update.get("event_ulid") or update.get("event_id")
     legs = _read_leg_executions(update, order)
     if legs and name in REVISIONS:
         # A bust or a correction of a multi-leg order is one of each leg's execution.
         for leg in legs:
             leg_event = {"event": name, "ts": event["ts"], "parent_order_id": event.get("order_id"), **leg}
-            yield _finish_event(leg_event, _find_event_id(update), update, raw, source)
+            yield _finish_event(leg_event, event_id, update, raw, source)
         return
     if legs and name in FILLS:
         event = _drop_sums(event) | {"legs": legs}
@@ -204,7 +215,7 @@ def _read_update(update: Fields, raw: Fields, source: str) -> Iterator[Fields | 
     if name in FILLS and not legs and not ("price" in event and {"qty", "filled_qty"} & event.keys()):
         # A fill without its numbers, or without its legs, tells no execution, only how the order now stands.
         event["event"] = "snapshot"
-    yield _finish_event(event, _find_event_id(update), update, raw, source)
+    yield _finish_event(event, event_id, update, raw, source)
     if not legs:
         yield from _read_legs(order, source, in_update=True)
 
@@ -325,16 +336,6 @@ def _find_newest_time(order: Fields) -> str | None:
         except (KeyError, TypeError, BadInstant):
             continue
     return max(times)[1] if times else None
-
-
-def _find_event_id(update: Fields) -> Any:
-    # Where a legacy number and a ULID are both sent, newer interfaces send the ULID alone as `event_id`.
-    return update.get("event_ulid") or update.get("event_id")
-
-
-def content_digest(content: Any) -> str:
-    """Make an id of the content of a message, independent of the order of its fields."""
-    return "digest:" + blake2b(msgspec.json.encode(content, order="sorted"), digest_size=16).hexdigest()
 
 
 def _strip_names(message: Mapping[Any, Any]) -> Fields:

@@ -1,0 +1,1 @@
+"""The adapter of Alpaca: everything that only Alpaca says, sends, refuses or forgets is known here and nowhere else."""
