@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from compactor.broker.port import BrokerUnavailable as BrokerUnavailable
     from compactor.broker.port import NotFound as NotFound
     from compactor.broker.port import Refused as Refused
+    from compactor.core import CompactorError as CompactorError
     from compactor.core.derived import Finding as Finding
-    from compactor.core.exceptions import CompactorError as CompactorError
     from compactor.daemon.presence import AlreadyRunning as AlreadyRunning
     from compactor.history.moment import BadMoment as BadMoment
     from compactor.ledger import Appended as Appended
@@ -71,7 +71,7 @@ _MODULES = {
     "compactor.broker.placing": ("NotWrittenDown", "PlacementUnknown"),
     "compactor.broker.port": ("BrokerError", "BrokerUnavailable", "NotFound", "Refused"),
     "compactor.core.derived": ("Finding",),
-    "compactor.core.exceptions": ("CompactorError",),
+    "compactor.core": ("CompactorError",),
     "compactor.daemon.presence": ("AlreadyRunning",),
     "compactor.history.moment": ("BadMoment",),
     "compactor.ledger": (

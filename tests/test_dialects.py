@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from compactor.broker.alpaca.translate import translate
 from compactor.core.events import Problem
 from compactor.core.instants import nanos
-from compactor.imports.dialects import BadTime, normalize, unwrap
+from compactor.imports.messages import BadTime, normalize, unwrap
 from tests.test_recordings import JSON
 
 ORDER: dict[str, Any] = {

@@ -19,9 +19,9 @@ from compactor.core.events import (
     UnknownEvent,
     build_event,
     decode,
+    read_leg_fills,
     rewritten,
 )
-from compactor.core.legs import read_leg_fills
 from compactor.core.lifecycle import LIFE
 
 HEAD = {"event": "new", "order_id": "o-1", "ts": "2026-03-02T10:00:00Z"}

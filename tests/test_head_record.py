@@ -18,7 +18,7 @@ from compactor.daemon.health import Health
 from compactor.daemon.metrics import Metrics
 from compactor.ledger.files import Files
 from compactor.ledger.segments import Segments
-from compactor.proofs.head_record import HeadRecord, read_alarms
+from compactor.proofs.heads import HeadRecord, read_alarms
 from compactor.proofs.keys import checked_note
 from compactor.proofs.notes import HeadConflict, WitnessConflict
 from compactor.proofs.publish import publish

@@ -20,9 +20,15 @@ from compactor.ledger import LedgerEntry
 from compactor.ledger.errors import SegmentDamaged
 from compactor.ledger.files import Files
 from compactor.ledger.index import BadIndex, Index, index_name
-from compactor.ledger.indexing import Indexes, complete_indexes, make_index
+from compactor.ledger.indexing import (
+    Indexes,
+    complete_indexes,
+    find_instant,
+    find_names,
+    make_index,
+    truncate_to_second,
+)
 from compactor.ledger.log import open_log
-from compactor.ledger.names import find_instant, find_names, truncate_to_second
 from compactor.ledger.segments import Seal, Segments
 from tests.disk import Disk
 from tests.faults import orders

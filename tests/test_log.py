@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 
 from compactor import LogRewritten
 from compactor.core.events import LINE_BYTES_MAX
-from compactor.core.lines import EXCERPT_BYTES
-from compactor.core.reading import Block
+from compactor.core.lines import EXCERPT_BYTES, Block
 from compactor.ledger.log import BLOCK_BYTES, SEARCH_BYTES, Log
 from tests.disk import Disk
 

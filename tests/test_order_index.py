@@ -18,7 +18,7 @@ from hypothesis.strategies import DataObject
 from compactor import Ledger
 from compactor.books import followed_log, order_index
 from compactor.books.order_index import OrderIndex
-from compactor.core import fills, reading
+from compactor.core import fills, lines
 from compactor.core.events import RETURNS_MAX
 from compactor.core.fold import Fold
 from compactor.ledger.files import Files
@@ -66,7 +66,7 @@ def orders_of(path: Path, team: str) -> set[str]:
 
 
 @st.composite
-def lines(draw: st.DrawFn) -> bytes:
+def log_lines(draw: st.DrawFn) -> bytes:
     """A line that a ledger's log may hold, sound or not, without its line end."""
     order_id = draw(st.sampled_from(ORDERS))
     event: dict[str, Any] = {"event": "new", "order_id": order_id, "ts": "2026-01-05T15:00:00Z"}
@@ -113,7 +113,7 @@ def test_the_index_is_the_fold(data: DataObject) -> None:
         patch.setattr(followed_log, "TAIL_BYTES", data.draw(st.sampled_from([0, 1, 300, 2000, 1 << 22])))
         patch.setattr(order_index, "KNOWN_MAX", data.draw(st.sampled_from([1, 1000])))
         returns_max = data.draw(st.sampled_from([1, RETURNS_MAX]))
-        for module in (reading, fills):
+        for module in (lines, fills):
             patch.setattr(module, "RETURNS_MAX", returns_max)
         index = OrderIndex(root)
         for _ in range(data.draw(st.integers(1, 6))):
@@ -121,7 +121,7 @@ def test_the_index_is_the_fold(data: DataObject) -> None:
             path = root / "team" / team
             path.mkdir(parents=True, exist_ok=True)
             with open(path / "events.jsonl", "ab") as log:
-                for line in data.draw(st.lists(lines(), min_size=1, max_size=6)):
+                for line in data.draw(st.lists(log_lines(), min_size=1, max_size=6)):
                     log.write(line + b"\n" * data.draw(st.sampled_from([1, 1, 1, 1, 0, 2])))
             what = data.draw(st.sampled_from(["nothing", "checkpoint", "seal", "restart"]))
             if what in ("checkpoint", "seal"):

@@ -21,7 +21,7 @@ from compactor.core.merkle import (
 )
 from compactor.ledger.files import Files
 from compactor.proofs.check import Consistency, Inclusion, check_proof, decode_proof, encode_proof
-from compactor.proofs.head_record import HeadRecord
+from compactor.proofs.heads import HeadRecord
 from compactor.proofs.notes import BadProof, Head, NotProvable, decode_note, encode_note
 from compactor.proofs.prove import prove_line, prove_since
 from compactor.ui.cli import app

@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 from compactor.core.derived import Finding
 from compactor.core.events import LINE_BYTES_MAX, decode
 from compactor.core.fold import Fold
-from compactor.core.lines import Placed
-from compactor.core.reading import Block, Deliveries, EventReader
+from compactor.core.lines import Block, Deliveries, EventReader, Placed
 from tests.stories import damaged, order_lives, to_lines
 
 

@@ -108,7 +108,7 @@ def test_a_replay_gives_what_the_files_were_when_the_log_ended_there(log: bytes,
 
 def judged(log: bytes, until_ns: int, known: bool) -> list[tuple[int, bytes]]:
     """The naive selection: the lines, with their offsets, that a time selects."""
-    from compactor.ledger.names import find_instant
+    from compactor.ledger.indexing import find_instant
 
     selected, was_in, place = [], True, 0
     for line in log.splitlines(keepends=True):
@@ -137,7 +137,7 @@ def fold_of_lines(selected: list[tuple[int, bytes]]) -> tuple[bytes, bytes, byte
 def test_a_time_selects_the_lines_that_are_not_later(log: bytes, known: bool, data: st.DataObject) -> None:
     """Replay by a time folds the lines recorded, or happened, by then, in log order, with their own offsets."""
     disk = data.draw(lived_in(log))
-    from compactor.ledger.names import find_instant
+    from compactor.ledger.indexing import find_instant
 
     instants = {find_instant(line, known) for line in log.split(b"\n")} - {None}
     base = data.draw(st.sampled_from(sorted(one for one in instants if one is not None) or [0]))

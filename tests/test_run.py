@@ -24,7 +24,7 @@ from compactor import Ledger, discover
 from compactor.books.turns import compact_in_turn
 from compactor.broker.adapters import find_credentials
 from compactor.broker.credentials import BadCredentials
-from compactor.daemon import reconcile_loop, refusals
+from compactor.daemon import account_link, reconcile_loop
 from compactor.daemon.health import Health, check_accounts
 from compactor.daemon.http import check_ready
 from compactor.daemon.links import Links, StreamInUse
@@ -266,7 +266,7 @@ def test_one_process_has_the_stream_of_an_account(data: Path, start: Start) -> N
 
 def test_keys_that_never_worked_are_tried_for_two_minutes_and_end_everything(data: Path, monkeypatch: Any) -> None:
     """Issue 16, 1: at boot a refusal is retried for at least two minutes; then it ends the program."""
-    assert 120 == refusals.START_SECONDS
+    assert 120 == account_link.START_SECONDS
     monkeypatch.setattr("compactor.broker.alpaca.stream.BACKOFF_SECONDS", (0.05, 0.2))
     with AlpacaServer(12) as server:
         server.account.secret = "changed"
@@ -276,7 +276,7 @@ def test_keys_that_never_worked_are_tried_for_two_minutes_and_end_everything(dat
         assert not running.stop.is_set()
         (reason,) = [one.reason for one in check_accounts(running.health, time.time()) if one.name == "keys default"]
         assert "unauthorized" in str(reason), "what the broker said"
-        monkeypatch.setattr(refusals, "START_SECONDS", 0.1)
+        monkeypatch.setattr(account_link, "START_SECONDS", 0.1)
         assert running.stop.wait(10)
         running.links.finish()
         assert isinstance(running.links.failure, BadCredentials)
@@ -299,20 +299,20 @@ def test_keys_that_worked_and_are_refused_for_a_while_end_nothing(data: Path, st
 
 def test_keys_that_worked_are_tried_for_a_quarter_of_an_hour(data: Path, start: Start, monkeypatch: Any) -> None:
     """Issue 16, 1: keys that have worked before are retried for at least 15 minutes; then the program ends."""
-    assert 900 == refusals.WORKED_SECONDS
+    assert 900 == account_link.WORKED_SECONDS
     with AlpacaServer(12) as server:
         running = start(server)
         server.refuse()
         until(lambda: running.row().key_refusals >= 4, "refused")
         assert not running.stop.is_set()
-        monkeypatch.setattr(refusals, "WORKED_SECONDS", 0.1)
+        monkeypatch.setattr(account_link, "WORKED_SECONDS", 0.1)
         assert running.stop.wait(10)
         assert isinstance(running.links.failure, BadCredentials)
 
 
 def test_the_refusal_of_one_account_never_ends_the_others(data: Path, start: Start, monkeypatch: Any) -> None:
     """Issue 16, 1: with several accounts, the refused one is named and tried again, and the others go on."""
-    monkeypatch.setattr(refusals, "START_SECONDS", 0.1)
+    monkeypatch.setattr(account_link, "START_SECONDS", 0.1)
     monkeypatch.setattr(reconcile_loop, "RETRY_SECONDS_MIN", 0.1)
     keys = [("PKONE00000", "secret-one"), ("PKTWO00000", "secret-two")]
     with AlpacaServer(9, keys=keys, plain=True) as server:
@@ -458,7 +458,9 @@ def test_run_ends_with_4_when_the_keys_are_refused(data: Path, program: Callable
     """Bad credentials end the program with a clear message and exit 4, after two minutes, or here a second."""
     with AlpacaServer(1) as server:
         environ = {**server.environment, "APCA_API_SECRET_KEY": "a-wrong-secret"}
-        hasty = "import compactor.daemon.refusals as r; r.START_SECONDS = 1; from compactor.ui.cli import app; app()"
+        hasty = (
+            "import compactor.daemon.account_link as r; r.START_SECONDS = 1\nfrom compactor.ui.cli import app; app()"
+        )
         one = program("run", str(data), environ=environ, code=hasty)
         assert 4 == one.process.wait(30)
         said = one.said.read_text()

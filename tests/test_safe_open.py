@@ -17,8 +17,7 @@ import pytest
 from click.testing import CliRunner
 
 from compactor import Ledger, LedgerError, UnsafeFile, discover
-from compactor.books.compact import compact_all
-from compactor.books.status import status_all
+from compactor.books.compact import compact_all, status_all
 from compactor.ledger.errors import IrregularFile
 from compactor.ledger.files import Files, replace
 from compactor.ui.cli import app

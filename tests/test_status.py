@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from compactor.books.compact import compact_all
-from compactor.books.status import read_rows, status_all
+from compactor.books.compact import compact_all, read_rows, status_all
 
 Event = Callable[..., dict[str, Any]]
 WriteLog = Callable[..., Path]

@@ -549,7 +549,7 @@ def test_a_log_that_was_moved_away_is_not_written_to(data: Path) -> None:
 
 def test_more_logs_than_stay_open_are_all_written(data: Path, monkeypatch: Any) -> None:
     """How many logs stay open bounds descriptors, and not how many ledgers a batch may have."""
-    monkeypatch.setattr("compactor.ledger.open_logs.OPEN_MAX", 3)
+    monkeypatch.setattr("compactor.ledger.log_writer.OPEN_MAX", 3)
     writer = StreamWriter(data, translate_message, index=OrderIndex(data, [f"team{team}" for team in range(7)]))
     for turn in range(2):
         writer.store([frame(f"o-{turn}-{team}", client_order_id=f"team{team}:{turn}") for team in range(7)])
@@ -649,7 +649,7 @@ def test_what_is_stored_is_on_disk_with_its_name(data: Path, write_log: Any, mon
         real(path)
 
     monkeypatch.setattr(os, "fdatasync", fdatasync)
-    monkeypatch.setattr("compactor.ledger.open_logs.sync_names", sync_names)
+    monkeypatch.setattr("compactor.ledger.log_writer.sync_names", sync_names)
     writer = make_writer(data)
     alice, bob = (str(data / "team" / team) for team in ("alice", "bob"))
     writer.store([frame("o-1", client_order_id="alice:1"), frame("o-2", client_order_id="bob:1")])

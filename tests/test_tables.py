@@ -25,7 +25,7 @@ from compactor.core.derived import Finding, PendingLine, TradeLine
 from compactor.core.events import Event
 from compactor.core.fold import Fold
 from compactor.core.instants import BadInstant, nanos
-from compactor.core.reading import Block
+from compactor.core.lines import Block
 from compactor.ledger import LedgerEntry
 from compactor.tables.arrow import WIDE, Shape, Unfit, batches, with_fitting_types
 from compactor.tables.rows import EventRows

@@ -31,10 +31,9 @@ from compactor.proofs.keys import make_key
 from compactor.proofs.publish import publish
 from compactor.ui.cli import app
 from compactor.verify.checkpoints import open_slots
-from compactor.verify.published import examine_heads, examine_indexes
 from compactor.verify.report import Discrepancies
 from compactor.verify.run import verify_all
-from compactor.verify.seals import examine_chain
+from compactor.verify.seals import examine_chain, examine_heads, examine_indexes
 from tests.cases import DERIVED, LOG, derive, read_derived
 from tests.conftest import ROOT
 from tests.faults import orders

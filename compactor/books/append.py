@@ -17,7 +17,7 @@ import msgspec
 from compactor.books.failures import Failure, describe_failure
 from compactor.core.events import Problem, decode
 from compactor.ledger import BadTeam, Ledger, RejectedEvents
-from compactor.ledger.encoding import check_events
+from compactor.ledger.log_writer import check_events
 from compactor.ledger.paths import LOG, check_team, locate_ledger
 
 

@@ -20,8 +20,8 @@ from compactor.core.derived import Finding
 from compactor.core.events import Event
 from compactor.core.fold import Fold
 from compactor.core.instants import EPOCH, nanos
+from compactor.core.lines import Assignments, Deliveries, EventReader
 from compactor.core.orders import Order
-from compactor.core.reading import Assignments, Deliveries, EventReader
 from compactor.ledger import LedgerEntry, LedgerError
 from compactor.ledger.checkpoint import DamagedCheckpoint, Slot, open_newest_slot
 from compactor.ledger.files import Files

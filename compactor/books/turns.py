@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from compactor.core.exceptions import CompactorError
+from compactor.core import CompactorError
 from compactor.ledger import Compaction, Ledger, LockHeld
 from compactor.ledger.files import Files
 from compactor.ledger.paths import PRIVATE

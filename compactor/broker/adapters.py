@@ -11,7 +11,7 @@ from typing import cast
 from compactor.broker.budget import Budget
 from compactor.broker.credentials import DEFAULT_BROKER, Credentials
 from compactor.broker.port import BrokerAdapter, BrokerPort
-from compactor.core.exceptions import CompactorError
+from compactor.core import CompactorError
 
 GROUP = "compactor.brokers"
 _OWN = {DEFAULT_BROKER: "compactor.broker.alpaca.adapter"}

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NoReturn
 
-from compactor.core.exceptions import CompactorError
+from compactor.core import CompactorError
 
 DEFAULT_BROKER = "alpaca"
 """The broker of an account whose settings name none."""

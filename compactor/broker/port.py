@@ -15,8 +15,8 @@ import msgspec
 
 from compactor.broker.budget import Budget
 from compactor.broker.credentials import BadCredentials, Credentials
+from compactor.core import CompactorError
 from compactor.core.events import Problem
-from compactor.core.exceptions import CompactorError
 
 Fields = dict[str, Any]
 """The fields of an event."""

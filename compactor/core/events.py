@@ -2,6 +2,9 @@
 
 `decode` reads JSON numbers exactly, checks every value, and returns a `Problem` for a line that is no event. What the
 plain case takes where it lies in the log is none of its business; `rewritten` helps that over another writer's habits.
+
+Note: on the wire `legs` is one name for two things: the executions of a multi-leg fill, and the orders that belong to
+an order. `is_execution` tells them apart (rule 4.10).
 """
 
 import re
@@ -24,8 +27,64 @@ from compactor.core.decimals import (
     write_numbers,
 )
 from compactor.core.instants import END_OF_TIME, FIRST_INSTANT, BadInstant, moment
-from compactor.core.legs import REQUIRED, drop_absent, is_execution, normalize_side, read_leg_fills
 from compactor.core.lifecycle import STATUSES, normalize_name
+
+REQUIRED = ("event", "order_id", "ts")
+"""The fields that every event has."""
+
+SIDES = ("buy", "sell", "sell_short")
+
+
+class Leg(Struct, gc=False):
+    """One leg of a multi-leg fill (rule 4.10): an execution of the leg's own order, and its index in `legs`."""
+
+    order_id: str
+    symbol: str
+    side: str
+    qty: str
+    price: str
+    execution_id: str | None = None
+    filled_qty: str | None = None
+    index: int = 0
+
+
+def read_leg_fills(legs: list[Any]) -> list[Leg]:
+    """Read the executions among the entries of `legs`, in their order, decimals as texts."""
+    read = []
+    for index, leg in enumerate(legs):
+        if not is_execution(leg):
+            continue
+        numbers = {n: str(leg[n]) for n in ("qty", "price", "filled_qty") if type(leg.get(n)) is int}
+        found = msgspec.convert({**drop_absent(leg), **numbers, "index": index}, Leg)
+        found.side = normalize_side(found.side)
+        for name in ("qty", "price", "filled_qty"):
+            text = getattr(found, name)
+            setattr(found, name, without_exponent(text) if text is not None else None)
+        read.append(found)
+    return read
+
+
+def is_execution(leg: Any) -> bool:
+    """Whether an entry of `legs` has what only an execution has."""
+    return isinstance(leg, dict) and any(leg.get(name) not in (None, "") for name in ("price", "execution_id"))
+
+
+def normalize_side(text: str) -> str:
+    """Read a side as `buy`, `sell` or `sell_short`: in any case, also as Python prints the member of an enum."""
+    side = text.lower().removeprefix("orderside.")
+    if side not in SIDES:
+        raise BadDecimal(f"`side` is {text[:60]!r}, expected buy or sell")
+    return side
+
+
+def drop_absent(fields: dict[str, Any]) -> dict[str, Any]:
+    """Drop what is absent: `null`, `""`, and `legs` that are empty. A required field that is empty is a bad value."""
+    return {name: value for name, value in fields.items() if name in REQUIRED or not _is_absent(name, value)}
+
+
+def _is_absent(name: str, value: Any) -> bool:
+    return value is None or value == "" or (name == "legs" and value == [])
+
 
 LINE_BYTES_MAX = 1 << 20
 """The longest line that is read as an event, without its newline."""

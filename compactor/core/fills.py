@@ -1,7 +1,8 @@
 """Fills become trades, exactly once: format.md section 4.
 
 Each function takes an order, an event and its entry, changes the order and writes trade lines. `_find_known` alone
-decides whether a fill is new. Trades that are inferred from cumulative quantities are in `inference`.
+decides whether a fill is new. An inferred trade stands for shares that a cumulative quantity tells of and no execution
+so far (4.7 and 4.8): `infer` makes it, and `displace` takes it back when a real execution explains it.
 
 Note: one execution may have several ids, because two sources name it differently (4.3). A fill that was taken back is
 remembered, so that its duplicate is not taken again.
@@ -9,14 +10,15 @@ remembered, so that its duplicate is not taken again.
 
 from decimal import Decimal
 
-from compactor.core.decimals import plain
-from compactor.core.entry import Entry
-from compactor.core.events import RETURNS_MAX, Event
+from compactor.core.decimals import plain, quotient
+from compactor.core.events import RETURNS_MAX, REVISIONS, Event
 from compactor.core.fill_index import Fill
-from compactor.core.inference import displace, find_displaced, infer, infer_rest
 from compactor.core.instants import is_older
 from compactor.core.orders import (
     DECIMAL,
+    ZERO,
+    Entry,
+    Inferred,
     Order,
     Revision,
     ensure_rare,
@@ -24,8 +26,104 @@ from compactor.core.orders import (
     index_fills,
     is_multi_leg,
     is_tradable,
+    sum_value,
 )
 from compactor.core.transitions import says_open
+
+
+def infer_missing(order: Order, event: Event, entry: Entry, is_duplicate: bool) -> None:
+    """Infer a trade where the event tells a cumulative quantity above the known fills, else report the gap (4.7)."""
+    if event.filled_qty is None or is_duplicate or is_multi_leg(order):
+        return
+    reported, known = DECIMAL[event.filled_qty], order.filled
+    if reported <= known:
+        _report_behind(order, event, entry)
+        return
+    rare = ensure_rare(order)
+    if rare.reduced_at is not None and is_older(event.ts, rare.reduced_at):
+        return  # It still counts what a bust or a correction has taken back since.
+    is_told = rare.told_qty is not None and reported <= DECIMAL[rare.told_qty]
+    if not is_told:
+        rare.told_qty = event.filled_qty
+    if event.filled_avg_price is not None and not _is_told_apart(event):
+        value = DECIMAL[event.filled_avg_price] * reported - sum_value(order)
+        infer(order, reported - known, value, reported, event.ts, entry)
+    elif not is_told:
+        missing = plain(reported - known)
+        detail = f"`filled_qty` {event.filled_qty} is above the known fills, {plain(known)}: {missing} is missing"
+        entry.find("fill_gap", f"{detail}, and its own event or an average has to tell its price")
+
+
+def _is_told_apart(event: Event) -> bool:
+    """Whether the quantity is not the one after the event: beside a bust it may be that of before, and
+    a `partial_fill` whose order is filled is told ahead of the fill that completes it."""
+    return event.event in REVISIONS or (event.event == "partial_fill" and event.order_status == "filled")
+
+
+def _report_behind(order: Order, event: Event, entry: Entry) -> None:
+    if event.event != "snapshot" or (order.status != "" and is_older(event.ts, order.updated_at)):
+        return
+    if event.filled_qty is not None and DECIMAL[event.filled_qty] < order.filled:
+        known = plain(order.filled)
+        entry.find(
+            "snapshot_behind", f"the broker reports `filled_qty` {event.filled_qty}, the known fills are {known}"
+        )
+
+
+def infer(order: Order, qty: Decimal, value: Decimal, told_qty: Decimal, ts: str, entry: Entry) -> None:
+    """Write an inferred trade; `told_qty` is the cumulative quantity that tells of it."""
+    if not is_tradable(order) and not entry.has("fill_without_terms"):
+        entry.find("fill_without_terms", f"order {order.order_id} has no symbol and side yet; its trade waits for them")
+    price = plain(quotient(value, qty))
+    trade_id = entry.write(order, "inferred", plain(qty), price)
+    ensure_rare(order).inferred.append(Inferred(trade_id, qty, value, price, told_qty, ts))
+    order.filled += qty
+
+
+def find_displaced(order: Order, event: Event, qty: Decimal) -> list[Inferred]:
+    """Find the inferred trades that an execution explains (4.8)."""
+    if order.rare is None or not order.rare.inferred:
+        return []
+    found: list[Inferred] = []
+    for inferred in _order_by_fit(order.rare.inferred, event):
+        if sum((one.qty for one in found), ZERO) >= qty:
+            break
+        found.append(inferred)
+    return found
+
+
+def _order_by_fit(inferred: list[Inferred], event: Event) -> list[Inferred]:
+    """The first one whose quantity counts this execution, then those before it, then those after it; none where no
+    quantity counts it."""
+    if event.filled_qty is not None:
+        reached = DECIMAL[event.filled_qty]
+        counting = [one for one in inferred if one.snapshot_qty >= reached]
+    else:
+        counting = [one for one in inferred if not is_older(one.ts, event.ts)]
+    if not counting:
+        return []
+    first = min(counting, key=lambda one: one.snapshot_qty)
+    index = inferred.index(first)
+    return [first, *reversed(inferred[:index]), *inferred[index + 1 :]]
+
+
+def displace(order: Order, displaced: list[Inferred], entry: Entry) -> None:
+    """Take inferred trades back, because an execution explains them."""
+    for inferred in displaced:
+        entry.write(order, "reversal", plain(-inferred.qty), inferred.price, reverses=inferred.trade_id)
+        order.filled -= inferred.qty
+    if displaced:
+        rare = ensure_rare(order)
+        rare.inferred = [one for one in rare.inferred if one not in displaced]
+
+
+def infer_rest(order: Order, displaced: list[Inferred], qty: Decimal, value: Decimal, entry: Entry) -> None:
+    """Infer again what an execution leaves unexplained of the trades that it displaced."""
+    rest = sum((one.qty for one in displaced), ZERO) - qty
+    if rest > 0:
+        last = displaced[-1]
+        rest_value = sum((one.value for one in displaced), ZERO) - value
+        infer(order, rest, rest_value, last.snapshot_qty, last.ts, entry)
 
 
 def take_fill(order: Order, event: Event, entry: Entry) -> bool:

@@ -17,12 +17,10 @@ from compactor.core.archive import Archive
 from compactor.core.clock import LogClock
 from compactor.core.decimals import exactly
 from compactor.core.derived import Counts, Finding, Lines, encode_lines
-from compactor.core.entry import Derived
 from compactor.core.fast import PlainOrders
 from compactor.core.fast.interface import NoPlainOrders
-from compactor.core.lines import Placed
-from compactor.core.orders import Ended, Order, build_row, get_sort_key
-from compactor.core.reading import Block, EventReader, report_too_long
+from compactor.core.lines import Block, EventReader, Placed, report_too_long
+from compactor.core.orders import Derived, Ended, Order, build_row, get_sort_key
 from compactor.core.rules import Part, apply, begin, split_event
 
 Recall = Callable[[str, int, int], Iterable[tuple[int, bytes]]]

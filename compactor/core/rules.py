@@ -1,7 +1,7 @@
 """What one event does to the orders that it names: format.md sections 3 and 4, in the order in which an event is read.
 
 `split_event` says which orders an event is about, and `apply` changes one of them. How fills become trades is in
-`fills` and `inference`, how the status changes in `transitions`.
+`fills`, how the status changes in `transitions`.
 
 Invariant: `apply` looks at one order only. This makes retention invisible (section 6), orders independent of each
 other, and the history of an order a fold over the lines that name it.
@@ -12,15 +12,11 @@ from operator import attrgetter
 from typing import Any, NamedTuple
 
 from compactor.core.decimals import plain
-from compactor.core.entry import Derived, Entry
-from compactor.core.events import EVENTS, FILLS, REVISIONS, TERMS, TOLD_ONCE, Event
-from compactor.core.fills import take_assignment, take_fill, take_revision
-from compactor.core.inference import infer_missing
+from compactor.core.events import EVENTS, FILLS, REVISIONS, TERMS, TOLD_ONCE, Event, Leg
+from compactor.core.fills import infer_missing, take_assignment, take_fill, take_revision
 from compactor.core.instants import is_older
-from compactor.core.legs import Leg
-from compactor.core.lines import Placed
-from compactor.core.orders import Order, ensure_rare, get_quantity
-from compactor.core.reading import identify_delivery
+from compactor.core.lines import Placed, identify_delivery
+from compactor.core.orders import Derived, Entry, Order, ensure_rare, get_quantity
 from compactor.core.transitions import end_order, take_status
 
 _carried: Any = attrgetter(*TERMS)

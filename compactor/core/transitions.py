@@ -9,11 +9,10 @@ snapshot brings an ended order back.
 from decimal import Decimal
 
 from compactor.core.decimals import plain
-from compactor.core.entry import Entry
 from compactor.core.events import FILLS, REVISIONS, Event, UnknownEvent
 from compactor.core.instants import is_older
 from compactor.core.lifecycle import LIFE, OPEN, REQUESTS, TERMINAL, Effect
-from compactor.core.orders import DECIMAL, Order, ensure_rare, get_quantity
+from compactor.core.orders import DECIMAL, Entry, Order, ensure_rare, get_quantity
 
 
 def take_status(order: Order, event: Event, entry: Entry, fresh: bool, quantity_before: Decimal | None) -> None:

@@ -18,11 +18,10 @@ from compactor.broker.adapters import open_broker
 from compactor.broker.budget import PER_MINUTE, Budget
 from compactor.broker.credentials import BadCredentials
 from compactor.broker.port import BrokerPort
-from compactor.core.exceptions import CompactorError
-from compactor.daemon.account_link import AccountLink
+from compactor.core import CompactorError
+from compactor.daemon.account_link import AccountLink, Refusals
 from compactor.daemon.health import Health
 from compactor.daemon.reconcile_loop import ReconcileLoop
-from compactor.daemon.refusals import Refusals
 from compactor.ledger.files import Files
 from compactor.ledger.paths import PRIVATE
 from compactor.settings.accounts import Account

@@ -20,7 +20,7 @@ from compactor import __version__
 from compactor.core.printable import printable
 from compactor.daemon.health import AccountHealth, Health, LedgerHealth
 from compactor.ledger import Compaction
-from compactor.proofs.head_record import read_alarms
+from compactor.proofs.heads import read_alarms
 
 _SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
@@ -160,7 +160,7 @@ def _make_families(
 
 
 class _HeadCollector(Collector):
-    """Logs that do not continue what was signed or witnessed of them (`proofs.head_record`)."""
+    """Logs that do not continue what was signed or witnessed of them (`proofs.heads`)."""
 
     def __init__(self, data: Path) -> None:
         self._data = data

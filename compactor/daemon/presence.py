@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from compactor.core.exceptions import CompactorError
+from compactor.core import CompactorError
 from compactor.daemon.health import (
     AccountHealth,
     Health,

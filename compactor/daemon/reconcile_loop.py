@@ -18,9 +18,8 @@ from compactor.books.turns import ReconcileBusy
 from compactor.broker.budget import Budget
 from compactor.broker.credentials import BadCredentials
 from compactor.broker.port import BrokerError
-from compactor.daemon.account_link import AccountLink
+from compactor.daemon.account_link import AccountLink, Refusals
 from compactor.daemon.health import Health
-from compactor.daemon.refusals import Refusals
 from compactor.sync.answers import Errors
 from compactor.sync.compare import BrokerDifference
 from compactor.sync.reconcile import QUIET_SECONDS, Reconciled

@@ -18,7 +18,7 @@ import msgspec
 from msgspec import Struct
 
 from compactor.books.workers import collector_paused
-from compactor.core.reading import DEFAULT_TEAM
+from compactor.core.lines import DEFAULT_TEAM
 from compactor.history.moment import END, Moment
 from compactor.history.replay import Replay, open_replay, require_usable
 from compactor.ledger import LedgerEntry

@@ -16,8 +16,7 @@ from typing import Literal
 from msgspec import Struct
 
 from compactor.core.events import Event
-from compactor.core.lines import Placed
-from compactor.core.reading import DEFAULT_TEAM
+from compactor.core.lines import DEFAULT_TEAM, Placed
 from compactor.core.rules import split_event
 from compactor.history.replay import require_usable
 from compactor.history.search import Finder

@@ -16,13 +16,13 @@ from typing import Literal
 
 from msgspec import Struct
 
-from compactor.core.exceptions import CompactorError
+from compactor.core import CompactorError
 from compactor.core.instants import BadInstant, nanos, rfc3339
-from compactor.core.reading import Block
+from compactor.core.lines import Block
 from compactor.history.search import Finder
 from compactor.ledger.files import Files
+from compactor.ledger.indexing import UNREADABLE, decode_named, find_instant, truncate_to_second
 from compactor.ledger.log import Log
-from compactor.ledger.names import UNREADABLE, decode_named, find_instant, truncate_to_second
 from compactor.ledger.segments import Segments
 
 Clock = Literal["recorded", "happened"]

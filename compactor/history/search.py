@@ -11,12 +11,10 @@ import re
 from collections.abc import Iterator
 
 from compactor.core.derived import Finding
-from compactor.core.lines import Placed, read_line
-from compactor.core.reading import Block
+from compactor.core.lines import Block, Placed, read_line
 from compactor.ledger.files import Files
-from compactor.ledger.indexing import Indexes
+from compactor.ledger.indexing import Indexes, find_names, first_team
 from compactor.ledger.log import Log
-from compactor.ledger.names import find_names, first_team
 from compactor.ledger.segments import Segments
 
 Line = tuple[int, bytes]

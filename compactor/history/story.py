@@ -15,14 +15,12 @@ from msgspec import Struct
 
 from compactor.core.decimals import exactly
 from compactor.core.derived import Finding, TradeLine
-from compactor.core.entry import Derived
 from compactor.core.events import Event
 from compactor.core.instants import EPOCH, rfc3339
-from compactor.core.lines import Placed
-from compactor.core.orders import Order, build_row
-from compactor.core.reading import DEFAULT_TEAM
+from compactor.core.lines import DEFAULT_TEAM, Placed
+from compactor.core.orders import Derived, Order, build_row
 from compactor.core.rules import Part, apply, begin, is_repeated, split_event
-from compactor.ledger.names import UNREADABLE, decode_named
+from compactor.ledger.indexing import UNREADABLE, decode_named
 
 
 class Team(NamedTuple):

@@ -13,8 +13,7 @@ from pathlib import Path
 import msgspec
 
 from compactor.core.events import FILLS
-from compactor.core.lines import Placed
-from compactor.core.reading import Glance
+from compactor.core.lines import Glance, Placed
 from compactor.imports.old_layout import OldLines, identify_line, read_old_line
 from compactor.imports.old_orders import ORDERS, TRADES, KnownOrders, OldLine
 from compactor.imports.writer import read_known

@@ -2,7 +2,7 @@
 
 Understood are one value per line, one array, values pretty-printed over many lines, several values on one line, and
 captures of server-sent events (`data: {…}`), plain or compressed with gzip or zstd, with or without a byte order mark.
-What the values mean is left to `dialects` and `broker.alpaca.translate`.
+What the values mean is left to `messages` and `broker.alpaca.translate`.
 
 Note: an array is read element by element, and its brackets and commas are skipped. So one bad element, or the torn end
 of an array, does not cost the others.
@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from compactor.broker.port import parse
+from compactor.core import CompactorError
 from compactor.core.events import Problem
-from compactor.core.exceptions import CompactorError
 
 if sys.version_info >= (3, 14):
     from compression import zstd

@@ -22,14 +22,12 @@ from compactor.books.failures import Failure, describe_failure
 from compactor.core.events import LINE_BYTES_MAX, Event, Problem, build_event
 from compactor.core.instants import rfc3339
 from compactor.core.lifecycle import normalize_name
-from compactor.core.lines import Placed
-from compactor.core.reading import Block, EventReader, Glance
+from compactor.core.lines import Block, EventReader, Glance, Placed
 from compactor.ledger import Compaction, Ledger, NoLedger
 from compactor.ledger.compaction import Progress
-from compactor.ledger.encoding import encode_event
 from compactor.ledger.files import Files
 from compactor.ledger.log import open_log
-from compactor.ledger.log_writer import append_lines
+from compactor.ledger.log_writer import append_lines, encode_event
 from compactor.ledger.paths import LOG
 
 Fields = dict[str, Any]

@@ -21,8 +21,7 @@ from compactor.ledger.moved import prove_moved
 from compactor.ledger.paths import FINDINGS, LOG, PENDING, STATE, TRADES
 from compactor.ledger.points import keep_point, plan_commit
 from compactor.ledger.segments import Segments
-from compactor.ledger.tail import Tail
-from compactor.ledger.upgrade import find_upgrade, set_aside
+from compactor.ledger.tail import Tail, find_upgrade, set_aside
 
 CHECKPOINT_BYTES_MIN = 1 << 18
 """Bytes of log after which a checkpoint is written, or as many as the last checkpoint has: so writing them never

@@ -8,8 +8,8 @@ import errno
 import os
 from pathlib import Path
 
+from compactor.core import CompactorError
 from compactor.core.events import Problem
-from compactor.core.exceptions import CompactorError
 
 
 class LedgerError(CompactorError):

@@ -16,8 +16,15 @@ from typing import NamedTuple, Protocol
 
 from compactor.ledger.errors import IrregularFile
 from compactor.ledger.paths import SEGMENTS
-from compactor.ledger.safe_open import check_regular, give_rights, open_directory, open_file
-from compactor.ledger.system_calls import punch_hole, sync_and_close, write_all
+from compactor.ledger.system_calls import (
+    check_regular,
+    give_rights,
+    open_directory,
+    open_file,
+    punch_hole,
+    sync_and_close,
+    write_all,
+)
 
 SMALL_BYTES_MAX = 1 << 26
 """What `Files.read` reads at most: seals, heads, locks and what the daemon last said are far smaller."""

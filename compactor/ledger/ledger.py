@@ -12,10 +12,9 @@ import msgspec
 
 from compactor.core.derived import Finding
 from compactor.ledger.compaction import Compaction, Compactor, Progress
-from compactor.ledger.encoding import check_events
 from compactor.ledger.errors import DerivedConflict, LockHeld, NoLedger, from_os
 from compactor.ledger.files import Files
-from compactor.ledger.log_writer import Appended, Durability, append_lines, make_ledger
+from compactor.ledger.log_writer import Appended, Durability, append_lines, check_events, make_ledger
 from compactor.ledger.paths import FINDINGS, LOG, PENDING, STATE, TRADES, check_team, team_in_path
 from compactor.ledger.records import PendingOrder, Trade, line_decoder
 from compactor.ledger.unlocked import LedgerStatus, read_bytes, read_status, team_in_checkpoint, whole_lines

@@ -11,8 +11,7 @@ from pathlib import Path
 
 from compactor.core.derived import Finding
 from compactor.core.events import LINE_BYTES_MAX
-from compactor.core.lines import EXCERPT_BYTES, Placed
-from compactor.core.reading import Block, EventReader, Wants
+from compactor.core.lines import EXCERPT_BYTES, Block, EventReader, Placed, Wants
 from compactor.ledger.checkpoint import TAIL_BYTES, PrefixDigest, checksum
 from compactor.ledger.errors import LogRewritten, NoLedger, from_os
 from compactor.ledger.files import Files, Identity, Reader

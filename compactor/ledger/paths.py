@@ -6,7 +6,7 @@ from pathlib import Path
 
 from msgspec import Struct
 
-from compactor.core.reading import DEFAULT_TEAM
+from compactor.core.lines import DEFAULT_TEAM
 from compactor.ledger.errors import BadTeam
 
 LOG = "events.jsonl"

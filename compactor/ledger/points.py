@@ -16,7 +16,7 @@ from compactor.ledger.errors import LogRewritten
 from compactor.ledger.files import Files
 from compactor.ledger.log import Log
 from compactor.ledger.paths import STATE
-from compactor.ledger.safe_open import POINTS
+from compactor.ledger.system_calls import POINTS
 
 NEAR_BYTES = 1 << 25
 """How far back from the newest point all points are kept."""

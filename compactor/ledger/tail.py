@@ -2,14 +2,16 @@
 
 A crash after an append leaves bytes that the checkpoint does not know of. They must be a prefix of what the fold
 derives again; the rest is appended. Anything else was written by somebody else, and the ledger stops without touching
-the file.
+the file. After a new fold version a file that differs because the rules have changed is kept under another name
+(`set_aside`, section 7).
 """
 
 from pathlib import Path
 
-from compactor.ledger.checkpoint import TAIL_BYTES, PrefixDigest, checksum
+from compactor.ledger.checkpoint import FOLD_VERSION, TAIL_BYTES, CheckpointHeader, PrefixDigest, checksum
 from compactor.ledger.errors import DerivedConflict
 from compactor.ledger.files import Files
+from compactor.ledger.paths import FINDINGS, TRADES
 
 PIECE_BYTES = 1 << 20
 
@@ -130,3 +132,31 @@ class Tail:
             " wrote to this file, or an old version of it was put back. Nothing was changed. Move the file away and"
             " compact again: it is rebuilt from the log",
         )
+
+
+def find_upgrade(header: CheckpointHeader, trades: Tail, findings: Tail, files: Files) -> int | None:
+    """The older fold version that derived what the files hold beyond a checkpoint; None where that is this version, or
+    where a file is not as the older version left it."""
+    if header.fold_version >= FOLD_VERSION:
+        return header.upgrades
+    for tail, left in ((trades, header.trades), (findings, header.findings)):
+        is_kept = files.identity(_name_kept(tail.path, header.fold_version)) is not None
+        if not is_kept and not tail.fits(left):
+            return None
+    return header.fold_version
+
+
+def set_aside(path: Path, fold_version: int | None, files: Files) -> str | None:
+    """Keep a file that an older fold version derived under another name, and return that; None for any other file."""
+    if fold_version is None or path.name not in (TRADES, FINDINGS):
+        return None
+    kept = _name_kept(path, fold_version)
+    if files.identity(kept) is not None:
+        return None
+    files.rename(path, kept)
+    files.sync_directory(path.parent)
+    return kept.name
+
+
+def _name_kept(path: Path, fold_version: int) -> Path:
+    return path.with_name(f"{path.name}.fold-{fold_version}")

@@ -12,7 +12,7 @@ from msgspec import Struct
 
 from compactor.core.fold import Fold
 from compactor.core.instants import EPOCH, rfc3339
-from compactor.core.reading import DEFAULT_TEAM
+from compactor.core.lines import DEFAULT_TEAM
 from compactor.ledger.checkpoint import DamagedCheckpoint, Slot, open_newest_slot
 from compactor.ledger.errors import NoLedger, from_os
 from compactor.ledger.files import Files

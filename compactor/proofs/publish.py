@@ -5,7 +5,7 @@
 Sealing, which records the trees, is in `ledger.seal`.
 
 Invariant: a head is published only if the log continues every head that was published before, as the record of the
-last signed head (`head_record`) and the witness have them. Rewriting history and then sealing is an alarm, never a
+last signed head (`heads`) and the witness have them. Rewriting history and then sealing is an alarm, never a
 second truth.
 """
 
@@ -22,8 +22,17 @@ from compactor.ledger.errors import SegmentDamaged, from_os
 from compactor.ledger.files import Files, replace
 from compactor.ledger.segments import Seal, Segments, seal_name
 from compactor.ledger.system_calls import write_all
-from compactor.proofs.head_record import HeadAlarm, HeadRecord, find_data_directory
-from compactor.proofs.heads import LOCK_WAIT_SECONDS, Witnessed, head_name, locked, make_head, read_witness
+from compactor.proofs.heads import (
+    LOCK_WAIT_SECONDS,
+    HeadAlarm,
+    HeadRecord,
+    Witnessed,
+    find_data_directory,
+    head_name,
+    locked,
+    make_head,
+    read_witness,
+)
 from compactor.proofs.keys import SigningKey
 from compactor.proofs.notes import (
     NAME,
@@ -56,7 +65,7 @@ def publish(
 ) -> Published:
     """Sign the heads that are unsigned and append the newest to the witness; returns when both are durable.
 
-    Nothing is signed or appended unless the log continues the last signed head (`head_record`) and every head in the
+    Nothing is signed or appended unless the log continues the last signed head (`heads`) and every head in the
     witness. Otherwise an alarm is kept until a later call succeeds. Holds the ledger's lock. Raises LedgerError:
     HeadConflict, WitnessConflict, SegmentDamaged.
     """

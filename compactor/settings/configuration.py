@@ -15,10 +15,9 @@ from typing import Annotated, Any, Literal, NamedTuple
 import msgspec
 from msgspec import Meta
 
-from compactor.core.exceptions import CompactorError
+from compactor.core import CompactorError
 from compactor.ledger.paths import TEAM_EXPECTED, TEAM_PATTERN
-from compactor.settings.accounts import AccountSettings, read_accounts
-from compactor.settings.constraints import convert_field, describe_unknown
+from compactor.settings.accounts import AccountSettings, convert_field, describe_unknown, read_accounts
 
 FILE = "compactor.toml"
 PREFIX = "COMPACTOR_"

@@ -18,7 +18,7 @@ from compactor.books.turns import compact_in_turn
 from compactor.broker.port import Fields
 from compactor.core.events import Problem
 from compactor.ledger import Ledger, LedgerEntry, discover
-from compactor.ledger.encoding import find_problem
+from compactor.ledger.log_writer import find_problem
 from compactor.ledger.paths import LOG, locate_ledger
 
 # The ledger adds `recorded_at` to each line.

@@ -14,11 +14,10 @@ from pathlib import Path
 
 import msgspec
 
-from compactor.books.assign import move_orders
+from compactor.books.assign import UnassignedOrders, move_orders
 from compactor.books.order_index import OrderIndex
 from compactor.books.ownership import UNASSIGNED
 from compactor.books.turns import turn
-from compactor.books.unassigned import UnassignedOrders
 from compactor.broker.credentials import BadCredentials
 from compactor.broker.port import BrokerError
 from compactor.core.instants import rfc3339

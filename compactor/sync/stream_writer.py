@@ -20,8 +20,7 @@ from compactor.books.ownership import UNASSIGNED, decide_team, list_relations, l
 from compactor.broker.port import Fields, Message, Translator
 from compactor.core.events import Problem, decode
 from compactor.ledger import BadTeam, RejectedEvents
-from compactor.ledger.encoding import check_events
-from compactor.ledger.open_logs import OpenLogs
+from compactor.ledger.log_writer import OpenLogs, check_events
 from compactor.ledger.paths import LOG, locate_ledger
 
 BACKLOG_BYTES_MAX = 64 << 20

@@ -15,8 +15,8 @@ from importlib import import_module
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
+from compactor.core import CompactorError
 from compactor.core.decimals import BadDecimal, parse_computed
-from compactor.core.exceptions import CompactorError
 from compactor.core.instants import BadInstant, nanos
 from compactor.ledger import LedgerEntry
 from compactor.tables.rows import TableSource

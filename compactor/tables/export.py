@@ -20,7 +20,7 @@ from typing import BinaryIO, Protocol, cast
 
 import msgspec
 
-from compactor.core.exceptions import CompactorError
+from compactor.core import CompactorError
 from compactor.core.printable import escape_json
 from compactor.ledger.paths import FINDINGS, LOG, PENDING, SEGMENTS, STATE, TRADES
 from compactor.tables.rows import TableSource

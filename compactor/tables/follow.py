@@ -14,8 +14,7 @@ from contextlib import closing, contextmanager
 from typing import NamedTuple
 
 from compactor.core.instants import nanos
-from compactor.core.lines import Placed, read_line
-from compactor.core.reading import DEFAULT_TEAM, Block
+from compactor.core.lines import DEFAULT_TEAM, Block, Placed, read_line
 from compactor.ledger import Ledger, LedgerEntry, LogRewritten
 from compactor.ledger.errors import from_os
 from compactor.ledger.files import Files

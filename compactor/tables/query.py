@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from compactor.core.exceptions import CompactorError
+from compactor.core import CompactorError
 from compactor.core.instants import rfc3339
 from compactor.ledger import LedgerEntry
 from compactor.ledger.compaction import Progress

@@ -22,8 +22,7 @@ import msgspec
 
 from compactor.core.events import Event
 from compactor.core.instants import EPOCH, BadInstant, is_common, nanos, rfc3339
-from compactor.core.lines import Placed, read_line
-from compactor.core.reading import Block, EventReader
+from compactor.core.lines import Block, EventReader, Placed, read_line
 from compactor.ledger import DerivedConflict, Ledger, LedgerEntry, LedgerError, LedgerUnreadable
 from compactor.ledger.compaction import Progress
 from compactor.ledger.errors import from_os

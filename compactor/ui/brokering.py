@@ -266,7 +266,7 @@ def cancel(
 
 def _find_open_orders(data: Path, team: str | None) -> list[str]:
     """Find the open orders of a team, without legs, which are canceled with their parent."""
-    from compactor.books.status import read_rows
+    from compactor.books.compact import read_rows
 
     rows = list(read_rows(data, "pending", team=team))
     ids = {row["order_id"] for row in rows}

@@ -19,11 +19,10 @@ import click
 from compactor import __version__
 from compactor.ui import brokering
 from compactor.ui import running as live
-from compactor.ui.backing_up import backup, restore
 from compactor.ui.commands import append, compact, show, status
 from compactor.ui.exporting import export, sql
 from compactor.ui.importing import compare, import_
-from compactor.ui.operating import config, doctor, systemd
+from compactor.ui.operating import backup, config, doctor, restore, systemd
 from compactor.ui.options import INTERRUPTED, STOPPED_MESSAGE, TERMINATED, Terminated
 from compactor.ui.replaying import diff, replay
 from compactor.ui.sealing import cat, check_proof, keygen, prove, seal

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from compactor.books.append import AppendResult
     from compactor.books.compact import Outcome
     from compactor.daemon.presence import AccountReport, DaemonReport
-    from compactor.proofs.head_record import HeadAlarm
+    from compactor.proofs.heads import HeadAlarm
     from compactor.sync.state import AccountReconciled
 
 
@@ -182,7 +182,7 @@ def show(what: str, team: str | None, data: Path, as_json: bool) -> None:
       compactor show pending
       compactor show trades --team alice --json | jq -r .symbol
     """
-    from compactor.books.status import read_rows
+    from compactor.books.compact import read_rows
     from compactor.ui.output import columns, show_json, show_table
 
     rows = read_rows(data, what, team=team)
@@ -210,7 +210,7 @@ def status(data: Path, team: str | None, as_json: bool) -> None:
       compactor status
       compactor status data --json
     """
-    from compactor.books.status import status_all
+    from compactor.books.compact import status_all
     from compactor.daemon.presence import read_report
     from compactor.sync.state import read_reconciled
     from compactor.ui.output import ShownColumn, show_json, show_table

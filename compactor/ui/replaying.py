@@ -234,7 +234,7 @@ def _moments(a: str, b: str, data: Path, team: str | None, clock: Clock) -> list
 
 
 def _pairs(a: Path, b: Path, team: str | None) -> list[Work]:
-    from compactor.core.reading import DEFAULT_TEAM
+    from compactor.core.lines import DEFAULT_TEAM
     from compactor.history.diff import diff_ledgers, find_ledgers_below
 
     sides = [find_ledgers_below(path) for path in (a, b)]

@@ -32,7 +32,7 @@ from compactor.ledger.checkpoint import (
 from compactor.ledger.files import Files, Identity, Reader
 from compactor.ledger.log import Log
 from compactor.ledger.paths import FINDINGS, STATE, TRADES
-from compactor.ledger.safe_open import POINTS
+from compactor.ledger.system_calls import POINTS
 from compactor.verify.derived_files import EDITED, shown
 from compactor.verify.report import Discrepancies
 

@@ -20,7 +20,7 @@ from compactor.ledger.compaction import Compactor, Progress
 from compactor.ledger.errors import from_os
 from compactor.ledger.files import Files
 from compactor.ledger.paths import FINDINGS, LOG, PENDING, STATE, TRADES, team_in_path
-from compactor.ledger.safe_open import POINTS
+from compactor.ledger.system_calls import POINTS
 from compactor.proofs.heads import LOCK_WAIT_SECONDS, locked
 
 ASIDE = "aside"

@@ -11,8 +11,8 @@ from datetime import timedelta
 from pathlib import Path
 
 from compactor.core.fold import Fold
+from compactor.core.lines import Block
 from compactor.core.merkle import MerkleAccumulator
-from compactor.core.reading import Block
 from compactor.ledger.checkpoint import Slot
 from compactor.ledger.compaction import PROGRESS_BYTES, Progress
 from compactor.ledger.errors import SegmentDamaged

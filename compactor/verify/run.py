@@ -1,6 +1,6 @@
 """Verify ledgers: compare everything on disk with the log, and the log with its seals.
 
-The comparisons are in `seals`, `published`, `refold`, `derived_files` and `checkpoints`; this module goes through the
+The comparisons are in `seals`, `refold`, `derived_files` and `checkpoints`; this module goes through the
 ledgers of a data directory, several at once.
 
 Invariant: verification repairs nothing, sets nothing aside and takes no lock, so it may run beside a daemon and be
@@ -31,10 +31,17 @@ from compactor.ledger.segments import Seal, Segments
 from compactor.proofs.heads import Witnessed, read_witness
 from compactor.proofs.keys import VerifierKey
 from compactor.verify.checkpoints import examine_slot, examine_tails, open_slots
-from compactor.verify.published import examine_heads, examine_indexes, examine_record, examine_witness, remake_indexes
 from compactor.verify.refold import Refold
 from compactor.verify.report import Discrepancies, Discrepancy, Verdict
-from compactor.verify.seals import examine_alone, examine_chain
+from compactor.verify.seals import (
+    examine_alone,
+    examine_chain,
+    examine_heads,
+    examine_indexes,
+    examine_record,
+    examine_witness,
+    remake_indexes,
+)
 
 ALL, FOLD, SEALS = "all", "fold", "seals"
 """What one process does of a ledger: everything, or one of two halves that need nothing of each other."""

@@ -22,7 +22,7 @@ from compactor.broker.alpaca.rest import describe_refusal, is_refusal
 from compactor.broker.alpaca.transport import TIMEOUT_SECONDS, NoAnswer, OpenAnswer, Transport
 from compactor.broker.budget import Budget
 from compactor.broker.credentials import BadCredentials, Credentials
-from compactor.core.exceptions import CompactorError
+from compactor.core import CompactorError
 from compactor.core.instants import BadInstant, nanos
 
 Kind = Literal["trades", "activities"]

@@ -20,7 +20,7 @@ from compactor.broker.alpaca.access import LIVE_HOST, PAPER_HOST
 from compactor.broker.alpaca.rest import describe_refusal, is_refusal
 from compactor.broker.credentials import BadCredentials, Credentials
 from compactor.broker.port import Message, StreamListener, parse
-from compactor.core.exceptions import CompactorError
+from compactor.core import CompactorError
 
 if TYPE_CHECKING:
     import asyncio
