@@ -62,6 +62,12 @@ if TYPE_CHECKING:
     from compactor.tables.export import BadTarget as BadTarget
     from compactor.tables.query import BadQuery as BadQuery
     from compactor.tables.query import QueryFailed as QueryFailed
+    from compactor.tracker.change import Change as Change
+    from compactor.tracker.change import EndedOrder as EndedOrder
+    from compactor.tracker.order_tracker import OrderTracker as OrderTracker
+    from compactor.tracker.subscription import TooSlow as TooSlow
+    from compactor.tracker.subscription import TrackerClosed as TrackerClosed
+    from compactor.tracker.tracker_status import TrackerStatus as TrackerStatus
 
 __version__ = "0.1.0"
 
@@ -88,6 +94,10 @@ _MODULES = {
     "compactor.tables.arrow": ("Unfit",),
     "compactor.tables.export": ("BadTarget",),
     "compactor.tables.query": ("BadQuery", "QueryFailed"),
+    "compactor.tracker.change": ("Change", "EndedOrder"),
+    "compactor.tracker.order_tracker": ("OrderTracker",),
+    "compactor.tracker.subscription": ("TooSlow", "TrackerClosed"),
+    "compactor.tracker.tracker_status": ("TrackerStatus",),
 }  # fmt: skip
 """Where each public name is defined."""
 _HOMES = {name: module for module, names in _MODULES.items() for name in names}

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from compactor import Ledger
-from compactor.history.diff import Change, diff_moments
+from compactor.history.diff import RowChange, diff_moments
 from compactor.history.moment import END, at_offset
 from compactor.ledger import LedgerEntry
 from compactor.ui.cli import app
@@ -72,7 +72,7 @@ def run(data: Path) -> Run:
 def told(result: Result) -> list[tuple[str, str, str]]:
     """What --json says, in short."""
     assert 0 == result.exit_code, result.stderr
-    changes = [msgspec.json.decode(line, type=Change) for line in result.stdout.splitlines()]
+    changes = [msgspec.json.decode(line, type=RowChange) for line in result.stdout.splitlines()]
     return [(one.what, one.change, one.id) for one in changes]
 
 

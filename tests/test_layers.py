@@ -25,6 +25,7 @@ LAYERS = [
     ["imports", "settings"],
     ["sync"],
     ["daemon"],
+    ["tracker"],
     ["ui"],
 ]
 """From the bottom up; rooms of one layer do not see each other."""

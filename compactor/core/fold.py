@@ -8,8 +8,9 @@ Note: the fold reads old lines of the log through `recall`, when an event names 
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
+from typing import Protocol
 
 import msgspec
 
@@ -40,8 +41,16 @@ class OpenOrder(msgspec.Struct, array_like=True, gc=False):
     order: msgspec.Raw
 
 
+_NO_PLAIN_ORDERS = NoPlainOrders()
 _encode = msgspec.msgpack.Encoder().encode
 _decode_order = msgspec.msgpack.Decoder(Order).decode
+
+
+class Observer(Protocol):
+    """Who wants to see each order right before and after an event changes it."""
+
+    def note_before(self, order: Order) -> None: ...
+    def note_after(self, order: Order) -> None: ...
 
 
 class Fold:
@@ -71,27 +80,31 @@ class Fold:
         self.touched: set[str] | None = None
         """Orders whose rows may have changed since the last `pending_lines`; None before the first."""
         self.plain: NoPlainOrders = PlainOrders()
+        self._is_short_path_left = False
         self._derived = Derived()
         self._trades: list[bytes] = []
         self._findings: list[bytes] = []
         self.before_event: Callable[[], None] | None = None
         """Called before each event that the rules read. It may raise, to stop a pass that takes too long."""
+        self.observer: Observer | None = None
+        """Told of each order that the rules change. Call `leave_short_path` first, so that it is told of all."""
 
     # Events in.
 
-    def feed(self, block: bytes, offset: int) -> None:
-        """Fold a block of whole lines that begins at an offset of the log."""
+    def feed(self, block: bytes, offset: int, *, shrinks: bool = True) -> None:
+        """Fold a block of whole lines at an offset of the log. Ended orders leave the state only if it `shrinks`."""
         with exactly():
-            self.plain.feed(self, block, offset)
-        self._shrink(self._kept_ended)
+            (_NO_PLAIN_ORDERS if self._is_short_path_left else self.plain).feed(self, block, offset)
+        if shrinks:
+            self._shrink(self._kept_ended)
 
-    def feed_block(self, block: Block) -> None:
-        """Fold a block of a log, or report a line that is too long to be read."""
+    def feed_block(self, block: Block, *, shrinks: bool = True) -> None:
+        """Fold a block of a log, or report a line that is too long."""
         if block.too_long:
             self._derived.findings.append(report_too_long(block))
             self._encode_derived()
         else:
-            self.feed(block.data, block.offset)
+            self.feed(block.data, block.offset, shrinks=shrinks)
 
     def take_lines(self) -> Lines:
         """Take the trades and findings derived since the last call."""
@@ -160,7 +173,11 @@ class Fold:
         if order is None:
             order = self.orders[order_id] = begin(order_id, placed.event, placed.offset)
         was_over = order.over
+        if self.observer is not None:
+            self.observer.note_before(order)
         apply(order, part, placed, self.team_id, self._derived)
+        if self.observer is not None:
+            self.observer.note_after(order)
         if (order.over and not was_over) or not order.status:
             self.leaving.setdefault(order_id, order)
         if self.touched is not None:
@@ -188,10 +205,22 @@ class Fold:
             order = plain.build_order() if plain is not None else None
         return order
 
+    def recall_order(self, order_id: str, end: int) -> Order | None:
+        """Look up an order of the log up to the offset `end`, if need be in its lines; not to be changed."""
+        return self.find_order(order_id) or self._bring_back(order_id, end)
+
     def find_status(self, order_id: str) -> str | None:
         """Look up the status of an order in the state: the open ones and those that ended last; else None."""
         order = self.orders.get(order_id) or self.plain.get(order_id)
         return order.status if order is not None else None
+
+    def leave_short_path(self) -> None:
+        """Let the rules read every line from here on; what the short path has stays there until an event names it."""
+        self._is_short_path_left = True
+
+    def keep_rows(self, rows: dict[str, tuple[tuple[int, str], bytes]]) -> None:
+        """Take these as the rows of the orders of a checkpoint, before the first event."""
+        self._rows, self.touched = rows, set()
 
     # Orders that have left the state.
 
@@ -274,6 +303,10 @@ class Fold:
 
     def pending_lines(self) -> bytes:
         """Encode `pending_orders.jsonl` as of now; empty when no order is open."""
+        return b"".join(row for _key, row in sorted(self.renew_rows().values()))
+
+    def renew_rows(self) -> Mapping[str, tuple[tuple[int, str], bytes]]:
+        """Encode the rows of the open orders as of now: each with its sort key, by order id."""
         with exactly():
             if self._rows is None:
                 self._rows = {order_id: ((one.created_ns, order_id), one.row) for order_id, one in self.stored.items()}
@@ -285,7 +318,7 @@ class Fold:
                 else:
                     self._rows.pop(order_id, None)
         self.touched = set()
-        return b"".join(row for _key, row in sorted(self._rows.values()))
+        return self._rows
 
     @property
     def open_orders(self) -> int:

@@ -29,7 +29,7 @@ from compactor.ledger.unlocked import whole_lines
 Row = dict[str, Any]
 
 
-class Change(Struct, omit_defaults=True):
+class RowChange(Struct, omit_defaults=True):
     """One difference. `fields` has the old and new value of each field that changed; `ended_as` is the status of an
     order that is no longer open, where that is known."""
 
@@ -46,7 +46,7 @@ class Change(Struct, omit_defaults=True):
 _decode = msgspec.json.Decoder(Row).decode
 
 
-def diff_moments(entry: LedgerEntry, a: Moment, b: Moment, progress: Progress | None = None) -> Iterator[Change]:
+def diff_moments(entry: LedgerEntry, a: Moment, b: Moment, progress: Progress | None = None) -> Iterator[RowChange]:
     """What is different at the second moment of a ledger: first the trades, then the pending orders.
 
     Starts both from the same state at hand. Raises LedgerError.
@@ -63,7 +63,7 @@ def diff_moments(entry: LedgerEntry, a: Moment, b: Moment, progress: Progress | 
         yield from _diff(entry.team_id, _Replayed(sides[0], None), _Replayed(sides[1], progress))
 
 
-def diff_ledgers(name: str, a: Path | None, b: Path | None) -> Iterator[Change]:
+def diff_ledgers(name: str, a: Path | None, b: Path | None) -> Iterator[RowChange]:
     """What is different in the second directory of a team's ledger; None where there is none.
 
     A directory with a log is replayed from its first byte, one without it is read as it is. Raises LedgerError.
@@ -131,22 +131,22 @@ def _rows(lines: Iterable[bytes]) -> dict[str, Row]:
     return {row["order_id"]: row for row in rows}
 
 
-def _diff(team_id: str | None, a: _Replayed | _Written, b: _Replayed | _Written) -> Iterator[Change]:
+def _diff(team_id: str | None, a: _Replayed | _Written, b: _Replayed | _Written) -> Iterator[RowChange]:
     team = team_id or DEFAULT_TEAM
     yield from _diff_trades(team, a.trades(), b.trades())
     before, after = a.pending(), b.pending()
     for order_id, row in before.items():
         now = after.get(order_id)
         if now is None:
-            yield Change(team, "pending_order", "went", order_id, row, ended_as=b.find_status(order_id))
+            yield RowChange(team, "pending_order", "went", order_id, row, ended_as=b.find_status(order_id))
         elif now != row:
-            yield Change(team, "pending_order", "changed", order_id, row, now, _fields(row, now))
+            yield RowChange(team, "pending_order", "changed", order_id, row, now, _fields(row, now))
     for order_id, row in after.items():
         if order_id not in before:
-            yield Change(team, "pending_order", "came", order_id, after=row)
+            yield RowChange(team, "pending_order", "came", order_id, after=row)
 
 
-def _diff_trades(team: str, a: Iterator[bytes], b: Iterator[bytes]) -> Iterator[Change]:
+def _diff_trades(team: str, a: Iterator[bytes], b: Iterator[bytes]) -> Iterator[RowChange]:
     ahead: list[bytes] = []
     for new in b:
         old = next(a, None)
@@ -160,12 +160,12 @@ def _diff_trades(team: str, a: Iterator[bytes], b: Iterator[bytes]) -> Iterator[
         trade_id = row["trade_id"]
         same = left.pop(trade_id, None)
         if same is None:
-            yield Change(team, "trade", "came", trade_id, after=row)
+            yield RowChange(team, "trade", "came", trade_id, after=row)
         elif same != line:
             before = _decode(same)
-            yield Change(team, "trade", "changed", trade_id, before, row, _fields(before, row))
+            yield RowChange(team, "trade", "changed", trade_id, before, row, _fields(before, row))
     for trade_id, line in left.items():
-        yield Change(team, "trade", "went", trade_id, _decode(line))
+        yield RowChange(team, "trade", "went", trade_id, _decode(line))
 
 
 def _fields(before: Row, after: Row) -> dict[str, tuple[Any, Any]]:

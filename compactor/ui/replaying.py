@@ -29,7 +29,7 @@ from compactor.ui.options import (
 
 if TYPE_CHECKING:
     from compactor.books.failures import Failure
-    from compactor.history.diff import Change
+    from compactor.history.diff import RowChange
     from compactor.history.moment import Clock, Moment
     from compactor.history.replay import Past
     from compactor.ledger import LedgerEntry
@@ -211,7 +211,7 @@ def diff(ctx: click.Context, a: str, b: str, data: str, team: str | None, as_of:
     exit_named(failed, len(works), "could not be compared")
 
 
-Work = tuple[str, "Callable[[Any], Iterator[Change]]"]
+Work = tuple[str, "Callable[[Any], Iterator[RowChange]]"]
 """A team, and a function that compares its two sides and takes the progress callback."""
 
 
@@ -227,7 +227,7 @@ def _moments(a: str, b: str, data: Path, team: str | None, clock: Clock) -> list
     if first.offset is not None or second.offset is not None:
         refuse_several(entries, data, "an offset is one of one log: found")
 
-    def work(entry: LedgerEntry) -> Callable[[Any], Iterator[Change]]:
+    def work(entry: LedgerEntry) -> Callable[[Any], Iterator[RowChange]]:
         return lambda progress: diff_moments(entry, first, second, progress)
 
     return [(entry.name, work(entry)) for entry in entries]
@@ -247,13 +247,13 @@ def _pairs(a: Path, b: Path, team: str | None) -> list[Work]:
     names = sorted({name for side in sides for name in side})
     refuse_empty(len(names), b, team)
 
-    def work(name: str) -> Callable[[Any], Iterator[Change]]:
+    def work(name: str) -> Callable[[Any], Iterator[RowChange]]:
         return lambda _progress: diff_ledgers(name, sides[0].get(name), sides[1].get(name))
 
     return [(name, work(name)) for name in names]
 
 
-def _show_changes(name: str, compare: Callable[[Any], Iterator[Change]], as_json: bool) -> Failure | None:
+def _show_changes(name: str, compare: Callable[[Any], Iterator[RowChange]], as_json: bool) -> Failure | None:
     from compactor.books.failures import describe_failure
     from compactor.ui.output import progress_bar, show_json
 
@@ -275,7 +275,7 @@ def _show_changes(name: str, compare: Callable[[Any], Iterator[Change]], as_json
     return None
 
 
-def _format_change(change: Change) -> str:
+def _format_change(change: RowChange) -> str:
     """Format a change as one line for people, coloured on a terminal."""
     from compactor.core.printable import printable
 

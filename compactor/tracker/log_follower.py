@@ -1,0 +1,139 @@
+"""The thread of a tracker: finds the ledgers of a data directory, reads what is new, and hands it to the event loop.
+
+Note: hints of the file system only save time. Every log is looked at every second, so a lost hint costs a second.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from compactor.books.failures import describe_bad_entry, describe_failure
+from compactor.daemon.hints import Hints
+from compactor.ledger import LedgerEntry, discover
+from compactor.ledger.files import Files
+from compactor.tracker.change import RawChange
+from compactor.tracker.paced_restore import Pace
+from compactor.tracker.tracked_ledger import LedgerBatch, TrackedLedger
+
+POLL_SECONDS = 1.0
+BATCHES_MAX = 8
+"""How many batches may wait for the event loop before the thread waits for it."""
+
+Apply = Callable[[LedgerBatch], None]
+
+
+class LogFollower:
+    """Follows every ledger of a data directory; `apply` is called in the loop's thread with each batch."""
+
+    def __init__(self, data: Path, loop: asyncio.AbstractEventLoop, apply: Apply) -> None:
+        self._data = data
+        self._loop = loop
+        self._apply = apply
+        self._ledgers: dict[Path, TrackedLedger] = {}
+        self._lock = threading.Lock()
+        self._room = threading.Semaphore(BATCHES_MAX)
+        self._files = Files()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="order-tracker", daemon=True)
+        self._poll_at = 0.0
+
+    def start(self) -> None:
+        """Start to follow; returns at once."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Request the end; returns at once."""
+        self._stop.set()
+
+    def join(self) -> None:
+        """Wait for the end, which takes milliseconds."""
+        self._thread.join()
+
+    def read_now(self, path: Path | None = None) -> None:
+        """Read what is new of one ledger, or of all, in the caller's thread; not in that of the event loop."""
+        with self._lock:
+            self._find()
+            ledgers = [one for one in self._ledgers.values() if path in (None, one.entry.path)]
+        pace = Pace()
+        for ledger in ledgers:
+            self._read(ledger, pace)
+
+    def _run(self) -> None:
+        with Hints(self._data) as hints:
+            while not self._stop.is_set():
+                if time.monotonic() >= self._poll_at:
+                    self._poll_at = time.monotonic() + POLL_SECONDS
+                    with self._lock:
+                        self._find()
+                    due = list(self._ledgers.values())
+                pace = Pace()
+                for ledger in due:
+                    if self._stop.is_set():
+                        return
+                    self._read(ledger, pace)
+                hint = hints.wait(max(0.0, self._poll_at - time.monotonic()), self._stop)
+                if hint.anything or hint.directories:
+                    self._poll_at = 0.0
+                due = [one for path in hint.logs if (one := self._ledgers.get(path)) is not None]
+                if len(due) < len(hint.logs):
+                    self._poll_at = 0.0
+
+    def _find(self) -> None:
+        try:
+            entries = discover(self._data)
+        except OSError:
+            return
+        for entry in entries:
+            path = entry.path.resolve()
+            if path in self._ledgers:
+                continue
+            if entry.problem is not None:
+                self._hand(LedgerBatch(entry, problem=describe_bad_entry(entry).message))
+            else:
+                self._ledgers[path] = TrackedLedger(entry, self._files)
+
+    def _read(self, ledger: TrackedLedger, pace: Pace) -> None:
+        with ledger.lock:
+            try:
+                if ledger.is_changed():
+                    for batch in ledger.read(pace):
+                        self._hand(batch)
+            except Exception as error:
+                failure = describe_failure(error, ledger.entry.path)
+                self._hand(LedgerBatch(ledger.entry, problem=failure.message))
+
+    def _hand(self, batch: LedgerBatch) -> None:
+        """Hand a batch over; waits while the loop is behind."""
+        while not self._room.acquire(timeout=0.01):
+            if self._stop.is_set():
+                return
+        try:
+            self._loop.call_soon_threadsafe(self._take, batch)
+        except RuntimeError:
+            # The loop is closed: nobody is there any more.
+            self._stop.set()
+
+    def _take(self, batch: LedgerBatch) -> None:
+        self._room.release()
+        self._apply(batch)
+
+    def find_entry(self, path: Path) -> LedgerEntry:
+        """The ledger at a path, as it was found."""
+        return next(one.entry for one in list(self._ledgers.values()) if one.entry.path == path)
+
+    def find_order(self, order_id: str, team: str | None) -> RawChange | None:
+        """An order of any ledger, or of a team's, read from its log if need be. Raises LedgerError.
+
+        Not in the thread of the event loop. Where an order was assigned from one team to another, the latter's counts.
+        """
+        found = None
+        for ledger in list(self._ledgers.values()):
+            if team in (None, ledger.entry.name):
+                change = ledger.find_order(order_id)
+                if change is not None and (found is None or found.assigned_to is not None):
+                    found = change
+        return found

@@ -1,0 +1,337 @@
+"""The order tracker in an event loop: live, resumable, and never in the loop's way."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import random
+import shutil
+import time
+from collections.abc import AsyncIterator, Callable
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from compactor import Change, EndedOrder, Ledger, LogRewritten, OrderTracker, TooSlow, TrackerClosed
+from compactor.core.derived import Finding
+from tests.cases import CASES
+
+Event = dict[str, Any]
+Writer = Callable[..., Path]
+
+
+async def take(changes: AsyncIterator[Change], count: int) -> list[Change]:
+    """The next changes."""
+    found: list[Change] = []
+    async with asyncio.timeout(20):
+        async for change in changes:
+            found.append(change)
+            if len(found) == count:
+                return found
+    raise AssertionError(f"the changes ended after {len(found)}")
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for something that the tracker will show."""
+    async with asyncio.timeout(20):
+        while not condition():
+            await asyncio.sleep(0.002)
+
+
+def test_it_follows_every_ledger_whoever_writes_it(
+    data: Path, write_log: Writer, placed: Callable[..., Event], filled: Callable[..., Event]
+) -> None:
+    """Issue 14: open orders, trades and findings of all teams are live in memory."""
+    write_log("alpha", placed("o1"))
+
+    async def run() -> None:
+        async with OrderTracker(data) as tracker:
+            assert ["o1"] == list(tracker.pending_orders)
+            write_log("bravo", placed("o2"), "not a line")
+            write_log("alpha", filled("o1"))
+            await until(lambda: bool(tracker.trades("alpha") and tracker.findings("bravo")))
+            assert ["alpha", "bravo"] == tracker.teams()
+            assert ["o2"] == list(tracker.pending_orders) == [one.order_id for one in tracker.pending("bravo")]
+            assert Decimal("530.00") == tracker.pending_orders["o2"].limit_price
+            ended = tracker.order("o1")
+            assert isinstance(ended, EndedOrder) and "filled" == ended.status
+            assert ended == tracker.order("o", "alpha") and [ended] == tracker.ended("alpha")
+            assert [Decimal("529.98")] == [one.execution_price for one in tracker.trades("alpha", symbol="SPY")]
+            assert [] == tracker.trades("alpha", since="2026-01-05T15:00:02Z") == tracker.trades("alpha", side="sell")
+            assert (data / "team/alpha/events.jsonl").stat().st_size == tracker.offset("alpha")
+            assert tracker.status("alpha").problem is None
+            assert [] == tracker.pending("nobody")
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("case", sorted(path.name for path in CASES.iterdir() if (path / "events.jsonl").exists()))
+def test_it_shows_what_the_derived_files_of_every_case_say(case: str, tmp_path: Path) -> None:
+    """format.md, 1.4: the cases of the format, byte for byte."""
+    ledger = tmp_path / "data/team/alpha"
+    ledger.mkdir(parents=True)
+    log = (CASES / case / "events.jsonl").read_bytes().replace(b'"team_id":"default"', b'"team_id":"alpha"')
+    (ledger / "events.jsonl").write_bytes(log)
+
+    async def run() -> None:
+        async with OrderTracker(tmp_path / "data") as tracker:
+            with Ledger(ledger, retention_days=None) as one:
+                one.compact()
+                assert one.pending_orders() == tracker.pending("alpha")
+                assert list(one.trades()) == tracker.trades("alpha")
+                assert list(one.findings()) == tracker.findings("alpha")
+
+    asyncio.run(run())
+
+
+def test_changes_tell_the_order_and_then_its_trade(
+    data: Path, write_log: Writer, placed: Callable[..., Event], filled: Callable[..., Event]
+) -> None:
+    """Issue 14: order changed, trade made, finding made; each goes on from its own offset."""
+
+    async def run() -> None:
+        write_log("alpha", placed("o1"))
+        async with OrderTracker(data) as tracker:
+            waiting = asyncio.ensure_future(take(tracker.changes("alpha"), 3))
+            await asyncio.sleep(0)
+            write_log("alpha", filled("o1"), "not a line")
+            live = await waiting
+            assert ["order", "trade", "finding"] == [one.kind for one in live]
+            assert ["o1", "o1", None] == [one.order_id for one in live]
+            assert live[0].event_offset == live[1].event_offset < live[0].offset < live[1].offset
+            for number, change in enumerate(live[:-1], 1):
+                rest = await take(tracker.changes("alpha", after=change.offset), len(live) - number)
+                assert live[number:] == rest
+            everything = await take(tracker.changes("alpha", after=0), 4)
+            assert live == everything[1:]
+            assert isinstance(live[2].row, Finding)
+
+    asyncio.run(run())
+
+
+def test_changes_of_all_teams_begin_with_a_new_team_at_its_first_byte(
+    data: Path, write_log: Writer, placed: Callable[..., Event]
+) -> None:
+    """Issue 14: a team that appears while somebody listens is told of from its first event on."""
+
+    async def run() -> None:
+        write_log("alpha", placed("o1"))
+        async with OrderTracker(data) as tracker:
+            waiting = asyncio.ensure_future(take(tracker.changes(), 2))
+            only = asyncio.ensure_future(take(tracker.changes("bravo", after=0), 2))
+            await asyncio.sleep(0)
+            write_log("bravo", placed("o2"), placed("o3"))
+            assert ["o2", "o3"] == [one.order_id for one in await waiting] == [one.order_id for one in await only]
+            everything = await take(tracker.changes(after={"alpha": tracker.offset("alpha")}), 2)
+            assert ["bravo", "bravo"] == [one.team_id for one in everything]
+
+    asyncio.run(run())
+
+
+def test_a_restart_goes_on_where_the_last_one_ended(
+    data: Path, write_log: Writer, placed: Callable[..., Event], filled: Callable[..., Event]
+) -> None:
+    """Issue 14: no gap and nothing twice across restarts, with and without a checkpoint, at every change."""
+    ledger = write_log("alpha", *(placed(f"o{n}") for n in range(20)), *(filled(f"o{n}") for n in range(20)))
+    chance = random.Random(5)
+
+    async def run() -> None:
+        async with OrderTracker(data) as tracker:
+            everything = await take(tracker.changes("alpha", after=0), 60)
+        seen: list[Change] = []
+        while len(seen) < 60:
+            async with OrderTracker(data) as tracker:
+                after = seen[-1].offset if seen else 0
+                seen += await take(tracker.changes("alpha", after=after), min(chance.randint(1, 9), 60 - len(seen)))
+            with Ledger(ledger) as one:
+                one.compact(checkpoint=True)
+        assert everything == seen
+
+    asyncio.run(run())
+
+
+def test_what_is_no_longer_in_memory_is_folded_again(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Issue 14: from older offsets by folding the history again; a consumer is told of live changes right behind."""
+    monkeypatch.setattr("compactor.tracker.tracked_ledger.RECENT_BYTES", 0)
+    monkeypatch.setattr("compactor.tracker.ledger_rows.CHANGES_MAX", 3)
+    write_many(data, 400)
+
+    async def run() -> None:
+        async with OrderTracker(data) as tracker:
+            first = await take(tracker.changes("alpha", after=0), 1200)
+            waiting = asyncio.ensure_future(take(tracker.changes("alpha", after=first[599].offset), 603))
+            write_many(data, 1, "late")
+            assert first[600:] == (await waiting)[:600]
+
+    asyncio.run(run())
+
+
+def write_many(data: Path, orders: int, prefix: str = "o", *, is_filled: bool = True) -> Path:
+    """A ledger of orders that were placed and filled; two events each."""
+    ledger = data / "team/alpha"
+    ledger.mkdir(parents=True, exist_ok=True)
+    with (ledger / "events.jsonl").open("a") as log:
+        for number in range(orders):
+            stamp = f"2026-03-02T14:{number // 60 % 60:02}:{number % 60:02}.000001Z"
+            head = {"order_id": f"{prefix}-{number}", "ts": stamp, "recorded_at": stamp, "source": "stream"}
+            terms = {"symbol": "SPY", "side": "buy", "quantity": "10", "order_type": "limit", "limit_price": "530.00"}
+            log.write(json.dumps({"event": "new", **head, **terms}, separators=(",", ":")) + "\n")
+            fill = {"execution_id": f"x-{number}", "price": "529.98", "qty": "10", "filled_qty": "10"}
+            if is_filled:
+                log.write(json.dumps({"event": "fill", **head, **fill}, separators=(",", ":")) + "\n")
+    return ledger
+
+
+async def measure_delay(stop: asyncio.Event) -> list[float]:
+    """By how many seconds the loop was late in each turn of a millisecond, sorted.
+
+    Only processor time of this process counts: what other programs on the machine take is not the tracker's.
+    """
+    delays = []
+    while not stop.is_set():
+        started, spent = time.perf_counter(), time.process_time()
+        await asyncio.sleep(0.001)
+        delays.append(min(time.perf_counter() - started - 0.001, time.process_time() - spent))
+    return sorted(delays)
+
+
+@pytest.mark.parametrize("is_compacted", [True, False])
+@pytest.mark.parametrize("is_filled", [True, False])
+def test_nothing_blocks_the_loop(data: Path, is_compacted: bool, is_filled: bool) -> None:
+    """Issue 14: with 200,000 events behind it nothing blocks the loop longer than 5 ms."""
+    ledger = write_many(data, 100_000 if is_filled else 20_000, is_filled=is_filled)
+    if is_compacted:
+        with Ledger(ledger) as one:
+            one.compact(checkpoint=True)
+
+    async def run() -> list[float]:
+        stop = asyncio.Event()
+        delays = asyncio.ensure_future(measure_delay(stop))
+        async with OrderTracker(data) as tracker:
+            for number in range(20):
+                write_many(data, 10, f"late-{number}")
+                await until(lambda wanted=f"late-{number}-9": tracker.order(wanted) is not None)  # type: ignore[misc]
+            assert (0 if is_filled else 20_000) == len(tracker.pending_orders)
+        stop.set()
+        return await delays
+
+    # What a collection of the garbage of this test run takes is not the tracker's either.
+    gc.collect()
+    gc.freeze()
+    try:
+        delays = asyncio.run(run())
+    finally:
+        gc.unfreeze()
+    # On a busy machine a thread may hold the interpreter while it is not running.
+    assert delays[-max(3, len(delays) // 100)] < 0.005, delays[-20:]
+    assert delays[-1] < 0.02, delays[-20:]
+
+
+def test_a_slow_consumer_is_told_where_to_go_on(data: Path, write_log: Writer, placed: Callable[..., Event]) -> None:
+    """Issue 14: its queue is bounded; it fails with what it has seen, nobody else does, and nothing is lost."""
+
+    async def run() -> None:
+        write_log("alpha", placed("o0"))
+        async with OrderTracker(data, queue_max=5) as tracker:
+            slow = tracker.changes("alpha")
+            quick: list[Change] = []
+            reading = asyncio.ensure_future(slow.__anext__())
+            await asyncio.sleep(0)
+            write_log("alpha", placed("o1"))
+            first = await reading
+            for number in range(2, 12):
+                write_log("alpha", placed(f"o{number}"))
+                await until(lambda wanted=f"o{number}": wanted in tracker.pending_orders)  # type: ignore[misc]
+            with pytest.raises(TooSlow, match="more than 5 changes behind") as caught:
+                async for change in slow:
+                    quick.append(change)
+            rest = await take(tracker.changes("alpha", after=caught.value.after["alpha"]), 10 - len(quick))
+            assert [f"o{number}" for number in range(1, 12)] == [one.order_id for one in [first, *quick, *rest]]
+
+    asyncio.run(run())
+
+
+def test_a_replaced_log_ends_the_changes(data: Path, write_log: Writer, placed: Callable[..., Event]) -> None:
+    """Offsets of another log mean nothing: a consumer is told so, and the tracker shows the log that is there."""
+
+    async def run() -> None:
+        ledger = write_log("alpha", placed("o1"), placed("o2"))
+        async with OrderTracker(data, compact=False) as tracker:
+            reading = asyncio.ensure_future(take(tracker.changes("alpha"), 1))
+            await asyncio.sleep(0)
+            shutil.rmtree(ledger)
+            write_log("alpha", placed("o3"))
+            with pytest.raises(LogRewritten, match="begin with changes"):
+                await reading
+            await until(lambda: ["o3"] == list(tracker.pending_orders))
+
+    asyncio.run(run())
+
+
+def test_a_ledger_that_cannot_be_read_says_why_and_stops_no_other(
+    data: Path, write_log: Writer, placed: Callable[..., Event]
+) -> None:
+    """The problem is in its status; what was known of it stays."""
+
+    async def run() -> None:
+        log = write_log("alpha", placed("o1")) / "events.jsonl"
+        with Ledger(log.parent) as ledger:
+            ledger.compact(checkpoint=True)
+        async with OrderTracker(data, compact=False) as tracker:
+            text = log.read_bytes()
+            log.write_bytes(text[:20])
+            write_log("bravo", placed("o2"))
+            await until(lambda: len(tracker.pending_orders) == 2 and bool(tracker.status("alpha").problem))
+            assert "truncated" in str(tracker.status("alpha").problem)
+            log.write_bytes(text)
+            await until(lambda: tracker.status("alpha").problem is None)
+
+    asyncio.run(run())
+
+
+def test_old_orders_are_dropped_from_memory_only(
+    data: Path, write_log: Writer, placed: Callable[..., Event], filled: Callable[..., Event]
+) -> None:
+    """Issue 14: `cleanup_old_orders(max_age_days=7)` touches no file, and the log still has them."""
+
+    async def run() -> None:
+        ledger = write_log("alpha", placed("o1"), filled("o1"), placed("o2"))
+        async with OrderTracker(data, compact=False) as tracker:
+            before = sorted((path.name, path.stat().st_mtime_ns) for path in ledger.iterdir())
+            assert 1 == tracker.cleanup_old_orders(max_age_days=7)
+            assert None is tracker.order("o1") and ["o2"] == list(tracker.pending_orders)
+            found = await tracker.find_order("o1")
+            assert isinstance(found, EndedOrder) and "filled" == found.status
+            assert None is await tracker.find_order("o9")
+            assert before == sorted((path.name, path.stat().st_mtime_ns) for path in ledger.iterdir())
+
+    asyncio.run(run())
+
+
+def test_it_ends_with_its_loop(data: Path, write_log: Writer, placed: Callable[..., Event]) -> None:
+    """Cancellation, task groups and the end of `async with` leave no thread and no waiting consumer behind."""
+    import threading
+
+    async def listen(tracker: OrderTracker) -> None:
+        async for _ in tracker.changes("alpha"):
+            pass
+
+    async def run() -> None:
+        write_log("alpha", placed("o1"))
+        with pytest.raises(ExceptionGroup) as caught:
+            async with asyncio.TaskGroup() as group, OrderTracker(data) as tracker:
+                task = group.create_task(listen(tracker))
+                other = group.create_task(listen(tracker))
+                await asyncio.sleep(0.01)
+                other.cancel()
+                await asyncio.sleep(0)
+        assert [TrackerClosed] == [type(error) for error in caught.value.exceptions]
+        assert task.done()
+        with pytest.raises(TrackerClosed, match="async with"):
+            await take(tracker.changes("alpha"), 1)
+
+    asyncio.run(run())
+    assert [] == [one for one in threading.enumerate() if one.name == "order-tracker"]
