@@ -152,6 +152,21 @@ class Disk(Files):
         inode = self._names.get(path) or self._new(path)
         inode.data += data
 
+    def create_private(self, path: Path, data: bytes) -> None:
+        self.call(path)
+        if path in self._names:
+            raise FileExistsError(errno.EEXIST, "File exists", str(path))
+        inode = self._new(path)
+        try:
+            self.call(path, data)
+            inode.data = data
+            self.call(path)
+            inode.sync()
+            self.sync_directory(path.parent)
+        except OSError:
+            self._names.pop(path, None)
+            raise
+
     def truncate(self, path: Path, length: int) -> None:
         self.call(path)
         inode = self._names[path]

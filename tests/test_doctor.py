@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
 
 from compactor import Ledger
 from compactor.books.doctor import examine
+from compactor.ui.cli import app
 
 EVENT = {"event": "new", "order_id": "o-1", "symbol": "SPY", "side": "buy", "quantity": "1"}
 
@@ -55,6 +61,37 @@ def test_a_directory_that_cannot_be_a_ledger_fails(tmp_path: Path) -> None:
     bad.mkdir(parents=True)
     (bad / "events.jsonl").write_bytes(b"")
     assert ["fail"] == [one.result for one in examine(tmp_path) if one.check == "ledger"]
+
+
+def test_a_signing_key_that_others_may_read_is_a_failure(tmp_path: Path) -> None:
+    """The key file of the settings is looked at wherever it lies; one that is not there is a warning."""
+    data, key = tmp_path / "data", tmp_path / "key"
+    ledger(data, "alice", "2026-01-02T15:00:00Z")
+    assert [] == [one for one in examine(data) if one.check == "signing_key"]
+    (data / "compactor.toml").write_text(f'signing_key = "{key}"\n')
+    results = []
+    for mode in (None, 0o600, 0o640, 0o604):
+        if mode is not None:
+            key.touch()
+            key.chmod(mode)
+        done = CliRunner().invoke(app, ["doctor", str(data), "--json"])
+        found = [row for line in done.stdout.splitlines() if (row := json.loads(line))["check"] == "signing_key"]
+        results.append((done.exit_code, [row["result"] for row in found]))
+    assert [(0, ["warn"]), (0, ["ok"]), (1, ["fail"]), (1, ["fail"])] == results
+
+
+def test_a_kernel_that_lets_anybody_link_files_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second name of another team's log would stop that team's ledger."""
+    real = Path.read_text
+    results = []
+    for value in ("1", "0"):
+
+        def read_text(path: Path, *args: Any, value: str = value, **more: Any) -> str:
+            return value if path.name == "protected_hardlinks" else real(path, *args, **more)
+
+        monkeypatch.setattr(Path, "read_text", read_text)
+        results += [one.result for one in examine(tmp_path) if one.check == "hard_links"]
+    assert ["ok", "warn"] == results
 
 
 def test_modes_that_let_others_write_or_read_more(tmp_path: Path) -> None:

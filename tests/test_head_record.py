@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 from collections.abc import Callable
@@ -16,14 +17,16 @@ from compactor import Ledger
 from compactor.core.merkle import MerkleAccumulator
 from compactor.daemon.health import Health
 from compactor.daemon.metrics import Metrics
+from compactor.ledger import LedgerError
 from compactor.ledger.files import Files
 from compactor.ledger.segments import Segments
-from compactor.proofs.heads import HeadRecord, read_alarms
-from compactor.proofs.keys import checked_note
+from compactor.proofs.heads import HeadRecord, Witnessed, read_alarms, read_witness
+from compactor.proofs.keys import checked_note, make_key, signing_key
 from compactor.proofs.notes import HeadConflict, WitnessConflict
 from compactor.proofs.publish import publish
 from compactor.ui.cli import app
 from tests.cases import LOG
+from tests.disk import Disk, Stopped
 from tests.faults import orders
 from tests.flips import SEGMENT_BYTES, TEAM, Scene
 
@@ -260,3 +263,63 @@ def test_verify_compares_the_record(scene: Scene) -> None:
     assert [] == scene.verify(trusting=True)
     rewrite(scene, lambda raw: raw.replace(b'"price":"', b'"price":"9', 1))
     assert "head_differs" in {one.kind for one in scene.verify(trusting=True)}
+
+
+class TestStops:
+    """Signing and telling the witness, on a model of the disk that stops or fails at any call."""
+
+    LEDGER = Path("/data/team/alpha")
+    WITNESS = Path("/elsewhere/heads")
+
+    def lay(self) -> Disk:
+        """A ledger of three segments."""
+        disk = Disk()
+        disk.put(self.LEDGER / "events.jsonl", orders(0, 60))
+        with Ledger(self.LEDGER, files=disk) as ledger:
+            ledger.seal(now=True, segment_bytes=4000)
+        return disk
+
+    def publish(self, disk: Disk) -> None:
+        key = signing_key("example.org/desk", bytes(32), Path("key"))
+        publish(self.LEDGER, "alpha", key=key, witness=self.WITNESS, files=disk)
+
+    def published(self, disk: Disk) -> tuple[int, list[bytes]]:
+        """How many heads are signed, and the lines of the witness."""
+        heads = [path for path in disk.all_files() if path.suffix == ".head" and path.parent.name == "segments"]
+        return len(heads), [line for line in (disk.take(self.WITNESS) or b"").split(b"\n") if line]
+
+    @pytest.mark.parametrize("what", ["stops", "fails", "loses power"])
+    def test_whatever_stops_it_the_next_run_completes_it(self, what: str) -> None:
+        """8.7, 8.8: each head is signed once and told to the witness once; a torn line is closed by the next."""
+        disk = self.lay()
+        before = disk.calls
+        self.publish(disk)
+        expected, calls = self.published(disk), disk.calls - before
+        assert 1 == len(expected[1])
+        for number in range(1, calls + 1):
+            disk = self.lay()
+            disk.stop_at, disk.fail_at = (0, before + number) if what == "fails" else (before + number, 0)
+            with contextlib.suppress(Stopped, LedgerError):
+                self.publish(disk)
+            if what == "loses power":
+                disk.lose_power(keep=0.5)
+            disk.restart()
+            self.publish(disk)
+            heads, lines = self.published(disk)
+            assert (expected[0], expected[1][0]) == (heads, lines[-1]), number
+            assert all(expected[1][0].startswith(line) for line in lines), number
+            told = [one for _line, one in read_witness(self.WITNESS, disk) if isinstance(one, Witnessed)]
+            assert len(told) <= 2, number
+
+    def test_a_key_is_whole_or_not_there(self) -> None:
+        """Half a key would stand in the way of a whole one."""
+        path = Path("/keys/signing")
+        disk = Disk()
+        make_key(path, "example.org/desk", disk)
+        for number in range(1, disk.calls + 1):
+            disk = Disk()
+            disk.fail_at = number
+            with pytest.raises(LedgerError, match=r"No space|no luck|disk is full"):
+                make_key(path, "example.org/desk", disk)
+            assert disk.take(path) is None
+            make_key(path, "example.org/desk", disk)

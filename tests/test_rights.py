@@ -62,6 +62,21 @@ def test_state_and_locks_are_the_daemons_own(data: Path) -> None:
     assert {"600"} == {mode(one) for one in private if one.is_file()}
 
 
+def test_directories_that_an_earlier_version_left_open_are_closed_by_the_next_pass(data: Path) -> None:
+    """`.state`, its points and `.compactor` were made with the rights of the umask."""
+    path = data / "team/alpha"
+    path.mkdir(parents=True)
+    (path / LOG).write_bytes(orders(0, 300))
+    private = (path / ".state", path / ".state/points", data / ".compactor")
+    for directory in private:
+        directory.mkdir()
+        directory.chmod(0o755)
+    Ledger(path).compact(checkpoint=True)
+    with turn(data):
+        assert ["700"] * 3 == [mode(one) for one in private]
+    assert "755" == mode(path)
+
+
 @pytest.mark.usefixtures("umask")
 def test_a_new_ledger_is_open_to_readers_and_to_one_writer(data: Path) -> None:
     """Others append once the operator lets them: nothing is writable for all by accident."""

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import fcntl
 import os
+import stat
 import sys
 import time
 from collections.abc import Callable, Iterator
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -26,6 +28,7 @@ from compactor.ledger.paths import FINDINGS, LOG, PENDING, PRIVATE, SIGNED, STAT
 
 Result = Literal["ok", "warn", "fail"]
 
+_Check = Callable[[Path], Iterator["Checked"]]
 _NETWORK = frozenset({"nfs", "nfs4", "cifs", "smb3", "smbfs", "fuse.sshfs", "9p", "afs", "ceph", "glusterfs"})
 _FREE_BYTES_MIN = 1 << 30
 _TRIAL_BYTES = 1 << 20
@@ -41,14 +44,20 @@ class Checked(msgspec.Struct, frozen=True):
     advice: str | None = None
 
 
-def examine(data: Path) -> list[Checked]:
-    """Every check for a data directory. Never raises for one of them: what cannot be looked at is a warning."""
+def examine(data: Path, signing_key: Path | None = None) -> list[Checked]:
+    """Every check for a data directory, and for the file with the key that signs heads, if there is one.
+
+    Never raises for one of them: what cannot be looked at is a warning.
+    """
     done: list[Checked] = []
-    for check in _CHECKS:
+    checks = list(_CHECKS)
+    if signing_key is not None:
+        checks.append(partial(_signing_key, signing_key))
+    for check in checks:
         try:
             done += check(data)
         except OSError as error:
-            name = check.__name__.strip("_")
+            name = getattr(check, "__name__", "signing_key").strip("_")
             done.append(Checked(name, "warn", f"could not be looked at: {error}", "see whether this user may do that"))
     return done
 
@@ -99,7 +108,7 @@ def _inotify(data: Path) -> Iterator[Checked]:
 def _trial(data: Path) -> Iterator[Checked]:
     """Lock, replace and punch, on a file of our own."""
     private = data / PRIVATE
-    private.mkdir(exist_ok=True)
+    private.mkdir(0o700, exist_ok=True)
     path = private / f"doctor-{os.getpid()}"
     try:
         path.write_bytes(b"x" * _TRIAL_BYTES)
@@ -198,6 +207,25 @@ def _modes(data: Path) -> Iterator[Checked]:
         yield Checked("modes", "ok", "others may write nothing, and read no more than the logs")
 
 
+def _signing_key(key: Path, _data: Path) -> Iterator[Checked]:
+    """Nobody but its owner reads the key that signs heads; root may give it to a group."""
+    status = key.stat()
+    mask = 0o077 if status.st_uid == os.geteuid() else 0o007
+    if status.st_mode & mask:
+        found = f"{key}: mode {stat.S_IMODE(status.st_mode):04o}, so that others may use this key"
+        yield Checked("signing_key", "fail", found, f"chmod 600 {key}, and make a new one with compactor keygen")
+    else:
+        yield Checked("signing_key", "ok", f"{key}: only its owner may read it")
+
+
+def _hard_links(_data: Path) -> Iterator[Checked]:
+    """Without this setting, a team can give another's file one more name and so stop that ledger."""
+    setting = "fs.protected_hardlinks"
+    found = Path("/proc/sys", *setting.split(".")).read_text().strip()
+    advice = None if found == "1" else f"sysctl {setting}=1: then users may link only files that they may write"
+    yield Checked("hard_links", "warn" if advice else "ok", f"{setting} = {found}", advice)
+
+
 def _leftovers(data: Path) -> Iterator[Checked]:
     for entry in discover(data):
         for path in sorted((entry.path / STATE).glob("*.damaged")):
@@ -230,4 +258,6 @@ def _ledgers(data: Path) -> Iterator[Checked]:
         yield Checked("ledger", "fail", str(error), "see compactor status")
 
 
-_CHECKS = (_python, _compiled, _file_system, _inotify, _trial, _space, _permissions, _modes, _leftovers, _ledgers)
+_CHECKS: tuple[_Check, ...] = (
+    _python, _compiled, _file_system, _inotify, _trial, _space, _permissions, _modes, _hard_links, _leftovers, _ledgers,
+)  # fmt: skip

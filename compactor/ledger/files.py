@@ -18,12 +18,16 @@ from compactor.ledger.errors import IrregularFile
 from compactor.ledger.paths import SEGMENTS
 from compactor.ledger.system_calls import (
     check_regular,
+    find_data,
     give_rights,
+    is_too_open,
     open_directory,
     open_file,
     punch_hole,
+    read_at,
     sync_and_close,
     write_all,
+    write_and_close,
 )
 
 SMALL_BYTES_MAX = 1 << 26
@@ -132,6 +136,14 @@ class Files:
         finally:
             reader.close()
 
+    def read_private(self, path: Path, limit: int) -> tuple[bytes, os.stat_result]:
+        """The first bytes of a file that may be a secret, up to a limit, and whose it is and who may read it."""
+        descriptor = self._open(path, os.O_RDONLY)
+        try:
+            return read_at(descriptor, 0, limit), os.fstat(descriptor)
+        finally:
+            os.close(descriptor)
+
     def holds(self, path: Path, data: bytes) -> bool:
         """Whether a file is there and holds exactly these bytes."""
         try:
@@ -175,15 +187,29 @@ class Files:
             raise
         return descriptor
 
+    def create_private(self, path: Path, data: bytes) -> None:
+        """Make a file that is not there, for its owner alone; returns when it and its name are durable.
+
+        Raises FileExistsError. Whatever else it raises, no half of a file stays.
+        """
+        with self._parent(path) as directory:
+            descriptor = open_file(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, directory)
+        try:
+            write_and_close(descriptor, [data], path)
+            self.sync_directory(path.parent)
+        except OSError:
+            with suppress(OSError):
+                self.remove(path)
+            raise
+
     def truncate(self, path: Path, length: int) -> None:
         """Cut a derived file back. Never done to a log: its bytes may be another writer's."""
-        descriptor = self._open(path, os.O_WRONLY)
-        try:
-            os.ftruncate(descriptor, length)
-        except OSError as error:
-            raise OSError(error.errno, error.strerror, str(path)) from None
-        finally:
-            os.close(descriptor)
+        with self._parent(path) as directory:
+            descriptor = open_file(path, os.O_WRONLY, directory)
+            try:
+                os.ftruncate(descriptor, length)
+            finally:
+                os.close(descriptor)
 
     def sync(self, path: Path) -> None:
         """Make a file's bytes and length durable."""
@@ -198,13 +224,7 @@ class Files:
             with suppress(FileNotFoundError):
                 os.unlink(path.name, dir_fd=directory)
             descriptor = self._create(path, os.O_WRONLY, directory)
-        try:
-            for part in parts:
-                write_all(descriptor, part, path)
-        except BaseException:
-            os.close(descriptor)
-            raise
-        sync_and_close(descriptor, path)
+        write_and_close(descriptor, parts, path)
 
     def rename(self, source: Path, target: Path) -> None:
         """Give a file another name, in the place of what had it."""
@@ -222,12 +242,18 @@ class Files:
             os.unlink(path.name, dir_fd=directory)
 
     def make_directory(self, path: Path) -> bool:
-        """Make a directory if it is not there; whether it is new. It is for its owner alone, segments are for all."""
+        """Make a directory if it is not there; whether it is new. It is for its owner alone, segments are for all.
+
+        One that an earlier version made more open is closed to others.
+        """
         with self._parent(path) as directory:
             try:
                 os.mkdir(path.name, 0o700, dir_fd=directory)
             except FileExistsError:
-                os.close(open_directory(path, os.O_PATH, self._anchors))
+                with self._directory(path) as found:
+                    if is_too_open(os.fstat(found), path):
+                        with self._directory(path, os.O_RDONLY) as owned:
+                            os.fchmod(owned, 0o700)
                 return False
         if path.name == SEGMENTS:
             with self._directory(path, os.O_RDONLY) as made:
@@ -304,23 +330,10 @@ class _OpenFile:
         return Identity(found.st_dev, found.st_ino, found.st_size)
 
     def read(self, offset: int, length: int) -> bytes:
-        data = os.pread(self._descriptor, length, offset)
-        while data and len(data) < length:
-            more = os.pread(self._descriptor, length - len(data), offset + len(data))
-            if not more:
-                break
-            data += more
-        return data
+        return read_at(self._descriptor, offset, length)
 
     def data_from(self, offset: int) -> int:
-        try:
-            return os.lseek(self._descriptor, offset, os.SEEK_DATA)
-        except OSError as error:
-            if error.errno == errno.ENXIO:
-                return os.fstat(self._descriptor).st_size
-            if error.errno == errno.EINVAL:
-                return offset  # The file system cannot tell: all of it counts as data.
-            raise OSError(error.errno, error.strerror, str(self._path)) from None
+        return find_data(self._descriptor, offset, self._path)
 
     def sync(self) -> None:
         try:

@@ -11,7 +11,7 @@ Note: a data directory itself may be reached through links; it belongs to the op
 import errno
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
@@ -157,6 +157,12 @@ def explain(error: OSError, path: Path, name: str, dir_fd: int | None, expected:
     raise OSError(error.errno, error.strerror, str(path)) from None
 
 
+def is_too_open(found: os.stat_result, path: Path) -> bool:
+    """Whether others may do anything in a directory of ours that is for its owner alone."""
+    is_private = path.name in (STATE, POINTS, PRIVATE) and found.st_uid == os.geteuid()
+    return is_private and found.st_mode & (stat.S_IRWXG | stat.S_IRWXO) != 0
+
+
 def give_rights(descriptor: int, path: Path, directory: int) -> None:
     """Let those read a new file who can read the log beside it, and nobody but us what is private; whatever the umask.
 
@@ -176,3 +182,37 @@ def give_rights(descriptor: int, path: Path, directory: int) -> None:
                 except PermissionError:
                     mode &= ~0o040
     os.fchmod(descriptor, mode)
+
+
+def write_and_close(descriptor: int, parts: Iterable[bytes | bytearray], path: Path) -> None:
+    """Write parts to a file, make its bytes durable, and close it whatever happens."""
+    try:
+        for part in parts:
+            write_all(descriptor, part, path)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    sync_and_close(descriptor, path)
+
+
+def read_at(descriptor: int, offset: int, length: int) -> bytes:
+    """Up to `length` bytes of a file from an offset on; fewer only at its end."""
+    data = os.pread(descriptor, length, offset)
+    while data and len(data) < length:
+        more = os.pread(descriptor, length - len(data), offset + len(data))
+        if not more:
+            break
+        data += more
+    return data
+
+
+def find_data(descriptor: int, offset: int, path: Path) -> int:
+    """Where the first bytes of a file at or behind an offset lie that take up space; its size where none do."""
+    try:
+        return os.lseek(descriptor, offset, os.SEEK_DATA)
+    except OSError as error:
+        if error.errno == errno.ENXIO:
+            return os.fstat(descriptor).st_size
+        if error.errno == errno.EINVAL:
+            return offset  # The file system cannot tell: all of it counts as data.
+        raise OSError(error.errno, error.strerror, str(path)) from None

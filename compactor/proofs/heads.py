@@ -37,6 +37,7 @@ from compactor.proofs.notes import (
 
 LOCK_WAIT_SECONDS = 5.0
 _POLL_SECONDS = 0.02
+_BEGIN = b'{"team_id":'
 
 
 class Witnessed(Struct, frozen=True):
@@ -62,15 +63,13 @@ def make_head(seal: Seal, team: str, name: str) -> Head | None:
     return Head(format_origin(name, team), seal.tree.size, bytes.fromhex(seal.tree.root))
 
 
-def read_witness(path: Path) -> list[tuple[int, Witnessed | str]]:
+def read_witness(path: Path, files: Files | None = None) -> list[tuple[int, Witnessed | str]]:
     """Read the heads in a witness, each with its line number; for a line that is no head, the text found there.
 
     There are none where there is no file yet. Raises OSError.
     """
-    try:
-        lines = path.read_bytes().split(b"\n")
-    except FileNotFoundError:
-        return []
+    # The file may be a link: the operator keeps it on another disk.
+    lines = ((files or Files()).read(path.resolve()) or b"").split(b"\n")
     found: list[tuple[int, Witnessed | str]] = []
     for number, line in enumerate(lines, 1):
         if not line:
@@ -80,6 +79,12 @@ def read_witness(path: Path) -> list[tuple[int, Witnessed | str]]:
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             found.append((number, f"{redact(line.decode(errors='replace'))[:80]!r} ({error})"))
     return found
+
+
+def begins_as_witness(path: Path, files: Files) -> bool:
+    """Whether a file begins as a line of a witness does, or ends before that can be told. Raises OSError."""
+    begin = (files.read(path.resolve()) or b"")[: len(_BEGIN)]
+    return _BEGIN.startswith(begin)
 
 
 @contextmanager

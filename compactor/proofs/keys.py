@@ -22,9 +22,8 @@ from pathlib import Path
 from msgspec import Struct
 
 from compactor.core.printable import redact
-from compactor.ledger.errors import from_os
+from compactor.ledger.errors import IrregularFile, from_os
 from compactor.ledger.files import Files
-from compactor.ledger.system_calls import write_all
 from compactor.proofs.notes import (
     BadKey,
     BadProof,
@@ -106,22 +105,12 @@ def signing_key(name: str, seed: bytes, path: Path) -> SigningKey:
     return SigningKey(VerifierKey(name, public), seed)
 
 
-def make_key(path: Path, name: str) -> SigningKey:
+def make_key(path: Path, name: str, files: Files | None = None) -> SigningKey:
     """Make a key and write it to a new file that only its owner may read; returns when it is durable."""
     key = signing_key(name, os.urandom(32), path)
     text = f"{_PRIVATE}{name}+{key.verifier.key_id.hex()}+{b64encode(_ED25519 + key.seed).decode()}\n"
     try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        try:
-            write_all(descriptor, text.encode(), path)
-            os.fsync(descriptor)
-            Files().sync_directory(path.parent)
-        except OSError:
-            # Half a key would stand in the way of a whole one.
-            path.unlink()
-            raise
-        finally:
-            os.close(descriptor)
+        (files or Files()).create_private(path, text.encode())
     except FileExistsError:
         what = "there is a file already, expected none: a key that is lost cannot be made again"
         raise BadKey(path, f"{what}. Name another file") from None
@@ -135,11 +124,14 @@ def read_key(path: Path) -> SigningKey:
     expected = f"expected a key as compactor keygen writes it ({_PRIVATE}…)"
     refuse_private_key(os.fspath(path), "the signing key", "the path of the file with it")
     try:
-        with open(path, "rb", opener=_open_nonblocking) as file:
-            _refuse_readable(path, os.fstat(file.fileno()))
-            text = file.read(KEY_BYTES_MAX).decode().strip()
+        # A key may be mounted as a link to where it lies.
+        content, status = Files().read_private(path.resolve(), KEY_BYTES_MAX)
+        _refuse_readable(path, status)
+        text = content.decode().strip()
     except UnicodeDecodeError:
         raise BadKey(path, f"{expected}, found bytes that are no text") from None
+    except IrregularFile:
+        raise BadKey(path, "expected a regular file with a signing key, found something else") from None
     except OSError as error:
         raise from_os(path, error, "reading the signing key", "seal again") from error
     parts = text.removeprefix(_PRIVATE).split("+", 2)
@@ -156,14 +148,8 @@ def read_key(path: Path) -> SigningKey:
     return key
 
 
-def _open_nonblocking(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NONBLOCK)
-
-
 def _refuse_readable(path: Path, status: os.stat_result) -> None:
     """Refuse a key file that others may read, like ssh: a group only where the file is somebody else's."""
-    if not stat.S_ISREG(status.st_mode):
-        raise BadKey(path, "expected a regular file with a signing key, found something else")
     open_to = stat.S_IRWXO | (stat.S_IRWXG if status.st_uid == os.geteuid() else 0)
     if status.st_mode & open_to:
         found = f"found mode {stat.S_IMODE(status.st_mode):04o}: others may use this key"
@@ -184,8 +170,7 @@ def verifier_key(text: str) -> VerifierKey:
     path = Path(text)
     if "+" not in text or path.exists():
         try:
-            with open(path, "rb", opener=_open_nonblocking) as file:
-                text = file.read(KEY_BYTES_MAX).decode().strip()
+            text = Files().read_private(path.resolve(), KEY_BYTES_MAX)[0].decode().strip()
         except (OSError, UnicodeDecodeError):
             raise BadKey(path, f"expected {expected}, found neither") from None
         if _PRIVATE in text:

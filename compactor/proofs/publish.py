@@ -11,7 +11,6 @@ second truth.
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import msgspec
@@ -21,12 +20,12 @@ from compactor.core.merkle import MerkleAccumulator, Tree
 from compactor.ledger.errors import SegmentDamaged, from_os
 from compactor.ledger.files import Files, replace
 from compactor.ledger.segments import Seal, Segments, seal_name
-from compactor.ledger.system_calls import write_all
 from compactor.proofs.heads import (
     LOCK_WAIT_SECONDS,
     HeadAlarm,
     HeadRecord,
     Witnessed,
+    begins_as_witness,
     find_data_directory,
     head_name,
     locked,
@@ -151,8 +150,10 @@ class _Publication:
     def compare_witness(self, witness: Path) -> int:
         """Compare every head in the witness with its seal; where the newest ends. Raises WitnessConflict."""
         ours, newest = {seal.end: seal.tree for seal in self._seals}, 0
-        lines = read_witness(witness)
-        if lines and all(isinstance(one, str) for _line, one in lines):
+        lines = read_witness(witness, self._files)
+        # Of a first line that was interrupted a beginning is there.
+        is_begun = begins_as_witness(witness, self._files)
+        if lines and not is_begun and all(isinstance(one, str) for _line, one in lines):
             what = f"expected a witness, found another file: {lines[0][1]}"
             raise WitnessConflict(witness, f"{what}. Nothing was written to it; name another file")
         for _line, one in lines:
@@ -270,14 +271,19 @@ def _describe(head: Head) -> str:
 
 
 def _append(path: Path, line: bytes, files: Files) -> None:
+    path = path.resolve()
     is_new = files.identity(path) is None
-    descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
-    try:
-        size = os.fstat(descriptor).st_size
-        torn = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
-        write_all(descriptor, b"\n" + line if torn else line, path)
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    files.append(path, line if is_new or _ends_whole(path, files) else b"\n" + line)
+    files.sync(path)
     if is_new:
         files.sync_directory(path.parent)
+
+
+def _ends_whole(path: Path, files: Files) -> bool:
+    """Whether a file is empty or ends with a whole line."""
+    reader = files.open(path)
+    try:
+        size = reader.identity().size
+        return size == 0 or reader.read(size - 1, 1) == b"\n"
+    finally:
+        reader.close()

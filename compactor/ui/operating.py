@@ -79,7 +79,7 @@ def _format_value(value: object) -> str:
 @data_argument
 @json_option
 def doctor(data: Path, as_json: bool) -> None:
-    """Check this machine: file system, locks, rename, hole punching, inotify limits, space, permissions, clock.
+    """Check this machine: file system, locks, rename, hole punching, inotify limits, space, rights, key file, clock.
 
     What matters is tried, on a small file in DIR/.compactor that is removed again; no ledger is changed. Exit code 1
     when a check failed; warnings are no failure.
@@ -91,7 +91,8 @@ def doctor(data: Path, as_json: bool) -> None:
     from compactor.books.doctor import examine
     from compactor.ui.output import columns, show_json, show_table
 
-    done = examine(data)
+    key = configuration(data, None, {}).settings.signing_key
+    done = examine(data, data / key if key is not None else None)
     rows = [{name: getattr(one, name) for name in one.__struct_fields__} for one in done]
     if as_json:
         show_json(rows)
