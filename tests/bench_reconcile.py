@@ -1,7 +1,7 @@
 """Counts the REST requests of a reconcile, and times it: `python -m tests.bench_reconcile --teams 20 --orders 500`.
 
 The broker is the local one, over HTTP and through alpaca-py, so that the time is ours and its, and not the network's.
-The rule that surprises: the first run of an account costs more than the others, since it looks back a week and has all
+Note: the first run of an account costs more than the others, since it looks back a week and has all
 to write; it is told apart.
 """
 

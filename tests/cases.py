@@ -1,7 +1,7 @@
 """The cases of `fixtures/cases`: find them, derive what the product makes of them, and say where that differs.
 
 A case is a folder with a story, a log and the exact derived files; an expected file that is not there means that the
-product must write none, or an empty one. What surprises: the `detail` of a finding is prose for people, so that it is
+product must write none, or an empty one. Note: the `detail` of a finding is prose for people, so that it is
 left out of the expected findings and only has to be there.
 
 `python -m tests.cases show NAME` prints what the product derives for a case, so that somebody who adds a folder can

@@ -1,6 +1,6 @@
 """The law that chaos holds us to: our open orders and trades beside what is true at the broker.
 
-Who lets all of that happen is `chaos`. The rule that surprises: whose an order is that names no team, and came from an
+Who lets all of that happen is `chaos`. Note: whose an order is that names no team, and came from an
 order that was never heard of, nobody knows; `unassigned` is right for it too.
 """
 

@@ -3,7 +3,7 @@
 `compactor run` as a process of its own listens to the local Alpaca over its socket while frames get lost and spoiled,
 connections break, hang and fall silent, requests fail, and the process is killed again and again. Then the broker is
 calm, and after `compactor reconcile --once` the same law holds as in `chaos`, which runs thousands of such lives
-without sockets and processes. The rule that surprises: the clock is the real one, so a run takes as long as it says,
+without sockets and processes. Note: the clock is the real one, so a run takes as long as it says,
 and 15 s more.
 """
 

@@ -2,7 +2,7 @@
 
 `tests.disk` models a disk and stops at its own calls; here the kernel, the interpreter and the command line take part.
 `python -m tests.faults` (or `make faults`) tries every call of every scenario, which takes minutes; `tests.test_faults`
-takes a sample. What surprises: only calls on the ledger's own paths are counted, so that a fault's number stays the
+takes a sample. Note: only calls on the ledger's own paths are counted, so that a fault's number stays the
 same whatever the interpreter reads while it starts.
 """
 

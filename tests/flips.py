@@ -1,7 +1,7 @@
 """One bit of one byte is turned over, in every file of a ledger, and `verify` has to say so.
 
 `python -m tests.flips` (or `make flips`) turns a bit of every byte, which takes minutes; `tests.test_verify`
-takes a sample. What surprises: the ledger is small on purpose, with all that there is: segments, indexes, signed heads,
+takes a sample. Note: the ledger is small on purpose, with all that there is: segments, indexes, signed heads,
 checkpoints, a tail that is not sealed, and a witness.
 """
 

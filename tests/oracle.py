@@ -5,7 +5,7 @@ The rules stand in `oracle.sql`; this module runs them. The log is split,
 clean logs and the sample have: duplicates, terms, ends of orders, fills in any order, corrections and busts behind
 their fills, replaced orders, multi-leg fills, a snapshot with the fills that explain it later, statuses nobody has
 heard of, torn lines. It does not cover sections 4.3 to 4.5 in full, `restated`, requests that are rejected, findings,
-and fused lines. What surprises: everything is a set of rows at once, so that "until then" is a comparison of offsets.
+and fused lines. Note: everything is a set of rows at once, so that "until then" is a comparison of offsets.
 """
 
 from __future__ import annotations

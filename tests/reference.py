@@ -1,7 +1,7 @@
 """A naive fold that is obviously right: it reads everything into memory, asks each question anew and remembers nothing.
 
 Laws compare the product with it on the events of `stories.clean_lives()`. It answers two questions only: which orders
-are open and with what numbers, and what stands of each execution in the end. What surprises: corrections and busts
+are open and with what numbers, and what stands of each execution in the end. Note: corrections and busts
 are followed without regard to their order in the log, because rule 4.9 makes the outcome the same in any order.
 
 It does not cover: fills without `execution_id` or told by two sources with two ids (4.3, 4.4), snapshots and inferred

@@ -5,7 +5,7 @@ Writers in C, shell and Python append at full speed, burst after burst, and are 
 ended and run with a full disk; segments are sealed by it and by hand; files are damaged. In the end `soak_check` looks
 at what is there. Exit code 0 where all held, 1 where something did not: then the directory is kept.
 
-The rule that surprises: a seed replays what is done and written, not how the processes interleave, which only the
+Note: a seed replays what is done and written, not how the processes interleave, which only the
 machine decides. What was found wrong is replayed from the directory (`--check DIR`), which has everything.
 """
 

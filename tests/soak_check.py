@@ -1,7 +1,7 @@
 """What must hold after a soak, checked from the directory that it left: `python -m tests.soak --check DIR`.
 
 The log is read through `compactor cat`, and looked at by a reader of this module that shares no code with the product:
-it knows only that a whole event ends where its line or the next event does. What surprises: a mark is made after the
+it knows only that a whole event ends where its line or the next event does. Note: a mark is made after the
 write, so the log may have lines that nobody marked; every marked line must be there, exactly once.
 """
 

@@ -1,7 +1,7 @@
 """The daemon of the soak, as an operator has it: started, killed, ended, and given less room than it needs.
 
 Its messages go to a file through a pipe, as they go to a journal, so that a limit of its files does not silence it.
-What surprises: the limit (`RLIMIT_FSIZE`) is put on the running process and taken off again, so that its disk is full
+Note: the limit (`RLIMIT_FSIZE`) is put on the running process and taken off again, so that its disk is full
 for a while and then is not, and the daemon has to go on by itself.
 """
 

@@ -1,7 +1,7 @@
 """What happens to the files of a ledger while the soak runs: things that the format promises to survive.
 
 Nothing here changes or removes bytes of the log, since it is the only truth; it only appends what a dying writer would.
-What surprises: derived files are removed while holding the ledger's lock, because a file that vanishes in the middle of
+Note: derived files are removed while holding the ledger's lock, because a file that vanishes in the middle of
 a pass is another program's doing at a moment when the pass has already looked.
 """
 

@@ -2,7 +2,7 @@
 generator instead of by hypothesis, because there are hundreds of thousands of them.
 
 The reference covers such lives. Each line carries a field `n` of its own, which the format ignores and by which the
-check finds it again in the log. What surprises: the lives lie up to twenty days back, so that most orders that end are
+check finds it again in the log. Note: the lives lie up to twenty days back, so that most orders that end are
 forgotten at once, and a second delivery of an old event has to read their history.
 """
 

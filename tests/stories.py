@@ -1,7 +1,7 @@
 """Generated order lives: what a broker and an unreliable wire may write into a log, for the laws.
 
 `clean_lives` makes logs that the naive reference covers, `order_lives` everything else as well, `to_lines` turns
-events into a log and `damaged` spoils its bytes. What surprises: the events of an order are first told in a sensible
+events into a log and `damaged` spoils its bytes. Note: the events of an order are first told in a sensible
 order and then disturbed (shuffled, repeated, told by a second source), so that shrinking leads back to a life that a
 person can follow. Ids and numbers are short for the same reason.
 """

@@ -2,7 +2,7 @@
 wherever its lines lie, the same bytes.
 
 `test_laws` holds this of the fold alone. Here ledgers are compacted, sealed and opened anew between any two lines. The
-base of every comparison is a single pass that forgets nothing. What surprises: a ledger forgets when it writes a
+base of every comparison is a single pass that forgets nothing. Note: a ledger forgets when it writes a
 checkpoint, so each pass here writes one.
 """
 

@@ -1,6 +1,6 @@
 """One account: its keys, its exchange, what it has told so far, and who listens to its stream.
 
-The rule that surprises: an update is worded once, when it happens. The stream, a second delivery and the replay all
+Note: an update is worded once, when it happens. The stream, a second delivery and the replay all
 tell the same words.
 """
 

@@ -1,6 +1,6 @@
 """The broker's clock: the time of day, or a simulated one on which days pass at once.
 
-Instants are nanoseconds since 1970. The rule that surprises: an instant is cut to 0, 3, 6 or 9 digits when it is taken
+Instants are nanoseconds since 1970. Note: an instant is cut to 0, 3, 6 or 9 digits when it is taken
 and never when it is written, so that however an instant is spelled on the wire it is the same one.
 """
 

@@ -1,6 +1,6 @@
 """The whole product offline: `make demo`. Three teams trade at random at the local Alpaca, `compactor run` follows.
 
-It works in a temporary directory that is gone afterwards. The rule that surprises: the broker is the only one that
+It works in a temporary directory that is gone afterwards. Note: the broker is the only one that
 writes orders; every row that is shown came over the stream or out of a reconcile.
 """
 

@@ -1,7 +1,7 @@
 """The truth: one account's orders and executions, and what may happen to them.
 
 Every method does one thing that a broker does and tells the listeners of it; how that is worded is for `wire`, and who
-hears it for `stream`. The rule that surprises: some things happen without a word, because Alpaca is silent about them
+hears it for `stream`. Note: some things happen without a word, because Alpaca is silent about them
 too: legs of a bracket that start to work, or are canceled.
 """
 

@@ -1,6 +1,6 @@
 """What can go wrong between a broker and us, seeded and on demand.
 
-The shares are chances between 0 and 1, for each frame or each request. The rule that surprises: faults never change
+The shares are chances between 0 and 1, for each frame or each request. Note: faults never change
 what is true at the broker, save one: `crash_after_accept` takes an order and then does not answer.
 Each kind has its own source of chance, so that one more request does not change what becomes of the frames.
 """

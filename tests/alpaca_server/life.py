@@ -1,6 +1,6 @@
 """A random but seeded life on the exchange: orders of several teams are placed, filled, canceled, replaced, revised.
 
-One call of `step` is one decision of somebody: a trader, the market or the clock. The rule that surprises: on a
+One call of `step` is one decision of somebody: a trader, the market or the clock. Note: on a
 simulated clock a step may be the end of a day, so that orders good till canceled grow old within a run.
 """
 

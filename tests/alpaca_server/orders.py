@@ -1,6 +1,6 @@
 """What the exchange deals with: orders, executions, and what happens to them.
 
-What may happen, and when, is for `exchange`. Numbers are exact decimals, instants nanoseconds. The rule that surprises:
+What may happen, and when, is for `exchange`. Numbers are exact decimals, instants nanoseconds. Note:
 a multi-leg order has no executions; what is filled of it, and at which price, follows from its legs.
 """
 

@@ -1,6 +1,6 @@
 """The broker's REST interface: orders, the account and FILL activities, as alpaca-py asks for them.
 
-What an order may do is for `exchange`, how it is worded for `wire`. The rule that surprises: every answer goes through
+What an order may do is for `exchange`, how it is worded for `wire`. Note: every answer goes through
 the gate, where keys are checked, requests are counted and faults strike; a refused request is counted too.
 """
 

@@ -1,6 +1,6 @@
 """The whole broker as one object: a thread with an event loop that serves HTTP and WebSocket on loopback.
 
-What it serves is in the modules beside this one. The rule that surprises: the control methods may be called from any
+What it serves is in the modules beside this one. Note: the control methods may be called from any
 thread and return when the thing has happened, which is before anybody who listens has heard of it.
 """
 

@@ -1,6 +1,6 @@
 """The broker's stream: one WebSocket per account that tells trade updates to whoever listens, in binary on paper.
 
-What is told is for `wire`. The rule that surprises: nothing is told twice for somebody who was away; what happened
+What is told is for `wire`. Note: nothing is told twice for somebody who was away; what happened
 while nobody listened is never heard of here.
 """
 

@@ -1,6 +1,6 @@
 """How the broker words what it says: orders, trade updates, FILL activities and replayed events as JSON.
 
-What happened is for `exchange`. The rule that surprises: the oddities are as real as the rest. One message mixes time
+What happened is for `exchange`. Note: the oddities are as real as the rest. One message mixes time
 zones and digits, has numbers instead of strings now and then, keys with a space behind them and empty order classes,
 because that is what Alpaca has sent; `plain` writers leave them out.
 """

@@ -2,7 +2,7 @@
 
 `make bench` runs them all.
 
-The rule that surprises: BENCH_SCALE (a number, default 1) multiplies the events of every log but the short one, and
+Note: BENCH_SCALE (a number, default 1) multiplies the events of every log but the short one, and
 --quick is a scale of one in twenty. Figures for the documentation are taken at scale 1.
 """
 

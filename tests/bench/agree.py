@@ -3,7 +3,7 @@
 Each side is a directory with `trades.jsonl` and `pending_orders.jsonl`, or with such a pair in a directory per team
 below it or below its `team/`. Trades are compared in the order of the log, team after team.
 
-The rule that surprises: only what the made-up log can tell is compared. `trade_id` and `offset` are left out, a null
+Note: only what the made-up log can tell is compared. `trade_id` and `offset` are left out, a null
 is an absent field, and numbers are compared as numbers (`"10.50"` is `"10.5"`), because each tool writes them its own
 way.
 """

@@ -4,7 +4,7 @@ What is measured are whole processes, from their start to their end, in a log th
 long it takes to tell one order's story, and to replay a moment in the last percent. `compactor --version` beside them
 shows what of it is the start of a process.
 
-The rule that surprises: the log is sealed with `reclaim="never"`, because it belongs to all benchmarks and the others
+Note: the log is sealed with `reclaim="never"`, because it belongs to all benchmarks and the others
 read it as a file.
 """
 

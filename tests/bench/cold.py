@@ -4,7 +4,7 @@ Ours is `compactor compact` without any derived file or checkpoint; it also sync
 The runs are interleaved, the log lies in the cache of the file system for all, and in the end what each peer wrote is
 compared with ours, so that nobody is measured at another task.
 
-The rule that surprises: slow peers may run on a part of the events; their row says so, and its ratio is that of the
+Note: slow peers may run on a part of the events; their row says so, and its ratio is that of the
 events per second.
 """
 

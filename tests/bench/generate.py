@@ -4,7 +4,7 @@ What it makes: OUT_DIR/team/<name>/events.jsonl, lines as our own writer writes 
 of format.md, `recorded_at` strictly rising), and nothing else: no findings come of it, because the benchmark measures
 the common event. The odd ones live in fixtures/.
 
-The rule that surprises: a ledger never holds more than `--open` open orders, and once that many are open the next
+Note: a ledger never holds more than `--open` open orders, and once that many are open the next
 order is placed only when one has ended. So a log of ten million events and one of ten thousand leave the same number
 of rows in `pending_orders.jsonl`, and a difference between the two can only come from the length of the history.
 

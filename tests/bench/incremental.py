@@ -5,7 +5,7 @@ Both ledgers have the same number of open orders. Each pass is measured three wa
 a running service has it), with a new one that reads its state from the checkpoint, and as a whole process, start
 included. Beside them, in the same rounds, the floor: what the files alone cost, done by hand with the same bytes.
 
-The rule that surprises: the appended event always is a `partial_fill` of one large order, so that every pass appends
+Note: the appended event always is a `partial_fill` of one large order, so that every pass appends
 a trade and replaces the pending orders. The orders it fills come and go outside of what is measured.
 """
 

@@ -4,7 +4,7 @@ The daemon is a process of its own, as users run it; this one writes events into
 derived file ten times a millisecond. Beside it stands the floor: a process that does nothing but wait on inotify, then
 write, sync and rename a file of the same bytes. Then the daemon is left alone, to see what it costs while it idles.
 
-The rule that surprises: an event that waits for the pass of the one before it counts with its wait.
+Note: an event that waits for the pass of the one before it counts with its wait.
 """
 
 from __future__ import annotations

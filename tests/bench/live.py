@@ -1,7 +1,7 @@
 """The link to the broker, measured (`make bench-live`): messages a second made durable, their latency, and a gap.
 
 The broker is a process of its own (`live_broker`), on the loopback, so what the network adds is not in the figures; the
-number of requests is. The rule that surprises: on one core means that this program may use one, to which it is pinned;
+number of requests is. Note: on one core means that this program may use one, to which it is pinned;
 the broker gets the other ones.
 """
 

@@ -1,7 +1,7 @@
 """A broker to measure against: it says what it is told to say, as fast as it can (a process of `bench.live`).
 
 It knows one account with orders that are filled in parts, tells them on its stream, as replay, or over REST, and does
-not trade. The rule that surprises: it answers HTTP and WebSocket on one port with `websockets`, which alpaca-py brings,
+not trade. Note: it answers HTTP and WebSocket on one port with `websockets`, which alpaca-py brings,
 so measuring needs nothing else.
 """
 

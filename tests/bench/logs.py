@@ -1,6 +1,6 @@
 """The logs that are measured on: made once, and brought back to their first state before each use.
 
-The rule that surprises: a log is synced and read once before it is handed out, so that every program finds it in the
+Note: a log is synced and read once before it is handed out, so that every program finds it in the
 cache of the file system and none pays for writing back what the generator left dirty.
 """
 

@@ -1,6 +1,6 @@
 """Memory: the peak of a whole process that folds a year of trading, and of one that folds one more event.
 
-The rule that surprises: it is the resident size of the process with all its children, the interpreter (about 30 MB
+Note: it is the resident size of the process with all its children, the interpreter (about 30 MB
 with what a pass imports) included, because that is what a machine has to have.
 """
 

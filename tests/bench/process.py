@@ -1,6 +1,6 @@
 """Measures whole processes: wall clock, processor time, and the memory of a process together with its children.
 
-The rule that surprises: the kernel tells the peak of single processes only. So the resident sizes of the whole tree
+Note: the kernel tells the peak of single processes only. So the resident sizes of the whole tree
 are added up a hundred times a second; memory that forked processes share is counted once for each of them. The
 `ru_maxrss` of wait4 is of no use here: a process inherits it from the one that started it.
 """

@@ -1,6 +1,6 @@
 """Progress of long work: a bar on a terminal, one line now and then in a pipe, always on stderr.
 
-The rule that surprises: nothing here is shown for work that ends within two seconds.
+Note: nothing here is shown for work that ends within two seconds.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Both are whole processes on a copy of the log that lies in the cache of the file system; the runs take turns. Verify
 reads what the fold reads, folds it, and then compares; of what is sealed it also hashes every line and makes the tree.
 
-The rule that surprises: a log is copied first, because sealing gives the space of the original back.
+Note: a log is copied first, because sealing gives the space of the original back.
 """
 
 from __future__ import annotations

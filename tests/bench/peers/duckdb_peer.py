@@ -6,7 +6,7 @@ UUIDs, not texts; duplicates are found by their row number in a grouping of keys
 side of the join, so that the sort which brings them back into the order of the log finds them nearly sorted (the
 other way round costs a second more).
 
-The rule that surprises: what it may rely on is the made-up log only. Of sections 3 and 4 of format.md it does the
+Note: what it may rely on is the made-up log only. Of sections 3 and 4 of format.md it does the
 duplicates, the terms, the end of an order and the exact sums, and none of the odd cases.
 """
 

@@ -4,7 +4,7 @@ What a loop in Python costs that decodes each event with the same library as our
 an execution that is told again, and writes the same two outputs: one process per ledger, on all cores. It stands beside
 ours to show what the rules of format.md cost.
 
-The rule that surprises: it is right for the made-up log and for no other. It believes every event, reads no time,
+Note: it is right for the made-up log and for no other. It believes every event, reads no time,
 checks no quantity, and loses what comes late, torn, corrected or by two channels.
 """
 

@@ -4,7 +4,7 @@ The fastest of what was tried, on all cores: a lazy scan with an explicit schema
 streaming engine, and both outputs of it together by the in-memory engine. One plan over all ledgers needs the team in
 each key and is slower; leaving the scan lazy to the end (`--lazy`) parses the log several times.
 
-The rule that surprises: what it may rely on is the made-up log only. Of sections 3 and 4 of format.md it does the
+Note: what it may rely on is the made-up log only. Of sections 3 and 4 of format.md it does the
 duplicates, the terms, the end of an order and the exact sums, and none of the odd cases.
 """
 

@@ -5,7 +5,7 @@ As fast as it was made: one process and one database in memory per ledger, on al
 tuples; one transaction without journal; `insert or ignore` on the execution drops the duplicates; SQLite itself
 writes the JSON.
 
-The rule that surprises: SQLite has no decimals, so that the sums of the few open orders are made in Python.
+Note: SQLite has no decimals, so that the sums of the few open orders are made in Python.
 """
 
 import os
