@@ -44,7 +44,7 @@ help:
 	@echo '  make faults             kill and fail the program at every system call (minutes; needs strace)'
 	@echo '  make flips              turn a bit of every byte of every file of a ledger; verify has to see each (minutes)'
 	@echo '  make soak MINUTES=10    writers and daemon killed at random, disk full, files damaged; then every byte is checked'
-	@echo '  make chaos RUNS=2000    a broker that loses, doubles and spoils what it says, and fails; then we must agree with it'
+	@echo '  make chaos RUNS=2000    a broker that loses, doubles and spoils what it says, and fails; then we must agree with it (BROKER=small: another one)'
 	@echo '  make fuzz SECONDS=60    wild logs through every command, guided by what code they reach where atheris installs'
 	@echo '  make fairness           hostile logs of one team; the others have to stay current within milliseconds'
 	@echo '  make mutants N=200      small changes of core, ledger and imports: how many do the tests notice? (half an hour)'
@@ -101,7 +101,7 @@ libraries: $(TEST)
 	@COMPACTOR_LIBRARIES=1 $(PY) -m pytest -q tests/test_libraries.py
 
 chaos: $(TEST)
-	@PYTHONDONTWRITEBYTECODE=1 $(PY) -m tests.chaos --runs $(RUNS) --seed $(SEED)
+	@PYTHONDONTWRITEBYTECODE=1 $(PY) -m tests.chaos --runs $(RUNS) --seed $(SEED) --broker $(or $(BROKER),alpaca)
 
 fuzz: $(TEST)
 	@$(PIP) 'atheris>=2.3' 2> /dev/null || echo 'atheris does not install here: hypothesis searches without it'

@@ -23,25 +23,21 @@ from collections import Counter
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-import msgspec
 
 from compactor.books.order_index import OrderIndex
 from compactor.broker.adapters import open_broker
 from compactor.broker.budget import Budget
-from compactor.broker.credentials import Credentials
 from compactor.broker.placing import Trader
 from compactor.broker.port import BrokerError, Translation
 from compactor.sync.answers import AskedAccount
 from compactor.sync.gaps import Gaps
 from compactor.sync.reconcile import Reconciled, Reconciler
 from compactor.sync.stream_writer import StreamWriter
-from tests.alpaca_server import AlpacaServer, Faults
+from tests.alpaca_server import Faults
 from tests.alpaca_server.life import TEAMS
-from tests.alpaca_server.stream import told
 from tests.alpaca_server.truth import joined
-from tests.chaos_law import differences, nameless_orders, orphaned_orders, revised_orders
+from tests.chaos_brokers import BROKERS, ChaosBroker, ChaosServer, Mouth
+from tests.chaos_law import differences, find_doubled, nameless_orders, orphaned_orders, revised_orders
 
 START = "2026-03-02T14:30:00Z"
 STEPS = 60
@@ -49,7 +45,6 @@ QUIET_SECONDS = 10
 DAY_NS = 86_400 * 10**9
 DAY_SECONDS = 86_400 + 60
 TIMEOUT_SECONDS = (1.0, 0.04)
-REVISIONS = ("trade_bust", "trade_correct")
 
 
 @dataclass
@@ -59,56 +54,6 @@ class Run:
     seed: int
     broken: list[str] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
-
-
-class Mouth:
-    """What the broker says on the stream, as far as it reaches us; seeded."""
-
-    def __init__(self, server: AlpacaServer, rng: random.Random) -> None:
-        self._server = server
-        self._rng = rng
-        self._waiting: list[tuple[bytes, dict[str, Any]]] = []
-        self.is_connected = True
-        self.unheard: set[str] = set()
-        """The orders of which a bust or a correction was not heard as it was said."""
-        server.account.hearers.append(self._hear)
-
-    def take(self) -> list[bytes]:
-        """The frames that have come, some of them in another order."""
-        frames = [frame for frame, _ in self._waiting]
-        self._waiting = []
-        faults = self._server.faults
-        for number in range(len(frames) - 1):
-            if faults.happens("reorder"):
-                other = self._rng.randrange(len(frames))
-                frames[number], frames[other] = frames[other], frames[number]
-        return frames
-
-    def lose(self) -> None:
-        """What has come and was not written is gone: the process was killed."""
-        for _, update in self._waiting:
-            self._note_unheard(update)
-        self._waiting = []
-
-    def _hear(self, update: dict[str, Any]) -> None:
-        frames = told(update, self._server.account, self._server.faults) if self.is_connected else []
-        if not any(_tells(frame, update) for frame in frames):
-            self._note_unheard(update)
-        self._waiting += [(frame, update) for frame in frames]
-
-    def _note_unheard(self, update: dict[str, Any]) -> None:
-        if update["event"] in REVISIONS:
-            legs = [leg["order_id"] for leg in update.get("legs") or []]
-            self.unheard |= {update["order"]["id"], *legs}
-
-
-def _tells(frame: bytes, update: dict[str, Any]) -> bool:
-    """Whether a frame tells an update with all its keys as they are spelt."""
-    try:
-        data = msgspec.json.decode(frame)["data"] or {}
-    except (msgspec.DecodeError, KeyError, TypeError):
-        return False
-    return data.keys() == update.keys() and data["event"] == update["event"]
 
 
 class Patient(Budget):
@@ -137,10 +82,11 @@ class Side:
     """Our side: for each account the writer of its stream and its resends, one reconciler, and an application that
     trades on the first account. They can be killed and started again."""
 
-    def __init__(self, data: Path, *servers: AlpacaServer) -> None:
+    def __init__(self, data: Path, *servers: ChaosServer, broker: str = "alpaca") -> None:
         self.data = data
         self._servers = servers
-        self._credentials = [Credentials(one.key, one.secret, ("KEY", "SECRET"), True, one.url) for one in servers]
+        self.broker: ChaosBroker = BROKERS[broker]
+        self._credentials = [self.broker.find_credentials(one, broker) for one in servers]
         self._budget = Patient(10**9)
         self._clock = servers[0].clock
         self.timeout_seconds = TIMEOUT_SECONDS
@@ -207,15 +153,16 @@ class Side:
         return {str(path): path.stat().st_size for path in sorted(self.data.glob("team/*/events.jsonl"))}
 
 
-def run(seed: int, data: Path, steps: int = STEPS) -> Run:
+def run(seed: int, data: Path, steps: int = STEPS, broker: str = "alpaca") -> Run:
     """One run of chaos, and whether the law holds after it; some runs have two accounts."""
     rng = random.Random(f"chaos {seed}")
     done = Run(seed)
     with ExitStack() as stack:
-        servers = [stack.enter_context(_broker(seed, rng)) for seed in _seeds(seed, rng)]
+        servers = [stack.enter_context(_start(one, rng, broker)) for one in _seeds(seed, rng, broker)]
         for server in servers:
             server.exchange.clock = servers[0].exchange.clock
-        mouths, side = [Mouth(server, rng) for server in servers], Side(data, *servers)
+        mouths = [BROKERS[broker].make_mouth(server, rng) for server in servers]
+        side = Side(data, *servers, broker=broker)
         stack.callback(side.close)
         for _ in range(steps):
             rng.choice(servers).live(1)
@@ -225,15 +172,15 @@ def run(seed: int, data: Path, steps: int = STEPS) -> Run:
     return done
 
 
-def _seeds(seed: int, rng: random.Random) -> list[int]:
-    return [seed, seed + 1_000_000] if rng.random() < 0.2 else [seed]
+def _seeds(seed: int, rng: random.Random, broker: str) -> list[int]:
+    # Orders of two accounts at the small broker can have the same number.
+    return [seed, seed + 1_000_000] if rng.random() < 0.2 and broker == "alpaca" else [seed]
 
 
-def _broker(seed: int, rng: random.Random) -> AlpacaServer:
+def _start(seed: int, rng: random.Random, broker: str) -> ChaosServer:
     wild = Faults.wild(seed, share=rng.choice((0.02, 0.1, 0.3)))
     wild.hang, wild.hang_seconds, wild.slow_seconds = min(wild.hang, 0.02), 0.1, 0.001
-    resend = rng.choice((False, "trades", "activities", True))
-    return AlpacaServer(seed, start=START, rate_limit=None, resend=resend, faults=wild)
+    return BROKERS[broker].make_server(seed, START, rng, wild)
 
 
 def _hear(mouths: list[Mouth], side: Side) -> int:
@@ -241,7 +188,7 @@ def _hear(mouths: list[Mouth], side: Side) -> int:
     return sum(writer.store(mouth.take()).events for mouth, writer in zip(mouths, side.writers, strict=True))
 
 
-def _let_us_live(rng: random.Random, servers: list[AlpacaServer], mouths: list[Mouth], side: Side, done: Run) -> None:
+def _let_us_live(rng: random.Random, servers: list[ChaosServer], mouths: list[Mouth], side: Side, done: Run) -> None:
     """What happens on our side between two things that happen at the broker."""
     if rng.random() < 0.4:
         done.counts["stream events"] += _hear(mouths, side)
@@ -269,14 +216,7 @@ def _let_us_live(rng: random.Random, servers: list[AlpacaServer], mouths: list[M
 def _place(rng: random.Random, side: Side, done: Run) -> None:
     """An application places an order, and does it again where nobody knows what became of it."""
     team, name = rng.choice(TEAMS), f"app-{rng.getrandbits(64):x}"
-    terms = {
-        "symbol": "AAPL",
-        "side": "buy",
-        "qty": "3",
-        "type": "limit",
-        "limit_price": "181.5",
-        "time_in_force": "gtc",
-    }
+    terms = side.broker.terms
     side.trader.dies = rng.random() < 0.2
     for _ in range(rng.randint(1, 2)):
         try:
@@ -285,12 +225,12 @@ def _place(rng: random.Random, side: Side, done: Run) -> None:
             done.counts[f"placing: {type(error).__name__}"] += 1
             continue
         done.counts["placing: done"] += 1
-        if not side.holds(team, order["id"]):
-            done.broken.append(f"{order['id']} was placed, and stands in no log when submit returns")
+        if not side.holds(team, side.broker.find_id(order)):
+            done.broken.append(f"{side.broker.find_id(order)} was placed, and stands in no log when submit returns")
     side.trader.dies = False
 
 
-def _cancel(rng: random.Random, server: AlpacaServer, side: Side, done: Run) -> None:
+def _cancel(rng: random.Random, server: ChaosServer, side: Side, done: Run) -> None:
     """An application cancels an order that may have ended meanwhile."""
     orders = sorted(server.truth().orders)
     try:
@@ -311,7 +251,7 @@ def _close_gaps(side: Side, done: Run) -> None:
         done.counts["messages resent"] += gaps.close().messages
 
 
-def _end(servers: list[AlpacaServer], mouths: list[Mouth], side: Side, done: Run) -> None:
+def _end(servers: list[ChaosServer], mouths: list[Mouth], side: Side, done: Run) -> None:
     for server in servers:
         server.calm()
     # Nothing hangs any more: from now on a slow answer means a busy machine.
@@ -328,6 +268,7 @@ def _end(servers: list[AlpacaServer], mouths: list[Mouth], side: Side, done: Run
     truth = joined([server.truth() for server in servers])
     done.counts["events by reconcile"] += first.events
     done.broken += [f"a ledger failed: {team.error}" for team in first.failed]
+    done.broken += list(find_doubled(truth))
     done.broken += [f"{order_id} still waits after the quiet period" for order_id in first.waiting]
     done.broken += differences(truth, side.data, revised_orders(truth))
     _expect_nothing(side, done, "a second reconcile")
@@ -373,18 +314,20 @@ def main(arguments: list[str] | None = None) -> int:
         "--seed", type=int, default=0, help="of the first run; each further one has the next (default 0)"
     )
     parser.add_argument("--steps", type=int, default=STEPS, help=f"how much happens in a run (default {STEPS})")
+    parser.add_argument("--broker", choices=sorted(BROKERS), default="alpaca", help="which broker (default alpaca)")
     parser.add_argument("--keep", type=Path, help="keep the data directory of each bad run below this one")
     chosen = parser.parse_args(arguments)
     started, bad, counts = time.monotonic(), 0, Counter[str]()
     for seed in range(chosen.seed, chosen.seed + chosen.runs):
         with tempfile.TemporaryDirectory(prefix="chaos-", dir=fast_directory()) as directory:
-            done = run(seed, Path(directory), chosen.steps)
+            done = run(seed, Path(directory), chosen.steps, chosen.broker)
             counts += done.counts
             if done.broken:
                 bad += 1
                 print(f"seed {seed} breaks the law:", *done.broken, sep="\n  ")
                 print(
-                    f"  again: python -m tests.chaos --runs 1 --seed {seed} --steps {chosen.steps} --keep kept",
+                    f"  again: python -m tests.chaos --runs 1 --seed {seed} --steps {chosen.steps} "
+                    f"--broker {chosen.broker} --keep kept",
                     flush=True,
                 )
                 if chosen.keep:

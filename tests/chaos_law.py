@@ -106,6 +106,12 @@ def revised_orders(truth: Truth) -> set[str]:
     return {order_id for order_id, order in orders if any(one.busted or one.corrected for one in order.executions)}
 
 
+def find_doubled(truth: Truth) -> Iterator[str]:
+    """The orders that an application placed twice; each has a name of its own."""
+    names = Counter(order.client_order_id for order in truth.orders.values() if ":app-" in order.client_order_id)
+    yield from (f"{name} was placed {count} times" for name, count in names.items() if count > 1)
+
+
 def nameless_orders(data: Path) -> set[str]:
     """The orders of which a trade stands whose execution we do not know by an id."""
     return {

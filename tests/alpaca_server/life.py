@@ -25,12 +25,14 @@ class Life:
 
     Without `revisions` nothing is busted or corrected, and otherwise only executions of orders that have ended.
     `share_by_hand` of the orders belong to no team. With `open_max` no more are placed while so many are open.
+    Without `families` no order has legs.
     """
 
     def __init__(
         self, exchange: Exchange, seed: int = 0, teams: Sequence[str] = TEAMS, *, revisions: bool = True,
         share_by_hand: float = 0.1,
         open_max: int | None = None,
+        families: bool = True,
     ) -> None:  # fmt: skip
         self._exchange = exchange
         self._rng = random.Random(f"life {seed}")
@@ -49,6 +51,8 @@ class Life:
             (2, self._expire),
             (1, self._reject),
         ]
+        if not families:
+            self._actions.remove((5, self._place_family))
         if revisions:
             self._actions += [(2, self._bust), (2, self._correct)]
         if exchange.clock.simulated:
