@@ -293,3 +293,17 @@ class TestCommand:
         shown = (ROOT / "compactor/docs/audit.md").read_text()
         printed = "".join(f"    {line}\n" for line in run("o1", "--team", "alice").stdout.splitlines())
         assert "    $ compactor history o1 --team alice\n" + printed in shown
+
+
+def test_an_event_of_another_team_does_not_say_what_an_id_means(tmp_path: Path, placed: Event) -> None:
+    """1.2: its client order id finds no order here, and its line is among what was not applied."""
+    path = tmp_path / "team" / "alpha"
+    path.mkdir(parents=True)
+    mine = placed(order_id="o-1", client_order_id="mine")
+    foreign = placed(order_id="o-2", client_order_id="mine", team_id="bravo")
+    (path / "events.jsonl").write_text("".join(json.dumps(one) + "\n" for one in (mine, foreign)))
+    found = find_histories(LedgerEntry("alpha", path), "mine")
+    assert [("client_order_id", "o-1")] == [(one.found_as, one.story.order_id) for one in found]
+    (other,) = find_histories(LedgerEntry("alpha", path), "o-2")
+    assert "mention" == other.found_as and [] == other.story.events
+    assert ["wrong_team"] == [finding.kind for finding in other.story.unread]

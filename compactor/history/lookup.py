@@ -15,6 +15,7 @@ from typing import Literal
 
 from msgspec import Struct
 
+from compactor.core.derived import Finding
 from compactor.core.events import Event
 from compactor.core.lines import DEFAULT_TEAM, Placed
 from compactor.core.rules import split_event
@@ -76,7 +77,8 @@ class _Teller:
     def __init__(self, path: Path, finder: Finder, team_id: str | None, raw: bool) -> None:
         self._path = path
         self._finder = finder
-        self._team = Team(team_id, 0) if team_id is not None else None
+        # Outside `team/` it is named by its events (rule 1.2).
+        self._team = Team(team_id, 0) if team_id is not None else Team(*(finder.team() or (DEFAULT_TEAM, 0)))
         self._raw = raw
 
     def histories(self, name: str) -> list[History]:
@@ -85,7 +87,7 @@ class _Teller:
 
     def _meant(self, name: str) -> tuple[FoundAs, list[str]]:
         """Which orders an id means, in the order in which the log tells of them: the first kind that any event has."""
-        pieces = list(self._finder.pieces(name))
+        pieces = self._pieces(name)
         events = [piece.event for piece, _data in pieces if isinstance(piece, Placed)]
         if any(name in _changed_orders(event) for event in events):
             return "order_id", [name]
@@ -102,21 +104,20 @@ class _Teller:
 
     def _find_by_trade(self, name: str) -> list[str]:
         match = _TRADE_ID.fullmatch(name)
-        placed = self._finder.piece_at(int(match[1])) if match is not None else None
+        placed = self._finder.piece_at(int(match[1]), self._team.team_id) if match is not None else None
         if placed is None:
             return []
         stories = (self._story(order_id) for order_id in _once(_changed_orders(placed.event)))
         return [one.order_id for one in stories if any(name == t.trade_id for step in one.events for t in step.trades)]
 
     def _story(self, order_id: str) -> Story:
-        if self._team is None:
-            # Named by its events (rule 1.2).
-            self._team = Team(*(self._finder.team() or (DEFAULT_TEAM, 0)))
-        return build_story(order_id, self._finder.pieces(order_id), self._team, self._raw)
+        return build_story(order_id, self._pieces(order_id), self._team, self._raw)
+
+    def _pieces(self, name: str) -> list[tuple[Placed | Finding, bytes]]:
+        return list(self._finder.pieces(name, self._team.team_id))
 
     def _history(self, order_id: str, found_as: FoundAs) -> History:
         story = self._story(order_id)
-        assert self._team is not None
         return History(self._team.team_id, str(self._path), found_as, story, list(self._chain(order_id)))
 
     def _chain(self, order_id: str) -> Iterator[RelatedOrder]:
@@ -135,7 +136,7 @@ class _Teller:
     def _links(self, order_id: str) -> list[tuple[Relation, str]]:
         """What the events that name an order say of its relations."""
         links: dict[tuple[Relation, str], None] = {}
-        for piece, _data in self._finder.pieces(order_id):
+        for piece, _data in self._pieces(order_id):
             if isinstance(piece, Placed):
                 links.update(dict.fromkeys(_relations(piece.event, order_id)))
         return list(links)

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 
 from compactor.core.derived import Finding
-from compactor.core.lines import Block, Placed, read_line
+from compactor.core.lines import Block, EventReader, Placed
 from compactor.ledger.files import Files
 from compactor.ledger.indexing import Indexes, find_names, first_team
 from compactor.ledger.log import Log
@@ -54,19 +54,19 @@ class Finder:
         if end > sealed:
             yield from self.log.lines_naming(order_id, max(first, sealed), end)
 
-    def pieces(self, name: str) -> Iterator[tuple[Placed | Finding, bytes]]:
-        """What stands in the lines that name an id: events, and what could not be read, each with its bytes."""
+    def pieces(self, name: str, team_id: str) -> Iterator[tuple[Placed | Finding, bytes]]:
+        """What stands in the lines that name an id: events of the ledger's team, and findings for all other bytes, each
+        with its bytes."""
+        reader = EventReader(team_id)
         for offset, line in self.lines(name):
-            for piece in read_line(line, offset):
-                start = piece.offset - offset
-                yield piece, line[start : start + piece.length]
+            yield from reader.read_block(Block(offset, line + b"\n", len(line) + 1))
 
-    def piece_at(self, offset: int) -> Placed | None:
-        """The event at an offset, if one begins there."""
+    def piece_at(self, offset: int, team_id: str) -> Placed | None:
+        """The event at an offset, if one of the ledger's team begins there."""
         for block in self.log.blocks(offset, self.log.identity().size):
             if not block.too_long:
                 line = block.data[: block.data.index(b"\n")]
-                first = next(iter(read_line(line, offset)), None)
+                first = next(iter(EventReader(team_id).read_line(line, offset)), None)
                 return first if isinstance(first, Placed) and first.offset == offset else None
             break
         return None

@@ -86,10 +86,6 @@ def build_story(order_id: str, pieces: Iterable[tuple[Placed | Finding, bytes]],
                 of_event = piece.applied and last is not None and last.offset == piece.offset
                 (last.findings if last is not None and of_event else story.unread).append(piece)
                 continue
-            if piece.event.team_id not in (None, team.at(piece.offset)):
-                detail = f"expected team_id {team.at(piece.offset)!r}, found {piece.event.team_id!r}"
-                story.unread.append(Finding(piece.offset, piece.length, "wrong_team", False, detail))
-                continue
             for part in split_event(piece.event):
                 if part.order_id != order_id:
                     continue
