@@ -1,9 +1,9 @@
 """Faults in the system calls of the real program: it is killed before any of them, or any of them fails.
 
 `tests.disk` models a disk and stops at its own calls; here the kernel, the interpreter and the command line take part.
-`python -m tests.faults` (or `make faults`) tries every call of every scenario, which takes minutes; `tests.test_faults`
-takes a sample. Note: only calls on the ledger's own paths are counted, so that a fault's number stays the
-same whatever the interpreter reads while it starts.
+`python -m tests.faults [SCENARIO]` (or `make faults`) tries every call of every scenario, which takes minutes;
+`tests.test_faults` takes a sample. Note: only calls on the data directory's own paths are counted, so that a
+fault's number stays the same whatever the interpreter reads while it starts.
 """
 
 import os
@@ -19,11 +19,18 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-from compactor import Ledger
-from tests.cases import DERIVED, LOG, read_derived
+from compactor import CompactorError, Ledger
+from compactor.daemon.health import Health
+from compactor.daemon.presence import acquire
+from compactor.ledger.files import Files
+from compactor.ledger.paths import PRIVATE
+from compactor.proofs.heads import Witnessed, read_witness
+from compactor.proofs.keys import make_key, read_key
+from compactor.sync.state import AccountReconciled, remember
+from tests.cases import LOG, read_derived
 
 ROOT = Path(__file__).resolve().parent.parent
-TEAM = "alpha"
+TEAM, KEY, WITNESS = "alpha", "signing.key", "heads"
 CALLS = (
     "openat", "pread64", "write", "pwrite64", "fsync", "fdatasync", "rename", "renameat", "renameat2", "unlink",
     "unlinkat", "truncate", "ftruncate", "flock", "fallocate",
@@ -35,11 +42,9 @@ NO_WAY_BACK = ("unlinkat:{}", "ftruncate:{}:when=2+")
 """What takes appended bytes back; the first `ftruncate` is that of the lock."""
 HINTS = ("openat", "unlinkat")
 """Calls that may fail without a word once all is committed: a pass then keeps a point, which nothing depends on."""
+SEAL_HINTS = (*HINTS, "write", "fsync", "renameat")
+"""After a segment is sealed its index is written, which nothing depends on either."""
 REASONS = {EIO: "Input/output error", ENOSPC: "No space left on device"}
-_FILES = (
-    "", LOG, *DERIVED, "pending_orders.jsonl.tmp", ".state", ".state/lock", ".state/checkpoint.0",
-    ".state/checkpoint.0.tmp", ".state/checkpoint.1", ".state/checkpoint.1.tmp", "segments",
-)  # fmt: skip
 
 
 class Scenario(NamedTuple):
@@ -51,6 +56,8 @@ class Scenario(NamedTuple):
     files_are_ahead: bool = False
     """Whether the derived files hold the new lines already, as after a crash before the checkpoint."""
     command: tuple[str, ...] = ("compact",)
+    is_signed: bool = False
+    """Whether the settings name a key and a witness, so that sealing signs heads and tells them."""
 
 
 class Fault(NamedTuple):
@@ -97,6 +104,10 @@ SCENARIOS = {
         Scenario("all orders end", orders(0, 30), rest_of(0, 30)),
         Scenario("files are ahead", orders(0, 30), orders(30, 60), True),
         Scenario("seal", orders(0, 300), orders(300, 330), command=("seal", "--now")),
+        Scenario("sign", orders(0, 300), orders(300, 330), command=("seal", "--now"), is_signed=True),
+        Scenario("reconciled", orders(0, 30), b"", command=("reconciled",)),
+        Scenario("presence", orders(0, 30), b"", command=("presence",)),
+        Scenario("key", orders(0, 30), b"", command=("key",)),
     )
 }
 
@@ -113,6 +124,9 @@ def prepare(scenario: Scenario, data: Path) -> Path:
     """Lay the scenario's ledger below a data directory; returns the ledger's directory."""
     path = data / "team" / TEAM
     path.mkdir(parents=True)
+    if scenario.is_signed:
+        make_key(data / KEY, "example.org/desk")
+        (data / "compactor.toml").write_text(f'signing_key = "{KEY}"\nwitness = "{WITNESS}"\n')
     if scenario.old:
         _grow(path, scenario.old)
         compact(path)
@@ -138,6 +152,20 @@ def compact(path: Path, checkpoint: bool = False) -> dict[str, bytes]:
 
 
 @cache
+def files_of(scenario: Scenario) -> list[str]:
+    """Every directory and file that an undisturbed run of the scenario leaves, and what it writes them to first."""
+    with tempfile.TemporaryDirectory() as directory:
+        data = Path(directory)
+        prepare(scenario, data)
+        before = set(data.rglob("*"))
+        subprocess.run(program(*scenario.command, data=data), env=environment(), capture_output=True, check=True)
+        found = sorted(str(path.relative_to(data)) for path in before | set(data.rglob("*")))
+        is_file = {name: (data / name).is_file() or name.endswith(LOG) for name in found}
+    # A file that the run removes was there before; one that it replaces has a temporary name for a while.
+    return [".", *(one for name in found for one in ((name, name + ".tmp") if is_file[name] else (name,)))]
+
+
+@cache
 def expected_of(scenario: Scenario) -> dict[str, bytes]:
     """What an undisturbed fold of the whole log derives."""
     with tempfile.TemporaryDirectory() as data:
@@ -148,8 +176,7 @@ def traced(
     scenario: Scenario, data: Path, trace: Path | str, calls: str, *injections: str
 ) -> subprocess.CompletedProcess[str]:
     """The real program under strace, which sees only calls on the ledger's files and writes them to `trace`."""
-    ledger = data / "team" / TEAM
-    paths = [option for name in _FILES for option in ("-P", str(ledger / name))]
+    paths = [option for name in files_of(scenario) for option in ("-P", str(data / name))]
     options = [option for one in injections for option in ("-e", f"inject={one}")]
     return subprocess.run(
         [
@@ -171,7 +198,9 @@ def traced(
 
 
 def program(command: str, *options: str, data: Path) -> list[str]:
-    """A command of the real program on a data directory."""
+    """A command of the real program on a data directory, or one of its writers that no short command runs."""
+    if command in WRITERS:
+        return [sys.executable, "-m", "tests.faults", command, str(data)]
     named = ["--data"] if command == "append" else []
     return [sys.executable, "-m", "compactor", command, *options, *named, str(data)]
 
@@ -198,8 +227,8 @@ def faults_of(scenario: Scenario) -> Iterator[Fault]:
     for call, count in sorted(calls_of(scenario).items()):
         # Reading page after page is the same call again: some of them stand for all.
         for number in range(1, count + 1, 1 + count // CALLS_MAX):
-            # The second flock gives the lock back, when the pass is done: an error there is none of the pass.
-            gives_back = call == "flock" and number > 1
+            # Every second flock gives the lock back, when the work is done: an error there is none of it.
+            gives_back = call == "flock" and number % 2 == 0
             for what in (KILL,) if gives_back else (KILL, EIO, ENOSPC):
                 yield Fault(scenario, call, number, what)
             if call in ("write", "fsync", "renameat"):
@@ -218,16 +247,18 @@ def complaints(fault: Fault) -> list[str]:
         done = traced(fault.scenario, data, os.devnull, traced_calls, *injections)
         after = read_derived(path)
         wrong = [*_of_files(before, after, expected)]
-        if fault.what != KILL and fault.call in HINTS and done.returncode == 0:
+        hints = SEAL_HINTS if fault.scenario.command[0] == "seal" else HINTS
+        if fault.what != KILL and fault.call in hints and done.returncode == 0:
             wrong += [] if after == expected else ["the pass says that it went well, and did not"]
         elif fault.what != KILL:
             wrong += _of_error(fault, done, data)
             same = all(before[name] == after[name] for name in ("trades.jsonl", "findings.jsonl"))
             # Sealing begins with a pass, which has committed when the sealing itself fails.
-            same |= fault.scenario.command != ("compact",) and after == expected
+            same |= fault.scenario.command[0] == "seal" and after == expected
             wrong += [] if same or fault.stuck else ["trades or findings are not as before"]
         elif done.returncode not in (-9, 137):
             wrong.append(f"expected the program to be killed, found exit code {done.returncode}: {done.stderr}")
+        wrong += _of_rest(fault.scenario, data)
         wrong += [] if compact(path) == expected else ["the next pass gives other bytes than an undisturbed fold"]
         wrong += _of_log(path, fault.scenario)
     return [f"{fault}: {one}" for one in wrong]
@@ -242,9 +273,31 @@ def _of_files(before: dict[str, bytes], after: dict[str, bytes], expected: dict[
         yield "pending_orders.jsonl is neither the old nor the new one"
 
 
+def _of_rest(scenario: Scenario, data: Path) -> Iterator[str]:
+    """Done again it succeeds, and gives what an undisturbed run does: every head signed and told, a whole key."""
+    if scenario.command == ("compact",):
+        return
+    again = subprocess.run(program(*scenario.command, data=data), env=environment(), capture_output=True, text=True)
+    is_there = scenario.command == ("key",) and "there is a file already" in again.stderr
+    if again.returncode and not is_there:
+        yield f"done again it ends with exit code {again.returncode}: {again.stderr}"
+    if left := [path.name for path in data.rglob("*.tmp")]:
+        yield f"left over: {left}"
+    if scenario.command == ("key",):
+        read_key(data / KEY)
+    if scenario.is_signed:
+        segments = data / "team" / TEAM / "segments"
+        told = [one for _line, one in read_witness(data / WITNESS) if isinstance(one, Witnessed)]
+        ends = {int(path.name[21:41]) for path in segments.glob("*.seal.json")}
+        if ends != {int(path.name[21:41]) for path in segments.glob("*.head")}:
+            yield "a seal has no signed head"
+        if max(ends) not in [one.end for one in told]:
+            yield "the witness was not told of the last head"
+
+
 def _of_log(path: Path, scenario: Scenario) -> Iterator[str]:
     """The log is read as it was, and can be sealed; nothing half made stays in the way."""
-    if scenario.command == ("compact",):
+    if scenario.command[0] != "seal":
         return
     for _ in range(2):
         with Ledger(path) as ledger:
@@ -281,12 +334,43 @@ def try_all(faults: list[Fault], tell: Callable[[int, list[str]], None]) -> list
     return wrong
 
 
+def _write_reconciled(data: Path) -> None:
+    Files().make_directory(data / PRIVATE)
+    remember(data, {"default": AccountReconciled(through="2026-03-02T14:30:00Z")})
+
+
+def _write_presence(data: Path) -> None:
+    presence = acquire(data)
+    presence.publish(Health())
+    presence.close()
+
+
+WRITERS: dict[str, Callable[[Path], object]] = {
+    "reconciled": _write_reconciled,
+    "presence": _write_presence,
+    "key": lambda data: make_key(data / KEY, "example.org/desk"),
+}
+"""What else of the program writes, as `python -m tests.faults NAME DATA`; it fails as a command does."""
+
+
+def write(name: str, data: Path) -> None:
+    """Let one of the writers write, and say what went wrong."""
+    try:
+        WRITERS[name](data)
+    except (CompactorError, OSError) as error:
+        raise SystemExit(f"{TEAM}: {error}") from None
+
+
 def main() -> None:
     """Try every fault of every scenario, and show how far it is."""
+    if sys.argv[1:2] and sys.argv[1] in WRITERS:
+        write(sys.argv[1], Path(sys.argv[2]))
+        return
     if reason := why_not():
         raise SystemExit(f"no fault can be tried: {reason}")
-    faults = [fault for scenario in SCENARIOS.values() for fault in faults_of(scenario)]
-    print(f"{len(faults)} faults in {len(SCENARIOS)} scenarios")
+    names = sys.argv[1:] or list(SCENARIOS)
+    faults = [fault for name in names for fault in faults_of(SCENARIOS[name])]
+    print(f"{len(faults)} faults in {len(names)} scenarios")
 
     def tell(count: int, wrong: list[str]) -> None:
         if count % 25 == 0 or count == len(faults):

@@ -1,9 +1,10 @@
 """`python -m tests.soak --minutes M --seed S`: writers and the daemon under everything that may happen to them, and
 then every byte checked.
 
-Writers in C, shell and Python append at full speed, burst after burst, and are killed at random; the daemon is killed,
-ended and run with a full disk; segments are sealed by it and by hand; files are damaged. In the end `soak_check` looks
-at what is there. Exit code 0 where all held, 1 where something did not: then the directory is kept.
+Writers in C, shell and Python append at full speed, burst after burst, and are killed at random; one team is hostile
+and appends what is made to cost time, memory or disk (`tests.hostile`). The daemon is killed, ended and run with a full
+disk; segments are sealed by it and by hand; files are damaged. In the end `soak_check` looks at what is there. Exit
+code 0 where all held, 1 where something did not: then the directory is kept.
 
 Note: a seed replays what is done and written, not how the processes interleave, which only the
 machine decides. What was found wrong is replayed from the directory (`--check DIR`), which has everything.
@@ -24,11 +25,12 @@ from pathlib import Path
 from random import Random
 
 from compactor import Ledger, LedgerError
+from tests.hostile import HOSTILE
 from tests.soak_check import check
 from tests.soak_daemon import PATIENCE_S, Daemon, environment
 from tests.soak_damage import DAMAGES, append_torn
 from tests.soak_stories import burst
-from tests.soak_writers import ROOT, commands
+from tests.soak_writers import HOSTILE_TEAM, ROOT, commands
 from tests.stories import Event
 
 TEAMS = ("alpha", "bravo", "charlie")
@@ -38,6 +40,7 @@ LINES_PER_SECOND = 1500
 """On the average over all writers, so that an hour's soak can be checked: within a burst they write as fast as they
 can."""
 BURST_LINES_MAX = 1000
+ATTACK_EVERY_S = 8
 OLD_EVENTS = 2000
 CURRENT_S = 120
 """How long to wait for the daemon to become current before saying that it never does."""
@@ -123,6 +126,8 @@ class Soak:
         self._old: dict[Path, deque[Event]] = {one.ledger: deque(maxlen=OLD_EVENTS) for one in self._writers}
         self._daemon = Daemon(self.data, work / "daemon.log", Random(f"{seed}/daemon"), self.counts)
         self._seals: list[subprocess.Popen[bytes]] = []
+        self._attacks = self._chance.sample(sorted(HOSTILE), len(HOSTILE))
+        self._attacker: subprocess.Popen[bytes] | None = None
         self._room_at: float | None = None
 
     def run(self, seconds: float) -> None:
@@ -138,7 +143,7 @@ class Soak:
                 time.sleep(TURN_S)
             self._settle()
         finally:
-            for process in self._seals:
+            for process in (*self._seals, *([self._attacker] if self._attacker is not None else [])):
                 process.kill()
                 process.wait()
             for writer in self._writers:
@@ -153,6 +158,8 @@ class Soak:
         self._daemon.look()
         if self.counts["lines_made"] < elapsed * LINES_PER_SECOND:
             self._write_bursts(self._chance.choice(teams))
+        if self._attacks and elapsed >= self._attacks_made * ATTACK_EVERY_S:
+            self._attack()
         if self._room_at is not None and time.monotonic() >= self._room_at:
             self._daemon.limit(None)
             self._room_at = None
@@ -170,6 +177,22 @@ class Soak:
         for writer in writers:
             if self._chance.randrange(3) == 0:
                 self.counts["writer_kills"] += writer.kill_in_the_middle()
+
+    @property
+    def _attacks_made(self) -> int:
+        return len(HOSTILE) - len(self._attacks)
+
+    def _attack(self) -> None:
+        """Let the hostile team append one more of its logs; a writer that is still at the one before is killed."""
+        if self._attacker is not None:
+            self._attacker.kill()
+            self._attacker.wait()
+        ledger = self.data / "team" / HOSTILE_TEAM
+        ledger.mkdir(parents=True, exist_ok=True)
+        log = str(ledger / "events.jsonl")
+        command = [sys.executable, "-m", "tests.soak_writers", "hostile", log, self._attacks.pop()]
+        self._attacker = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL)
+        self.counts["attacks"] += 1
 
     def _look_at_writers(self) -> None:
         for writer in self._writers:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from compactor import Ledger
 from tests.reference import FILLS, comparable_rows, net_of, reference
-from tests.soak_writers import ROOT
+from tests.soak_writers import HOSTILE_TEAM, ROOT
 
 LOG = "events.jsonl"
 DERIVED = ("pending_orders.jsonl", "trades.jsonl", "findings.jsonl")
@@ -42,6 +42,10 @@ def check_ledger(work: Path, ledger: Path, counts: Counter[str]) -> Iterator[str
     """What is wrong with one ledger."""
     log = work / "fresh" / "team" / ledger.name / LOG
     yield from _read_out(work / "data", ledger, log)
+    if ledger.name == HOSTILE_TEAM:
+        counts["hostile_bytes"] = log.stat().st_size
+        yield from not_as_fresh(ledger, log.parent)
+        return
     content = log.read_bytes()
     events = list(events_of(content))
     findings, trades, pending = (_rows(ledger / name) for name in ("findings.jsonl", "trades.jsonl", DERIVED[0]))

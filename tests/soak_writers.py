@@ -2,15 +2,19 @@
 
 `python -m tests.soak_writers raw|ledger LOG LINES MARKS` is the Python one. Each copies a file of lines to a log line
 by line, and marks a line in a file of its own only after its write has finished: so what stands in the marks is what
-the log must have. Making up the lines is left to `soak_stories`, so that a writer starts quickly.
+the log must have. Making up the lines is left to `soak_stories`, so that a writer starts quickly. `hostile LOG ATTACK`
+is the hostile team's: it appends a log that is made to cost time, memory or disk (`tests.hostile`), and marks nothing.
 """
 
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
+HOSTILE_TEAM = "mallory"
+HOSTILE_PIECE_BYTES = 50_001
 ROOT = Path(__file__).resolve().parent.parent
 SHELL = """while IFS= read -r line; do printf '%s\\n' "$line" >>"$1" && printf '%s\\n' "$line" >>"$3"; done <"$2" """
 
@@ -49,6 +53,17 @@ def write_ledger(log: Path, lines: Path, marks: Path) -> None:
             os.write(to_marks, line)
 
 
+def write_hostile(log: Path, attack: Path) -> None:
+    """A log made to cost time, memory or disk, in pieces that end anywhere."""
+    from tests.hostile import HOSTILE
+
+    data = memoryview(HOSTILE[attack.name]())
+    to_log = os.open(log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+    for start in range(0, len(data), HOSTILE_PIECE_BYTES):
+        os.write(to_log, data[start : start + HOSTILE_PIECE_BYTES])
+
+
 if __name__ == "__main__":
     kind, *paths = sys.argv[1:]
-    {"raw": write_raw, "ledger": write_ledger}[kind](*map(Path, paths))
+    writers: dict[str, Callable[..., None]] = {"hostile": write_hostile, "raw": write_raw, "ledger": write_ledger}
+    writers[kind](*map(Path, paths))

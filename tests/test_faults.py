@@ -26,7 +26,7 @@ from tests.faults import (
     why_not,
 )
 
-FIRST, NEXT, END, AHEAD, SEAL = SCENARIOS.values()
+FIRST, NEXT, END, AHEAD, SEAL, SIGN, RECONCILED, PRESENCE, KEY = SCENARIOS.values()
 SAMPLE = [
     Fault(FIRST, "write", 1, KILL),
     Fault(FIRST, "fsync", 4, ENOSPC),
@@ -46,6 +46,13 @@ SAMPLE = [
     Fault(SEAL, "fallocate", 1, KILL),
     Fault(SEAL, "fsync", 8, ENOSPC),
     Fault(SEAL, "renameat", 3, KILL),
+    Fault(SIGN, "write", 13, ENOSPC),
+    Fault(SIGN, "write", 15, ENOSPC),
+    Fault(SIGN, "fsync", 19, KILL),
+    Fault(SIGN, "renameat", 7, EIO),
+    Fault(RECONCILED, "write", 1, ENOSPC),
+    Fault(PRESENCE, "pwrite64", 1, ENOSPC),
+    Fault(KEY, "fsync", 1, ENOSPC),
 ]
 Event = dict[str, str]
 

@@ -86,7 +86,10 @@ class Presence:
         now = time.time()
         accounts = [_report_account(one, now) for one in health.accounts.values()]
         report = DaemonReport(health.pid, health.started_at, now, str(self._data), ledgers, accounts)
-        os.pwrite(self._descriptor, _encode_padded(report), 0)
+        try:
+            os.pwrite(self._descriptor, _encode_padded(report), 0)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self._data / PRIVATE / LOCK)) from None
 
     def close(self) -> None:
         """Release the lock."""
@@ -127,6 +130,9 @@ def acquire(data: Path) -> Presence:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             time.sleep(_PAUSE_SECONDS)
+        except OSError as error:
+            os.close(descriptor)
+            raise OSError(error.errno, error.strerror, str(path)) from None
         else:
             return Presence(data, descriptor)
     report = _read_text(descriptor)
