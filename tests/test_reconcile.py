@@ -337,8 +337,9 @@ def test_a_ledger_that_is_itself_the_directory_gets_all_of_it(data: Path, server
     assert not (data / "team").exists()
 
 
-def test_while_a_ledger_cannot_be_read_nothing_is_adopted(data: Path, server: AlpacaServer) -> None:
-    """Issue 4, 5: an unknown order may be that ledger's; the others are healed all the same."""
+def test_while_a_ledger_cannot_be_read_only_orders_with_a_name_are_adopted(data: Path, server: AlpacaServer) -> None:
+    """Issue 4, 5 and 13, 9: an unknown order may be that ledger's, unless its name says that it is another's; the
+    others are healed all the same."""
     reconciler = healer(data, server)
     known = server.place(team="alpha", type="limit", limit_price="10")
     quiet_run(reconciler, server)
@@ -346,10 +347,16 @@ def test_while_a_ledger_cannot_be_read_nothing_is_adopted(data: Path, server: Al
     (data / "team/bravo/events.jsonl").mkdir()
     server.fill(known.id)
     server.place()
+    orders = {team: server.place(team=team, type="limit", limit_price="10").id for team in ("alpha", "bravo")}
     done = quiet_run(reconciler, server)
 
     assert ["alpha"] == [team.team_id for team in done.teams]
-    assert (["bravo"], ["not_adopted"]) == ([one.team_id for one in done.failed], [one.kind for one in done.problems])
+    assert orders["alpha"] in {row["order_id"] for row in Ledger(data / "team/alpha").rows("pending_orders")}
+    assert orders["bravo"] in {one.order_id for one in done.problems}
+    assert (["bravo"], ["not_adopted"] * 2) == (
+        [one.team_id for one in done.failed],
+        [one.kind for one in done.problems],
+    )
     assert not (data / "team/unassigned").exists()
 
 

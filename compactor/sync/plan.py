@@ -111,7 +111,7 @@ def plan_reconcile(
     *,
     fills_asked: Collection[str] = (),
     rules_of: Callable[[str], Rules] = lambda _order_id: Rules(),
-    adopt: bool = True,
+    may_adopt: Callable[[Fields], bool] = lambda _order: True,
     agreed: Collection[tuple[str, str]] = (),
     unasked: Collection[str] = (),
 ) -> Plan:
@@ -119,7 +119,7 @@ def plan_reconcile(
 
     `missing` are orders that the broker says it does not have, and `unasked` those that nobody could be asked about.
     `now` is RFC 3339, taken before the ledgers and the broker were asked. `fills_asked` are orders whose activities are
-    all there. Without `adopt`, orders that no ledger knows are named and not taken.
+    all there. Of the orders that no ledger knows, those that `may_adopt` refuses are named and not taken.
     """
     plan = Plan(problems=list(answers.problems))
     quiet = nanos(now) - quiet_seconds * 1_000_000_000
@@ -141,7 +141,7 @@ def plan_reconcile(
         elif events and one.newest > quiet:
             plan.waiting.append(order_id)
             plan.to_watch.append(str(order.get("parent_order_id") or order_id))
-        elif events and known is None and not adopt:
+        elif events and known is None and not may_adopt(order):
             detail = "no ledger that could be read knows this order; it may belong to one that could not"
             plan.problems.append(BrokerDifference("not_adopted", detail, order_id))
         elif events and (unheard := _unheard(order_id, answers, known_teams, {*missing, *unasked}, rules_of(order_id))):

@@ -50,7 +50,7 @@ class Reconciled(msgspec.Struct):
     """What a run found. `waiting` orders differ, but something happened to them just now: the next run sees to them.
 
     `errors` are accounts that could not be asked, with why. `unreadable` are ledgers that could not be read; meanwhile
-    no order that is unknown is adopted.
+    an order that is unknown is adopted only where its name says whose it is.
     """
 
     dry_run: bool
@@ -155,7 +155,7 @@ class Reconciler:
                     raise next(iter(errors.values()))
                 try:
                     answering = [name for name in asked if name not in errors]
-                    plan = self._plan(told, ledgers, now, answering, not unreadable)
+                    plan = self._plan(told, ledgers, now, answering, is_whole=not unreadable)
                     break
                 except AccountFailed as failure:
                     # It is left out as if it had not answered at all.
@@ -205,9 +205,13 @@ class Reconciler:
             return {}
 
     def _plan(
-        self, told: BrokerAnswers, ledgers: dict[str, Ledger], now: str, answering: list[str], adopt: bool
+        self, told: BrokerAnswers, ledgers: dict[str, Ledger], now: str, answering: list[str], *, is_whole: bool
     ) -> Plan:
-        """Plan, ask for what the plan lacks, and plan again until it lacks nothing."""
+        """Plan, ask for what the plan lacks, and plan again until it lacks nothing.
+
+        While a ledger cannot be read (`is_whole` False), unknown orders may be that ledger's, unless their name says
+        that they are the team's of one that can be read.
+        """
         self._index.follow(look_for_new=True)
         view = LedgerView(ledgers, self._index, self._accounts.fallback)
         rules = Rules(is_team=self._is_team, find_related=lambda order_id: view.find_related(order_id, told.answers))
@@ -220,7 +224,9 @@ class Reconciler:
                 self._quiet_seconds,
                 fills_asked=told.fills_asked,
                 rules_of=lambda order_id: self._accounts.find_rules(order_id, rules),
-                adopt=adopt,
+                may_adopt=lambda order: (
+                    is_whole or self._index.find_named_team(order.get("client_order_id")) is not None
+                ),
                 agreed=self._agreed,
                 unasked=told.unasked,
             )
