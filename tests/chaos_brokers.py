@@ -144,7 +144,9 @@ class ChaosBroker:
 
 def _make_alpaca(seed: int, start: str, rng: random.Random, faults: Faults) -> ChaosServer:
     resend = rng.choice((False, "trades", "activities", True))
-    return AlpacaServer(seed, start=start, rate_limit=None, resend=resend, faults=faults)
+    server = AlpacaServer(seed, start=start, rate_limit=None, resend=resend, faults=faults)
+    server.account.lists_held = random.Random(f"held {seed}").random() < 0.4
+    return server
 
 
 def _make_small(seed: int, start: str, rng: random.Random, faults: Faults) -> ChaosServer:

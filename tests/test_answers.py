@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
@@ -17,6 +17,7 @@ from compactor.sync import answers
 from compactor.sync.answers import AskedAccount
 from compactor.sync.reconcile import Reconciler
 from tests.alpaca_server import AlpacaServer
+from tests.alpaca_server.orders import Order
 from tests.chaos_law import differences
 from tests.test_gaps import hear_all, place_spread
 from tests.test_reconcile import KEYS, START, healer, quiet_run
@@ -90,11 +91,70 @@ def test_an_order_whose_activities_fail_is_reconciled_without_them(data: Path, s
     assert [] == differ(data, server)
 
 
+BRACKET: dict[str, Any] = {
+    "type": "limit", "limit_price": "100", "time_in_force": "gtc", "order_class": "bracket",
+    "take_profit": {"limit_price": "110"}, "stop_loss": {"stop_price": "90"},
+}  # fmt: skip
+
+
+def place_brackets(server: AlpacaServer, count: int, every: int = 50) -> list[Order]:
+    """Brackets of alpha whose entries are filled: their stop losses are held, and in no list of open orders."""
+    server.account.lists_held = False
+    orders = []
+    for number in range(count):
+        orders.append(server.place("AAPL", "buy", 10, team="alpha", **BRACKET))
+        server.fill(orders[-1].id, None, "100")
+        server.exchange.clock.advance(86_400 if number % every == 0 else 1)
+    server.exchange.clock.advance(20 * 86_400)
+    return orders
+
+
+def test_700_brackets_with_held_legs_cost_few_requests(data: Path, server: AlpacaServer) -> None:
+    """Issue 16, 3: held legs are not in `status=open`; 700 brackets take under 40 requests with nothing missing."""
+    place_brackets(server, 700)
+    reconciler = healer(data, server)
+    for _ in range(3):
+        done = quiet_run(reconciler, server)
+        assert done.requests < 40
+        assert [] == done.problems
+        assert [] == differ(data, server)
+
+
+def test_a_held_leg_of_a_replaced_exit_is_found_at_the_first_start(data: Path, server: AlpacaServer) -> None:
+    """The exit that replaced another is younger than its family, which is where the held leg is told."""
+    [parent] = place_brackets(server, 1)
+    exit_id = next(leg for leg in parent.legs if server.exchange.orders[leg].type == "limit")
+    server.exchange.clock.advance(86_400)
+    new = server.exchange.replace(exit_id, limit_price="111")
+    server.exchange.orders[parent.id].legs.append(new.id)
+    new.parent = parent.id
+    server.exchange.clock.advance(20 * 86_400)
+    quiet_run(healer(data, server), server)
+    assert [] == differ(data, server)
+
+
+def test_what_a_list_does_not_have_is_asked_for_by_id(data: Path, server: AlpacaServer) -> None:
+    """The lists are a shortcut: an order that is in none of them is asked for by itself."""
+    orders = [
+        server.place("AAPL", "buy", 1, client_order_id=f"alice:{n}", type="limit", limit_price="2") for n in range(4)
+    ]
+    reconciler = healer(data, server)
+    quiet_run(reconciler, server)
+    server.exchange.clock.advance(9 * 86_400)
+    quiet_run(reconciler, server)
+    for order in orders:
+        order.submitted_at = order.created_at - 3600 * 10**9
+        server.cancel(order.id)
+    quiet_run(reconciler, server)
+    assert [] == differ(data, server)
+
+
 def test_many_orders_without_an_answer_are_an_outage(
     data: Path, server: AlpacaServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Beyond a few it is the broker that fails, and nothing is appended."""
     monkeypatch.setattr(answers, "UNANSWERED_MAX", 2)
+    monkeypatch.setattr(answers, "TOGETHER_MIN", 4)
     orders = [
         server.place("AAPL", "buy", 1, client_order_id=f"alice:{n}", type="limit", limit_price="2") for n in range(3)
     ]

@@ -84,7 +84,20 @@ def test_a_minute_s_requests_are_shared_by_all_that_talk_to_the_account(clock: C
         thread.start()
     for thread in threads:
         thread.join(5)
-    assert real._try() > 50
+    assert real._try(is_urgent=False) > 50
+
+
+def test_a_share_is_left_to_orders_and_the_rest_is_spread(clock: Clock) -> None:
+    """Issue 16, 3: a long reconcile neither uses the budget up nor sends all at once, and orders wait for nothing."""
+    budget = Budget(100, left_percent=20, burst=10, clock=clock, sleep=clock.sleep)
+    for _ in range(40):
+        budget.spend()
+    assert 22.5 == sum(clock.slept), "ten at once, and then ten in every seven and a half seconds: 80 a minute"
+    for _ in range(60):
+        budget.spend(is_urgent=True)
+    assert 22.5 == sum(clock.slept), "orders have all of the 100"
+    budget.spend(is_urgent=True)
+    assert 60 == sum(clock.slept), "and no more: the 101st waits until the first is a minute old"
 
 
 def test_a_pause_holds_for_everybody(clock: Clock) -> None:

@@ -169,6 +169,12 @@ class BrokerPort(Protocol):
     def read_order(self, order_id: str) -> Translation | None:
         """One order and its legs; None if the broker has no order with this id."""
 
+    def list_orders(self, wanted: Mapping[str, str | None]) -> Translation:
+        """Some orders with their legs, in fewer requests than one each. `wanted` are ids with `created_at`, if known.
+
+        Best effort: those that are not in the answer are asked for one by one.
+        """
+
     def find_order(self, client_order_id: str) -> Translation | None:
         """The newest order with this client order id; None if the broker has none."""
 
@@ -177,6 +183,9 @@ class BrokerPort(Protocol):
 
     def read_order_fills(self, order: Mapping[str, Any], since: str) -> Translation:
         """All executions of one order, given as the broker's snapshot of it; none is older than `since`."""
+
+    def list_fills(self, orders: Sequence[Mapping[str, Any]]) -> Translation:
+        """The executions of several orders, in fewer requests than one each. Best effort, like `list_orders`."""
 
     def read_request(self, request: Any) -> Fields:
         """The terms that an application asks for, by the names of the ledger; other fields are kept for `place`.

@@ -15,7 +15,7 @@ from structlog.typing import FilteringBoundLogger as Logger
 
 from compactor.books.order_index import OrderIndex
 from compactor.broker.adapters import open_broker
-from compactor.broker.budget import PER_MINUTE, Budget
+from compactor.broker.budget import BURST, LEFT_PERCENT, PER_MINUTE, Budget
 from compactor.broker.credentials import BadCredentials
 from compactor.broker.port import BrokerPort
 from compactor.core import CompactorError
@@ -50,6 +50,7 @@ class Links:
         *,
         reconcile_seconds: int,
         requests_per_minute: int = PER_MINUTE,
+        requests_left_percent: int = LEFT_PERCENT,
         quiet_seconds: int = QUIET_SECONDS,
         teams: Collection[str] = (),
     ) -> None:
@@ -60,6 +61,7 @@ class Links:
         self._log = log
         self._reconcile_seconds = reconcile_seconds
         self._requests_per_minute = requests_per_minute
+        self._requests_left_percent = requests_left_percent
         self._quiet_seconds = quiet_seconds
         self._files = Files()
         self._locks: list[int] = []
@@ -74,7 +76,7 @@ class Links:
         """Start to listen and reconcile, in threads. Raises StreamInUse; nothing was started then."""
         for account in self._accounts:
             self._acquire(account.name)
-        budgets = {account.name: Budget(self._requests_per_minute) for account in self._accounts}
+        budgets = {account.name: self._make_budget() for account in self._accounts}
         brokers = {one.name: open_broker(one.credentials, budget=budgets[one.name]) for one in self._accounts}
         now = time.time()
         for account in self._accounts:
@@ -102,6 +104,9 @@ class Links:
         while self._locks:
             self._files.release(self._locks.pop())
         self._log.info("links_stopped", accounts=len(self._links), left_behind=ended.count(False))
+
+    def _make_budget(self) -> Budget:
+        return Budget(self._requests_per_minute, left_percent=self._requests_left_percent, burst=BURST)
 
     def _make_link(self, account: Account, broker: BrokerPort) -> AccountLink:
         writer = StreamWriter(

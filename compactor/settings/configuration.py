@@ -118,6 +118,7 @@ ReconcileSeconds = Annotated[
 RequestsPerMinute = Annotated[
     int, Meta(ge=1, le=10_000, description="a whole number from 1 to 10000", extra={"parse": _parse_whole})
 ]
+Percent = Annotated[int, Meta(ge=0, le=90, description="a whole number from 0 to 90", extra={"parse": _parse_whole})]
 Reclaim = Annotated[Literal["punch", "never"], Meta(description='"punch" or "never"')]
 LogLevel = Annotated[
     Literal["debug", "info", "warning", "error"], Meta(description='"debug" or "info" or "warning" or "error"')
@@ -158,6 +159,8 @@ class Settings(msgspec.Struct, frozen=True):
     """The interval at which the ledgers are compared with the broker."""
     requests_per_minute: RequestsPerMinute = 150
     """The requests that may be sent per account, of those that the broker allows (200 at Alpaca)."""
+    requests_left_percent: Percent = 20
+    """The share of these requests that reconciles and resends leave to orders."""
     teams: Teams = ()
     """The teams that a `client_order_id` may name before they have a ledger."""
     log_level: LogLevel = "info"

@@ -7,6 +7,8 @@ order is called missing only after every account was asked.
 from __future__ import annotations
 
 import re
+from collections.abc import Collection, Mapping
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -23,6 +25,8 @@ OVERLAP_SECONDS = 600
 HOUR_SECONDS, DAY_SECONDS, WEEK_SECONDS = 3600, 86_400, 7 * 86_400
 """The first run of an account looks back a week. Then every hour the orders of a day, and every day those of a week,
 are compared once more: executions are taken back and corrected long after the end of an order."""
+TOGETHER_MIN = 3
+"""So many orders are worth to be asked for together."""
 UNANSWERED_MAX = 10
 """Orders that may be left out in a turn, because the broker does not answer for them; with more it is an outage."""
 _SECOND = 1_000_000_000
@@ -116,6 +120,31 @@ class Accounts:
             raise
         except BrokerError:
             return None  # If the order is open here, it is asked for again, and named.
+
+    def ask_orders(self, wanted: Mapping[str, str | None], told: BrokerAnswers, answering: list[str]) -> None:
+        """Ask for several orders, by id with their `created_at`: together where that is possible, or one by one."""
+        for name in answering:
+            is_only = len(self.by_name) == 1
+            own = {one: at for one, at in wanted.items() if is_only or self.homes.get(one) == name}
+            if len(own) >= TOGETHER_MIN:
+                # Whoever fails here is asked for each of them, and named.
+                with suppress(BrokerError, BadCredentials):
+                    found = self.by_name[name].source.list_orders(own)
+                    self.homes |= {str(event["order_id"]): name for event in found.events}
+                    told.answers.take(found)
+        for order_id in wanted:
+            if order_id not in told.answers.orders:
+                self.ask_order(order_id, told, answering)
+
+    def ask_fills_together(self, order_ids: Collection[str], told: BrokerAnswers) -> None:
+        """Ask for the executions of several orders together; what is complete then needs no request of its own."""
+        for name, account in self.by_name.items():
+            own = [told.answers.orders[one] for one in order_ids if self.homes.get(one) == name]
+            if len(own) < TOGETHER_MIN or not account.source.capabilities.tells_fills_of_orders:
+                continue
+            with suppress(BrokerError, BadCredentials):
+                told.answers.take(Translation([], []), account.source.list_fills(own))
+                told.fills_asked |= {str(one["order_id"]) for one in own if told.answers.has_all_fills(one)}
 
     def ask_order(self, order_id: str, told: BrokerAnswers, answering: list[str]) -> None:
         """Ask for one order where it is, or everywhere; what an account that is not asked might know stays open."""

@@ -90,6 +90,11 @@ class LedgerView:
             self._ask(order_id, answers)
         return view
 
+    def find_created_at(self, order_id: str) -> str | None:
+        """When an order that is open here was placed, if its row says so."""
+        known = self._view.get(order_id)
+        return known.row.get("created_at") if known is not None and known.row is not None else None
+
     def find_related(self, order_id: str, answers: Answers) -> str | None:
         """The team of another order that this one belongs to, by the broker's answers and by the logs."""
         if self._ties_of != len(answers.orders):

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
+from decimal import Decimal
 
 import msgspec
 
 from compactor.books.ownership import UNASSIGNED, decide_team, walk_family
 from compactor.broker.port import Fields, Translation
-from compactor.core.decimals import BadDecimal, exactly
+from compactor.core.decimals import BadDecimal, exactly, parse_decimal
 from compactor.core.instants import BadInstant, nanos
 from compactor.sync.compare import BrokerDifference, Comparison, Known, is_open, new_fills
 
@@ -73,6 +74,16 @@ class Answers(msgspec.Struct):
     problems: list[BrokerDifference] = []
     seen: set[str] = set()
     """The activities, by id: pages overlap."""
+
+    def has_all_fills(self, order: Fields) -> bool:
+        """Whether the executions of an order add up to what is filled of it."""
+        try:
+            with exactly():
+                fills = self.fills.get(str(order["order_id"]), ())
+                told = sum((parse_decimal(fill["qty"]) for fill in fills), Decimal(0))
+                return bool(fills) and told == parse_decimal(str(order.get("filled_qty")))
+        except BadDecimal:
+            return False
 
     def take(self, orders: Translation, fills: Translation | None = None) -> None:
         """Take in more of its orders and executions; what cannot be understood is a problem."""

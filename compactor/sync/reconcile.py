@@ -238,10 +238,11 @@ class Reconciler:
                     self._agreed = {one for one in self._agreed if one[0] in self._accounts.homes}
                 self._agreed |= set(plan.agreed)
                 return plan
-            for order_id in dict.fromkeys(plan.to_ask):
-                self._accounts.ask_order(order_id, told, answering)
+            self._accounts.ask_orders({one: view.find_created_at(one) for one in plan.to_ask}, told, answering)
+            self._accounts.ask_fills_together(set(plan.to_ask_fills), told)
             for order_id in dict.fromkeys(plan.to_ask_fills):
-                self._accounts.ask_fills(order_id, told, now)
+                if order_id not in told.fills_asked:
+                    self._accounts.ask_fills(order_id, told, now)
         raise BrokerError(
             f"after {_ROUNDS_MAX} rounds the broker's answers still raise new questions, the next about order "
             f"{(plan.to_ask + plan.to_ask_fills)[0]}; expected answers that agree. Nothing was appended; try later."

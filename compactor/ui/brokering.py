@@ -114,9 +114,10 @@ def _make_reconciler(data: Path, found: Configuration) -> Reconciler:
 
 
 def _make_budget(found: Configuration) -> Budget:
-    from compactor.broker.budget import Budget
+    from compactor.broker.budget import BURST, Budget
 
-    return Budget(found.settings.requests_per_minute)
+    settings = found.settings
+    return Budget(settings.requests_per_minute, left_percent=settings.requests_left_percent, burst=BURST)
 
 
 _COLUMNS = ("team_id", "order_id", "event", "order_status", "symbol", "side", "qty", "price", "filled_qty", "ts")

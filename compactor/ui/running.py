@@ -143,6 +143,7 @@ def _make_links(
     return Links(
         data, accounts, health, log, stop,
         reconcile_seconds=found.settings.reconcile_seconds, requests_per_minute=found.settings.requests_per_minute,
+        requests_left_percent=found.settings.requests_left_percent,
         teams=found.settings.teams,
     )  # fmt: skip
 

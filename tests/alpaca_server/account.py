@@ -24,6 +24,8 @@ class Account:
         self.told: list[tuple[int, dict[str, Any]]] = []
         self.hearers: list[Callable[[dict[str, Any]], None]] = []
         self.exchange.listeners.append(self._tell)
+        self.lists_held = True
+        """Whether the list of open orders has legs that are held; by reports of users it has not."""
         self.requests: list[float] = []
         """When requests were counted, for the limit."""
         self.connections = 0

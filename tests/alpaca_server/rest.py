@@ -229,6 +229,7 @@ async def get_orders(account: Account, request: web.Request) -> web.Response:
             and (not symbols or order.symbol in symbols)
             and (query.get("side") in (None, order.side))
             and not (nested and order.parent is not None)
+            and (account.lists_held or status != "open" or order.status != "held")
         )
 
     with account.exchange.lock:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from decimal import Decimal, localcontext
 from typing import Any
 
@@ -101,6 +101,12 @@ class SmallAccount:
             return translate_all([self._ask("/order", dict, **_split(order_id))])
         except NotFound:
             return None
+
+    def list_orders(self, wanted: Mapping[str, str | None]) -> Translation:
+        return Translation([], [])
+
+    def list_fills(self, orders: Sequence[Mapping[str, Any]]) -> Translation:
+        return Translation([], [])
 
     def find_order(self, client_order_id: str) -> Translation | None:
         found = self._ask("/ref", list, ref=client_order_id)

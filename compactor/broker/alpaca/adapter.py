@@ -6,13 +6,14 @@ This module is what the entry point `alpaca` of the group "compactor.brokers" na
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from enum import Enum
 from typing import Any
 
 from compactor.broker.alpaca.access import check_libraries, find_credentials
 from compactor.broker.alpaca.leg_executions import EntryReader, LegBook
+from compactor.broker.alpaca.listing import list_around, list_families, list_fills_around
 from compactor.broker.alpaca.resend import ADDRESSES, EventStreams, Kind, NoResend, WindowResult, step_back_ulid
 from compactor.broker.alpaca.rest import TRIES, AlpacaRest
 from compactor.broker.alpaca.stream import TradeStream
@@ -75,8 +76,9 @@ class AlpacaAccount:
         return self.rest.account()
 
     def read_open_orders(self) -> Translation:
-        """As the port says."""
-        return self._translate_orders(self.rest.open_orders())
+        """As the port says. Alpaca's list lacks legs that are held, so those of every family are read with it."""
+        found = self.rest.open_orders()
+        return self._translate_orders(found + list_families(self.rest, found))
 
     def read_orders_since(self, instant: str) -> Translation:
         """As the port says."""
@@ -86,6 +88,11 @@ class AlpacaAccount:
         """As the port says."""
         found = self.rest.order(order_id)
         return None if found is None else self._translate_orders([found])
+
+    def list_orders(self, wanted: Mapping[str, str | None]) -> Translation:
+        """As the port says: a list from the time of one of them on has its neighbors as well."""
+        times = {order_id: at for order_id, at in wanted.items() if at is not None}
+        return self._translate_orders(list_around(self.rest, times))
 
     def find_order(self, client_order_id: str) -> Translation | None:
         """As the port says."""
@@ -102,6 +109,10 @@ class AlpacaAccount:
         if order.get("order_class") == "mleg" and order.get("parent_order_id"):
             ids.append(str(order["parent_order_id"]))
         return self._translate_fills([fill for order_id in ids for fill in self.rest.fills(since, order_id)])
+
+    def list_fills(self, orders: Sequence[Mapping[str, Any]]) -> Translation:
+        """As the port says: the activities from when these orders were placed until they changed last."""
+        return self._translate_fills(list_fills_around(self.rest, orders))
 
     def read_request(self, request: Any) -> Fields:
         """As the port says: one of alpaca-py's order requests, or a mapping of the fields of POST /v2/orders."""

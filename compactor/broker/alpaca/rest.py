@@ -43,6 +43,8 @@ ACTIVITIES_PAGE = 100
 TRIES = 4
 PAUSE_SECONDS_MAX = 90
 PAGES_MAX = 10_000
+BY_CLIENT_ID = "/orders:by_client_order_id"
+"""Placing waits for this answer, so that it is as urgent."""
 
 
 class AlpacaRest:
@@ -86,6 +88,16 @@ class AlpacaRest:
         """All orders submitted after an instant, in any status, with their legs nested."""
         return list(self._orders({"status": "all", "nested": "true"}, after))
 
+    def orders_page(self, instant: str) -> list[Any]:
+        """One page of the orders submitted from an instant on, in any status, with their legs nested."""
+        bound = _step_back(instant)
+        if bound is None:
+            return []
+        return self._page(
+            "/orders",
+            {"status": "all", "nested": "true", "direction": "asc", "limit": str(ORDERS_PAGE), "after": bound},
+        )
+
     def order(self, order_id: str) -> Any | None:
         """One order with its legs, or None if the broker has no order with this id."""
         path = f"/orders/{quote(order_id, safe='')}"
@@ -99,7 +111,7 @@ class AlpacaRest:
 
     def order_by_client_id(self, client_order_id: str) -> Any | None:
         """The order with this client order id, or None if the broker has none."""
-        path = "/orders:by_client_order_id"
+        path = BY_CLIENT_ID
         try:
             found = self._ask(path, {"client_order_id": client_order_id})
         except NotFound:
@@ -131,13 +143,17 @@ class AlpacaRest:
         """Request a cancel, without a retry. Raises NotFound, and Refused if the order can no longer be canceled."""
         self._send("DELETE", f"/orders/{quote(order_id, safe='')}")
 
-    def fills(self, after: str, order_id: str | None = None) -> list[Any]:
-        """The FILL activities after an instant, oldest first; with `order_id`, only those of this order."""
+    def fills(
+        self, after: str, order_id: str | None = None, *, until: str | None = None, pages_max: int | None = None
+    ) -> list[Any]:
+        """The FILL activities after an instant, oldest first; with `order_id`, only those of this order.
+
+        With `pages_max`, the answer is what so many pages hold.
+        """
         params = {"after": after, "direction": "asc", "page_size": str(ACTIVITIES_PAGE)}
-        if order_id is not None:
-            params["order_id"] = order_id
+        params |= {name: value for name, value in (("order_id", order_id), ("until", until)) if value is not None}
         found: list[Any] = []
-        for _ in range(PAGES_MAX):
+        for _ in range(pages_max or PAGES_MAX):
             page = self._page("/account/activities/FILL", params)
             # An older server may ignore the filter.
             found += [one for one in page if order_id is None or one.get("order_id") == order_id]
@@ -147,6 +163,8 @@ class AlpacaRest:
             if not isinstance(token, str) or token == params.get("page_token"):
                 raise BrokerError(self._describe("/account/activities/FILL", page[-1], "a page that goes on"))
             params["page_token"] = token
+        if pages_max is not None:
+            return found
         raise BrokerError(f"the broker's activities have no end after {PAGES_MAX} pages; expected the last one")
 
     def _orders(self, params: dict[str, str], after: str | None = None) -> Iterator[Any]:
@@ -193,7 +211,7 @@ class AlpacaRest:
 
     def _send(self, method: str, path: str, params: Mapping[str, str] | None = None, body: Any = None) -> Any:
         """Send one request within the budget; returns exact JSON, or raises a typed error without keys in it."""
-        self._budget.spend()
+        self._budget.spend(is_urgent=method != "GET" or path == BY_CLIENT_ID)
         self.requests += 1
         try:
             answer = self._transport.send(method, path, params, body)
