@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from compactor.ledger import Trade as Trade
     from compactor.ledger import UnsafeFile as UnsafeFile
     from compactor.ledger import discover as discover
+    from compactor.ledger.open_intents import Intent as Intent
     from compactor.ledger.seal import Sealed as Sealed
     from compactor.proofs.notes import BadKey as BadKey
     from compactor.proofs.notes import BadProof as BadProof
@@ -87,6 +88,7 @@ _MODULES = {
         "RejectedEvents", "SegmentDamaged", "TooMuch", "Trade", "UnsafeFile",
         "discover",
     ),
+    "compactor.ledger.open_intents": ("Intent",),
     "compactor.ledger.seal": ("Sealed",),
     "compactor.proofs.notes": ("BadKey", "BadProof", "NotProvable", "WitnessConflict"),
     "compactor.settings.configuration": ("BadConfiguration",),

@@ -20,9 +20,11 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from compactor.books.order_index import OrderIndex
 from compactor.broker.adapters import open_broker
@@ -72,10 +74,10 @@ class MortalTrader(Trader):
 
     dies = False
 
-    def _write(self, path: Path, team: str, order: Translation) -> None:
+    def _write(self, path: Path, team: str, order: Translation, outcome: Sequence[Any] = ()) -> None:
         if self.dies:
             raise Killed
-        super()._write(path, team, order)
+        super()._write(path, team, order, outcome)
 
 
 class Side:

@@ -230,6 +230,26 @@ class TestTelling:
 
 
 class TestCommand:
+    def test_an_order_that_was_asked_for_tells_who_asked_and_why(
+        self, run: Callable[..., Result], write_log: WriteLog
+    ) -> None:
+        """Issue 14, 3.13: what was asked, what was refused and why, and where an order came from."""
+        log = (ROOT / "fixtures/cases/3.13-an-intent-is-no-order/events.jsonl").read_text()
+        ledger = write_log("alpha", *log.splitlines())
+        entry = LedgerEntry("alpha", ledger)
+        for name in ("o-1", "alpha:2"):
+            (order,) = find_histories(entry, name)
+            assert ("o-1", "submitted") == (order.story.order_id, order.story.origin)
+            assert ["submitting", "submitted"] == [one.event for one in order.story.intents]
+        (refused,) = find_histories(entry, "alpha:1")
+        assert (None, {}) == (refused.story.origin, refused.story.order)
+        assert (["pairs"], "spread above 2") == (refused.story.intents[0].tags, refused.story.intents[0].note)
+        assert (422, "42210000") == (refused.story.intents[1].status, refused.story.intents[1].code)
+        (adopted,) = find_histories(entry, "o-2")
+        assert "adopted" == adopted.story.origin
+        assert "refused; HTTP 422; qty must be > 0" in run("alpha:1").output
+        assert "origin: adopted" in run("o-2").output
+
     def test_a_timeline_for_people(
         self, run: Callable[..., Result], write_log: WriteLog, placed: Event, filled: Event
     ) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
@@ -13,13 +14,16 @@ from typing import Any
 
 import pytest
 
-from compactor import Ledger
+from compactor import DiskFull, Ledger, LedgerError, discover
 from compactor.broker import NotFound, NotWrittenDown, PlacementUnknown, Refused, Trader, cancel, placing, submit
 from compactor.broker.adapters import find_credentials, open_broker
 from compactor.broker.alpaca.rest import AlpacaRest
 from compactor.broker.budget import Budget
 from compactor.broker.credentials import BadCredentials
+from compactor.broker.intents import IntentWriter, resolve_intents
+from compactor.core.events import INTENTS
 from compactor.ledger import BadTeam
+from compactor.ledger.open_intents import read_open_intents
 from compactor.sync.answers import AskedAccount
 from compactor.sync.reconcile import Reconciler
 from tests.alpaca_server import AlpacaServer
@@ -45,9 +49,19 @@ def trader_of(data: Path, server: AlpacaServer) -> Trader:
     return Trader(data, keys, budget=impatient, timeout_seconds=(0.5, 0.5), sleep=lambda seconds: None)
 
 
-def log_of(data: Path, team: str = "alpha") -> list[dict[str, Any]]:
+def events_of(data: Path, team: str = "alpha") -> list[dict[str, Any]]:
     path = data / "team" / team / "events.jsonl"
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def log_of(data: Path, team: str = "alpha") -> list[dict[str, Any]]:
+    """The events of orders, without intents (3.13)."""
+    return [one for one in events_of(data, team) if one["event"] not in INTENTS]
+
+
+def intents_of(data: Path, team: str = "alpha") -> list[str]:
+    """The names of the intents in a log."""
+    return [one["event"] for one in events_of(data, team) if one["event"] in INTENTS]
 
 
 def rows(data: Path, team: str = "alpha") -> list[dict[str, Any]]:
@@ -126,10 +140,18 @@ def test_when_nobody_knows_it_says_so(data: Path, trader: Trader, server: Alpaca
     assert [order["id"]] == list(server.truth().orders)
 
 
-def test_a_refusal_is_passed_on_and_nothing_is_written(data: Path, trader: Trader, server: AlpacaServer) -> None:
-    """Issue 4, 6: what the broker will not have is neither tried again nor in the log."""
-    with pytest.raises(Refused, match="qty must be > 0"):
-        trader.submit("alpha", {**LIMIT, "qty": "0"})
+def test_a_refusal_is_passed_on_and_written_down(data: Path, trader: Trader, server: AlpacaServer) -> None:
+    """Issue 4, 6; issue 14: what the broker will not have is not tried again, and the log says why."""
+    with pytest.raises(Refused, match="qty must be > 0") as caught:
+        trader.submit("alpha", {**LIMIT, "qty": "0"}, tags=["pairs"], note="too small")
+    asked, refused = events_of(data)
+    assert ("submitting", ["pairs"], "too small", "0") == (
+        asked["event"], asked["tags"], asked["note"], asked["request"]["quantity"]
+    )  # fmt: skip
+    assert ("refused", caught.value.status, caught.value.code) == (
+        refused["event"], refused["status"], refused.get("code")
+    )  # fmt: skip
+    assert str(caught.value) == refused["reason"] and caught.value.what_to_do
     with pytest.raises(Refused, match="expected 128 at most"):
         trader.submit("alpha", {**LIMIT, "client_order_id": "x" * 128})
     with pytest.raises(BadTeam):
@@ -145,19 +167,43 @@ def test_bad_keys_are_no_refusal_of_the_order(data: Path, server: AlpacaServer) 
         trader_of(data, server).submit("alpha", LIMIT)
 
 
-def test_a_log_that_cannot_be_written_does_not_hide_the_order(data: Path, trader: Trader, server: AlpacaServer) -> None:
+def test_a_log_that_cannot_be_written_does_not_hide_the_order(
+    data: Path, trader: Trader, server: AlpacaServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Issue 4, 6: the broker has said yes; whoever placed it has to know, and the reconcile takes it in."""
-    (data / "team" / "alpha" / "events.jsonl").mkdir(parents=True)
+    real = Ledger.append
+
+    def append(self: Ledger, events: Any, **options: Any) -> Any:
+        if server.truth().orders:
+            raise DiskFull(self.path, "no space left")
+        return real(self, events, **options)
+
+    monkeypatch.setattr(Ledger, "append", append)
     with pytest.raises(NotWrittenDown, match=r"the broker has order .* the log has not") as caught:
         trader.submit("alpha", LIMIT)
     assert [caught.value.order["id"]] == list(server.truth().orders)
+
+
+def test_what_cannot_be_announced_is_not_asked_for(data: Path, trader: Trader, server: AlpacaServer) -> None:
+    """Issue 14: the intent is durable before the request; where it cannot be, there is no request."""
+    (data / "team" / "alpha" / "events.jsonl").mkdir(parents=True)
+    with pytest.raises(LedgerError):
+        trader.submit("alpha", LIMIT)
+    assert [] == [one for one in server.requests if one.startswith("POST")]
 
 
 KILLED = """
 import os, signal, sys
 from compactor import Ledger
 from compactor.broker import submit
-Ledger.append = lambda *a, **k: os.kill(os.getpid(), signal.SIGKILL)
+real, number = Ledger.append, int(sys.argv[2])
+def append(*arguments, **options):
+    global number
+    if number == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    number -= 1
+    return real(*arguments, **options)
+Ledger.append = append
 submit("alpha", dict(symbol="SPY", qty="2", side="buy", type="market", time_in_force="day"), data=sys.argv[1])
 """
 
@@ -165,15 +211,54 @@ submit("alpha", dict(symbol="SPY", qty="2", side="buy", type="market", time_in_f
 def test_a_crash_between_the_broker_s_yes_and_our_write_is_healed(data: Path, server: AlpacaServer) -> None:
     """Issue 4, 6: a real process is killed at that point, and the next reconcile adopts the order for its team."""
     environ = {**os.environ, **server.environment}
-    killed = subprocess.run([sys.executable, "-c", KILLED, str(data)], cwd=ROOT, env=environ, capture_output=True)
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(data), "1"], cwd=ROOT, env=environ, capture_output=True)
     assert -9 == killed.returncode, killed.stderr
     (order_id,) = server.truth().orders
-    assert [] == log_of(data)
+    assert ["submitting"] == [one["event"] for one in events_of(data)]
 
     server.exchange.clock.advance(30)
     broker = open_broker(find_credentials(server.environment))
-    Reconciler(data, [AskedAccount("default", broker)], clock=server.clock).run()
+    done = Reconciler(data, [AskedAccount("default", broker)], clock=server.clock).run()
     assert [order_id] == [row["order_id"] for row in rows(data)]
+    assert [("adopted", order_id)] == [(one.outcome, one.order_id) for one in done.intents]
+    assert ["submitting", "submitted"] == intents_of(data)
+
+
+def test_a_crash_before_the_request_leaves_an_intent_that_was_never_placed(
+    data: Path, server: AlpacaServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Issue 14: it is no open order, it is called never placed once its request cannot arrive any more, and it is found
+    again behind a checkpoint."""
+    environ = {**os.environ, **server.environment}
+    code = KILLED.replace("submit(", 'from compactor.broker.placing import Trader\n'
+                          "Trader._place = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\nsubmit(")  # fmt: skip
+    killed = subprocess.run([sys.executable, "-c", code, str(data), "9"], cwd=ROOT, env=environ, capture_output=True)
+    assert -9 == killed.returncode, killed.stderr
+    with Ledger(data / "team/alpha") as ledger:
+        ledger.compact(checkpoint=True)
+    assert ([], []) == (rows(data), list(Ledger(data / "team/alpha").findings()))
+
+    (entry,) = discover(data)
+    (intent,) = read_open_intents(entry)
+    assert ("alpha", "SPY") == (intent.team_id, intent.request["symbol"])
+    broker = open_broker(find_credentials(server.environment))
+    assert [] == resolve_intents([entry], [broker])
+    assert [] == resolve_intents([entry], [broker], settled_seconds=0, is_complete=False)
+    (resolved,) = resolve_intents([entry], [broker], settled_seconds=0)
+    assert ("never_placed", intent.client_order_id) == (resolved.outcome, resolved.client_order_id)
+    assert ([], ["submitting", "never_placed"]) == (read_open_intents(entry), intents_of(data))
+
+
+def test_an_intent_of_a_program_that_runs_is_left_to_it(data: Path, server: AlpacaServer) -> None:
+    """Issue 14: its request may be on its way, however long ago it was announced; one that has given up may not."""
+    writer = IntentWriter(data / "team/alpha", "alpha", "alpha:1")
+    writer.announce({"symbol": "SPY"}, [], None)
+    (entry,) = discover(data)
+    broker = open_broker(find_credentials(server.environment))
+    assert [] == resolve_intents([entry], [broker], now=time.time() + 86_400)
+    writer.give_up()
+    assert [] == resolve_intents([entry], [broker])
+    assert ["never_placed"] == [one.outcome for one in resolve_intents([entry], [broker], now=time.time() + 61)]
 
 
 def test_a_cancel_is_written_down_as_a_request(

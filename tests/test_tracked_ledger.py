@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from compactor import Ledger
 from compactor.ledger import LedgerEntry
 from compactor.ledger.files import Files
+from compactor.ledger.open_intents import read_open_intents
 from compactor.tracker import change_fold, paced_restore, tracked_ledger
 from compactor.tracker.change import RawChange
 from compactor.tracker.ledger_rows import LedgerRows
@@ -32,10 +33,21 @@ laws = settings(
 FILES = ("pending_orders.jsonl", "trades.jsonl", "findings.jsonl")
 
 
+def with_intents(log: bytes, places: list[int]) -> bytes:
+    """A log with intents between its lines: announced, and in every second place also concluded (3.13)."""
+    lines = log.splitlines(keepends=True)
+    for number, place in enumerate(places):
+        head = f'"order_id":"a:{number}","client_order_id":"a:{number}","ts":"2026-03-02T14:30:00Z"'
+        lines.insert(place % (len(lines) + 1), f'{{"event":"submitting",{head}}}\n'.encode())
+        if number % 2:
+            lines.append(f'{{"event":"submitted",{head}}}\n'.encode())
+    return b"".join(lines)
+
+
 @st.composite
 def logs(draw: st.DrawFn) -> bytes:
     """Logs of wild lives, some of them damaged."""
-    log = to_lines(draw(order_lives()))
+    log = with_intents(to_lines(draw(order_lives())), draw(st.lists(st.integers(0, 9), max_size=6)))
     return draw(damaged(log, losing=True)) if log and draw(st.booleans()) else log
 
 
@@ -95,6 +107,9 @@ def test_what_is_shown_is_what_the_derived_files_say(
             read(*first)
             if is_compacted or number == len(cuts):
                 expected = derive(path)
+                assert sorted(one.client_order_id for one in read_open_intents(entry)) == sorted(
+                    one.client_order_id for one in first[1].intents
+                )
                 late = (TrackedLedger(entry, Files()), LedgerRows(path, "default"))
                 read(*late)
                 assert expected == shown(first[1])

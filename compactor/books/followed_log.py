@@ -17,7 +17,7 @@ import msgspec
 
 from compactor.books.ownership import Claim, list_ties
 from compactor.core.derived import Finding
-from compactor.core.events import Event
+from compactor.core.events import Event, is_intent
 from compactor.core.fold import Fold
 from compactor.core.instants import EPOCH, nanos
 from compactor.core.lines import Assignments, Deliveries, EventReader
@@ -145,6 +145,8 @@ class FollowedLog:
         return changed
 
     def _take(self, event: Event, changed: set[str]) -> None:
+        if is_intent(event):
+            return
         order_id, is_move = event.order_id, event.event == "assigned"
         if is_move:
             self._moved.add(order_id)

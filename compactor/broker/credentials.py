@@ -19,7 +19,17 @@ LIVE_WORD = "yes-real-money"
 
 
 class BadCredentials(CompactorError):
-    """No usable keys were found, or the broker refused them. The message never contains a key."""
+    """No usable keys were found, or the broker refused them. The message never contains a key.
+
+    `status` and `code` are those of the broker's answer, None where there was none.
+    """
+
+    what_to_do = "set the variables that the message names to valid keys, and start again"
+
+    def __init__(self, message: str, *, status: int | None = None, code: str | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
 
 
 class Hidden(str):

@@ -10,8 +10,7 @@ from __future__ import annotations
 import os
 import time
 import uuid
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +18,13 @@ from compactor.books.order_index import OrderIndex
 from compactor.books.ownership import parse_team
 from compactor.broker.adapters import find_credentials, open_broker
 from compactor.broker.budget import Budget
-from compactor.broker.credentials import Credentials
+from compactor.broker.credentials import BadCredentials, Credentials
+from compactor.broker.intents import IntentWriter
 from compactor.broker.port import BrokerError, BrokerUnavailable, Fields, NotFound, Refused, Translation
 from compactor.core.decimals import BadDecimal, parse_decimal
 from compactor.core.lifecycle import TERMINAL, normalize_name
 from compactor.ledger import Ledger, LedgerError
 from compactor.ledger.errors import BadTeam
-from compactor.ledger.log_writer import sync_names
 from compactor.ledger.paths import LOG, locate_ledger, resolve_data
 
 TRIES = 4
@@ -35,13 +34,17 @@ PAUSE_SECONDS = 1.0
 class PlacementUnknown(BrokerError):
     """Nobody knows whether the broker has the order; it is placed under `client_order_id` or not at all."""
 
-    def __init__(self, message: str, client_order_id: str) -> None:
-        super().__init__(message)
+    what_to_do = "submit it again under the same `client_order_id`, or let the next reconcile find out"
+
+    def __init__(self, message: str, client_order_id: str, *, status: int | None = None) -> None:
+        super().__init__(message, status=status)
         self.client_order_id = client_order_id
 
 
 class NotWrittenDown(BrokerError):
     """The broker has done it, and the log could not be written; `order` is what the broker says of it."""
+
+    what_to_do = "mend the disk; the next reconcile takes the order in. Do not submit it again under another id"
 
     def __init__(self, message: str, order: Any) -> None:
         super().__init__(message)
@@ -69,21 +72,32 @@ class Trader:
         self._broker = open_broker(credentials, budget=budget, timeout_seconds=timeout_seconds, sleep=sleep)
         self._sleep = sleep
 
-    def submit(self, team: str, request: Any) -> Any:
+    def submit(self, team: str, request: Any, *, tags: Sequence[str] = (), note: str | None = None) -> Any:
         """Place an order for a team; returns the order as the broker has it, once it is durable in the team's log.
 
         `request` is one of the broker's client library, or a mapping of its fields; the order is in the broker's own
         words, too. Its `client_order_id`, if it has one, is the part after `team:`. Submitting the same terms again
-        under it returns the order that is there, if that is still open. Raises Refused where the broker will not have
-        it or the id belongs to another order, PlacementUnknown where nobody knows, NotWrittenDown, and BadTeam.
+        under it returns the order that is there, if that is still open. What is asked, with `tags` and `note`, is
+        durable in the log before the broker is asked, and what became of it after that (rule 3.13).
+
+        Raises Refused where the broker will not have it or the id belongs to another order, PlacementUnknown where
+        nobody knows, NotWrittenDown, BadTeam, and LedgerError where the intent could not be written: then nobody was
+        asked.
         """
         path = self._find_ledger(team)
         terms = self._broker.read_request(request)
         terms["client_order_id"] = self._make_client_order_id(team, terms.get("client_order_id"))
-        # The team has its ledger before the broker has the order: so its name counts, whatever becomes of this program.
-        self._make_ledger(path)
-        order, objection = self._place(terms)
-        self._write(path, team, order)
+        intent = IntentWriter(path, None if path == self._data else team, terms["client_order_id"])
+        intent.announce(terms, tags, note)
+        try:
+            order, objection = self._place(terms)
+        except (Refused, BadCredentials) as refusal:
+            intent.refuse(refusal)
+            raise
+        except PlacementUnknown:
+            intent.give_up()
+            raise
+        self._write(path, team, order, [intent.conclude(order, objection)])
         if objection is not None:
             raise Refused(objection)
         return order.events[0]["raw"]
@@ -181,6 +195,7 @@ class Trader:
             f"nobody knows whether the broker has the order {client_order_id}: {error}. Submit it again under the same "
             f"client_order_id, {again}, or let compactor reconcile find out.",
             client_order_id,
+            status=error.status,
         )
 
     def _make_client_order_id(self, team: str, wanted: object) -> str:
@@ -201,20 +216,11 @@ class Trader:
             raise BadTeam(place.path, place.problem)
         return place.path
 
-    def _make_ledger(self, path: Path) -> None:
-        if (path / LOG).exists():
-            return
-        # Where it cannot be made, the order is placed all the same; it is unassigned until the team is known.
-        with suppress(OSError):
-            path.mkdir(parents=True, exist_ok=True)
-            (path / LOG).touch()
-            sync_names(path)
-
-    def _write(self, path: Path, team: str, order: Translation) -> None:
+    def _write(self, path: Path, team: str, order: Translation, outcome: Sequence[Fields] = ()) -> None:
         named = {} if path == self._data else {"team_id": team}
         events = [{**_placed(event), "source": "app", **named} for event in order.events]
         try:
-            Ledger(path).append(events)
+            Ledger(path).append([*events, *outcome], drop_raw=True)
         except LedgerError as error:
             raise NotWrittenDown(
                 f"the broker has order {order.events[0]['order_id']}, and the log has not: {error}. Mend that; the "
@@ -282,9 +288,16 @@ def _trader(data: str | os.PathLike[str] | None) -> Trader:
     return _traders[path]
 
 
-def submit(team: str, request: Any, *, data: str | os.PathLike[str] | None = None) -> Any:
+def submit(
+    team: str,
+    request: Any,
+    *,
+    tags: Sequence[str] = (),
+    note: str | None = None,
+    data: str | os.PathLike[str] | None = None,
+) -> Any:
     """`Trader.submit` with the keys of the environment, for the ledgers of `data` (else $COMPACTOR_DATA)."""
-    return _trader(data).submit(team, request)
+    return _trader(data).submit(team, request, tags=tags, note=note)
 
 
 def cancel(order_id: str, *, data: str | os.PathLike[str] | None = None) -> None:

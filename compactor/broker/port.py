@@ -40,11 +40,24 @@ Translator = Callable[[Message], Translation]
 
 
 class BrokerError(CompactorError):
-    """A request failed or its answer cannot be used. Nothing was written because of it."""
+    """A request failed or its answer cannot be used. Nothing was written because of it.
+
+    `status` is the HTTP status of the answer and `code` the broker's own code in it, None where there is none;
+    `what_to_do` is the next step, for people.
+    """
+
+    what_to_do = "read the message; the next reconcile compares the ledgers with the broker anyway"
+
+    def __init__(self, message: str, *, status: int | None = None, code: str | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
 
 
 class BrokerUnavailable(BrokerError):
     """The broker did not answer, or answered that it cannot now. A later retry may succeed."""
+
+    what_to_do = "try again later; of a replace or a cancel, let the next reconcile say what became of it"
 
 
 class BrokerTooSlow(BrokerUnavailable):
@@ -54,17 +67,23 @@ class BrokerTooSlow(BrokerUnavailable):
 class RateLimited(BrokerUnavailable):
     """The account has reached the broker's rate limit; retry after `pause_seconds`."""
 
-    def __init__(self, message: str, pause_seconds: float) -> None:
-        super().__init__(message)
+    what_to_do = "try again after `pause_seconds`"
+
+    def __init__(self, message: str, pause_seconds: float, *, status: int | None = 429) -> None:
+        super().__init__(message, status=status)
         self.pause_seconds = pause_seconds
 
 
 class NotFound(BrokerError):
     """The broker does not have the thing, or says that its id is invalid."""
 
+    what_to_do = "check the id, and that the keys are those of the account that has the order"
+
 
 class Refused(BrokerError):
     """The broker rejected a request: an order that it does not accept, or a cancel that is too late."""
+
+    what_to_do = "change the request as the message says; the same one would be refused again"
 
 
 class UnsupportedLibrary(CompactorError):

@@ -103,6 +103,9 @@ FILLS = ("fill", "partial_fill")
 REVISIONS = ("trade_bust", "trade_correct")
 OTHERS = ("restated", "order_cancel_rejected", "order_replace_rejected", "snapshot", "assigned")
 
+INTENTS = ("submitting", "submitted", "refused", "never_placed")
+"""What our own programs say of an order that they ask for: that they will ask, and what became of it (rule 3.13)."""
+
 Aware = Annotated[datetime, Meta(tz=True)]
 
 
@@ -208,6 +211,11 @@ class UnknownEvent(Event, gc=False, tag=False, tag_field=None, kw_only=True):
     """An event by a name nobody has heard of (rule 3.7)."""
 
     event: str  # type: ignore[misc]
+
+
+def is_intent(event: Event) -> bool:
+    """Whether an event is about an order that somebody asks for, and about none that the broker has (rule 3.13)."""
+    return isinstance(event, UnknownEvent) and event.event in INTENTS and event.order_id == event.client_order_id
 
 
 _ANY_EVENT: Any = reduce(or_, EVENTS.values())

@@ -18,6 +18,7 @@ from compactor.core.archive import Archive
 from compactor.core.clock import LogClock
 from compactor.core.decimals import exactly
 from compactor.core.derived import Counts, Finding, Lines, encode_lines
+from compactor.core.events import Event, is_intent
 from compactor.core.fast import PlainOrders
 from compactor.core.fast.interface import NoPlainOrders
 from compactor.core.lines import Block, EventReader, Placed, report_too_long
@@ -69,6 +70,8 @@ class Fold:
         self.orders: dict[str, Order] = {}
         self.counts = Counts()
         self.archive = Archive()
+        self.intents: dict[str, int] = {}
+        """Where the log says that an order will be asked for and nothing says what became of it (rule 3.13)."""
         self.stored: dict[str, OpenOrder] = {}
         """Open orders of a checkpoint that no event has named since."""
         self._recall = recall
@@ -164,8 +167,15 @@ class Fold:
         wild = self.log_clock.take(event, offset, length)
         if wild is not None:
             self._derived.findings.append(wild)
+        if is_intent(event):
+            self._note_intent(event, offset)
         for part in split_event(event):
             self._apply_part(part, placed)
+
+    def _note_intent(self, event: Event, offset: int) -> None:
+        self.intents.pop(event.order_id, None)
+        if event.event == "submitting":
+            self.intents[event.order_id] = offset
 
     def _apply_part(self, part: Part, placed: Placed) -> None:
         order_id = part.order_id

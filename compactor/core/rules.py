@@ -12,7 +12,7 @@ from operator import attrgetter
 from typing import Any, NamedTuple
 
 from compactor.core.decimals import plain
-from compactor.core.events import EVENTS, FILLS, REVISIONS, TERMS, TOLD_ONCE, Event, Leg
+from compactor.core.events import EVENTS, FILLS, REVISIONS, TERMS, TOLD_ONCE, Event, Leg, is_intent
 from compactor.core.fills import infer_missing, take_assignment, take_fill, take_revision
 from compactor.core.instants import is_older
 from compactor.core.lines import Placed, identify_delivery
@@ -32,7 +32,10 @@ class Part(NamedTuple):
 
 
 def split_event(event: Event) -> list[Part]:
-    """List the orders that an event changes: its own, those of its legs (4.10), and its successor (3.9)."""
+    """List the orders that an event changes: its own, those of its legs (4.10), and its successor (3.9); none for an
+    intent (3.13)."""
+    if is_intent(event):
+        return []
     parts = [Part(event.order_id)]
     if event.leg_fills is not None:
         parts += [Part(leg.order_id, leg) for leg in event.leg_fills]

@@ -16,12 +16,12 @@ from typing import Literal
 from msgspec import Struct
 
 from compactor.core.derived import Finding
-from compactor.core.events import Event
+from compactor.core.events import Event, is_intent
 from compactor.core.lines import DEFAULT_TEAM, Placed
 from compactor.core.rules import split_event
 from compactor.history.replay import require_usable
 from compactor.history.search import Finder
-from compactor.history.story import Story, Team, build_story
+from compactor.history.story import Story, Team, build_story, read_story_intents
 from compactor.ledger import LedgerEntry
 from compactor.ledger.files import Files
 from compactor.ledger.log import open_log
@@ -91,7 +91,9 @@ class _Teller:
         events = [piece.event for piece, _data in pieces if isinstance(piece, Placed)]
         if any(name in _changed_orders(event) for event in events):
             return "order_id", [name]
-        by_client = [one.order_id for one in events if name in (one.client_order_id, one.broker_order_id)]
+        named = [one for one in events if name in (one.client_order_id, one.broker_order_id)]
+        # An intent stands for itself only where no order came of it.
+        by_client = [one.order_id for one in named if not is_intent(one)] or [one.order_id for one in named]
         if by_client:
             return "client_order_id", _once(by_client)
         by_execution = [one for event in events for one in _executing_orders(event, name)]
@@ -111,7 +113,12 @@ class _Teller:
         return [one.order_id for one in stories if any(name == t.trade_id for step in one.events for t in step.trades)]
 
     def _story(self, order_id: str) -> Story:
-        return build_story(order_id, self._pieces(order_id), self._team, self._raw)
+        story = build_story(order_id, self._pieces(order_id), self._team, self._raw)
+        name = str(story.order.get("client_order_id") or order_id)
+        story.intents = read_story_intents(self._pieces(name), name)
+        if story.events:
+            story.origin = "submitted" if story.intents else "adopted"
+        return story
 
     def _pieces(self, name: str) -> list[tuple[Placed | Finding, bytes]]:
         return list(self._finder.pieces(name, self._team.team_id))

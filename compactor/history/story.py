@@ -8,14 +8,14 @@ Note: `future_timestamp` is not among its findings, because the clock of the who
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 from msgspec import Struct
 
 from compactor.core.decimals import exactly
 from compactor.core.derived import Finding, TradeLine
-from compactor.core.events import Event
+from compactor.core.events import Event, is_intent
 from compactor.core.instants import EPOCH, rfc3339
 from compactor.core.lines import DEFAULT_TEAM, Placed
 from compactor.core.orders import Derived, Order, build_row
@@ -56,11 +56,33 @@ class StoryEvent(Struct, omit_defaults=True):
     line: str | None = None
 
 
+class StoryIntent(Struct, omit_defaults=True):
+    """An intent or its outcome (rule 3.13): what was asked for, by whom and why, and what the broker said."""
+
+    event: str
+    client_order_id: str
+    ts: str
+    offset: int = 0
+    request: dict[str, Any] = {}
+    tags: list[str] = []
+    note: str | None = None
+    broker_order_id: str | None = None
+    status: int | None = None
+    code: str | None = None
+    reason: str | None = None
+
+
 class Story(Struct, omit_defaults=True):
     """What a log tells of one order. `order` is its row as of the end, as `pending_orders.jsonl` would have it;
-    `unread` are the lines that name it and were not applied."""
+    `unread` are the lines that name it and were not applied.
+
+    `origin`: `submitted` where the log says that it was asked for here (3.13), with the `intents`; `adopted` where the
+    broker told of it first. None where the log has no event of it.
+    """
 
     order_id: str
+    origin: Literal["submitted", "adopted"] | None = None
+    intents: list[StoryIntent] = []
     open: bool = False
     order: dict[str, Any] = {}
     events: list[StoryEvent] = []
@@ -71,6 +93,7 @@ class _Kept(Struct):
     raw: msgspec.Raw = msgspec.Raw()
 
 
+_decode_intent = msgspec.json.Decoder(StoryIntent).decode
 _decode_kept = msgspec.json.Decoder(_Kept).decode
 _NOT_CHANGES = ("order_id", "team_id", "status", "updated_at")
 
@@ -96,6 +119,21 @@ def build_story(order_id: str, pieces: Iterable[tuple[Placed | Finding, bytes]],
         if order is not None:
             story.order, story.open = _row(order, team.team_id), order.open
     return story
+
+
+def read_story_intents(pieces: Iterable[tuple[Placed | Finding, bytes]], client_order_id: str) -> list[StoryIntent]:
+    """The intents under a client_order_id among the pieces of the lines that name it, in log order."""
+    found = []
+    for piece, data in pieces:
+        if isinstance(piece, Finding) or not is_intent(piece.event) or piece.event.order_id != client_order_id:
+            continue
+        try:
+            intent = _decode_intent(data)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            intent = StoryIntent(piece.event.event, client_order_id, piece.event.ts)
+        intent.offset = piece.offset
+        found.append(intent)
+    return found
 
 
 def _take(order: Order, part: Part, placed: Placed, team: Team) -> StoryEvent:

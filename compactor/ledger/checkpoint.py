@@ -75,6 +75,8 @@ class CheckpointHeader(Struct):
     """How many order ids each generation of the filter has taken."""
     ahead: Ahead | None = None
     """The event whose time waits to be confirmed (6.1)."""
+    intents: dict[str, int] = {}
+    """The intents without an outcome, with the offsets of their events (rule 3.13)."""
     upgrades: int | None = None
     """The fold version that derived what stands in trades and findings beyond this checkpoint, where that is older."""
     secret: int = NO_SECRET
@@ -133,6 +135,7 @@ class Slot:
         fold = Fold(None if header.names_team else header.team_id, recall, retention)
         fold.log_clock = LogClock(header.clock, header.ahead)
         fold.counts = msgspec.structs.replace(header.counts, kinds=dict(header.counts.kinds))
+        fold.intents = dict(header.intents)
         fold.stored = _decode_open(self.read(header.open_orders))
         forgotten = BloomFilter(header.marked, self._page(header.marks), header.secret)
         fold.archive = Archive(len(header.spans), self._page(header.spans), forgotten)
@@ -174,6 +177,7 @@ def encode_slot(
         marks=chunks(fold.archive.marks.pages()),
         marked=fold.archive.marks.counts,
         ahead=fold.log_clock.ahead,
+        intents=fold.intents,
         upgrades=upgrades,
         secret=fold.archive.marks.secret,
     )  # fmt: skip

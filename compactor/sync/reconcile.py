@@ -19,9 +19,10 @@ from compactor.books.order_index import OrderIndex
 from compactor.books.ownership import UNASSIGNED
 from compactor.books.turns import turn
 from compactor.broker.credentials import BadCredentials
+from compactor.broker.intents import ResolvedIntent, resolve_intents
 from compactor.broker.port import BrokerError
 from compactor.core.instants import rfc3339
-from compactor.ledger import Ledger, LedgerError
+from compactor.ledger import Ledger, LedgerError, discover
 from compactor.ledger.paths import LOG
 from compactor.sync.answers import (
     DAY_SECONDS,
@@ -62,6 +63,8 @@ class Reconciled(msgspec.Struct):
     problems: list[BrokerDifference] = []
     unreadable: list[TeamReconciled] = []
     errors: Errors = {}
+    intents: list[ResolvedIntent] = []
+    """Intents without an outcome, and what became of them (rule 3.13)."""
     moved: dict[str, str] = {}
     """Orders that were unassigned, and the teams that they were moved to, or would be."""
 
@@ -174,6 +177,7 @@ class Reconciler:
             # What these events did not put right is named the next time, instead of being appended for ever.
             self._agreed |= set(plan.tried if is_whole else [])
             self._remember(memory, now, asked, errors, plan, is_whole)
+        resolved = [] if dry_run else self._resolve_intents(plan, unreadable, answering, only is None and not errors)
         moved = self._move_unassigned(plan, dry_run)
         return Reconciled(
             dry_run=dry_run,
@@ -185,11 +189,28 @@ class Reconciler:
             problems=plan.problems,
             unreadable=unreadable,
             errors=errors,
+            intents=resolved,
             moved=moved,
         )
 
     def _is_team(self, team: str) -> bool:
         return self._index.knows_team(team) or team in self._accounts.fallback
+
+    def _resolve_intents(
+        self, plan: Plan, unreadable: list[TeamReconciled], answering: list[str], is_complete: bool
+    ) -> list[ResolvedIntent]:
+        """Ask for the orders of which nobody knows whether they were placed."""
+        bad = {one.path for one in unreadable}
+        brokers = [self._accounts.by_name[name].source for name in answering]
+        try:
+            entries = [one for one in discover(self._data) if str(one.path) not in bad]
+            found = resolve_intents(entries, brokers, is_complete=is_complete, now=self._clock())
+            if found:
+                self._open_ledgers.read()
+            return found
+        except (BrokerError, BadCredentials, LedgerError, OSError) as error:
+            plan.problems.append(BrokerDifference("intents_unresolved", f"the next run asks again: {error}"))
+            return []
 
     def _move_unassigned(self, plan: Plan, dry_run: bool) -> dict[str, str]:
         """Move what was unassigned to the teams that are known by now (rule 4.12)."""
@@ -302,6 +323,7 @@ def _joined(first: Reconciled, second: Reconciled) -> Reconciled:
         teams[team.team_id] = team if old is None else msgspec.structs.replace(team, events=old.events + team.events)
     return msgspec.structs.replace(
         second,
+        intents=first.intents + second.intents,
         requests=first.requests + second.requests,
         elapsed_ms=first.elapsed_ms + second.elapsed_ms,
         moved=first.moved | second.moved,

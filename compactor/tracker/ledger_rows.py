@@ -10,6 +10,7 @@ from pathlib import Path
 
 from compactor.core.derived import Finding
 from compactor.core.instants import nanos, rfc3339
+from compactor.ledger.open_intents import Intent
 from compactor.ledger.paths import FINDINGS, TRADES
 from compactor.ledger.records import PendingOrder, Trade
 from compactor.tracker.change import EndedOrder, RawChange, decode_finding, decode_trade
@@ -32,6 +33,7 @@ class LedgerRows:
         self.problem: str | None = None
         self.is_loaded = False
         self.open: dict[str, OpenRow] = {}
+        self.intents: list[Intent] = []
         self.ended: dict[str, RawChange] = {}
         """Orders that ended while the tracker ran, in the order in which they did."""
         self.trades: KeptLines[Trade] = KeptLines(path / TRADES, decode_trade, 0, [])
@@ -51,6 +53,8 @@ class LedgerRows:
             self._apply(change)
         if batch.rows is not None:
             self.open = batch.rows
+        if batch.intents is not None:
+            self.intents = batch.intents
         self.offset, self.log_bytes, self.clock = batch.offset, batch.log_bytes, batch.clock
         self.team_id = batch.team_id or self.team_id
         return batch.changes

@@ -18,17 +18,18 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Literal, Self
 
 from compactor.core.derived import Finding
 from compactor.ledger.errors import LogRewritten
+from compactor.ledger.open_intents import Intent
 from compactor.ledger.paths import LOG, resolve_data
 from compactor.ledger.records import Instant, PendingOrder, Trade
 from compactor.tracker.change import Change, EndedOrder
 from compactor.tracker.change_stream import After, ChangeStream
 from compactor.tracker.ledger_rows import LedgerRows
 from compactor.tracker.log_follower import LogFollower
-from compactor.tracker.selecting import make_trade_filter
+from compactor.tracker.selecting import find_origin, make_trade_filter
 from compactor.tracker.subscription import QUEUE_MAX, Subscription, TrackerClosed
 from compactor.tracker.tracked_ledger import LedgerBatch
 from compactor.tracker.tracker_status import TrackerStatus, read_status_of_team
@@ -171,6 +172,17 @@ class OrderTracker:
         """What was unreadable or suspicious in a team's log, newest last."""
         rows = self._find_team(team)
         return rows.findings.select() if rows is not None else []
+
+    def intents(self, team: str) -> list[Intent]:
+        """The orders of a team that somebody is about to ask for, or has asked for without knowing the answer, oldest
+        first. They are no open orders; a reconcile finds out what became of those whose program has died."""
+        rows = self._find_team(team)
+        return list(rows.intents) if rows is not None else []
+
+    async def read_origin(self, order_id: str, team: str | None = None) -> Literal["submitted", "adopted"] | None:
+        """Whether an order was asked for here (rule 3.13), or the broker told of it first; None where no log has it."""
+        entries = self._require().list_entries(team)
+        return await asyncio.to_thread(find_origin, entries, order_id)
 
     def offset(self, team: str) -> int:
         """The offset of a team's log up to which everything is shown; 0 where the team has no ledger."""

@@ -62,6 +62,7 @@ def restore_paced(slot: Slot, recall: Recall, pace: Pace) -> Fold:
     fold = make_fold(None if header.names_team else header.team_id, recall)
     fold.log_clock = LogClock(header.clock, header.ahead)
     fold.counts = msgspec.structs.replace(header.counts, kinds=dict(header.counts.kinds))
+    fold.intents = dict(header.intents)
     spans, marks = [slot.read(one) for one in header.spans], [slot.read(one) for one in header.marks]
     pace.keep()
     fold.archive = Archive(

@@ -22,6 +22,7 @@ from compactor.ledger.checkpoint import DamagedCheckpoint, PrefixDigest, open_ne
 from compactor.ledger.errors import LogRewritten
 from compactor.ledger.files import Files
 from compactor.ledger.log import Log, open_log
+from compactor.ledger.open_intents import Intent, read_intents
 from compactor.ledger.paths import FINDINGS, LOG, STATE, TRADES
 from compactor.ledger.points import newest_point, usable_points
 from compactor.ledger.records import PendingOrder
@@ -77,6 +78,8 @@ class LedgerBatch(Struct):
     changes: list[RawChange] = []
     rows: dict[str, OpenRow] | None = None
     """All rows, after an event has named the team (rule 1.2)."""
+    intents: list[Intent] | None = None
+    """The intents without an outcome, where these are others than before."""
     problem: str | None = None
 
 
@@ -92,6 +95,7 @@ class TrackedLedger:
         self._recorder: ChangeRecorder | None = None
         self._digest = PrefixDigest()
         self._file: tuple[int, int] | None = None
+        self._intents: dict[str, int] | None = None
         self.offset = 0
 
     def is_changed(self) -> bool:
@@ -123,7 +127,7 @@ class TrackedLedger:
 
     def forget(self) -> None:
         """Forget everything: the next read begins anew."""
-        self._recorder, self._file, self.offset = None, None, 0
+        self._recorder, self._file, self._intents, self.offset = None, None, None, 0
 
     def recall(self, order_id: str, first: int, end: int) -> Iterable[tuple[int, bytes]]:
         """The lines of a range that may name an order, for the fold."""
@@ -208,6 +212,9 @@ class TrackedLedger:
                 if len(batch.changes) >= BATCH_CHANGES or batch.rows is not None:
                     yield self._finish(batch, recorder)
                     batch = self._make_batch(recorder, end)
+        if recorder.fold.intents != self._intents:
+            self._intents = dict(recorder.fold.intents)
+            batch.intents = read_intents(log, self._intents, recorder.fold.team_id)
         yield self._finish(batch, recorder)
 
     def _make_batch(self, recorder: ChangeRecorder, end: int) -> LedgerBatch:

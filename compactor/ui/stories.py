@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from compactor.books.failures import Failure
     from compactor.core.derived import Finding
     from compactor.history.lookup import History
-    from compactor.history.story import StoryEvent
+    from compactor.history.story import StoryEvent, StoryIntent
 
 _NUMBERS = ("offset",)
 _TERMS = ("symbol", "side", "quantity", "notional", "order_type", "limit_price", "stop_price", "time_in_force")
@@ -102,13 +102,28 @@ def _head(one: History) -> Iterator[str]:
         filled = f"{row['filled_qty']} filled" + (f" at {row['filled_avg_price']}" if "filled_avg_price" in row else "")
         state = row["status"] or "no event of its own"
         yield printable(f"{terms}: {state}{'' if story.open else ', not open'}, {filled}")
-    else:
+    elif not story.intents:
         yield "no event of it in this log; other lines name it"
+    if story.origin == "adopted":
+        yield "origin: adopted, the broker told of it first"
+    for intent in story.intents:
+        yield printable(_describe_intent(intent))
     for link in one.chain:
         known = (
             f"{link.status}, {link.filled_qty} of {link.quantity or '?'} filled" if link.status else "not in this log"
         )
         yield printable(f"  {link.relation.replace('_', ' ')} {link.order_id} ({known})" + _seen_from(one, link.to))
+
+
+def _describe_intent(intent: StoryIntent) -> str:
+    parts = [f"{intent.ts} {intent.event}"]
+    parts += [" ".join(f"{name}={value}" for name, value in intent.request.items())] if intent.request else []
+    parts += [f"tags: {', '.join(intent.tags)}"] if intent.tags else []
+    parts += [f"note: {intent.note}"] if intent.note else []
+    parts += [f"as order {intent.broker_order_id}"] if intent.broker_order_id else []
+    parts += [f"HTTP {intent.status}"] if intent.status is not None else []
+    parts += [intent.reason] if intent.reason else []
+    return "; ".join(parts)
 
 
 def _seen_from(one: History, order_id: str) -> str:

@@ -205,6 +205,7 @@ def _unequal(
         ("team", (ours.team_id, ours.names_team), (stored.team_id, stored.names_team)),
         ("clock", ours.clock, stored.clock),
         ("counts", ours.counts, stored.counts),
+        ("intents", ours.intents, stored.intents),
         ("lengths of trades and findings", lengths, told),
     ]
     yield from (pair for pair in pairs if pair[1] != pair[2])

@@ -237,23 +237,32 @@ class AlpacaRest:
         said = self._credentials.hide(answer.body[:200].decode(errors="replace")).strip()
         found = f"{path}: the broker answered HTTP {status}: {said!r}"
         if is_refusal(status, answer.body):
-            raise BadCredentials(describe_refusal(self._credentials, f"HTTP {status}: {said}"))
+            message = describe_refusal(self._credentials, f"HTTP {status}: {said}")
+            raise BadCredentials(message, status=status, code=_read_code(answer.body))
         if status in (401, 403) and isinstance(parse(answer.body), Problem):
             # A page of a gateway says nothing about the keys.
-            raise BrokerUnavailable(found)
+            raise BrokerUnavailable(found, status=status)
         if status in (400, 403, 422) and method != "GET":
             # Alpaca also answers 403 if the account has too little money.
-            raise Refused(found)
+            raise Refused(found, status=status, code=_read_code(answer.body))
         if status == 429:
             pause = _read_pause(answer.headers)
             self._budget.pause(pause)
             raise RateLimited(found, pause)
         if status in (404, 422):  # 422 is the answer to an id that is not one of Alpaca's.
-            raise NotFound(found)
-        raise (BrokerUnavailable if status >= 500 or status == 408 else BrokerError)(found)
+            raise NotFound(found, status=status, code=_read_code(answer.body))
+        kind = BrokerUnavailable if status >= 500 or status == 408 else BrokerError
+        raise kind(found, status=status, code=_read_code(answer.body))
 
     def _describe(self, path: str, found: Any, expected: str) -> str:
         return f"{path}: found {self._credentials.hide(repr(found)[:120])}, expected {expected}"
+
+
+def _read_code(body: bytes) -> str | None:
+    """The broker's own code in an answer, such as 40310000."""
+    found = parse(body)
+    code = found.get("code") if isinstance(found, dict) else None
+    return str(code) if code is not None else None
 
 
 def is_refusal(status: int, body: bytes) -> bool:
