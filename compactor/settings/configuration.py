@@ -6,6 +6,7 @@ kind is an error that names its source, and all errors are reported at once.
 
 from __future__ import annotations
 
+import ipaddress
 import re
 import tomllib
 from collections.abc import Mapping
@@ -68,6 +69,14 @@ def _parse_teams(found: object) -> object:
     return [one.strip() for one in found.split(",") if one.strip()] if isinstance(found, str) else found
 
 
+def _parse_networks(found: object) -> object:
+    networks = _parse_teams(found)
+    for one in networks if isinstance(networks, list) else ():
+        if isinstance(one, str):
+            ipaddress.ip_network(one, strict=False)
+    return networks
+
+
 def split_address(text: str) -> tuple[str, int]:
     """Split HOST:PORT or [IPV6]:PORT. Raises ValueError, whose text says what was expected."""
     host, colon, port = text.rpartition(":")
@@ -120,6 +129,24 @@ RequestsPerMinute = Annotated[
 ]
 Percent = Annotated[int, Meta(ge=0, le=90, description="a whole number from 0 to 90", extra={"parse": _parse_whole})]
 Reclaim = Annotated[Literal["punch", "never"], Meta(description='"punch" or "never"')]
+HttpRequests = Annotated[
+    int, Meta(ge=1, le=1_000_000, description="a whole number from 1 to 1000000", extra={"parse": _parse_whole})
+]
+HttpLog = Annotated[Literal["all", "notable", "none"], Meta(description='"all" or "notable" or "none"')]
+HostNames = Annotated[
+    tuple[Annotated[str, Meta(pattern=r"\A[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,252})\Z")], ...],
+    Meta(
+        description='a list of host names, as ["desk.example.org"], or a text with commas between them',
+        extra={"parse": _parse_teams},
+    ),
+]
+Networks = Annotated[
+    tuple[str, ...],
+    Meta(
+        description='a list of addresses or networks, as ["127.0.0.1", "10.0.0.0/8"], or a text with commas between them',
+        extra={"parse": _parse_networks},
+    ),
+]
 LogLevel = Annotated[
     Literal["debug", "info", "warning", "error"], Meta(description='"debug" or "info" or "warning" or "error"')
 ]
@@ -154,7 +181,19 @@ class Settings(msgspec.Struct, frozen=True):
     poll_seconds: PollSeconds = 2
     """The interval at which every log is checked, independent of hints."""
     http: Address | None = None
-    """HOST:PORT at which `/livez`, `/readyz` and `/metrics` are served."""
+    """HOST:PORT at which the API, the page, `/livez`, `/readyz` and `/metrics` are served."""
+    http_hosts: HostNames = ()
+    """The names by which the server may be called, beside its addresses and `localhost`."""
+    http_proxies: Networks = ()
+    """The reverse proxies whose `X-Forwarded-For` is believed."""
+    http_requests_per_minute: HttpRequests = 600
+    """The requests that one key may send; one address may send five times as many."""
+    http_connections: HttpRequests = 2500
+    """The connections that may be open, event streams among them."""
+    http_streams_per_key: HttpRequests = 200
+    """The event streams that one key may have open."""
+    http_log: HttpLog = "notable"
+    """Which requests are logged: `notable` are those that were refused or change something."""
     reconcile_seconds: ReconcileSeconds = 300
     """The interval at which the ledgers are compared with the broker."""
     requests_per_minute: RequestsPerMinute = 150

@@ -26,6 +26,7 @@ from compactor.ui.operating import backup, config, doctor, restore, systemd
 from compactor.ui.options import INTERRUPTED, STOPPED_MESSAGE, TERMINATED, Terminated
 from compactor.ui.replaying import diff, replay
 from compactor.ui.sealing import cat, check_proof, keygen, prove, seal
+from compactor.ui.serving import key, serve
 from compactor.ui.stories import history
 from compactor.ui.tailing import tail
 from compactor.ui.verifying import rebuild, verify
@@ -135,7 +136,7 @@ def app() -> None:
 
 
 COMMANDS = (
-    compact, append, show, status, import_, compare, watch, live.run, live.stream, brokering.reconcile,
+    compact, append, show, status, import_, compare, watch, live.run, live.stream, serve, key, brokering.reconcile,
     brokering.assign, brokering.cancel, seal, cat, backup, restore, config, doctor, systemd,
 )  # fmt: skip
 for command in COMMANDS:

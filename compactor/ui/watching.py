@@ -32,7 +32,9 @@ if TYPE_CHECKING:
 
     from compactor.daemon.health import Health
     from compactor.daemon.links import Links
+    from compactor.daemon.metrics import Metrics
     from compactor.settings.configuration import Configuration
+    from compactor.web.web_process import WebProcess
 
 
 @click.command(short_help="Keep every ledger current: the daemon.")
@@ -78,7 +80,6 @@ def watch_until(
 ) -> None:
     """Watch until `stop` is set; with `link`, run the links to the broker that it makes for as long."""
     from compactor.daemon.health import Health
-    from compactor.daemon.http import serve
     from compactor.daemon.metrics import Metrics
     from compactor.daemon.presence import AlreadyRunning, acquire
     from compactor.daemon.systemd import Systemd
@@ -92,14 +93,7 @@ def watch_until(
         raise click.ClickException(str(error)) from None
     log = make_logger(settings.log_level)
     metrics = Metrics(health, data) if settings.http is not None else None
-    if settings.http is not None and metrics is not None:
-        try:
-            server = serve(settings.http, health, metrics)
-        except OSError as error:
-            raise click.ClickException(
-                f"--http {settings.http}: {error.strerror or error}. Nothing was started; name another address."
-            ) from None
-        log.info("http_started", address=f"http://{server.address}")
+    web = _start_web(data, found, health, metrics, log) if metrics is not None else None
     watcher = Watcher(
         data, settings, health, log,
         presence=presence, on_pass=[metrics.observe_pass] if metrics is not None else [],
@@ -111,9 +105,26 @@ def watch_until(
             links.start()
         watcher.run(stop)
     finally:
+        if web is not None:
+            web.close()
         if links is not None:
             stop.set()
             links.finish()
+
+
+def _start_web(data: Path, found: Configuration, health: Health, metrics: Metrics, log: Logger) -> WebProcess:
+    """Serve HTTP in a process of its own. What is wrong with the address is a message."""
+    from compactor.web.web_process import WebProcess
+
+    assert found.settings.http is not None
+    try:
+        web = WebProcess(data, found.settings.http, health, metrics, log, config=found.file)
+    except OSError as error:
+        raise click.ClickException(
+            f"--http {found.settings.http}: {error.strerror or error}. Nothing was started; name another address."
+        ) from None
+    log.info("http_started", address=f"http://{web.address}")
+    return web
 
 
 def make_logger(level: str = "info") -> Logger:

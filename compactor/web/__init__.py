@@ -1,0 +1,1 @@
+"""The API and the page: one HTTP server for orders, trades, events, health and metrics."""

@@ -1,0 +1,145 @@
+"""Bound the connections of the HTTP server: their number, the bytes of a request, and the time for each step.
+
+A request has ten seconds to arrive, whole, and its answer thirty to be read; an event stream has ten for each piece.
+Beyond the number the oldest connection that waits for something is closed, so that slow clients use up no descriptors
+and keep nobody out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+REQUEST_SECONDS = 10.0
+"""The time for a whole request, however slowly its bytes come."""
+ANSWER_SECONDS = 30.0
+"""The time for a whole answer, however slowly it is read; event streams have their own, for each piece."""
+REQUEST_BYTES_MAX = 64 << 10
+"""A request with its head and body; the longest that anybody needs has some hundred bytes."""
+WAITING_MAX = 64
+"""Connections that have not sent a whole request; beyond these the oldest is closed."""
+SWEEP_SECONDS = 0.25
+EXTENSION = "compactor.connection"
+"""Where the application finds the connection of a request, in the extensions of its scope."""
+
+
+class Connections:
+    """The open connections of one server, and their bounds."""
+
+    def __init__(self, connections_max: int) -> None:
+        self._connections_max = connections_max
+        self._open: dict[BoundedConnection, None] = {}
+        self._waiting: dict[BoundedConnection, None] = {}
+        """Those that have not sent a whole request, and of those that had an answer the idle ones; oldest first."""
+        self.cut_off = 0
+        """How many were closed for one of the bounds."""
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def make_protocol(self) -> type[HttpToolsProtocol]:
+        """The class of uvicorn's protocol whose connections are bounded by this object."""
+        return type("_Connection", (BoundedConnection,), {"owner": self})
+
+    def add(self, connection: BoundedConnection) -> None:
+        """Count a new connection in; closes the oldest one that waits for something, if there are too many."""
+        self._open[connection] = None
+        self.note_waiting(connection)
+        if len(self._waiting) > WAITING_MAX or len(self._open) > self._connections_max:
+            self._abort(next(iter(self._waiting)))
+
+    def note_waiting(self, connection: BoundedConnection) -> None:
+        """The connection waits for a request from now on."""
+        self._waiting.pop(connection, None)
+        self._waiting[connection] = None
+
+    def note_served(self, connection: BoundedConnection) -> None:
+        """The connection has sent a request, whole."""
+        self._waiting.pop(connection, None)
+
+    def remove(self, connection: BoundedConnection) -> None:
+        """Count a connection out."""
+        self._open.pop(connection, None)
+        self._waiting.pop(connection, None)
+
+    async def sweep(self) -> None:
+        """Close the connections whose time is over, until cancelled."""
+        while True:
+            await asyncio.sleep(SWEEP_SECONDS)
+            now = time.monotonic()
+            for connection in [one for one in self._open if one.deadline < now]:
+                self._abort(connection)
+
+    def _abort(self, connection: BoundedConnection) -> None:
+        self.remove(connection)
+        self.cut_off += 1
+        connection.transport.abort()
+
+
+class BoundedConnection(HttpToolsProtocol):
+    """A connection with a deadline for what it is about, and a bound for the bytes of a request."""
+
+    owner: Connections
+    deadline = 0.0
+    """The monotonic second at which the connection is closed."""
+    _received = 0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin to wait for a request."""
+        super().connection_made(transport)
+        self.extend(REQUEST_SECONDS)
+        self.owner.add(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget the connection."""
+        self.owner.remove(self)
+        super().connection_lost(exc)
+
+    def extend(self, seconds: float) -> None:
+        """Give the connection another deadline, from now on."""
+        self.deadline = time.monotonic() + seconds
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes of a request; more than it may have are refused."""
+        if not self._received and (self.cycle is None or self.cycle.response_complete):
+            self.extend(REQUEST_SECONDS)
+        self._received += len(data)
+        if self._received > REQUEST_BYTES_MAX:
+            self._refuse(b"413 Content Too Large", b"the request is longer than %d bytes" % REQUEST_BYTES_MAX)
+            return
+        super().data_received(data)
+
+    def on_message_begin(self) -> None:
+        """Let the application find the connection of a request."""
+        super().on_message_begin()
+        self.scope["extensions"] = {EXTENSION: self}  # type: ignore[dict-item]
+
+    def on_message_complete(self) -> None:
+        """The request is there, whole: its answer has a time of its own."""
+        super().on_message_complete()
+        self._received = 0
+        self.owner.note_served(self)
+        self.extend(ANSWER_SECONDS)
+
+    def on_response_complete(self) -> None:
+        """The answer is written: it has to be read in time, and another request may come."""
+        super().on_response_complete()
+        self.extend(ANSWER_SECONDS)
+        if not self.pipeline and not self.transport.is_closing():
+            self.owner.note_waiting(self)
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what is no HTTP request, in the form of all other errors."""
+        self._refuse(b"400 Bad Request", msg.encode())
+
+    def _refuse(self, status: bytes, detail: bytes) -> None:
+        # An answer that is under way can only be broken off.
+        if self.cycle is None or self.cycle.response_complete:
+            text = b'{"detail":"%b"}' % detail
+            self.transport.write(
+                b"HTTP/1.1 %b\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n%b"
+                % (status, len(text), text)
+            )
+        self.transport.close()

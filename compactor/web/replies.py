@@ -1,0 +1,58 @@
+"""Make the responses of the routes: bodies that are encoded already, their freshness, and 304 for what is unchanged."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from litestar.response import Response
+
+from compactor.ledger.records import Instant, PendingOrder
+from compactor.tracker import EndedOrder
+from compactor.web.site import AnyRequest
+from compactor.web.team_view import TeamView
+
+JSON = "application/json"
+JSON_LINES = "application/jsonl"
+CSV = "text/csv"
+
+
+def _write_instant(value: Any) -> str:
+    if isinstance(value, Instant):
+        return value.text
+    raise NotImplementedError
+
+
+_ENCODERS = {
+    "text": msgspec.json.Encoder(enc_hook=_write_instant),
+    "json": msgspec.json.Encoder(enc_hook=_write_instant, decimal_format="number"),
+}
+
+
+def is_unchanged(request: AnyRequest, etag: str) -> bool:
+    """Whether the client has the answer with this ETag already."""
+    known = request.headers.get("if-none-match")
+    if known is None:
+        return False
+    return known.strip() == "*" or etag in (one.strip().removeprefix("W/") for one in known.split(","))
+
+
+def reply(
+    request: AnyRequest, view: TeamView, data: bytes, etag: str | None = None, *, media_type: str = JSON, status: int = 200
+) -> Response[Any]:
+    """A body that is encoded already, with how fresh it is; 304 where the client has it."""
+    headers = view.make_headers()
+    if etag is not None:
+        headers["ETag"] = etag
+        headers["Cache-Control"] = "private, no-cache"
+        headers["Vary"] = "Authorization"
+        if is_unchanged(request, etag):
+            return Response(content=b"", status_code=304, headers=headers, media_type=media_type)
+    return Response(content=data, status_code=status, headers=headers, media_type=media_type)
+
+
+def encode_order(order: PendingOrder | EndedOrder, numbers: str) -> bytes:
+    """An order with `open`, and without what is absent."""
+    found = {name: value for name, value in msgspec.structs.asdict(order).items() if value is not None}
+    found["open"] = not isinstance(order, EndedOrder)
+    return _ENCODERS[numbers].encode(found)

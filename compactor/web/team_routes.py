@@ -1,0 +1,74 @@
+"""The routes of a team's status and events, of the key of a request, and of all teams."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from litestar import get
+from litestar.exceptions import HTTPException
+from litestar.openapi.datastructures import ResponseSpec
+from litestar.params import Parameter
+from litestar.response import Response
+
+from compactor.web.answers import KeyAnswer, TeamList, TeamStatus, encode, refusals
+from compactor.web.event_answer import EventAnswer
+from compactor.web.replies import reply
+from compactor.web.site import AnyRequest, find_access, find_site, require_admin
+
+_EVENTS = ResponseSpec(
+    None,
+    description=(
+        "An endless stream of events `order`, `trade` and `finding`, whose data is the row and whose id is the log "
+        "offset; `status` when something changes that is no event; and `end` with a reason."
+    ),
+    media_type="text/event-stream",  # type: ignore[arg-type]
+    generate_examples=False,
+)
+LastEventId = Annotated[
+    str | None,
+    Parameter(header="Last-Event-ID", description="Go on after this event; wins over `after`.", pattern=r"^[0-9]{1,18}$"),
+]
+After = Annotated[int | None, Parameter(description="Begin after this log offset; default: now.", ge=0)]
+
+
+@get("/status", summary="How current a team's data is", responses=refusals(404))
+async def get_status(request: AnyRequest, team: str) -> Response[TeamStatus]:
+    """The offset of the log, the last event, the last reconcile, the stream, and every reason why the data may be
+    old."""
+    site = find_site(request)
+    view = site.view(team)
+    return reply(request, view, encode(view.describe(site.canceler.trading)))
+
+
+@get("/events", summary="What changes, as it changes", responses={200: _EVENTS, **refusals(404)}, media_type="text/event-stream")
+async def get_events(
+    request: AnyRequest, team: str, after: After = None, last_event_id: LastEventId = None
+) -> Response[str]:
+    """Server-sent events without a gap and without a repeat, across reconnects and restarts: begin at the
+    `X-Log-Offset` of any other answer with `after`, and go on with `Last-Event-ID`, as browsers do by themselves."""
+    site, access = find_site(request), find_access(request)
+    start = int(last_event_id) if last_event_id is not None else after
+    offset = site.view(team).offset
+    if start is not None and start > offset:
+        raise HTTPException(status_code=400, detail=f"after: expected an offset up to {offset}, the end of this log")
+    site.reserve_stream(access)
+    streams = site.streams(team)
+    return EventAnswer(  # type: ignore[return-value]
+        lambda: streams.follow(start), site.traffic, lambda: site.is_valid(access), lambda: site.release_stream(access)
+    )
+
+
+@get("/api/v1/teams", summary="All teams", responses=refusals(), guards=[require_admin])
+async def list_teams(request: AnyRequest) -> Response[TeamList]:
+    """For the key of an administrator."""
+    site = find_site(request)
+    rows = [site.view(team).describe_in_row() for team in site.tracker.teams()]
+    return Response(content=encode(TeamList(rows)), media_type="application/json")  # type: ignore[arg-type]
+
+
+@get("/api/v1/key", summary="What this key opens", responses=refusals())
+async def get_key(request: AnyRequest) -> Response[KeyAnswer]:
+    """The team, whether it is an administrator's, and whether it may only read."""
+    access = find_access(request)
+    answer = KeyAnswer(access.key_id, access.team_id, access.is_admin, access.read_only)
+    return Response(content=encode(answer), media_type="application/json")  # type: ignore[arg-type]
