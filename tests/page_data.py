@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 SYMBOLS = {
-    "AAPL": 264.2, "AMD": 201.4, "BTC/USD": 91_230.5, "KO": 71.3, "MSFT": 512.7, "NVDA": 181.4, "SPY": 683.1, "TSLA": 431.9,
+    "AAPL": 264.2, "AMD": 201.4, "BTC/USD": 91_230.5, "KO": 71.3, "MSFT": 512.7, "NVDA": 181.4, "SPY": 683.1,
+    "TSLA": 431.9,
 }  # fmt: skip
 HOSTILE_ID = '<img src=x onerror="document.title=1"><script>document.title=2</script>\u202eevil'
 
@@ -70,7 +71,13 @@ class TeamLog:
         group = str(uuid.UUID(int=self._random.getrandbits(128), version=4))
         terms: dict[str, Any] = {"symbol": symbol, "quantity": quantity, "order_class": "bracket", "group_id": group}
         entry = self.place(
-            seconds_ago, side="buy", order_type="limit", limit_price="180.50", stop_price=None, group_role="entry", **terms
+            seconds_ago,
+            side="buy",
+            order_type="limit",
+            limit_price="180.50",
+            stop_price=None,
+            group_role="entry",
+            **terms,
         )
         for role, kind, prices in (
             ("take_profit", "limit", {"limit_price": "188.00", "stop_price": None}),

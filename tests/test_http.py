@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
+import logging
 import os
+import signal
 import socket
 import struct
-import threading
 import time
 import urllib.error
 import urllib.request
@@ -17,12 +17,13 @@ from typing import Any
 
 import msgspec
 import pytest
+import structlog
 
-from compactor.daemon import http
 from compactor.daemon.health import Health, LedgerHealth
-from compactor.daemon.http import CONNECTIONS_MAX, serve
 from compactor.daemon.metrics import Metrics
 from compactor.daemon.presence import TEXT_BYTES, AlreadyRunning, acquire, read_report
+from compactor.web.web_process import WebProcess
+from tests.web_client import until
 
 
 @pytest.fixture
@@ -36,16 +37,26 @@ def health() -> Health:
     return health
 
 
+def start(data: Path, health: Health, address: str = "127.0.0.1:0") -> WebProcess:
+    log = structlog.wrap_logger(None, wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    return WebProcess(data, address, health, Metrics(health), log)
+
+
 @pytest.fixture
-def url(health: Health) -> Iterator[str]:
-    server = serve("127.0.0.1:0", health, Metrics(health))
-    yield f"http://{server.address}"
+def server(tmp_path: Path, health: Health) -> Iterator[WebProcess]:
+    server = start(tmp_path, health)
+    yield server
     server.close()
+
+
+@pytest.fixture
+def url(server: WebProcess) -> str:
+    return f"http://{server.address}"
 
 
 def get(url: str) -> tuple[int, str]:
     try:
-        with urllib.request.urlopen(url, timeout=10) as answer:
+        with urllib.request.urlopen(url, timeout=30) as answer:
             return answer.status, answer.read().decode()
     except urllib.error.HTTPError as error:
         return error.code, error.read().decode()
@@ -92,8 +103,9 @@ def test_a_loop_that_hangs_is_not_alive(url: str, health: Health) -> None:
 
 
 def test_other_paths_are_not_found(url: str) -> None:
-    """What is not there is 404, and says what is."""
-    assert (404, "/livez\n/readyz\n/metrics\n") == get(f"{url}/secret")
+    """What is not there is 404."""
+    status, text = get(f"{url}/secret")
+    assert (404, ["detail"]) == (status, list(json.loads(text)))
 
 
 def test_metrics_are_served_for_prometheus(url: str) -> None:
@@ -111,10 +123,10 @@ def test_a_name_that_is_no_utf8_is_told_like_any_other(url: str, health: Health)
     assert checks(text)["ledger alice"]["ok"]
 
 
-def test_it_is_served_on_ipv6(health: Health) -> None:
+def test_it_is_served_on_ipv6(tmp_path: Path, health: Health) -> None:
     """`[IPV6]:PORT` is an address like any other."""
     try:
-        server = serve("[::1]:0", health, Metrics(health))
+        server = start(tmp_path, health, "[::1]:0")
     except OSError:
         pytest.skip("no IPv6 here")
     assert server.address.startswith("[::1]:")
@@ -125,65 +137,41 @@ def test_it_is_served_on_ipv6(health: Health) -> None:
 def test_a_client_that_breaks_off_leaves_no_line_in_the_log(url: str, capfd: pytest.CaptureFixture[str]) -> None:
     """The log is one JSON object a line; a reset connection is no news, and stops nothing."""
     host, _, port = url.removeprefix("http://").partition(":")
+    assert 200 == get(f"{url}/livez")[0]
+    capfd.readouterr()
     for _ in range(3):
         client = socket.create_connection((host, int(port)))
         # No lingering: closing sends a reset.
         client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         client.send(b"GET /livez")
         client.close()
-    # Answered after the others were accepted; each of those has a thread, which ends when it has seen the reset.
-    assert 200 == get(f"{url}/livez")[0]
-    while any("process_request_thread" in thread.name for thread in threading.enumerate()):
-        time.sleep(0.01)
+    for _ in range(3):
+        assert 200 == get(f"{url}/livez")[0]
     assert ("", "") == capfd.readouterr()
 
 
-def test_slow_clients_use_up_no_descriptors_and_keep_nobody_out(url: str) -> None:
-    """Issue 13, 11: a cap on connections; beyond it the oldest one is closed, and others are served at once."""
-    host, _, port = url.removeprefix("http://").partition(":")
-    before = len(os.listdir("/proc/self/fd"))
-    clients = [socket.create_connection((host, int(port))) for _ in range(3 * CONNECTIONS_MAX)]
-    try:
-        for client in clients:
-            with contextlib.suppress(OSError):
-                client.send(b"GET /livez HTTP/1.1\r\nX: ")
-        for _ in range(10):
-            assert 200 == get(f"{url}/livez")[0]
-        deadline = time.monotonic() + 10
-        while len(os.listdir("/proc/self/fd")) > before + len(clients) + CONNECTIONS_MAX + 1:
-            assert time.monotonic() < deadline, "the server holds more connections than it may"
-            time.sleep(0.01)
-    finally:
-        for client in clients:
-            client.close()
-
-
-def test_a_request_that_drips_is_cut_off(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Issue 13, 11: the time is for the whole request; a byte now and then does not begin it anew."""
-    monkeypatch.setattr(http, "REQUEST_SECONDS", 0.5)
-    host, _, port = url.removeprefix("http://").partition(":")
-    started = time.monotonic()
-    with socket.create_connection((host, int(port))) as client:
-        client.settimeout(0.1)
-        client.send(b"GET /livez HTTP/1.1\r\n")
-        found: bytes | None = None
-        while found is None:
-            assert time.monotonic() - started < 10, "it is still served"
-            try:
-                client.send(b"X")
-                found = client.recv(1)
-            except TimeoutError:
-                continue
-            except OSError:
-                break
-    assert not found
-    assert 0.4 < time.monotonic() - started
-
-
-def test_an_address_in_use_is_an_error(url: str, health: Health) -> None:
+def test_an_address_in_use_is_an_error(url: str, tmp_path: Path, health: Health) -> None:
     """A port in use is an error before any work starts."""
     with pytest.raises(OSError, match="in use"):
-        serve(url.removeprefix("http://"), health, Metrics(health))
+        start(tmp_path, health, url.removeprefix("http://"))
+
+
+def test_a_server_that_dies_is_started_again_on_the_same_address(server: WebProcess, url: str) -> None:
+    """What asks meanwhile waits in the kernel; the daemon goes on."""
+    assert 200 == get(f"{url}/livez")[0]
+    before = server.pid
+    os.kill(before, signal.SIGKILL)
+    assert 200 == get(f"{url}/livez")[0]
+    assert before != server.pid
+
+
+def test_the_server_ends_with_the_daemon_that_started_it(tmp_path: Path, health: Health) -> None:
+    """However that ends: no process is left that serves the past."""
+    server = start(tmp_path, health)
+    assert 200 == get(f"http://{server.address}/livez")[0]
+    server.link.shutdown(socket.SHUT_RDWR)
+    until(lambda: server.poll() is not None, "the end of the server")
+    server.close()
 
 
 # Presence.

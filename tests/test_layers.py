@@ -26,6 +26,7 @@ LAYERS = [
     ["sync"],
     ["daemon"],
     ["tracker"],
+    ["web"],
     ["ui"],
 ]
 """From the bottom up; rooms of one layer do not see each other."""

@@ -26,9 +26,9 @@ from compactor.broker.adapters import find_credentials
 from compactor.broker.credentials import BadCredentials
 from compactor.daemon import account_link, reconcile_loop
 from compactor.daemon.health import Health, check_accounts
-from compactor.daemon.http import check_ready
 from compactor.daemon.links import Links, StreamInUse
 from compactor.daemon.metrics import Metrics
+from compactor.daemon.readiness import check_ready
 from compactor.settings.accounts import Account
 from compactor.sync.stream_writer import StreamWriter
 from compactor.ui.watching import make_logger

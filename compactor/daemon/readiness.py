@@ -1,7 +1,7 @@
 """Decide whether the daemon is alive and whether it is ready, for `/livez` and `/readyz`.
 
-Note: it is not alive only if the loop has not turned for half a minute, so that a supervisor restarts only a daemon that
-hangs. It is not ready while a ledger is degraded, or an account is stale.
+Note: it counts as alive unless the loop has not turned for half a minute, so that a supervisor restarts only a daemon
+that hangs. It is not ready while a ledger is degraded, or an account is stale.
 """
 
 from __future__ import annotations

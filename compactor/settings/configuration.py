@@ -143,7 +143,7 @@ HostNames = Annotated[
 Networks = Annotated[
     tuple[str, ...],
     Meta(
-        description='a list of addresses or networks, as ["127.0.0.1", "10.0.0.0/8"], or a text with commas between them',
+        description='a list of addresses or networks, as ["127.0.0.1", "10.0.0.0/8"], or a text with commas',
         extra={"parse": _parse_networks},
     ),
 ]

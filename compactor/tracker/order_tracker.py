@@ -204,6 +204,11 @@ class OrderTracker:
         before = time.time_ns() - int(max_age_days * DAY_NS)
         return sum(rows.drop_ended(before) for rows in self._ledgers.values())
 
+    def rows(self, team: str) -> LedgerRows | None:
+        """The rows of a team's ledger as they are kept: the lines of its derived files. For servers, which pass them
+        on as they are."""
+        return self._find_team(team)
+
     # Following.
 
     async def changes(self, team: str | None = None, after: After = None) -> AsyncIterator[Change]:

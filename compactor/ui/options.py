@@ -103,7 +103,9 @@ class Days(click.ParamType):  # type: ignore[type-arg, unused-ignore]
 DAYS = Days()
 
 # What the daemon is told, with a link to the broker or without.
-http_option = click.option("--http", metavar="HOST:PORT", help="Serve the API, the page, /livez, /readyz and /metrics there.")
+http_option = click.option(
+    "--http", metavar="HOST:PORT", help="Serve the API, the page, /livez, /readyz and /metrics there."
+)
 retention_days_option = click.option(
     "--retention-days", metavar="DAYS", type=DAYS, help="Days that ended orders stay in memory, or forever."
 )

@@ -1,7 +1,7 @@
 """The commands `serve` and `key`: the API and the page by themselves, and the keys that open them.
 
-Note: `serve` follows the logs and reads what the daemon says; it never writes a ledger, except that a cancel writes down
-what the broker said of the order.
+Note: `serve` follows the logs and reads what the daemon says. It writes no ledger, but a cancel writes down what
+the broker said of the order.
 """
 
 from __future__ import annotations
@@ -41,7 +41,12 @@ insecure_option = click.option(
 @log_level_option
 @click.option("--descriptors", hidden=True, help="The socket and the link to the daemon, as watch --http passes them.")
 def serve(
-    data: Path, config: Path | None, http: str | None, insecure_no_auth: bool, log_level: str | None, descriptors: str | None
+    data: Path,
+    config: Path | None,
+    http: str | None,
+    insecure_no_auth: bool,
+    log_level: str | None,
+    descriptors: str | None,
 ) -> None:
     """Serve the open orders, trades and events of the ledgers below DIR: an API under /api/v1 and a live page under /.
 
@@ -159,7 +164,10 @@ def create_key(team: str | None, admin: bool, read_only: bool, data: Path, as_js
     click.echo(made.key)
     sys.stdout.flush()
     whose = f"team {team}" if team is not None else "an administrator, for all teams"
-    say(f"A key for {whose}{', read only' if read_only else ''}; it is not shown again. Its id is {made.key_id}.", err=True)
+    say(
+        f"A key for {whose}{', read only' if read_only else ''}; it is not shown again. Its id is {made.key_id}.",
+        err=True,
+    )
 
 
 @key.command("list", short_help="List the keys, without their secrets.")

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import msgspec
 
-from compactor.core.exceptions import CompactorError
+from compactor.core import CompactorError
 from compactor.ledger.files import Files, replace
 from compactor.ledger.paths import PRIVATE, check_team
 

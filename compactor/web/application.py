@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,7 +12,7 @@ from litestar import Litestar, Router, get
 from litestar.datastructures import State
 from litestar.exceptions import HTTPException
 from litestar.openapi.config import OpenAPIConfig
-from litestar.openapi.spec import Components, License, SecurityScheme, Tag
+from litestar.openapi.spec import Components, License, Reference, SecurityScheme, Tag
 from litestar.response import Response
 from structlog.typing import FilteringBoundLogger as Logger
 
@@ -23,7 +22,7 @@ from compactor.settings.accounts import find_accounts
 from compactor.settings.configuration import Configuration
 from compactor.tracker import OrderTracker
 from compactor.web import order_routes, team_routes, trade_routes
-from compactor.web.answers import encode
+from compactor.web.api_answers import encode
 from compactor.web.api_keys import KeyStore
 from compactor.web.canceling import Canceler
 from compactor.web.connections import REQUEST_BYTES_MAX
@@ -36,8 +35,8 @@ from compactor.web.system_routes import get_livez, get_metrics, get_readyz
 _ABOUT = """\
 The open orders and the trades of a team, from memory and as of an offset of its log.
 
-Keys come from `compactor key create`; send one as `Authorization: Bearer KEY` or as `?key=KEY`. Decimals are strings, or
-JSON numbers with `numbers=json`. Errors are `{"detail": ...}`. Every answer says how fresh it is: `X-Log-Offset`,
+Keys come from `compactor key create`; send one as `Authorization: Bearer KEY` or as `?key=KEY`. Decimals are strings,
+or JSON numbers with `numbers=json`. Errors are `{"detail": ...}`. Every answer says how fresh it is: `X-Log-Offset`,
 `X-As-Of`, `X-Last-Reconcile`."""
 TEAM_ROUTES: list[Any] = [
     order_routes.get_open_orders, order_routes.get_open_orders_csv, order_routes.get_open_orders_jsonl,
@@ -105,7 +104,7 @@ def _make_litestar() -> Litestar:
 
 
 def _describe() -> OpenAPIConfig:
-    schemes = {
+    schemes: dict[str, SecurityScheme | Reference] = {
         "bearer": SecurityScheme(type="http", scheme="bearer", description="A key of compactor key create."),
         "query": SecurityScheme(type="apiKey", security_scheme_in="query", name="key", description="The same key."),
     }
@@ -137,5 +136,8 @@ def _explain(request: AnyRequest, error: Exception) -> Response[Any]:
         detail = "there is nothing at this path; see /api"
     headers = dict(error.headers or {})
     return Response(
-        content=encode({"detail": detail}), status_code=error.status_code, headers=headers, media_type="application/json"
+        content=encode({"detail": detail}),
+        status_code=error.status_code,
+        headers=headers,
+        media_type="application/json",
     )

@@ -1,7 +1,7 @@
 """Ask the broker to cancel an order, for whoever calls the API.
 
-The request is made in a thread, by the same function as `compactor cancel`. Note: an order is open until the broker says
-that it is canceled; what it says right after the request is in the log when this returns.
+The request is made in a thread, by the same function as `compactor cancel`. Note: an order is open until the broker
+says that it is canceled; what it says right after the request is in the log when this returns.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from compactor.broker.placing import NotWrittenDown, Trader
 from compactor.broker.port import BrokerError, NotFound, Refused
-from compactor.core.exceptions import CompactorError
+from compactor.core import CompactorError
 from compactor.settings.accounts import Account
 
 AT_ONCE_MAX = 4

@@ -18,6 +18,9 @@ ANSWER_SECONDS = 30.0
 """The time for a whole answer, however slowly it is read; event streams have their own, for each piece."""
 REQUEST_BYTES_MAX = 64 << 10
 """A request with its head and body; the longest that anybody needs has some hundred bytes."""
+REFUSED_SECONDS = 2.0
+REFUSED_BYTES_MAX = 1 << 20
+"""How long, and how far, a request that was refused unread is read, so that its sender sees the answer."""
 WAITING_MAX = 64
 """Connections that have not sent a whole request; beyond these the oldest is closed."""
 SWEEP_SECONDS = 0.25
@@ -85,6 +88,7 @@ class BoundedConnection(HttpToolsProtocol):
     deadline = 0.0
     """The monotonic second at which the connection is closed."""
     _received = 0
+    _is_refused = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for a request."""
@@ -106,6 +110,11 @@ class BoundedConnection(HttpToolsProtocol):
         if not self._received and (self.cycle is None or self.cycle.response_complete):
             self.extend(REQUEST_SECONDS)
         self._received += len(data)
+        if self._is_refused:
+            # Read on for a moment: the answer would be lost if the connection were closed with bytes unread.
+            if self._received > REFUSED_BYTES_MAX:
+                self.transport.abort()
+            return
         if self._received > REQUEST_BYTES_MAX:
             self._refuse(b"413 Content Too Large", b"the request is longer than %d bytes" % REQUEST_BYTES_MAX)
             return
@@ -142,4 +151,9 @@ class BoundedConnection(HttpToolsProtocol):
                 b"HTTP/1.1 %b\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n%b"
                 % (status, len(text), text)
             )
+            self._is_refused = True
+            self.extend(REFUSED_SECONDS)
+            if self.transport.can_write_eof():
+                self.transport.write_eof()
+            return
         self.transport.close()

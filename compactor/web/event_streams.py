@@ -13,9 +13,9 @@ from collections.abc import AsyncIterator
 
 import msgspec
 
-from compactor.core.exceptions import CompactorError
+from compactor.core import CompactorError
 from compactor.tracker import Change, EndedOrder, OrderTracker
-from compactor.web.answers import encode
+from compactor.web.api_answers import encode
 from compactor.web.team_view import TeamView
 
 QUEUE_MAX = 5_000
@@ -86,7 +86,8 @@ class TeamStreams:
         stream = EventStream()
         yield b"retry: %d\n\n" % RETRY_MS + self._encode_status(after is None)
         if after is not None:
-            async for piece, after in self._fold_past(after):
+            async for piece, reached in self._fold_past(after):
+                after = reached
                 yield piece
         # No await from here to the first piece: what is in memory, and what follows it, have no gap between them.
         known = self._list_known(after)

@@ -125,9 +125,10 @@ class Gate:
             return 421, f"this server is not called {printable(request.host[:200])!r}; {hint}", []
         if request.method in _UNSAFE_METHODS and not request.is_same_site:
             return 403, "a request of another site changes nothing here", []
-        if request.path in _MONITORED and not request.is_forwarded:
+        if request.path in _MONITORED:
             request.access = self._find_key(request.key) if request.key else None
-            return None
+            if not request.is_forwarded:
+                return None
         allowed = self._by_address.take(request.address)
         request.allowance = allowed
         if not allowed.is_allowed:
@@ -203,6 +204,7 @@ class _GatedRequest:
         self.is_api = self.path.startswith("/api/v1/")
         self.url_bytes = len(scope["raw_path"]) + len(scope["query_string"])
         self.status = 0
+        self.address, self.is_forwarded = "", False
         self.access: ApiKey | None = None
         self.allowance: Allowance | None = None
         self.key = self.host = self.forwarded_for = ""

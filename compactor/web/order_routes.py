@@ -11,14 +11,14 @@ from litestar.exceptions import HTTPException
 from litestar.params import Parameter
 from litestar.response import Response
 
-from compactor.core.exceptions import CompactorError
+from compactor.core import CompactorError
 from compactor.core.printable import printable
 from compactor.history.lookup import History, find_histories
 from compactor.ledger import LedgerEntry
 from compactor.ledger.paths import team_in_path
 from compactor.ledger.records import PendingOrder
 from compactor.tracker import EndedOrder
-from compactor.web.answers import HistoryAnswer, Numbers, OpenOrders, OrderAnswer, encode, refusals
+from compactor.web.api_answers import HistoryAnswer, Numbers, OpenOrders, OrderAnswer, encode, refusals
 from compactor.web.canceling import CannotCancel
 from compactor.web.replies import CSV, JSON_LINES, encode_order, reply
 from compactor.web.site import AnyRequest, Site, find_access, find_site
@@ -90,7 +90,12 @@ async def get_history(request: AnyRequest, team: str, order_id: OrderId) -> Resp
     return reply(request, view, _encode_history(found[0]), view.make_etag("history", order_id))
 
 
-@delete("/orders/{order_id:str}", summary="Ask the broker to cancel an order", status_code=202, responses=refusals(404, 409, 503))
+@delete(
+    "/orders/{order_id:str}",
+    summary="Ask the broker to cancel an order",
+    status_code=202,
+    responses=refusals(404, 409, 503),
+)
 async def cancel_order(request: AnyRequest, team: str, order_id: OrderId) -> Response[OrderAnswer]:
     """The answer has the order as it is right after the request. It stays open until the broker says that it is
     canceled, and a fill can still win."""
@@ -119,7 +124,9 @@ async def _find_order(site: Site, team: str, order_id: str) -> PendingOrder | En
     rows = site.view(team).rows
     ids = rows.find_ids(order_id) if rows is not None else []
     if len(ids) > 1:
-        raise HTTPException(status_code=404, detail=f"{len(ids)} orders begin with {printable(order_id)}; give more of the id")
+        raise HTTPException(
+            status_code=404, detail=f"{len(ids)} orders begin with {printable(order_id)}; give more of the id"
+        )
     for one in (order_id, _find_traded(site.view(team), order_id)):
         found = await _find_in_log(site, team, one) if one is not None else None
         if found is not None:

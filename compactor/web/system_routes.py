@@ -6,7 +6,7 @@ from litestar import get
 from litestar.response import Response
 
 from compactor.daemon.readiness import Check, HealthAnswer
-from compactor.web.answers import encode
+from compactor.web.api_answers import encode
 from compactor.web.health_link import Question
 from compactor.web.site import AnyRequest, Site, find_site, require_monitor
 

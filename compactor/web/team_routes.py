@@ -10,7 +10,7 @@ from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import Parameter
 from litestar.response import Response
 
-from compactor.web.answers import KeyAnswer, TeamList, TeamStatus, encode, refusals
+from compactor.web.api_answers import KeyAnswer, TeamList, TeamStatus, encode, refusals
 from compactor.web.event_answer import EventAnswer
 from compactor.web.replies import reply
 from compactor.web.site import AnyRequest, find_access, find_site, require_admin
@@ -21,12 +21,14 @@ _EVENTS = ResponseSpec(
         "An endless stream of events `order`, `trade` and `finding`, whose data is the row and whose id is the log "
         "offset; `status` when something changes that is no event; and `end` with a reason."
     ),
-    media_type="text/event-stream",  # type: ignore[arg-type]
+    media_type="text/event-stream",
     generate_examples=False,
 )
 LastEventId = Annotated[
     str | None,
-    Parameter(header="Last-Event-ID", description="Go on after this event; wins over `after`.", pattern=r"^[0-9]{1,18}$"),
+    Parameter(
+        header="Last-Event-ID", description="Go on after this event; wins over `after`.", pattern=r"^[0-9]{1,18}$"
+    ),
 ]
 After = Annotated[int | None, Parameter(description="Begin after this log offset; default: now.", ge=0)]
 
@@ -40,7 +42,12 @@ async def get_status(request: AnyRequest, team: str) -> Response[TeamStatus]:
     return reply(request, view, encode(view.describe(site.canceler.trading)))
 
 
-@get("/events", summary="What changes, as it changes", responses={200: _EVENTS, **refusals(404)}, media_type="text/event-stream")
+@get(
+    "/events",
+    summary="What changes, as it changes",
+    responses={200: _EVENTS, **refusals(404)},
+    media_type="text/event-stream",
+)
 async def get_events(
     request: AnyRequest, team: str, after: After = None, last_event_id: LastEventId = None
 ) -> Response[str]:

@@ -17,7 +17,7 @@ from compactor.ledger.paths import FINDINGS, TRADES
 from compactor.tables.schema import PENDING
 from compactor.tracker import OrderTracker, TrackerStatus
 from compactor.tracker.ledger_rows import LedgerRows
-from compactor.web.answers import StreamState, TeamRow, TeamStatus, encode
+from compactor.web.api_answers import StreamState, TeamRow, TeamStatus, encode
 from compactor.web.line_pages import KeptTail
 from compactor.web.row_formats import make_line_converter, write_csv, write_json_lines
 from compactor.web.trade_summary import TradeSummary
@@ -61,10 +61,10 @@ class TeamView:
         return self._status
 
     @property
-    def as_of(self) -> str | None:
+    def recorded_at(self) -> str | None:
         """The time of the last event, by the log's own clock."""
         rows = self.rows
-        return rows.as_of if rows is not None else None
+        return rows.recorded_at if rows is not None else None
 
     @property
     def offset(self) -> int:
@@ -75,7 +75,7 @@ class TeamView:
     def make_headers(self) -> dict[str, str]:
         """How fresh an answer is."""
         headers = {"X-Log-Offset": str(self.offset)}
-        if (as_of := self.as_of) is not None:
+        if (as_of := self.recorded_at) is not None:
             headers["X-As-Of"] = as_of
         if self.status.reconciled_through is not None:
             headers["X-Last-Reconcile"] = self.status.reconciled_through
@@ -120,7 +120,11 @@ class TeamView:
     def encode_freshness(self) -> bytes:
         """The members that every list has, without braces."""
         status = self.status
-        found = {"as_of": self.as_of, "reconciled_through": status.reconciled_through, "stale": bool(status.stale)}
+        found = {
+            "as_of": self.recorded_at,
+            "reconciled_through": status.reconciled_through,
+            "stale": bool(status.stale),
+        }
         return encode(found)[1:-1]
 
     # Trades and findings.
@@ -144,7 +148,7 @@ class TeamView:
             team_id=self.team, has_ledger=rows is not None, offset=self.offset,
             log_bytes=rows.log_bytes if rows is not None else 0,
             open_orders_count=len(rows.open) if rows is not None else 0,
-            as_of=self.as_of, reconciled_through=status.reconciled_through, stale=bool(status.stale),
+            as_of=self.recorded_at, reconciled_through=status.reconciled_through, stale=bool(status.stale),
             reasons=status.stale, daemon_running=status.is_daemon_running,
             streams=[
                 StreamState(
@@ -160,8 +164,8 @@ class TeamView:
         """The same, shorter, for the list of all teams."""
         status, rows = self.status, self.rows
         return TeamRow(
-            self.team, len(rows.open) if rows is not None else 0, self.offset, self.as_of, status.reconciled_through,
-            bool(status.stale), status.stale,
+            self.team, len(rows.open) if rows is not None else 0, self.offset, self.recorded_at,
+            status.reconciled_through, bool(status.stale), status.stale,
         )  # fmt: skip
 
 

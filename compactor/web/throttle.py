@@ -1,4 +1,4 @@
-"""Limit requests: token buckets by key and by address, bounded in number, and the headers that tell a client of them."""
+"""Limit requests: token buckets by key and by address, bounded in number, and the headers that tell of them."""
 
 from __future__ import annotations
 

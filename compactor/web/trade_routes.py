@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from datetime import date
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from litestar import get
 from litestar.exceptions import HTTPException
@@ -15,7 +15,7 @@ from litestar.response import Response
 from compactor.core.instants import BadInstant
 from compactor.tables.schema import FINDINGS, TRADES, Table
 from compactor.tracker.selecting import make_trade_filter
-from compactor.web.answers import FindingsPage, Numbers, Summary, TradesPage, encode, refusals
+from compactor.web.api_answers import FindingsPage, Numbers, Summary, TradesPage, encode, refusals
 from compactor.web.line_pages import KeptTail, LinePage, is_in_memory, read_forward, read_page
 from compactor.web.replies import CSV, JSON, JSON_LINES, reply
 from compactor.web.row_formats import make_line_converter, write_csv, write_json_lines
@@ -105,7 +105,7 @@ async def get_summary(
 async def _answer_trades(
     request: AnyRequest, team: str, terms: tuple[str | None, str | None, str | None, str | None], limit: int,
     cursor: str | None, numbers: str, media_type: str,
-) -> Response[TradesPage] | Response[str]:  # fmt: skip
+) -> Response[Any]:  # fmt: skip
     symbol, side, since, until = terms
     try:
         wants = make_trade_filter(since, until, symbol, side)
@@ -120,7 +120,7 @@ async def _answer_trades(
 
 async def _answer_findings(
     request: AnyRequest, team: str, limit: int, cursor: str | None, media_type: str
-) -> Response[FindingsPage] | Response[str]:
+) -> Response[Any]:
     site = find_site(request)
     view = site.view(team)
     etag = view.make_etag("findings", limit, cursor, media_type)
@@ -145,11 +145,17 @@ async def _read_page(site: Site, tail: KeptTail | None, cursor: str | None, limi
 
 def _answer(
     request: AnyRequest, view: TeamView, table: Table, page: LinePage, numbers: str, media_type: str, etag: str
-) -> Response[TradesPage] | Response[str]:
+) -> Response[Any]:
     convert = make_line_converter(table, numbers)
     if media_type == JSON:
         cursor = encode(str(page.cursor) if page.cursor is not None else None)
-        members = (encode(view.team), table.name.encode(), view.join(page.lines, convert), cursor, view.encode_freshness())
+        members = (
+            encode(view.team),
+            table.name.encode(),
+            view.join(page.lines, convert),
+            cursor,
+            view.encode_freshness(),
+        )
         return reply(request, view, b'{"team_id":%b,"%b":%b,"next_cursor":%b,%b}' % members, etag)
     names = [name for name in table.names if name != "team_id" or table is not FINDINGS]
     data = write_csv(page.lines, names) if media_type == CSV else write_json_lines(page.lines, convert)

@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from compactor.core.decimals import exactly, plain, quotient
 from compactor.core.instants import BadInstant, nanos
-from compactor.web.answers import SummaryRow
+from compactor.web.api_answers import SummaryRow
 from compactor.web.trading_day import find_trading_day
 
 

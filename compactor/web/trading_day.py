@@ -1,4 +1,4 @@
-"""The trading day of an instant: from 20:00 New York on it is the next one (Alpaca trades around the clock on weekdays)."""
+"""Find the trading day of an instant: from 20:00 New York on it is the next one, because trading goes on at night."""
 
 from __future__ import annotations
 

@@ -47,6 +47,15 @@ class WebProcess:
         self._keeper = threading.Thread(target=self._keep, name="http", daemon=True)
         self._keeper.start()
 
+    def poll(self) -> int | None:
+        """The exit code of the process that served last, if it has ended."""
+        return self._process.poll()
+
+    @property
+    def pid(self) -> int:
+        """The process that serves now."""
+        return self._process.pid
+
     def close(self) -> None:
         """Stop serving; returns within a second."""
         with self._starting:
@@ -62,6 +71,7 @@ class WebProcess:
 
     def _start(self) -> subprocess.Popen[bytes]:
         ours, theirs = socket.socketpair()
+        self.link = ours
         try:
             HealthResponder(ours, self._health, self._metrics).start()
             descriptors = (self._listener.fileno(), theirs.fileno())

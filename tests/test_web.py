@@ -1,0 +1,434 @@
+"""The API of `compactor serve`, asked over a real socket: answers, freshness, events, and who may see what."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import shutil
+from collections.abc import Iterator
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from compactor.ledger import Ledger
+from tests.conftest import ROOT
+from tests.page_data import TeamLog
+from tests.web_client import EventReader, Served, until
+
+CHECKED = ("X-Log-Offset", "X-As-Of")
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    data = tmp_path_factory.mktemp("web") / "data"
+    shutil.copytree(ROOT / "fixtures" / "sample", data)
+    (data / "compactor.toml").write_text('http_requests_per_minute = 100000\nhttp_log = "all"\n')
+    for team in ("alpha", "bravo", "charlie"):
+        Ledger(data / "team" / team).compact()
+    one = Served(data)
+    yield one
+    assert 0 == one.close()
+
+
+@pytest.fixture(scope="module")
+def alpha(served: Served) -> str:
+    return served.key("alpha")
+
+
+@pytest.fixture(scope="module")
+def admin(served: Served) -> str:
+    return served.key(None)
+
+
+def lines(served: Served, team: str, name: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (served.data / "team" / team / name).read_text().splitlines()]
+
+
+# What is open.
+
+
+def test_open_orders_are_those_of_the_file_and_say_how_fresh_they_are(served: Served, alpha: str) -> None:
+    """`{"team_id", "open_orders_count", "orders", "as_of", "reconciled_through", "stale"}`; fields of the files."""
+    answer = served.get("/api/v1/team/alpha/orders/open", alpha)
+    body = answer.json()
+    assert ["team_id", "open_orders_count", "orders", "as_of", "reconciled_through", "stale"] == list(body)
+    assert lines(served, "alpha", "pending_orders.jsonl") == body["orders"]
+    assert ("alpha", 5, False) == (body["team_id"], body["open_orders_count"], body["stale"])
+    log = (served.data / "team/alpha/events.jsonl").stat().st_size
+    assert (str(log), body["as_of"]) == tuple(answer.headers[name] for name in CHECKED)
+
+
+def test_the_key_in_the_query_works_as_before(served: Served, alpha: str) -> None:
+    """`GET …/orders/open?key=…`, as old clients ask."""
+    assert 5 == served.get(f"/api/v1/team/alpha/orders/open?key={alpha}").json()["open_orders_count"]
+
+
+def test_numbers_can_be_json_numbers_with_every_digit(served: Served, alpha: str) -> None:
+    """`?numbers=json` for old clients."""
+    texts = served.get("/api/v1/team/alpha/orders/open", alpha).json()["orders"]
+    answer = served.get("/api/v1/team/alpha/orders/open?numbers=json", alpha)
+    numbers = json.loads(answer.text, parse_float=Decimal, parse_int=Decimal)["orders"]
+    assert [str(one["quantity"]) for one in numbers] == [one["quantity"] for one in texts]
+    assert isinstance(numbers[0]["stop_price"], Decimal)
+    assert "176.00" == str(numbers[0]["stop_price"])
+
+
+def test_an_unchanged_poll_costs_a_304(served: Served, alpha: str) -> None:
+    """ETag from the offset; the 304 says how fresh it is too."""
+    first = served.get("/api/v1/team/alpha/orders/open", alpha)
+    known = {"If-None-Match": first.headers["ETag"]}
+    again = served.get("/api/v1/team/alpha/orders/open", alpha, headers=known)
+    assert (304, b"", first.headers["X-Log-Offset"]) == (
+        again.status_code,
+        again.content,
+        again.headers["X-Log-Offset"],
+    )
+    other = served.get(
+        "/api/v1/team/alpha/orders/open?numbers=json", alpha, headers={"If-None-Match": first.headers["ETag"]}
+    )
+    assert 200 == other.status_code
+
+
+def test_an_event_is_in_the_answer_milliseconds_later_with_another_etag(served: Served) -> None:
+    """Answers come from memory, current with the log, whether or not anybody compacts."""
+    log, key = TeamLog(served.data, "delta"), served.key("delta")
+    order = log.place(symbol="SPY")
+    until(lambda: served.get("/api/v1/team/delta/orders/open", key).json()["open_orders_count"] == 1, "the order")
+    before = served.get("/api/v1/team/delta/orders/open", key).headers["ETag"]
+    log.fill(order, int(order["quantity"]), int(order["quantity"]))
+    until(lambda: served.get("/api/v1/team/delta/orders/open", key).json()["open_orders_count"] == 0, "its end")
+    assert before != served.get("/api/v1/team/delta/orders/open", key).headers["ETag"]
+    assert 1 == len(served.get("/api/v1/team/delta/trades", key).json()["trades"])
+
+
+def test_every_list_is_there_as_csv_and_json_lines(served: Served, alpha: str) -> None:
+    """`.csv` is safe to open in a spreadsheet, `.jsonl` has one row a line."""
+    for path, name in (("orders/open", "pending_orders"), ("trades", "trades"), ("findings", "findings")):
+        wanted = lines(served, "alpha", f"{name}.jsonl")
+        wanted = wanted if name == "pending_orders" else wanted[::-1]
+        found = served.get(f"/api/v1/team/alpha/{path}.jsonl", alpha)
+        assert wanted == [json.loads(line) for line in found.text.splitlines()]
+        table = list(csv.DictReader(io.StringIO(served.get(f"/api/v1/team/alpha/{path}.csv", alpha).text)))
+        assert len(wanted) == len(table)
+        first = next(iter(wanted[0]))
+        assert [str(one[first]) for one in wanted] == [one[first] for one in table]
+
+
+def test_a_formula_in_a_client_id_is_text_in_csv(served: Served) -> None:
+    """A cell that begins like a formula has an apostrophe before it."""
+    key = served.key("formula")
+    TeamLog(served.data, "formula").place(client_order_id="=HYPERLINK(1)")
+    until(lambda: "'=HYPERLINK(1)" in served.get("/api/v1/team/formula/orders/open.csv", key).text, "the order")
+
+
+# One order.
+
+
+def test_an_order_is_found_by_a_unique_beginning_of_its_id_open_or_ended(served: Served, alpha: str) -> None:
+    """`GET …/orders/{order_id}`: open or ended, a unique prefix too."""
+    pending = lines(served, "alpha", "pending_orders.jsonl")[0]
+    found = served.get(f"/api/v1/team/alpha/orders/{pending['order_id'][:8]}", alpha).json()
+    assert pending | {"open": True} == found
+    ended = served.get("/api/v1/team/alpha/orders/1dbb3aa3-a4a3-4b7d-9f08-1d2b51774b23", alpha).json()
+    assert (False, "filled", "40") == (ended["open"], ended["status"], ended["filled_qty"])
+    assert ended == served.get("/api/v1/team/alpha/orders/1dbb3aa3", alpha).json()
+    missing = served.get("/api/v1/team/alpha/orders/nothing", alpha)
+    assert (404, {"detail": "team alpha has no order nothing"}) == (missing.status_code, missing.json())
+
+
+def test_the_history_of_an_order_has_its_events_with_the_messages(served: Served, alpha: str) -> None:
+    """`GET …/orders/{order_id}/history`: timeline, changes, trades, raw message."""
+    body = served.get("/api/v1/team/alpha/orders/1dbb3aa3/history", alpha).json()
+    assert ["new", "fill"] == [event["event"] for event in body["events"]]
+    assert ("new", "filled") == (body["events"][1]["status_before"], body["events"][1]["status_after"])
+    assert "241-0" not in body["events"][1]["trades"][0]["trade_id"]
+    assert "1dbb3aa3-a4a3-4b7d-9f08-1d2b51774b23" in body["events"][0]["line"]
+    assert str(served.data) not in json.dumps(body)
+
+
+# Trades, findings, summary.
+
+
+def test_trades_come_newest_first_in_pages_without_a_gap(served: Served, alpha: str) -> None:
+    """`GET …/trades`: newest first, `limit`, cursor."""
+    wanted = lines(served, "alpha", "trades.jsonl")[::-1]
+    found: list[Any] = []
+    cursor = ""
+    while cursor is not None:
+        page = served.get(f"/api/v1/team/alpha/trades?limit=7{cursor and f'&cursor={cursor}'}", alpha).json()
+        found += page["trades"]
+        cursor = page["next_cursor"]
+    assert wanted == found
+
+
+def test_trades_are_filtered_by_symbol_side_and_time(served: Served, alpha: str) -> None:
+    """`symbol`, `side`, `since` (included), `until` (excluded)."""
+    every = lines(served, "alpha", "trades.jsonl")
+    since, until_ = "2026-03-02T15:00:00Z", "2026-03-02T18:00:00-00:00"
+    found = served.get(
+        "/api/v1/team/alpha/trades", alpha, params={"symbol": "AAPL", "side": "buy", "since": since, "until": until_}
+    ).json()["trades"]
+    wanted = [one for one in every if one["symbol"] == "AAPL" and one["side"] == "buy"]
+    wanted = [one for one in wanted if "2026-03-02T15" <= one["timestamp"] < "2026-03-02T18"]
+    assert wanted
+    assert wanted[::-1] == found
+    wrong = served.get("/api/v1/team/alpha/trades?since=yesterday", alpha)
+    assert 400 == wrong.status_code
+    assert "RFC 3339" in wrong.json()["detail"]
+
+
+def test_the_summary_adds_up_to_the_trades(served: Served, alpha: str) -> None:
+    """Per symbol and day: fills, quantity bought and sold, value, slippage against `requested_price`."""
+    rows = served.get("/api/v1/team/alpha/summary", alpha).json()["rows"]
+    trades = lines(served, "alpha", "trades.jsonl")
+    assert {one["symbol"] for one in trades} == {one["symbol"] for one in rows}
+    for row in rows:
+        own = [one for one in trades if one["symbol"] == row["symbol"]]
+        bought = sum((Decimal(one["quantity"]) for one in own if one["side"] == "buy"), Decimal(0))
+        value = sum(
+            (Decimal(one["quantity"]) * Decimal(one["execution_price"]) for one in own if one["side"] == "buy"),
+            Decimal(0),
+        )
+        assert (bought, value) == (Decimal(row["bought"]), Decimal(row["bought_value"]))
+        worse = sum(
+            (
+                (Decimal(one["execution_price"]) - Decimal(one["requested_price"]))
+                * Decimal(one["quantity"]) * (1 if one["side"] == "buy" else -1)
+                for one in own if "requested_price" in one
+            ),
+            Decimal(0),
+        )  # fmt: skip
+        assert worse == Decimal(row["slippage"])
+    assert [] == served.get("/api/v1/team/alpha/summary?since=2026-03-04", alpha).json()["rows"]
+
+
+def test_a_fill_in_the_evening_belongs_to_the_next_trading_day(served: Served) -> None:
+    """From 20:00 New York the next one."""
+    log, key = TeamLog(served.data, "evening"), served.key("evening")
+    order = log.place(symbol="KO", quantity="10")
+    for number, at in enumerate(("2026-07-01T23:59:59Z", "2026-07-02T00:00:00Z", "2026-12-02T00:59:59Z")):
+        log.write(
+            {
+                "event": "partial_fill",
+                "order_id": order["order_id"],
+                "ts": at,
+                "execution_id": f"e{number}",
+                "qty": "1",
+                "price": "70",
+            }
+        )
+    until(lambda: len(served.get("/api/v1/team/evening/trades", key).json()["trades"]) == 3, "the trades")
+    rows = served.get("/api/v1/team/evening/summary", key).json()["rows"]
+    assert [("2026-12-01", 1), ("2026-07-02", 1), ("2026-07-01", 1)] == [(one["day"], one["fills"]) for one in rows]
+
+
+# Events.
+
+
+def test_events_resume_after_the_last_id_without_a_gap_and_without_a_repeat(served: Served) -> None:
+    """`Last-Event-ID`, across reconnects."""
+    log, key = TeamLog(served.data, "echo"), served.key("echo")
+    first = log.place(symbol="SPY", quantity="10")
+    until(lambda: served.get("/api/v1/team/echo/orders/open", key).json()["open_orders_count"] == 1, "the order")
+    every = EventReader(served, "echo", key, after=0)
+    found: list[Any] = []
+    last: int | None = 0
+    for filled in range(1, 11):
+        reader = EventReader(served, "echo", key, last)
+        log.fill(first, 1, filled)
+        got = reader.wait(2 + (last == 0))
+        reader.close()
+        # Broken off after any of them.
+        kept = got[: 1 + filled % len(got)]
+        found += kept
+        last = kept[-1].id
+    rest = EventReader(served, "echo", key, last)
+    wanted = every.wait(21)
+    until(lambda: len(found) + len(rest.rows()) >= len(wanted), "the rest")
+    found += rest.rows()
+    assert wanted == found
+    ids = [one.id or 0 for one in wanted]
+    assert sorted(set(ids)) == ids
+    assert [1, 10] == [wanted[0].id is not None and 1, len([one for one in wanted if one.kind == "trade"])]
+    assert not next(one for one in reversed(wanted) if one.kind == "order").data["open"]
+    for reader in (every, rest):
+        reader.close()
+
+
+def test_events_resume_across_a_restart(tmp_path: Path) -> None:
+    """The id is the log offset, which no restart changes."""
+    data = tmp_path / "data"
+    log = TeamLog(data, "alpha")
+    log.day(5, 3)
+    one = Served(data)
+    key = one.key("alpha")
+    reader = EventReader(one, "alpha", key, 0)
+    every = list(reader.wait(20))
+    assert 0 == one.close()
+    reader.close()
+    log.place()
+    one = Served(data)
+    resumed = EventReader(one, "alpha", key, every[9].id)
+    assert every[10:] == resumed.wait(len(every) - 9)[: len(every) - 10]
+    assert "alpha" == resumed.rows()[-1].data["team_id"]
+    resumed.close()
+    one.close()
+
+
+def test_a_stream_without_an_id_begins_now_and_names_the_offset(served: Served, alpha: str) -> None:
+    """Its first event is the status, whose id is where to go on."""
+    reader = EventReader(served, "alpha", alpha)
+    until(lambda: reader.events, "the first event")
+    log = (served.data / "team/alpha/events.jsonl").stat().st_size
+    assert ("status", log) == (reader.events[0].kind, reader.events[0].id)
+    reader.close()
+    refused = served.get(f"/api/v1/team/alpha/events?after={log + 1}", alpha)
+    assert 400 == refused.status_code
+
+
+# Who may see what.
+
+
+def test_a_team_key_opens_its_team_and_refuses_unknown_and_forbidden_teams_alike(served: Served, alpha: str) -> None:
+    """Nobody learns which teams there are."""
+    answers = [served.get(f"/api/v1/team/{team}/orders/open", alpha) for team in ("bravo", "nobody")]
+    assert [403, 403] == [one.status_code for one in answers]
+    assert answers[0].content == answers[1].content
+    names = [set(one.headers) for one in answers]
+    assert names[0] == names[1]
+    assert 403 == served.get("/api/v1/teams", alpha).status_code
+
+
+def test_an_administrator_sees_all_teams(served: Served, admin: str) -> None:
+    """`GET /api/v1/teams`, and 404 for a team that is not there."""
+    teams = served.get("/api/v1/teams", admin).json()["teams"]
+    assert {"alpha", "bravo", "charlie"} <= {one["team_id"] for one in teams}
+    assert 1 == served.get("/api/v1/team/bravo/orders/open", admin).json()["open_orders_count"]
+    assert 404 == served.get("/api/v1/team/nobody/status", admin).status_code
+
+
+def test_without_a_key_or_with_a_wrong_one_nothing_is_shown(served: Served, alpha: str) -> None:
+    """401 with `{"detail": …}`, and what to do."""
+    for key in (None, "", "wrong", alpha[:-1], alpha.replace("ck_", "ck_0"), "ck__", "x" * 4000):
+        answer = served.get("/api/v1/team/alpha/orders/open", key)
+        assert (401, ["detail"], 'Bearer realm="compactor"') == (
+            answer.status_code, list(answer.json()), answer.headers["WWW-Authenticate"],
+        )  # fmt: skip
+
+
+def test_a_revoked_key_opens_nothing_at_once_and_its_streams_end(served: Served) -> None:
+    """Without a restart."""
+    log = TeamLog(served.data, "foxtrot")
+    log.place()
+    made = served.keys.create("foxtrot")
+    until(lambda: served.get("/api/v1/team/foxtrot/status", made.key).json()["has_ledger"], "the ledger")
+    reader = EventReader(served, "foxtrot", made.key, 0)
+    reader.wait(1)
+    served.keys.revoke(made.key_id)
+    assert 401 == served.get("/api/v1/team/foxtrot/status", made.key).status_code
+    log.place()
+    assert reader.is_over.wait(20)
+    assert 1 == len(reader.rows())
+    assert "revoked" in reader.events[-1].data["detail"]
+    reader.close()
+
+
+def test_a_key_that_may_only_read_cancels_nothing(served: Served) -> None:
+    """`--read-only`."""
+    order = lines(served, "alpha", "pending_orders.jsonl")[0]["order_id"]
+    answer = served.ask("DELETE", f"/api/v1/team/alpha/orders/{order}", served.key("alpha", read_only=True))
+    assert (403, "this key may only read") == (answer.status_code, answer.json()["detail"])
+
+
+def test_a_cancel_without_the_brokers_keys_is_a_503_and_of_an_ended_order_a_409(served: Served, alpha: str) -> None:
+    """404, 409 and 503, each with what to do."""
+    order = lines(served, "alpha", "pending_orders.jsonl")[0]["order_id"]
+    statuses = [
+        served.ask("DELETE", f"/api/v1/team/alpha/orders/{one}", alpha).status_code
+        for one in (order, "1dbb3aa3-a4a3-4b7d-9f08-1d2b51774b23", "nothing")
+    ]
+    assert [503, 409, 404] == statuses
+
+
+def test_a_request_of_another_site_changes_nothing(served: Served, alpha: str) -> None:
+    """CSRF: nothing that a browser sends by itself opens anything, and other origins are refused besides."""
+    order = lines(served, "alpha", "pending_orders.jsonl")[0]["order_id"]
+    for headers in ({"Origin": "https://evil.example"}, {"Sec-Fetch-Site": "cross-site"}, {"Origin": "null"}):
+        answer = served.ask("DELETE", f"/api/v1/team/alpha/orders/{order}", alpha, headers=headers)
+        assert (403, "another site" in answer.json()["detail"]) == (answer.status_code, True)
+    assert "Set-Cookie" not in served.get("/").headers
+
+
+def test_a_host_that_is_not_ours_is_refused(served: Served, alpha: str) -> None:
+    """DNS rebinding: a name that its owner points here reads nothing."""
+    for host in ("evil.example", "evil.example:80", "127.0.0.1.evil.example", ""):
+        answer = served.get("/api/v1/team/alpha/orders/open", alpha, headers={"Host": host})
+        assert answer.status_code in (400, 421)
+    for host in ("localhost", f"127.0.0.1:{served.port}", "[::1]:9"):
+        assert 200 == served.get("/api/v1/team/alpha/orders/open", alpha, headers={"Host": host}).status_code
+
+
+def test_no_key_is_in_the_log(served: Served, alpha: str) -> None:
+    """`?key=` is in no log, header of referrer, or metric."""
+    secret = alpha.rpartition("_")[2][:20]
+    served.get(f"/api/v1/team/alpha/status?key={alpha}&x=1")
+    served.get(f"/nothing?key={alpha}")
+    served.get(f"/api/v1/team/alpha/trades?since=x&key={alpha}")
+    until(lambda: any(row.get("path") == "/nothing" for row in served.log), "the line of the log")
+    assert secret not in served.text
+    assert secret not in served.get("/metrics").text
+    answer = served.get(f"/api/v1/team/alpha/status?key={alpha}")
+    assert secret not in str(answer.headers)
+    assert "no-referrer" == answer.headers["Referrer-Policy"]
+
+
+def test_every_answer_has_a_strict_content_policy(served: Served, alpha: str) -> None:
+    """Nothing from another host, no inline script, not in a frame."""
+    for path in ("/", "/api", "/api/v1/team/alpha/status", "/nothing", "/page/main.js"):
+        policy = served.get(path, alpha).headers["Content-Security-Policy"]
+        assert "default-src 'none'" in policy and "script-src 'self';" in policy and "frame-ancestors 'none'" in policy
+        assert "unsafe" not in policy
+
+
+def test_tricks_with_paths_lead_nowhere(served: Served, alpha: str) -> None:
+    """No path of a request is ever opened."""
+    import http.client
+
+    for path in (
+        "/page/../api_keys.py", "/page/%2e%2e/api_keys.py", "/page/..%2fapi_keys.py", "/page//etc/passwd", "/page/",
+        "/api/v1/team/alpha/../bravo/orders/open", "/api/v1/team/..%2f/orders/open", "/api/v1/team/alpha%00/status",
+        "/api/v1/team/%2e%2e/status", "/api/v1/team//status", "/%ff", "/api/v1/team/alpha/orders/%2e%2e/history",
+    ):  # fmt: skip
+        connection = http.client.HTTPConnection(served.host, served.port, timeout=10)
+        connection.putrequest("GET", path, skip_host=True)
+        connection.putheader("Host", "localhost")
+        connection.putheader("Authorization", f"Bearer {alpha}")
+        connection.endheaders()
+        answer = connection.getresponse()
+        assert answer.status in (400, 403, 404), path
+        assert b"detail" in answer.read()
+        connection.close()
+
+
+def test_what_is_too_long_is_refused(served: Served, alpha: str) -> None:
+    """Limits on request sizes, each with a status of its own."""
+    assert 414 == served.get("/api/v1/team/alpha/trades?symbol=" + "x" * 5000, alpha).status_code
+    assert 413 == served.get("/livez", headers={"X-Long": "x" * 70_000}).status_code
+    answer = served.ask("DELETE", "/api/v1/team/alpha/orders/nothing", alpha, data=b"x" * 70_000)
+    assert answer.status_code in (404, 413)
+
+
+def test_metrics_and_health_are_there_for_this_machine(served: Served) -> None:
+    """`/livez`, `/readyz` and `/metrics` on the same port."""
+    assert [200, 200] == [served.get(path).status_code for path in ("/livez", "/readyz")]
+    assert "compactor_http_requests_total" in served.get("/metrics").text
+
+
+def test_a_head_request_has_the_headers_and_no_body(served: Served, alpha: str) -> None:
+    """For clients that only look whether something changed."""
+    answer = served.ask("HEAD", "/api/v1/team/alpha/orders/open", alpha)
+    assert (200, b"") == (answer.status_code, answer.content)
+    assert answer.headers["ETag"] == served.get("/api/v1/team/alpha/orders/open", alpha).headers["ETag"]
