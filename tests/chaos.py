@@ -33,7 +33,8 @@ from compactor.broker.placing import Trader
 from compactor.broker.port import BrokerError, Translation
 from compactor.sync.answers import AskedAccount
 from compactor.sync.gaps import Gaps
-from compactor.sync.reconcile import Reconciled, Reconciler
+from compactor.sync.reconcile import Reconciler
+from compactor.sync.reconciled import Reconciled
 from compactor.sync.stream_writer import StreamWriter
 from tests.alpaca_server import Faults
 from tests.alpaca_server.life import TEAMS
@@ -289,6 +290,11 @@ def _end(servers: list[ChaosServer], mouths: list[Mouth], side: Side, done: Run)
     nameless |= revised_orders(truth) & unheard & named
     old = {one for one in revised_orders(truth) if truth.orders[one].submitted_at < week_ago}
     done.broken += [f"after a day: {one}" for one in differences(truth, side.data, nameless | old)]
+    if last is not None:
+        unsure = {truth.orders[one].symbol.replace("/", "") for one in nameless | old if one in truth.orders}
+        compared = [one for one in last.positions if one.symbol not in unsure]
+        done.broken += [one.detail for one in compared if one.kind == "differs"]
+        done.counts["positions compared"] += len(compared)
     done.counts["events by a deep reconcile"] += deep.events if deep is not None else 0
     done.counts["orders with a revision that nobody can name"] += len(nameless)
     done.counts["orders with a revision and older than a week"] += len(old)

@@ -209,7 +209,7 @@ ROUND, HOUR, DAY, WEEK = 300, 3600, 86_400, 7 * 86_400
 class Quiet:
     """A broker with no orders, which remembers since when it was asked for some."""
 
-    capabilities = Capabilities()
+    capabilities = Capabilities(tells_positions=False)
 
     def __init__(self) -> None:
         self.requests = 0

@@ -19,7 +19,8 @@ from compactor.broker.credentials import BadCredentials
 from compactor.broker.port import BrokerError, BrokerPort, BrokerUnavailable
 from compactor.core.instants import nanos
 from compactor.sync.answers import AskedAccount
-from compactor.sync.reconcile import Reconciled, Reconciler
+from compactor.sync.reconcile import Reconciler
+from compactor.sync.reconciled import Reconciled
 from compactor.sync.state import read_reconciled
 from tests.alpaca_server import AlpacaServer
 from tests.chaos_law import differences, read_rows

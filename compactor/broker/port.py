@@ -8,6 +8,7 @@ broker's own message as `raw`. Adapters are found by name in `adapters`.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from decimal import Decimal
 from hashlib import blake2b
 from typing import Any, NamedTuple, Protocol
 
@@ -96,13 +97,24 @@ class Capabilities(msgspec.Struct, frozen=True):
     `resends`: what a stream missed can be requested again. `tells_fills_of_orders`: the executions of one order can be
     asked for, however old. `unique_client_ids`: an order is refused if another one has its `client_order_id`, so that
     placing can be retried. `lists_held_legs`: the open orders include legs that wait for their parent.
+    `tells_positions`: what the account holds can be asked for.
     """
 
     resends: bool = True
     tells_fills_of_orders: bool = True
     unique_client_ids: bool = True
     lists_held_legs: bool = True
+    tells_positions: bool = True
     client_id_length_max: int = 128
+
+
+class Adjustment(NamedTuple):
+    """Something that moved a position and is no execution of an order: a split, an exercise, a fee in the asset."""
+
+    kind: str
+    symbol: str
+    quantity: Decimal
+    at: str
 
 
 class ResendPoint(msgspec.Struct):
@@ -205,6 +217,12 @@ class BrokerPort(Protocol):
 
     def list_fills(self, orders: Sequence[Mapping[str, Any]]) -> Translation:
         """The executions of several orders, in fewer requests than one each. Best effort, like `list_orders`."""
+
+    def read_positions(self) -> dict[str, Decimal]:
+        """What the account holds, by symbol; short positions are below zero."""
+
+    def read_adjustments(self, since: str) -> Sequence[Adjustment]:
+        """What moved positions without an execution since an instant."""
 
     def read_request(self, request: Any) -> Fields:
         """The terms that an application asks for, by the names of the ledger; other fields are kept for `place`.

@@ -82,6 +82,8 @@ class AccountHealth(msgspec.Struct, frozen=True):
     """The start of the last successful reconcile."""
     differences: int = 0
     """Differences that the last reconcile could not repair."""
+    positions_differing: int = 0
+    """Positions that are not what the trades add up to."""
     resend: str | None = None
     requests_used: int = 0
     requests_per_minute: int = 0

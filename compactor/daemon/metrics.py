@@ -84,6 +84,10 @@ _ACCOUNT_GAUGES: _AccountTable = {
     ),
     "compactor_reconcile_interval_seconds": ("Interval of reconciles.", lambda one: one.reconcile_seconds),
     "compactor_reconcile_differences": ("Differences that no event can repair.", lambda one: one.differences),
+    "compactor_reconcile_positions_differing": (
+        "Positions that are not what the trades add up to.",
+        lambda one: one.positions_differing,
+    ),
     "compactor_requests_used": (
         "Requests in the last minute, as of the last reconcile.",
         lambda one: one.requests_used,

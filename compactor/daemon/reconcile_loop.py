@@ -22,7 +22,8 @@ from compactor.daemon.account_link import AccountLink, Refusals
 from compactor.daemon.health import Health
 from compactor.sync.answers import Errors
 from compactor.sync.compare import BrokerDifference
-from compactor.sync.reconcile import QUIET_SECONDS, Reconciled
+from compactor.sync.reconcile import QUIET_SECONDS
+from compactor.sync.reconciled import Reconciled
 
 START_SECONDS = 5.0
 """How long the first reconcile waits for the streams, so that one reconcile is enough for both."""
@@ -185,7 +186,11 @@ class ReconcileLoop:
         for name in self._links.keys() - done.errors.keys():
             self._refusals[name].accept()
             self._health.update_account(
-                name, last_reconcile_at=started, reconcile_reason=None, differences=len(done.problems)
+                name,
+                last_reconcile_at=started,
+                reconcile_reason=None,
+                differences=len(done.problems),
+                positions_differing=sum(one.kind == "differs" for one in done.positions),
             )
             self._health.add_to_account(name, reconciles=1)
             is_mute = False

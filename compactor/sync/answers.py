@@ -9,12 +9,13 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping
 from contextlib import suppress
+from decimal import Decimal
 from typing import Any
 
 import msgspec
 
 from compactor.broker.credentials import BadCredentials
-from compactor.broker.port import BrokerError, BrokerPort, RateLimited, Translation
+from compactor.broker.port import Adjustment, BrokerError, BrokerPort, RateLimited, Translation
 from compactor.core.instants import BadInstant, nanos, rfc3339
 from compactor.sync.compare import BrokerDifference
 from compactor.sync.plan import Answers, Rules
@@ -72,6 +73,8 @@ class Accounts:
         self.by_name: dict[str, AskedAccount] = {}
         self.ids: dict[str, str] = {}
         self.homes: dict[str, str] = {}
+        self.held: dict[str, dict[str, Decimal]] = {}
+        """What each account holds, by symbol, as of the last time that it was asked."""
 
     @property
     def fallback(self) -> set[str]:
@@ -88,7 +91,8 @@ class Accounts:
         told, errors = BrokerAnswers(), Errors()
         for name in names:
             try:
-                orders, fills = self._ask(self.by_name[name], memory.get(name, AccountReconciled()), now)
+                known = memory.get(name, AccountReconciled())
+                orders, fills = self._ask(self.by_name[name], known, now, is_all=len(names) == len(self.by_name))
             except (BrokerError, BadCredentials) as error:
                 errors[name] = error
                 continue
@@ -97,12 +101,17 @@ class Accounts:
             self.homes |= {str(event["order_id"]): name for event in [*orders.events, *fills.events]}
         return told, errors
 
-    def _ask(self, account: AskedAccount, known: AccountReconciled, now: str) -> tuple[Translation, Translation]:
+    def _ask(
+        self, account: AskedAccount, known: AccountReconciled, now: str, *, is_all: bool
+    ) -> tuple[Translation, Translation]:
         source = account.source
         if account.name not in self.ids:
             self.ids[account.name] = source.read_account_id()
         if known.account_id != self.ids[account.name]:
             known = AccountReconciled()  # Other keys: what is known is of another account.
+        # Before the orders: whatever moved since is an order to which something happened just now.
+        if is_all:
+            self._ask_positions(account)
         found, placed = source.read_open_orders(), source.read_orders_since(_placed_since(known, now))
         orders = Translation(found.events + placed.events, found.problems + placed.problems)
         # The list of open orders may not tell which of them are whose legs.
@@ -120,6 +129,24 @@ class Accounts:
             raise
         except BrokerError:
             return None  # If the order is open here, it is asked for again, and named.
+
+    def _ask_positions(self, account: AskedAccount) -> None:
+        """What the account holds, by symbol; where it cannot say, nothing, since orders matter more."""
+        self.held.pop(account.name, None)
+        if account.source.capabilities.tells_positions:
+            try:
+                self.held[account.name] = account.source.read_positions()
+            except RateLimited:
+                raise
+            except BrokerError:
+                return
+
+    def ask_adjustments(self, since: str) -> list[Adjustment] | None:
+        """What moved positions of any account without an order since an instant; None where one cannot say."""
+        try:
+            return [found for one in self.by_name.values() for found in one.source.read_adjustments(since)]
+        except (BrokerError, BadCredentials):
+            return None
 
     def ask_orders(self, wanted: Mapping[str, str | None], told: BrokerAnswers, answering: list[str]) -> None:
         """Ask for several orders, by id with their `created_at`: together where that is possible, or one by one."""

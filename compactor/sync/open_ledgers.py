@@ -87,6 +87,11 @@ class OpenLedgers:
         except Exception as error:
             team.error = describe_failure(error, team.path)
 
+    @property
+    def paths(self) -> list[Path]:
+        """Where the ledgers are that were read or written."""
+        return list(self._ledgers)
+
     def close(self) -> None:
         """Forget what is in memory."""
         for ledger in self._ledgers.values():

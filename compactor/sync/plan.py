@@ -75,6 +75,12 @@ class Answers(msgspec.Struct):
     seen: set[str] = set()
     """The activities, by id: pages overlap."""
 
+    def list_restless(self, since_ns: int, waiting: Iterable[str]) -> set[str]:
+        """The symbols of orders to which something happened after an instant, or that wait."""
+        events = [*self.orders.values(), *(fill for fills in self.fills.values() for fill in fills)]
+        late = {str(one.get("symbol")) for one in events if nanos(one["ts"]) > since_ns}
+        return late | {str(self.orders[one].get("symbol")) for one in waiting if one in self.orders}
+
     def has_all_fills(self, order: Fields) -> bool:
         """Whether the executions of an order add up to what is filled of it."""
         try:

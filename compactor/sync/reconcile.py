@@ -8,7 +8,7 @@ that holds for each: one that fails is left out, and nothing is concluded that o
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from compactor.books.turns import turn
 from compactor.broker.credentials import BadCredentials
 from compactor.broker.intents import ResolvedIntent, resolve_intents
 from compactor.broker.port import BrokerError
-from compactor.core.instants import rfc3339
+from compactor.core.instants import nanos, rfc3339
 from compactor.ledger import Ledger, LedgerError, discover
 from compactor.ledger.paths import LOG
 from compactor.sync.answers import (
@@ -38,6 +38,16 @@ from compactor.sync.compare import BrokerDifference
 from compactor.sync.ledger_view import LedgerView
 from compactor.sync.open_ledgers import OpenLedgers, TeamReconciled
 from compactor.sync.plan import Plan, Rules, plan_reconcile
+from compactor.sync.positions import (
+    ComparedPosition,
+    PositionBook,
+    Quantities,
+    add_quantities,
+    list_differing,
+    normalize_symbol,
+    sum_trades,
+)
+from compactor.sync.reconciled import Reconciled, join_turns
 from compactor.sync.state import AccountReconciled, read_reconciled, remember
 
 QUIET_SECONDS = 10
@@ -45,38 +55,6 @@ _ROUNDS_MAX = 30
 _SETTLE_TURNS_MAX = 3
 _AGREED_MAX = 10_000  # Orders whose activities were looked into, kept in mind also while no list has them.
 _SECOND = 1_000_000_000
-
-
-class Reconciled(msgspec.Struct):
-    """What a run found. `waiting` orders differ, but something happened to them just now: the next run sees to them.
-
-    `errors` are accounts that could not be asked, with why. `unreadable` are ledgers that could not be read; meanwhile
-    an order that is unknown is adopted only where its name says whose it is.
-    """
-
-    dry_run: bool
-    requests: int = 0
-    orders: int = 0
-    elapsed_ms: int = 0
-    teams: list[TeamReconciled] = []
-    waiting: list[str] = []
-    problems: list[BrokerDifference] = []
-    unreadable: list[TeamReconciled] = []
-    errors: Errors = {}
-    intents: list[ResolvedIntent] = []
-    """Intents without an outcome, and what became of them (rule 3.13)."""
-    moved: dict[str, str] = {}
-    """Orders that were unassigned, and the teams that they were moved to, or would be."""
-
-    @property
-    def events(self) -> int:
-        """How many events were appended, or would be."""
-        return sum(len(team.events) for team in self.teams if team.error is None)
-
-    @property
-    def failed(self) -> list[TeamReconciled]:
-        """The ledgers that could not be read or written."""
-        return self.unreadable + [team for team in self.teams if team.error is not None]
 
 
 class Reconciler:
@@ -107,6 +85,7 @@ class Reconciler:
         self._index = index or OrderIndex(data, teams)
         self._owns_index = index is None
         self._unassigned = UnassignedOrders(data)
+        self._positions = PositionBook(data)
         self._agreed: set[tuple[str, str]] = set()
         self.errors: Errors = {}
         """After `run` has raised: why each account failed."""
@@ -129,7 +108,7 @@ class Reconciler:
                 if not done.waiting:
                     break
                 self._sleep(self._quiet_seconds + 1)
-                done = _joined(done, self._turn(only, dry_run))
+                done = join_turns(done, self._turn(only, dry_run))
             return done
 
     def find_home(self, order_id: str) -> str | None:
@@ -176,7 +155,15 @@ class Reconciler:
             is_whole = not unreadable and not any(team.error for team in teams)
             # What these events did not put right is named the next time, instead of being appended for ever.
             self._agreed |= set(plan.tried if is_whole else [])
-            self._remember(memory, now, asked, errors, plan, is_whole)
+        positions = self._compare_positions(
+            {one: held for one, held in self._accounts.held.items() if one in answering}, told, plan, ledgers, now,
+            is_whole=not unreadable, dry_run=dry_run,
+        )  # fmt: skip
+
+        plan.problems += list_differing(positions)
+        if not dry_run:
+            differing = [one.symbol for one in positions if one.kind == "differs"]
+            self._remember(memory, now, asked, errors, plan, is_whole, differing)
         resolved = [] if dry_run else self._resolve_intents(plan, unreadable, answering, only is None and not errors)
         moved = self._move_unassigned(plan, dry_run)
         return Reconciled(
@@ -191,7 +178,35 @@ class Reconciler:
             errors=errors,
             intents=resolved,
             moved=moved,
+            positions=positions,
         )
+
+    def _compare_positions(
+        self, held: Mapping[str, Quantities], told: BrokerAnswers, plan: Plan, ledgers: Mapping[str, Ledger], now: str,
+        *, is_whole: bool, dry_run: bool,
+    ) -> list[ComparedPosition]:  # fmt: skip
+        """Compare what the accounts hold with all trades, where all of both could be read."""
+        if not is_whole or held.keys() != self._accounts.by_name.keys() or not held.keys() <= self._accounts.ids.keys():
+            return []
+        quiet = nanos(now) - self._quiet_seconds * _SECOND
+        restless = {normalize_symbol(symbol) for symbol in told.answers.list_restless(quiet, plan.waiting)}
+        try:
+            return self._positions.compare(
+                {name: self._accounts.ids[name] for name in held},
+                add_quantities(held.values()),
+                sum_trades({*(ledger.path for ledger in ledgers.values()), *self._open_ledgers.paths}),
+                now,
+                restless=restless,
+                read_adjustments=self._accounts.ask_adjustments,
+                may_record=not dry_run,
+            )
+        except (LedgerError, OSError) as error:
+            plan.problems.append(BrokerDifference("positions_unread", f"positions were not compared: {error}"))
+            return []
+
+    def record_positions(self) -> None:
+        """Let the next complete run record the opening balances of positions anew."""
+        self._positions.forget()
 
     def _is_team(self, team: str) -> bool:
         return self._index.knows_team(team) or team in self._accounts.fallback
@@ -279,6 +294,7 @@ class Reconciler:
         errors: Errors,
         plan: Plan | None,
         is_whole: bool,
+        differing: Sequence[str] = (),
     ) -> None:
         changed = {}
         for name in names:
@@ -292,7 +308,9 @@ class Reconciler:
                 differences = sum(
                     self._accounts.homes.get(found.order_id or "", name) == name for found in plan.problems
                 )
-                one = AccountReconciled(self._accounts.ids[name], now, day_at, week_at, waiting, differences, now)
+                one = AccountReconciled(
+                    self._accounts.ids[name], now, day_at, week_at, waiting, differences, list(differing), now
+                )
             else:
                 one.error, one.failures = "a ledger could not be read or written; the run names it", one.failures + 1
             changed[name] = one
@@ -313,19 +331,3 @@ class OneAccount:
     def close(self) -> None:
         """Forget what is in memory, of all accounts."""
         self._reconciler.close()
-
-
-def _joined(first: Reconciled, second: Reconciled) -> Reconciled:
-    """Two turns as one result: what both appended, and what the second one leaves."""
-    teams = {team.team_id: team for team in ([] if first.dry_run else first.teams)}
-    for team in second.teams:
-        old = teams.get(team.team_id)
-        teams[team.team_id] = team if old is None else msgspec.structs.replace(team, events=old.events + team.events)
-    return msgspec.structs.replace(
-        second,
-        intents=first.intents + second.intents,
-        requests=first.requests + second.requests,
-        elapsed_ms=first.elapsed_ms + second.elapsed_ms,
-        moved=first.moved | second.moved,
-        teams=[teams[name] for name in sorted(teams)],
-    )

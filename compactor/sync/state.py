@@ -34,6 +34,8 @@ class AccountReconciled(msgspec.Struct, omit_defaults=True):
     """Orders that differed and were not quiet yet."""
     differences: int = 0
     """What no event can put right; the run itself names each."""
+    positions_differing: list[str] = []
+    """The symbols whose position is not what the trades add up to."""
     tried_at: str | None = None
     error: str | None = None
     failures: int = 0

@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from compactor.broker.budget import Budget
     from compactor.settings.accounts import Account
     from compactor.settings.configuration import Configuration
-    from compactor.sync.reconcile import Reconciled, Reconciler
+    from compactor.sync.reconcile import Reconciler
+    from compactor.sync.reconciled import Reconciled
 
 
 @contextmanager
@@ -54,6 +55,11 @@ def show_broker_errors() -> Iterator[None]:
 @config_option
 @click.option("--once", is_flag=True, help="Once, and no more: for cron. Without it every 5 minutes, until Ctrl-C.")
 @click.option("--dry-run", is_flag=True, help="Once; append nothing, and show what would be.")
+@click.option(
+    "--record-positions",
+    is_flag=True,
+    help="Record the opening balances of positions anew, as of this run; with --once.",
+)
 @click.option("--reconcile-seconds", metavar="N", type=click.IntRange(10, 86_400), help="How often; default: 300.")
 @teams_option
 @json_option
@@ -62,12 +68,14 @@ def reconcile(
     config: Path | None,
     once: bool,
     dry_run: bool,
+    record_positions: bool,
     reconcile_seconds: int | None,
     teams: str | None,
     as_json: bool,
 ) -> None:
     """Ask the broker how its orders stand, and append to the ledgers of DIR whatever they lack.
 
+    The positions of the account are compared with the sum of all trades; the first run records what was there before.
     Orders that nobody knew are adopted; open orders that the broker does not list are asked for one by one. An order to
     which something happened in the last 10 seconds is left for later; with --once it is waited for. Keys come from the
     environment: ALPACA_API_KEY and ALPACA_SECRET_KEY, or APCA_API_KEY_ID and APCA_API_SECRET_KEY. Exit code 1 when the
@@ -80,6 +88,10 @@ def reconcile(
     """
     found = configuration(data, config, {"reconcile_seconds": reconcile_seconds, "teams": teams})
     reconciler = _make_reconciler(data, found)
+    if record_positions:
+        if not once or dry_run:
+            raise click.UsageError("--record-positions goes with --once, and not with --dry-run")
+        reconciler.record_positions()
     if once or dry_run:
         with show_broker_errors():
             done = reconciler.run(dry_run=dry_run, settle=once and not dry_run)
@@ -124,6 +136,8 @@ _COLUMNS = ("team_id", "order_id", "event", "order_status", "symbol", "side", "q
 
 
 def _show(done: Reconciled, as_json: bool) -> None:
+    from msgspec import to_builtins
+
     from compactor.ui.output import columns, name_lines, show_json, show_table
 
     rows = [
@@ -136,6 +150,7 @@ def _show(done: Reconciled, as_json: bool) -> None:
         show_json(rows)
         show_json({"difference": one.kind, "order_id": one.order_id, "detail": one.detail} for one in done.problems)
         show_json({"waiting": order_id} for order_id in done.waiting)
+        show_json({"position": one.symbol, **to_builtins(one)} for one in done.positions if one.kind != "equal")
         show_json({"moved": order_id, "team_id": team} for order_id, team in done.moved.items())
         summary = {name: getattr(done, name) for name in ("dry_run", "orders", "events", "requests", "elapsed_ms")}
         show_json([{**summary, "differences": len(done.problems), "waiting": len(done.waiting)}])
@@ -144,6 +159,9 @@ def _show(done: Reconciled, as_json: bool) -> None:
     sys.stdout.flush()
     would = "would be appended" if done.dry_run else "appended"
     say(f"{done.orders} orders compared, {done.events} events {would}, {done.requests} requests.", err=True)
+    if done.positions:
+        agreeing = sum(one.kind != "differs" for one in done.positions)
+        say(f"{agreeing} of {len(done.positions)} positions are what the trades add up to.", err=True)
     if done.moved:
         would = "would move" if done.dry_run else "moved"
         found = ", ".join(sorted(set(done.moved.values())))

@@ -288,6 +288,8 @@ def _say_of_reconciles(reconciled: Mapping[str, AccountReconciled]) -> None:
     for name, account in sorted(reconciled.items()):
         through = account.through or "never"
         differences = f", {account.differences} differences that no event can put right" if account.differences else ""
+        if account.positions_differing:
+            differences += f"; POSITIONS DIFFER: {', '.join(account.positions_differing)}"
         stale = f"; STALE, {account.failures} tries failed: {account.error}" if account.error is not None else ""
         say(f"account {name}: reconciled through {through}{differences}{stale}", err=True)
 

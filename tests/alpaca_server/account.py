@@ -7,6 +7,7 @@ tell the same words.
 from __future__ import annotations
 
 from collections.abc import Callable
+from decimal import Decimal
 from typing import Any
 
 from tests.alpaca_server.exchange import Exchange
@@ -26,6 +27,10 @@ class Account:
         self.exchange.listeners.append(self._tell)
         self.lists_held = True
         """Whether the list of open orders has legs that are held; by reports of users it has not."""
+        self.opening: dict[str, Decimal] = {}
+        """What the account held before its first order."""
+        self.moved: list[dict[str, Any]] = []
+        """Activities that are no fills, as they are told: splits, exercises, fees."""
         self.requests: list[float] = []
         """When requests were counted, for the limit."""
         self.connections = 0

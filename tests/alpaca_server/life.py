@@ -23,7 +23,7 @@ OPTIONS = ("AAPL260320P00200000", "AAPL260320C00250000", "AAPL260320C00190000")
 class Life:
     """Makes things happen on an exchange; the same seed on a fresh exchange makes the same things happen.
 
-    Without `revisions` nothing is busted or corrected, and otherwise only executions of orders that have ended.
+    Without `revisions` nothing is busted or corrected.
     `share_by_hand` of the orders belong to no team. With `open_max` no more are placed while so many are open.
     Without `families` no order has legs.
     """
@@ -189,12 +189,12 @@ class Life:
             self._exchange.reject(order.id)
 
     def _bust(self) -> None:
-        order = self._pick(lambda order: bool(order.standing) and not order.is_open)
+        order = self._pick(lambda order: bool(order.standing))
         if order is not None:
             self._exchange.bust(self._rng.choice(order.standing).id)
 
     def _correct(self) -> None:
-        order = self._pick(lambda order: bool(order.standing) and not order.is_open and order.order_class != "mleg")
+        order = self._pick(lambda order: bool(order.standing) and order.order_class != "mleg")
         if order is None:
             return
         execution = self._rng.choice(order.standing)

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import itertools
 import time
+import uuid
 import zlib
 from collections.abc import Awaitable, Callable
 from decimal import Decimal
@@ -277,6 +278,38 @@ async def delete_orders(account: Account, _: web.Request) -> web.Response:
             if account.exchange.orders[order_id].is_open:
                 account.exchange.cancel(order_id)
     return _json(account, [{"id": order_id, "status": 200} for order_id in ids], status=207)
+
+
+async def get_positions(account: Account, _: web.Request) -> web.Response:
+    """GET /v2/positions: what executions, the opening and other movements add up to; a pair has no slash here."""
+    held = dict(account.opening)
+    with account.exchange.lock:
+        for order in account.exchange.orders.values():
+            if not order.is_multi_leg:
+                sign = 1 if order.side == "buy" else -1
+                symbol = order.symbol.replace("/", "")
+                held[symbol] = held.get(symbol, Decimal(0)) + sign * order.filled_qty
+    for one in account.moved:
+        held[one["symbol"]] = held.get(one["symbol"], Decimal(0)) + one.get("moves", Decimal(one["qty"]))
+    found = [
+        {
+            "asset_id": str(uuid.uuid5(uuid.NAMESPACE_OID, symbol)), "symbol": symbol, "exchange": "NASDAQ",
+            "asset_class": "us_equity", "avg_entry_price": "100", "qty": qty, "qty_available": qty,
+            "side": "long" if qty > 0 else "short", "market_value": "0", "cost_basis": "0", "unrealized_pl": "0",
+            "unrealized_plpc": "0", "unrealized_intraday_pl": "0", "unrealized_intraday_plpc": "0",
+            "current_price": "100", "lastday_price": "100", "change_today": "0", "asset_marginable": True,
+        }
+        for symbol, qty in sorted(held.items())
+        if qty
+    ]  # fmt: skip
+    return _json(account, found)
+
+
+async def get_activities(account: Account, request: web.Request) -> web.Response:
+    """GET /v2/account/activities: those that are no fills, of the kinds that are asked for; all on one page."""
+    kinds = set(request.query.get("activity_types", "").split(",")) - {""}
+    found = [one for one in account.moved if not kinds or one["activity_type"] in kinds]
+    return _json(account, [{name: value for name, value in one.items() if name != "moves"} for one in found])
 
 
 async def get_fills(account: Account, request: web.Request) -> web.Response:

@@ -117,6 +117,8 @@ class AlpacaServer:
         gate = self.gate.wrap
         app.router.add_get("/stream", self.stream.handle)
         app.router.add_get("/v2/account", gate(rest.get_account))
+        app.router.add_get("/v2/positions", gate(rest.get_positions))
+        app.router.add_get("/v2/account/activities", gate(rest.get_activities))
         app.router.add_get("/v2/account/activities/FILL", gate(rest.get_fills))
         app.router.add_post("/v2/orders", gate(rest.post_order))
         app.router.add_get("/v2/orders", gate(rest.get_orders))

@@ -17,6 +17,7 @@ import requests
 from compactor.broker.budget import Budget
 from compactor.broker.credentials import BadCredentials, Credentials
 from compactor.broker.port import (
+    Adjustment,
     BrokerError,
     BrokerStream,
     BrokerUnavailable,
@@ -77,7 +78,7 @@ def open_account(
 class SmallAccount:
     """One account at the small broker; implements `BrokerPort`."""
 
-    capabilities = Capabilities(resends=False, unique_client_ids=False, client_id_length_max=200)
+    capabilities = Capabilities(resends=False, unique_client_ids=False, tells_positions=False, client_id_length_max=200)
 
     def __init__(
         self, keys: Credentials, budget: Budget, timeout: tuple[float, float], tries: int,
@@ -107,6 +108,12 @@ class SmallAccount:
 
     def list_fills(self, orders: Sequence[Mapping[str, Any]]) -> Translation:
         return Translation([], [])
+
+    def read_positions(self) -> dict[str, Decimal]:
+        return {}
+
+    def read_adjustments(self, since: str) -> Sequence[Adjustment]:
+        return []
 
     def find_order(self, client_order_id: str) -> Translation | None:
         found = self._ask("/ref", list, ref=client_order_id)

@@ -14,6 +14,7 @@ from typing import Any
 from compactor.broker.alpaca.access import check_libraries, find_credentials
 from compactor.broker.alpaca.leg_executions import EntryReader, LegBook
 from compactor.broker.alpaca.listing import list_around, list_families, list_fills_around
+from compactor.broker.alpaca.positions_held import MOVING_KINDS, read_adjustments, read_positions
 from compactor.broker.alpaca.resend import ADDRESSES, EventStreams, Kind, NoResend, WindowResult, step_back_ulid
 from compactor.broker.alpaca.rest import TRIES, AlpacaRest
 from compactor.broker.alpaca.stream import TradeStream
@@ -22,6 +23,7 @@ from compactor.broker.alpaca.transport import TIMEOUT_SECONDS
 from compactor.broker.budget import Budget
 from compactor.broker.credentials import BadCredentials, Credentials
 from compactor.broker.port import (
+    Adjustment,
     BrokerStream,
     BrokerUnavailable,
     Capabilities,
@@ -34,10 +36,12 @@ from compactor.broker.port import (
     Translation,
 )
 from compactor.core.events import Problem
+from compactor.core.instants import nanos, rfc3339
 
 RESEND_TRIES = 2
 RESEND_OVERLAP_SECONDS = 300
 BATCH = 2000
+DAY_NS = 86_400 * 10**9
 _REQUEST = {"quantity": "qty", "order_type": "type"}
 """Terms of an order whose name in a request differs from the ledger's."""
 _TERMS = {theirs: ours for ours, theirs in _REQUEST.items()}
@@ -113,6 +117,15 @@ class AlpacaAccount:
     def list_fills(self, orders: Sequence[Mapping[str, Any]]) -> Translation:
         """As the port says: the activities from when these orders were placed until they changed last."""
         return self._translate_fills(list_fills_around(self.rest, orders))
+
+    def read_positions(self) -> dict[str, Decimal]:
+        """As the port says."""
+        return read_positions(self.rest.positions())
+
+    def read_adjustments(self, since: str) -> list[Adjustment]:
+        """As the port says. Of other kinds of activities `qty` is no movement, but what a dividend is paid for."""
+        # Most of them have a day and no time.
+        return read_adjustments(self.rest.other_activities(MOVING_KINDS, rfc3339(nanos(since) - DAY_NS)))
 
     def read_request(self, request: Any) -> Fields:
         """As the port says: one of alpaca-py's order requests, or a mapping of the fields of POST /v2/orders."""

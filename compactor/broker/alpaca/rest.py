@@ -9,7 +9,7 @@ placing and canceling are not, because only `placing` can do that safely.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -150,18 +150,32 @@ class AlpacaRest:
 
         With `pages_max`, the answer is what so many pages hold.
         """
-        params = {"after": after, "direction": "asc", "page_size": str(ACTIVITIES_PAGE)}
+        return self._activities("/account/activities/FILL", after, order_id, until, pages_max)
+
+    def positions(self) -> list[Any]:
+        """All open positions."""
+        return self._page("/positions", {})
+
+    def other_activities(self, kinds: Iterable[str], after: str) -> list[Any]:
+        """The activities of some kinds after an instant, oldest first."""
+        return self._activities("/account/activities", after, activity_types=",".join(kinds))
+
+    def _activities(
+        self, path: str, after: str, order_id: str | None = None, until: str | None = None,
+        pages_max: int | None = None, **filters: str,
+    ) -> list[Any]:  # fmt: skip
+        params = {"after": after, "direction": "asc", "page_size": str(ACTIVITIES_PAGE), **filters}
         params |= {name: value for name, value in (("order_id", order_id), ("until", until)) if value is not None}
         found: list[Any] = []
         for _ in range(pages_max or PAGES_MAX):
-            page = self._page("/account/activities/FILL", params)
+            page = self._page(path, params)
             # An older server may ignore the filter.
             found += [one for one in page if order_id is None or one.get("order_id") == order_id]
             if len(page) < ACTIVITIES_PAGE:
                 return found
             token = page[-1].get("id")
             if not isinstance(token, str) or token == params.get("page_token"):
-                raise BrokerError(self._describe("/account/activities/FILL", page[-1], "a page that goes on"))
+                raise BrokerError(self._describe(path, page[-1], "a page that goes on"))
             params["page_token"] = token
         if pages_max is not None:
             return found

@@ -1,0 +1,214 @@
+"""Compare the positions at the broker with the sum of all trades: the one check that sees what no order list tells.
+
+The first complete run records an opening balance per symbol: what the account held before the trades of the ledgers.
+From then on a position is `equal`, or `explained` by something that moved shares and is no trade of an order (a split,
+an exercise, a fee taken in the asset), or it `differs`.
+
+Note: trades do not say which account they were made on. With several accounts their positions are added up, and
+compared only where all of them were read. A symbol to which something happened just now is compared the next time.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from decimal import Decimal
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from compactor.broker.port import Adjustment
+from compactor.core.decimals import exactly, parse_computed, plain
+from compactor.core.instants import nanos
+from compactor.ledger.files import Files, replace
+from compactor.ledger.paths import PRIVATE, TRADES
+from compactor.ledger.unlocked import whole_lines
+from compactor.sync.compare import BrokerDifference
+
+FILE = "positions.json"
+ZERO = Decimal(0)
+Quantities = Mapping[str, Decimal]
+"""By symbol, without the slash of a pair; short positions are negative."""
+
+
+class ComparedPosition(msgspec.Struct, frozen=True):
+    """A position beside the trades. `by_trades` is what the trades add up to, `opening` what was there before them,
+    `explained` what moved besides; the three together are `at_broker`, unless it `differs`."""
+
+    account: str
+    symbol: str
+    kind: Literal["equal", "explained", "differs"]
+    at_broker: str
+    by_trades: str
+    opening: str
+    explained: str
+    detail: str = ""
+
+
+class _Recorded(msgspec.Struct):
+    """What is remembered of the accounts whose positions are compared together."""
+
+    account_ids: list[str] = []
+    recorded_at: str = ""
+    opening: dict[str, str] = {}
+    explained: dict[str, str] = {}
+    kinds: dict[str, list[str]] = {}
+
+
+class _Traded(msgspec.Struct):
+    symbol: str | None = None
+    side: str | None = None
+    quantity: str = "0"
+
+
+_decode_trade = msgspec.json.Decoder(_Traded).decode
+_decode = msgspec.json.Decoder(dict[str, _Recorded]).decode
+
+
+def sum_trades(ledgers: Iterable[Path]) -> dict[str, Decimal]:
+    """What the trades of some ledgers add up to, by symbol: bought is above zero, sold below. Raises LedgerError."""
+    sums: dict[str, Decimal] = defaultdict(Decimal)
+    with exactly():
+        for path in ledgers:
+            for line in whole_lines(path / TRADES):
+                trade = _decode_trade(line)
+                if trade.symbol is not None and trade.side is not None:
+                    quantity = parse_computed(trade.quantity)
+                    sums[normalize_symbol(trade.symbol)] += quantity if trade.side == "buy" else -quantity
+    return sums
+
+
+def add_quantities(several: Iterable[Quantities]) -> dict[str, Decimal]:
+    """What several accounts hold together, by symbol."""
+    sums: dict[str, Decimal] = defaultdict(Decimal)
+    with exactly():
+        for one in several:
+            for symbol, quantity in one.items():
+                sums[normalize_symbol(symbol)] += quantity
+    return sums
+
+
+def normalize_symbol(symbol: str) -> str:
+    """A pair with and without its slash is one symbol."""
+    return symbol.replace("/", "")
+
+
+class PositionBook:
+    """The opening balances of a data directory, and comparing with them."""
+
+    def __init__(self, data: Path) -> None:
+        self._path = data / PRIVATE / FILE
+
+    def compare(
+        self,
+        accounts: Mapping[str, str],
+        at_broker: Quantities,
+        by_trades: Quantities,
+        now: str,
+        *,
+        restless: Collection[str],
+        read_adjustments: Callable[[str], Sequence[Adjustment] | None],
+        may_record: bool,
+    ) -> list[ComparedPosition]:
+        """Compare; `accounts` maps names to account ids, `restless` are symbols to which something happened just now.
+
+        Without an opening balance of these accounts nothing is compared, and one is recorded if `may_record`.
+        `read_adjustments` is asked, with the time of the opening balance, only where something differs.
+        """
+        name, ids = "+".join(sorted(accounts)), sorted(accounts.values())
+        recorded = self._read().get(name, _Recorded())
+        if recorded.account_ids != ids:
+            if may_record and not restless:
+                self._record(name, ids, at_broker, by_trades, now)
+            return []
+        symbols = sorted({*at_broker, *by_trades, *recorded.opening, *recorded.explained} - set(restless))
+        with exactly():
+            off = [one for one in symbols if self._find_gap(one, recorded, at_broker, by_trades)]
+            moved = read_adjustments(recorded.recorded_at) if off else ()
+            if moved is None:
+                return []  # Nobody can say whether it is explained.
+            if off and self._explain(off, moved, recorded, at_broker, by_trades) and may_record:
+                self._write(name, recorded)
+            return [self._describe(name, one, recorded, at_broker, by_trades) for one in symbols]
+
+    def forget(self) -> None:
+        """Let the next complete run record the opening balances anew."""
+        files = Files()
+        if files.read(self._path) is not None:
+            replace(files, self._path, [b"{}"])
+
+    def _find_gap(self, symbol: str, recorded: _Recorded, at_broker: Quantities, by_trades: Quantities) -> Decimal:
+        """What the broker has above everything that is known."""
+        known = by_trades.get(symbol, ZERO) + _get(recorded.opening, symbol) + _get(recorded.explained, symbol)
+        return at_broker.get(symbol, ZERO) - known
+
+    def _explain(
+        self, off: Sequence[str], moved: Sequence[Adjustment], recorded: _Recorded, at_broker: Quantities,
+        by_trades: Quantities,
+    ) -> bool:  # fmt: skip
+        """Take in what moved shares besides trades, where that is the whole gap; whether anything was explained."""
+        sums: dict[str, Decimal] = defaultdict(Decimal)
+        kinds: dict[str, set[str]] = defaultdict(set)
+        for one in moved:
+            if nanos(one.at) >= nanos(recorded.recorded_at):
+                sums[normalize_symbol(one.symbol)] += one.quantity
+                kinds[normalize_symbol(one.symbol)].add(one.kind)
+        is_changed = False
+        for symbol in off:
+            recorded.kinds[symbol] = sorted(kinds[symbol])
+            rest = at_broker.get(symbol, ZERO) - by_trades.get(symbol, ZERO) - _get(recorded.opening, symbol)
+            if sums[symbol] and sums[symbol] == rest:
+                recorded.explained[symbol] = plain(sums[symbol])
+                is_changed = True
+        return is_changed
+
+    def _describe(
+        self, name: str, symbol: str, recorded: _Recorded, at_broker: Quantities, by_trades: Quantities
+    ) -> ComparedPosition:
+        theirs, ours = at_broker.get(symbol, ZERO), by_trades.get(symbol, ZERO)
+        opening, explained = _get(recorded.opening, symbol), _get(recorded.explained, symbol)
+        gap = self._find_gap(symbol, recorded, at_broker, by_trades)
+        kinds, detail = recorded.kinds.get(symbol, []), ""
+        if gap:
+            kind: Literal["equal", "explained", "differs"] = "differs"
+            seen = f"; since then {', '.join(kinds)} moved shares as well" if kinds else ""
+            detail = (
+                f"{symbol}: found {plain(theirs)} at the broker, expected {plain(theirs - gap)}: trades of "
+                f"{plain(ours)}, an opening balance of {plain(opening)} on {recorded.recorded_at[:10]}, and "
+                f"{plain(explained)} explained{seen}. An execution may be missing or be there twice; if older trades "
+                "were imported since, record the opening balance anew: compactor reconcile --once --record-positions"
+            )
+        else:
+            kind = "explained" if opening or explained else "equal"
+            detail = ", ".join((["opening balance"] if opening else []) + (kinds if explained else []))
+        return ComparedPosition(
+            name, symbol, kind, plain(theirs), plain(ours), plain(opening), plain(explained), detail
+        )
+
+    def _record(self, name: str, ids: list[str], at_broker: Quantities, by_trades: Quantities, now: str) -> None:
+        with exactly():
+            gaps = {one: at_broker.get(one, ZERO) - by_trades.get(one, ZERO) for one in {*at_broker, *by_trades}}
+        opening = {symbol: plain(gap) for symbol, gap in sorted(gaps.items()) if gap}
+        self._write(name, _Recorded(ids, now, opening))
+
+    def _read(self) -> dict[str, _Recorded]:
+        """A file that is gone or damaged: the opening balances are recorded anew."""
+        try:
+            return _decode(Files().read(self._path) or b"{}")
+        except (OSError, msgspec.DecodeError):
+            return {}
+
+    def _write(self, name: str, recorded: _Recorded) -> None:
+        files = Files()
+        files.make_directory(self._path.parent)
+        replace(files, self._path, [msgspec.json.encode(self._read() | {name: recorded})])
+
+
+def list_differing(positions: Iterable[ComparedPosition]) -> list[BrokerDifference]:
+    """The positions that differ, as differences that no event can put right."""
+    return [BrokerDifference("position_differs", one.detail) for one in positions if one.kind == "differs"]
+
+
+def _get(found: Mapping[str, str], symbol: str) -> Decimal:
+    return parse_computed(found[symbol]) if symbol in found else ZERO
