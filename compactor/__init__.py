@@ -63,8 +63,10 @@ if TYPE_CHECKING:
     from compactor.tables.export import BadTarget as BadTarget
     from compactor.tables.query import BadQuery as BadQuery
     from compactor.tables.query import QueryFailed as QueryFailed
+    from compactor.tracker.blocking_tracker import BlockingTracker as BlockingTracker
     from compactor.tracker.change import Change as Change
     from compactor.tracker.change import EndedOrder as EndedOrder
+    from compactor.tracker.compacting import DaemonFailed as DaemonFailed
     from compactor.tracker.order_tracker import OrderTracker as OrderTracker
     from compactor.tracker.subscription import TooSlow as TooSlow
     from compactor.tracker.subscription import TrackerClosed as TrackerClosed
@@ -96,7 +98,9 @@ _MODULES = {
     "compactor.tables.arrow": ("Unfit",),
     "compactor.tables.export": ("BadTarget",),
     "compactor.tables.query": ("BadQuery", "QueryFailed"),
+    "compactor.tracker.blocking_tracker": ("BlockingTracker",),
     "compactor.tracker.change": ("Change", "EndedOrder"),
+    "compactor.tracker.compacting": ("DaemonFailed",),
     "compactor.tracker.order_tracker": ("OrderTracker",),
     "compactor.tracker.subscription": ("TooSlow", "TrackerClosed"),
     "compactor.tracker.tracker_status": ("TrackerStatus",),

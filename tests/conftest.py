@@ -23,6 +23,8 @@ ONE_AT_A_TIME = {
     "test_run.py",
     "test_soak.py",
     "test_live.py",
+    "test_trading.py",
+    "test_order_tracker.py",
     "test_bench_live.py",
     "test_systemd.py",
 }

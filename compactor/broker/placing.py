@@ -73,12 +73,16 @@ class Trader:
         self._sleep = sleep
 
     def submit(self, team: str, request: Any, *, tags: Sequence[str] = (), note: str | None = None) -> Any:
-        """Place an order for a team; returns the order as the broker has it, once it is durable in the team's log.
+        """As `submit_order`; returns the order in the broker's own words."""
+        return self.submit_order(team, request, tags=tags, note=note)["raw"]
 
-        `request` is one of the broker's client library, or a mapping of its fields; the order is in the broker's own
-        words, too. Its `client_order_id`, if it has one, is the part after `team:`. Submitting the same terms again
-        under it returns the order that is there, if that is still open. What is asked, with `tags` and `note`, is
-        durable in the log before the broker is asked, and what became of it after that (rule 3.13).
+    def submit_order(self, team: str, request: Any, *, tags: Sequence[str] = (), note: str | None = None) -> Fields:
+        """Place an order for a team; returns the broker's snapshot of it, once it is durable in the team's log.
+
+        `request` is one of the broker's client library, or a mapping of its fields. Its `client_order_id`, if it has
+        one, is the part after `team:`. Submitting the same terms again under it returns the order that is there, if
+        that is still open. What is asked, with `tags` and `note`, is durable in the log before the broker is asked, and
+        what became of it after that (rule 3.13).
 
         Raises Refused where the broker will not have it or the id belongs to another order, PlacementUnknown where
         nobody knows, NotWrittenDown, BadTeam, and LedgerError where the intent could not be written: then nobody was
@@ -100,20 +104,27 @@ class Trader:
         self._write(path, team, order, [intent.conclude(order, objection)])
         if objection is not None:
             raise Refused(objection)
-        return order.events[0]["raw"]
+        return order.events[0]
 
     def replace(self, order_id: str, **changes: Any) -> Any:
-        """Replace an open order by one with other terms; returns the new order, once it is durable in the team's log.
+        """As `replace_order`; returns the new order in the broker's own words."""
+        return self.replace_order(order_id, **changes)["raw"]
+
+    def replace_order(self, order_id: str, **changes: Any) -> Fields:
+        """Replace an open order by one with other terms; returns the broker's snapshot of the new order, once it is
+        durable in the team's log.
 
         `changes` are terms by the broker's names. Raises NotFound, Refused, and BrokerUnavailable where nobody knows
         whether it was replaced; the next reconcile finds out.
         """
         order = self._broker.replace(order_id, self._broker.read_request(changes))
         old = self._broker.read_order(order_id)
-        if old is not None:
-            self._write_state(old)
-        self._write_state(order)
-        return order.events[0]["raw"]
+        # The new order is the team's that had the old one, whatever it is called.
+        team = self._find_team(old.events[0]) if old is not None and old.events else None
+        if old is not None and team is not None:
+            self._write(self._find_ledger(team), team, old)
+        self._write_state(order, team)
+        return order.events[0]
 
     def cancel(self, order_id: str) -> None:
         """Ask the broker to cancel an order, and write down how it then stands. The order is open until that is done.
@@ -149,9 +160,11 @@ class Trader:
         status = order["order_status"]
         raise Refused(f"order {order_id} has ended as {status}{filled}; there is nothing to cancel") from None
 
-    def _write_state(self, order: Translation | None) -> None:
-        """Write down how an order stands, in the ledger that has it; nowhere if nobody knows whose it is."""
-        team = self._find_team(order.events[0]) if order is not None and order.events else None
+    def _write_state(self, order: Translation | None, team: str | None = None) -> None:
+        """Write down how an order stands, in the ledger of a team, else in the one that has it; nowhere if nobody knows
+        whose it is."""
+        if team is None and order is not None and order.events:
+            team = self._find_team(order.events[0])
         if order is not None and team is not None:
             self._write(self._find_ledger(team), team, order)
 

@@ -1,12 +1,12 @@
-"""The order tracker: every ledger of a data directory live in memory, for programs that run an event loop.
+"""The order tracker: every order of a data directory live in memory, placed, followed and reconciled from asyncio.
 
     async with OrderTracker("data") as tracker:
-        tracker.pending("alpha")
+        order = await tracker.submit("alpha", {"symbol": "SPY", "qty": 2, "side": "buy", "type": "market"})
         async for change in tracker.changes("alpha"):
             ...
 
-Note: everything is shown as of an offset of each log. It is what the derived files say at that offset, byte for byte,
-and it is changed in the thread of the event loop only: between two awaits nothing moves.
+What it shows is in `live_orders`. What asks the broker or writes runs in threads and child processes, because the
+event loop is the application's.
 """
 
 from __future__ import annotations
@@ -14,189 +14,161 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
-from datetime import datetime
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from decimal import Decimal
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Self
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from compactor.core.derived import Finding
-from compactor.ledger.errors import LogRewritten
-from compactor.ledger.open_intents import Intent
-from compactor.ledger.paths import LOG, resolve_data
-from compactor.ledger.records import Instant, PendingOrder, Trade
-from compactor.tracker.change import Change, EndedOrder
-from compactor.tracker.change_stream import After, ChangeStream
-from compactor.tracker.ledger_rows import LedgerRows
-from compactor.tracker.log_follower import LogFollower
-from compactor.tracker.selecting import find_origin, make_trade_filter
-from compactor.tracker.subscription import QUEUE_MAX, Subscription, TrackerClosed
-from compactor.tracker.tracked_ledger import LedgerBatch
-from compactor.tracker.tracker_status import TrackerStatus, read_status_of_team
+from compactor.broker.port import NotFound
+from compactor.core.instants import rfc3339
+from compactor.ledger import Ledger
+from compactor.ledger.records import PendingOrder
+from compactor.tracker.change import EndedOrder
+from compactor.tracker.compacting import keep_daemon
+from compactor.tracker.desk import TradingDesk
+from compactor.tracker.live_orders import LiveOrders
+from compactor.tracker.subscription import QUEUE_MAX, TrackerClosed
 
+if TYPE_CHECKING:
+    from compactor.sync.reconciled import Reconciled
+    from compactor.tracker.blocking_tracker import BlockingTracker
+
+Result = TypeVar("Result")
 DAY_NS = 86_400_000_000_000
 
 
-class PendingOrders(Mapping[str, PendingOrder]):
-    """The open orders of all teams by their id, as they are now."""
-
-    def __init__(self, ledgers: Mapping[Path, LedgerRows]) -> None:
-        self._ledgers = ledgers
-
-    def __getitem__(self, order_id: str) -> PendingOrder:
-        for rows in self._ledgers.values():
-            row = rows.open.get(order_id)
-            if row is not None:
-                return row.decode()
-        raise KeyError(order_id)
-
-    def __contains__(self, order_id: object) -> bool:
-        return any(order_id in rows.open for rows in self._ledgers.values())
-
-    def __iter__(self) -> Iterator[str]:
-        return (order_id for rows in list(self._ledgers.values()) for order_id in list(rows.open))
-
-    def __len__(self) -> int:
-        return sum(len(rows.open) for rows in self._ledgers.values())
-
-
-class OrderTracker:
-    """Follows the log of every ledger of `data` (else of $COMPACTOR_DATA), whoever writes it.
+class OrderTracker(LiveOrders):
+    """Follows the log of every ledger of `data` (else of $COMPACTOR_DATA), whoever writes it, and places orders.
 
     To be used within `async with`, in one event loop; what only looks (`pending_orders`, `trades`, …) needs no await.
-    `queue_max` bounds the changes that wait for one consumer of `changes`. With `compact` the derived files are kept
-    current as well while no daemon does that. Raises CompactorError.
+    The accounts at the broker are those of the settings (`config`, else `compactor.toml` of the data directory) and of
+    `environ` (else the environment). `queue_max` bounds the changes that wait for one consumer of `changes`. With
+    `compact` the derived files are kept current as well while no daemon does that. Everything that it raises on purpose
+    is a CompactorError; errors of the broker have `status`, `code` and `what_to_do`.
+
+    A call that is cancelled while it waits for the broker goes on: what was asked for cannot be taken back by not
+    waiting. Its outcome is in the log, and among what is shown, when it comes.
     """
 
     def __init__(
-        self, data: str | os.PathLike[str] | None = None, *, compact: bool = True, queue_max: int = QUEUE_MAX
+        self,
+        data: str | os.PathLike[str] | None = None,
+        *,
+        config: str | os.PathLike[str] | None = None,
+        environ: Mapping[str, str] | None = None,
+        compact: bool = True,
+        queue_max: int = QUEUE_MAX,
     ) -> None:
-        self.data = resolve_data(data)
-        self._compact = compact
-        self._queue_max = queue_max
-        self._ledgers: dict[Path, LedgerRows] = {}
-        self._subscriptions: set[Subscription] = set()
-        self._follower: LogFollower | None = None
-        self.pending_orders: Mapping[str, PendingOrder] = PendingOrders(self._ledgers)
-        """The open orders of all teams by their id, live."""
+        super().__init__(data, compact=compact, queue_max=queue_max)
+        self._config = config
+        self._environ = os.environ if environ is None else environ
+        self._desk = TradingDesk(self.data, config, self._environ)
 
-    async def __aenter__(self) -> Self:
-        if self._follower is not None:
-            raise TrackerClosed("this tracker is open already; expected one `async with` for each OrderTracker")
-        follower = LogFollower(self.data, asyncio.get_running_loop(), self._apply)
-        self._follower = follower
-        try:
-            await asyncio.to_thread(follower.read_now)
-            follower.start()
-        except BaseException:
-            self._close()
-            raise
-        return self
+    @classmethod
+    def blocking(cls, data: str | os.PathLike[str] | None = None, **options: Any) -> BlockingTracker:
+        """The same for scripts and notebooks, without an event loop of their own; `options` are those of the class."""
+        from compactor.tracker.blocking_tracker import BlockingTracker
+
+        return BlockingTracker(data, **options)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        follower = self._follower
-        self._close()
-        if follower is not None:
-            try:
-                await asyncio.shield(asyncio.to_thread(follower.join))
-            except asyncio.CancelledError:
-                # No thread stays behind, and its end is a matter of milliseconds.
-                follower.join()
-                raise
+        await super().__aexit__(kind, error, trace)
+        self._desk.close()
 
-    def _close(self) -> None:
-        if self._follower is not None:
-            self._follower.stop()
-            self._follower = None
-        for one in list(self._subscriptions):
-            one.fail(TrackerClosed("the tracker was closed; open it again and go on with changes(..., after=...)"))
+    # The broker.
 
-    # What is known.
-
-    def teams(self) -> list[str]:
-        """The teams that have a ledger."""
-        return sorted({rows.team_id for rows in self._ledgers.values()})
-
-    def pending(self, team: str) -> list[PendingOrder]:
-        """The open orders of a team, oldest first; none where the team has no ledger."""
-        rows = self._find_team(team)
-        return rows.list_pending() if rows is not None else []
-
-    def ended(self, team: str) -> list[EndedOrder]:
-        """The orders of a team that ended lately, in the order in which they did; `cleanup_old_orders` drops them."""
-        rows = self._find_team(team)
-        found = [change.decode_order() for change in list(rows.ended.values())] if rows is not None else []
-        return [one for one in found if isinstance(one, EndedOrder)]
-
-    def order(self, order_id: str, team: str | None = None) -> PendingOrder | EndedOrder | None:
-        """An order in memory: open, or one that ended lately; None where there is none. `find_order` knows them all.
-
-        With `team` the beginning of an id is enough, if it is that of one order only.
-        """
-        for rows in self._ledgers.values():
-            if team in (None, rows.team_id) and (found := rows.find(order_id)) is not None:
-                return found
-        rows_of_team = self._find_team(team) if team is not None else None
-        if rows_of_team is None or not order_id:
-            return None
-        ids = rows_of_team.find_ids(order_id)
-        return rows_of_team.find(ids[0]) if len(ids) == 1 else None
-
-    async def find_order(self, order_id: str, team: str | None = None) -> PendingOrder | EndedOrder | None:
-        """An order by its whole id, however long ago it ended: read from its lines in the log if need be."""
-        found = self.order(order_id, team)
-        if found is not None:
-            return found
-        follower = self._require()
-        change = await asyncio.to_thread(follower.find_order, order_id, team)
-        return change.decode_order() if change is not None else None
-
-    def trades(
+    async def submit(
         self,
         team: str,
-        since: str | datetime | Instant | None = None,
-        until: str | datetime | Instant | None = None,
-        symbol: str | None = None,
-        side: str | None = None,
-    ) -> list[Trade]:
-        """The trades of a team, newest last, from the instant `since` on and before `until`.
+        request: Any,
+        *,
+        tags: Sequence[str] = (),
+        note: str | None = None,
+        account: str | None = None,
+    ) -> PendingOrder | EndedOrder:
+        """Place an order for a team; it is durable in the log and among the pending orders when this returns.
 
-        The last ten thousand are in memory; older ones are read from `trades.jsonl`.
+        `request` is one of the broker's client library, or a mapping of the fields of its API. `tags` and `note` say
+        who asks and why; they are in the log, with the request, before the broker is asked (format.md, rule 3.13). A
+        market order may have ended by then: that is an EndedOrder. Raises Refused, PlacementUnknown, NotWrittenDown,
+        BrokerUnavailable, BadCredentials, BadTeam, and LedgerError where nothing was asked because it could not be
+        written down.
         """
-        rows = self._find_team(team)
-        return rows.trades.select(make_trade_filter(since, until, symbol, side)) if rows is not None else []
+        placed = await self._call(self._desk.submit, team, request, account, tuple(tags), note)
+        return await self._get(str(placed["order_id"]))
 
-    def findings(self, team: str) -> list[Finding]:
-        """What was unreadable or suspicious in a team's log, newest last."""
-        rows = self._find_team(team)
-        return rows.findings.select() if rows is not None else []
+    async def replace(self, order_id: str, **changes: Any) -> PendingOrder | EndedOrder:
+        """Replace an open order by one with other terms, named as the broker names them; returns the new order.
 
-    def intents(self, team: str) -> list[Intent]:
-        """The orders of a team that somebody is about to ask for, or has asked for without knowing the answer, oldest
-        first. They are no open orders; a reconcile finds out what became of those whose program has died."""
-        rows = self._find_team(team)
-        return list(rows.intents) if rows is not None else []
+        Raises NotFound, Refused, and BrokerUnavailable where nobody knows whether it was replaced.
+        """
+        placed = await self._call(self._desk.replace, order_id, changes)
+        return await self._get(str(placed["order_id"]))
 
-    async def read_origin(self, order_id: str, team: str | None = None) -> Literal["submitted", "adopted"] | None:
-        """Whether an order was asked for here (rule 3.13), or the broker told of it first; None where no log has it."""
-        entries = self._require().list_entries(team)
-        return await asyncio.to_thread(find_origin, entries, order_id)
+    async def cancel(self, order_id: str) -> PendingOrder | EndedOrder | None:
+        """Ask the broker to cancel an order; returns how it stands then, None where no ledger has it.
 
-    def offset(self, team: str) -> int:
-        """The offset of a team's log up to which everything is shown; 0 where the team has no ledger."""
-        rows = self._find_team(team)
-        return rows.offset if rows is not None else 0
+        It is open until the broker says that it is canceled, and a fill can still win. Raises NotFound and Refused.
+        """
+        await self._call(self._desk.cancel, order_id)
+        return await self.find_order(order_id)
 
-    def status(self, team: str) -> TrackerStatus:
-        """How current what is shown of a team is; and why it may be old."""
-        return read_status_of_team(self.data, team, self._find_team(team))
+    async def reconcile_with_broker(self) -> Reconciled:
+        """Compare the ledgers with all accounts, append what they lack, and find out what became of open intents.
 
-    def encode_pending(self, team: str) -> bytes:
-        """The open orders of a team as the bytes of `pending_orders.jsonl`."""
-        rows = self._find_team(team)
-        return rows.encode_pending() if rows is not None else b""
+        Returns when what was appended is durable and shown. Raises BrokerError, BadCredentials and ReconcileBusy.
+        """
+        return await self._call(self._desk.reconcile)
+
+    async def run(self, reconcile_every: int = 300) -> None:
+        """Keep the ledgers current with the broker until cancelled: stream, gaps, reconcile, watching; one task.
+
+        It is the daemon (`compactor run`), in a child process that ends with this one. Where a daemon runs already for
+        the data directory, that one does the work, and this waits beside it. `reconcile_every` is in seconds, at least
+        10. Raises BadCredentials, and DaemonFailed where it does not start.
+        """
+        self._require()
+        arguments = ["--reconcile-seconds", str(reconcile_every)]
+        if self._config is not None:
+            arguments += ["--config", os.fspath(Path(self._config).absolute())]
+        await keep_daemon(self.data, arguments, self._environ)
+
+    # What a program knows by itself.
+
+    async def update_order_status(
+        self,
+        order_id: str,
+        status: str,
+        *,
+        filled_qty: str | Decimal | None = None,
+        filled_avg_price: str | Decimal | None = None,
+        reason: str | None = None,
+        ts: str | None = None,
+        team: str | None = None,
+    ) -> PendingOrder | EndedOrder:
+        """Write down how an order stands, for programs that are told by other means than the broker's stream.
+
+        It becomes a `snapshot` in the log, as of `ts` (RFC 3339; else now), by the rules of format.md: shares that
+        `filled_qty` tells of beyond the known fills become an inferred trade at the price that `filled_avg_price`
+        implies. Raises NotFound where no ledger has the order, and RejectedEvents for a value that is none.
+        """
+        known = await self.find_order(order_id, team)
+        if known is None:
+            where = f"the ledger of {team}" if team is not None else f"the ledgers of {self.data}"
+            raise NotFound(f"no order {order_id} in {where}; expected one that was placed or adopted. Reconcile first")
+        numbers = {"filled_qty": filled_qty, "filled_avg_price": filled_avg_price, "reason": reason}
+        event = {
+            "event": "snapshot", "order_id": known.order_id, "ts": ts or rfc3339(time.time_ns()),
+            "event_id": str(uuid.uuid4()), "order_status": status, "source": "app",
+            **{name: str(value) for name, value in numbers.items() if value is not None},
+        }  # fmt: skip
+        path = self._find_path(known.team_id)
+        await self._call(lambda: Ledger(path).append([event]), path=path)
+        return await self._get(known.order_id)
 
     def cleanup_old_orders(self, max_age_days: float = 7) -> int:
         """Drop from memory what ended longer ago; returns how many orders. No file changes, and nothing is forgotten:
@@ -204,47 +176,20 @@ class OrderTracker:
         before = time.time_ns() - int(max_age_days * DAY_NS)
         return sum(rows.drop_ended(before) for rows in self._ledgers.values())
 
-    def rows(self, team: str) -> LedgerRows | None:
-        """The rows of a team's ledger as they are kept: the lines of its derived files. For servers, which pass them
-        on as they are."""
-        return self._find_team(team)
-
-    # Following.
-
-    async def changes(self, team: str | None = None, after: After = None) -> AsyncIterator[Change]:
-        """Every change of a team, or of all teams, behind an offset; from now on where none is given.
-
-        `after` is `change.offset` of the last change that was seen, or `offset(team)`, or 0 for all there is; for all
-        teams a mapping of offsets by team, where a team that it does not name begins at 0. There is no gap and nothing
-        twice, whatever happened between two calls. Raises TooSlow, which says where to go on; LogRewritten where the
-        log is not the same any more; and LedgerError.
-        """
+    async def _call(self, work: Callable[..., Result], *arguments: Any, path: Path | None = None) -> Result:
+        """Do something in a thread, and then read what it has written, whether it went well or not."""
         follower = self._require()
-        stream = ChangeStream(self._ledgers, follower.find_entry, self._subscriptions, self._queue_max, team, after)
-        async for change in stream.follow():
-            yield change
 
-    def _apply(self, batch: LedgerBatch) -> None:
-        """Take what the thread has read."""
-        path = batch.entry.path
-        rows = self._ledgers.get(path)
-        if rows is None:
-            rows = self._ledgers[path] = LedgerRows(path, batch.entry.name)
-        is_anew = rows.is_loaded and batch.loaded is not None
-        changes = rows.apply(batch)
-        for one in self._subscriptions if is_anew else ():
-            if one.wants(path, rows.team_id):
-                one.fail(LogRewritten(path / LOG, "the log was replaced by another one; begin with changes() anew"))
-        for one in self._subscriptions if changes else ():
-            if one.wants(path, rows.team_id):
-                one.put(path, changes)
+        def do() -> Result:
+            try:
+                return work(*arguments)
+            finally:
+                follower.read_now(path)
 
-    def _find_team(self, team: str) -> LedgerRows | None:
-        return next((rows for rows in self._ledgers.values() if rows.team_id == team), None)
+        return await asyncio.to_thread(do)
 
-    def _require(self) -> LogFollower:
-        if self._follower is None:
-            raise TrackerClosed(
-                "the tracker is not open; expected `async with OrderTracker(...) as tracker:` around it"
-            )
-        return self._follower
+    async def _get(self, order_id: str) -> PendingOrder | EndedOrder:
+        found = await self.find_order(order_id)
+        if found is None:
+            raise TrackerClosed(f"order {order_id} is in the log, and this tracker does not show it: it was closed")
+        return found

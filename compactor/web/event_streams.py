@@ -141,7 +141,7 @@ class TeamStreams:
             if coming is not None:
                 coming.cancel()
                 await asyncio.wait({coming})
-            await changes.aclose()  # type: ignore[attr-defined]
+            await changes.aclose()
 
     # One reader of the tracker for all streams.
 

@@ -1,0 +1,178 @@
+"""The order tracker for scripts and notebooks: the same object in an event loop of its own, in a thread."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Awaitable, Callable, Generator, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from datetime import datetime
+from decimal import Decimal
+from functools import partial
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
+
+from anyio.from_thread import BlockingPortal, start_blocking_portal
+
+from compactor.core.derived import Finding
+from compactor.ledger.open_intents import Intent
+from compactor.ledger.records import Instant, PendingOrder, Trade
+from compactor.tracker.change import Change, EndedOrder
+from compactor.tracker.change_stream import After
+from compactor.tracker.order_tracker import OrderTracker
+from compactor.tracker.subscription import TrackerClosed
+from compactor.tracker.tracker_status import TrackerStatus
+
+if TYPE_CHECKING:
+    from compactor.sync.reconciled import Reconciled
+
+Parameters = ParamSpec("Parameters")
+Result = TypeVar("Result")
+
+
+class BlockingTracker:
+    """As `OrderTracker`, whose documentation holds here too; each method returns when the work is done.
+
+    To be used within `with`, or with `open` and `close` in a notebook. Safe for several threads.
+    """
+
+    def __init__(self, data: str | os.PathLike[str] | None = None, **options: Any) -> None:
+        self._tracker = OrderTracker(data, **options)
+        self._portal: BlockingPortal | None = None
+        self._open = ExitStack()
+
+    def open(self) -> Self:
+        """Begin to follow the logs; returns when everything is shown that they have by now."""
+        with ExitStack() as opened:
+            portal = opened.enter_context(start_blocking_portal("asyncio"))
+            running: AbstractContextManager[Any] = portal.wrap_async_context_manager(self._tracker)
+            opened.enter_context(running)
+            self._portal, self._open = portal, opened.pop_all()
+        return self
+
+    def close(self) -> None:
+        """End the loop and its thread."""
+        self._portal = None
+        self._open.close()
+
+    def __enter__(self) -> Self:
+        return self.open()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    @property
+    def pending_orders(self) -> dict[str, PendingOrder]:
+        """The open orders of all teams by their id, as of now: a copy."""
+        return self._look(lambda: dict(self._tracker.pending_orders))
+
+    def teams(self) -> list[str]:
+        """The teams that have a ledger."""
+        return self._look(self._tracker.teams)
+
+    def pending(self, team: str) -> list[PendingOrder]:
+        """The open orders of a team, oldest first."""
+        return self._look(self._tracker.pending, team)
+
+    def ended(self, team: str) -> list[EndedOrder]:
+        """The orders of a team that ended lately."""
+        return self._look(self._tracker.ended, team)
+
+    def intents(self, team: str) -> list[Intent]:
+        """The orders of a team that are asked for, and of which nobody knows the answer."""
+        return self._look(self._tracker.intents, team)
+
+    def order(self, order_id: str, team: str | None = None) -> PendingOrder | EndedOrder | None:
+        """An order by its id, however long ago it ended; with `team` the beginning of an id is enough for one in
+        memory."""
+        return self._wait(self._tracker.find_order, order_id, team)
+
+    def trades(
+        self,
+        team: str,
+        since: str | datetime | Instant | None = None,
+        until: str | datetime | Instant | None = None,
+        symbol: str | None = None,
+        side: str | None = None,
+    ) -> list[Trade]:
+        """The trades of a team, newest last, from `since` on and before `until`."""
+        return self._look(self._tracker.trades, team, since, until, symbol, side)
+
+    def findings(self, team: str) -> list[Finding]:
+        """What was unreadable or suspicious in a team's log, newest last."""
+        return self._look(self._tracker.findings, team)
+
+    def offset(self, team: str) -> int:
+        """The offset of a team's log up to which everything is shown."""
+        return self._look(self._tracker.offset, team)
+
+    def status(self, team: str) -> TrackerStatus:
+        """How current what is shown of a team is."""
+        return self._look(self._tracker.status, team)
+
+    def changes(self, team: str | None = None, after: After = None) -> Generator[Change, None, None]:
+        """Every change behind an offset, and then those that happen, until the caller ends the loop."""
+        stream = self._look(self._tracker.changes, team, after)
+        try:
+            while True:
+                yield self._wait(anext, stream)
+        finally:
+            self._wait(stream.aclose)
+
+    def submit(
+        self, team: str, request: Any, *, tags: Sequence[str] = (), note: str | None = None, account: str | None = None
+    ) -> PendingOrder | EndedOrder:
+        """Place an order for a team; it is durable in the log, and shown, when this returns."""
+        return self._wait(self._tracker.submit, team, request, tags=tags, note=note, account=account)
+
+    def replace(self, order_id: str, **changes: Any) -> PendingOrder | EndedOrder:
+        """Replace an open order by one with other terms; returns the new one."""
+        return self._wait(self._tracker.replace, order_id, **changes)
+
+    def cancel(self, order_id: str) -> PendingOrder | EndedOrder | None:
+        """Ask the broker to cancel an order; returns how it stands then."""
+        return self._wait(self._tracker.cancel, order_id)
+
+    def update_order_status(
+        self,
+        order_id: str,
+        status: str,
+        *,
+        filled_qty: str | Decimal | None = None,
+        filled_avg_price: str | Decimal | None = None,
+    ) -> PendingOrder | EndedOrder:
+        """Write down how an order stands."""
+        return self._wait(
+            self._tracker.update_order_status, order_id, status, filled_qty=filled_qty,
+            filled_avg_price=filled_avg_price,
+        )  # fmt: skip
+
+    def reconcile_with_broker(self) -> Reconciled:
+        """Compare the ledgers with all accounts, and append what they lack."""
+        return self._wait(self._tracker.reconcile_with_broker)
+
+    def cleanup_old_orders(self, max_age_days: float = 7) -> int:
+        """Drop from memory what ended longer ago."""
+        return self._look(self._tracker.cleanup_old_orders, max_age_days)
+
+    def _look(
+        self, work: Callable[Parameters, Result], *arguments: Parameters.args, **named: Parameters.kwargs
+    ) -> Result:
+        """Call something in the thread of the loop."""
+        return self._require().call(partial(work, *arguments, **named))
+
+    def _wait(
+        self, work: Callable[Parameters, Awaitable[Result]], *arguments: Parameters.args, **named: Parameters.kwargs
+    ) -> Result:
+        """Run something in the loop, and wait for it."""
+
+        async def run() -> Result:
+            return await work(*arguments, **named)
+
+        return self._require().call(run)
+
+    def _require(self) -> BlockingPortal:
+        if self._portal is None:
+            raise TrackerClosed("the tracker is not open; expected `with OrderTracker.blocking(...)` around it")
+        return self._portal
