@@ -24,6 +24,7 @@ ONE_AT_A_TIME = {
     "test_soak.py",
     "test_live.py",
     "test_trading.py",
+    "test_tracker_docs.py",
     "test_order_tracker.py",
     "test_bench_live.py",
     "test_systemd.py",
