@@ -154,7 +154,7 @@ class Disk(Files):
 
     def create_private(self, path: Path, data: bytes) -> None:
         self.call(path)
-        if path in self._names:
+        if self._names.get(path, Inode(0)).data:
             raise FileExistsError(errno.EEXIST, "File exists", str(path))
         inode = self._new(path)
         try:

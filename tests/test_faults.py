@@ -48,7 +48,7 @@ SAMPLE = [
     Fault(SEAL, "renameat", 3, KILL),
     Fault(SIGN, "write", 13, ENOSPC),
     Fault(SIGN, "write", 15, ENOSPC),
-    Fault(SIGN, "fsync", 19, KILL),
+    Fault(SIGN, "fsync", 17, KILL),
     Fault(SIGN, "renameat", 7, EIO),
     Fault(RECONCILED, "write", 1, ENOSPC),
     Fault(PRESENCE, "pwrite64", 1, ENOSPC),

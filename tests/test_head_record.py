@@ -21,8 +21,8 @@ from compactor.ledger import LedgerError
 from compactor.ledger.files import Files
 from compactor.ledger.segments import Segments
 from compactor.proofs.heads import HeadRecord, Witnessed, read_alarms, read_witness
-from compactor.proofs.keys import checked_note, make_key, signing_key
-from compactor.proofs.notes import HeadConflict, WitnessConflict
+from compactor.proofs.keys import checked_note, make_key, read_key, signing_key
+from compactor.proofs.notes import BadKey, HeadConflict, WitnessConflict
 from compactor.proofs.publish import publish
 from compactor.ui.cli import app
 from tests.cases import LOG
@@ -323,3 +323,12 @@ class TestStops:
                 make_key(path, "example.org/desk", disk)
             assert disk.take(path) is None
             make_key(path, "example.org/desk", disk)
+
+    def test_a_run_that_was_killed_leaves_no_empty_key_in_the_way(self, tmp_path: Path) -> None:
+        """Killed between making the file and writing it; a file with anything in it is never replaced."""
+        (tmp_path / "key").touch()
+        key = make_key(tmp_path / "key", "example.org/desk")
+        assert key == read_key(tmp_path / "key")
+        (tmp_path / "other").write_bytes(b"x")
+        with pytest.raises(BadKey, match="there is a file already"):
+            make_key(tmp_path / "other", "example.org/desk")

@@ -190,8 +190,11 @@ class Files:
     def create_private(self, path: Path, data: bytes) -> None:
         """Make a file that is not there, for its owner alone; returns when it and its name are durable.
 
-        Raises FileExistsError. Whatever else it raises, no half of a file stays.
+        An empty file, which a run that was killed leaves, is replaced. Raises FileExistsError; whatever else it raises,
+        no half of a file stays.
         """
+        if (found := self.identity(path)) is not None and found.size == 0:
+            self.remove(path)
         with self._parent(path) as directory:
             descriptor = open_file(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, directory)
         try:
