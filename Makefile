@@ -27,7 +27,7 @@ LAY_SAMPLE = mkdir -p "$$(dirname '$(DATA)')" && cp -R fixtures/sample '$(DATA)'
   echo 'Laid the sample of fixtures/sample into $(DATA)/ (delete it whenever you like).'
 
 .DEFAULT_GOAL := help
-.PHONY: help compact sample test test-pure laws wheel constraints faults flips soak libraries chaos mutants fuzz fairness demo check format bench bench-latency bench-live clean
+.PHONY: help compact sample test test-pure laws wheel constraints faults flips soak libraries chaos mutants fuzz fairness demo check format bench bench-latency bench-live bench-tracker clean
 
 help:
 	@echo 'compactor: an append-only log of order events becomes open orders and trades, exactly once.'
@@ -54,6 +54,7 @@ help:
 	@echo '  make bench              measure against DuckDB, Polars, jq and SQLite on this machine'
 	@echo '  make bench-latency      from the write of an event to the new pending orders, beside the floor of this machine'
 	@echo '  make bench-live         the link to the broker: messages a second, their latency, an hour of 10,000 fills caught up'
+	@echo '  make bench-tracker      the order tracker: submit, a change seen, memory and the delay of the event loop'
 	@echo '  make clean              remove .venv and caches; data/ is never touched'
 	@echo
 	@echo 'Begin with make compact, then look: .venv/bin/compactor show pending'
@@ -134,6 +135,9 @@ bench-latency: $(BASE)
 
 bench-live: $(BASE)
 	@$(PY) -m tests.bench.live $(ARGS)
+
+bench-tracker: $(BASE)
+	@$(PY) -m tests.bench.tracker $(ARGS)
 
 clean:
 	rm -rf '$(VENV)' dist build .mutants *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

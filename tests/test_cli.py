@@ -258,6 +258,17 @@ class TestShow:
         assert ("o1", "529.98", "fill") == (trade["order_id"], trade["execution_price"], trade["kind"])
         assert ("alice", "not_json", False) == (finding["team_id"], finding["kind"], finding["applied"])
 
+    def test_open_intents_are_shown(self, run: Run, write_log: WriteLog) -> None:
+        """Issue 14, 3.13: what was to be asked for and has no outcome is shown as such, and is no open order."""
+        log = (ROOT / "fixtures/cases/3.13-an-intent-is-no-order/events.jsonl").read_text()
+        write_log("alpha", *log.splitlines())
+        assert {"alpha:3", "symbol=AAPL"} <= set(run("show", "intents").stdout.split())
+        (line,) = run("show", "intents", "--json").stdout.splitlines()
+        assert ("alpha:3", {"symbol": "AAPL", "side": "buy", "quantity": "10"}) == (
+            json.loads(line)["client_order_id"],
+            json.loads(line)["request"],
+        )
+
     def test_nothing_to_show_keeps_the_pipe_clean(self, run: Run, write_log: WriteLog, placed: Event) -> None:
         """No rows: nothing on stdout, a word on stderr, exit 0."""
         write_log("alice", placed())

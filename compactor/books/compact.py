@@ -17,6 +17,7 @@ from compactor.books.failures import Failure, describe_bad_entry, describe_failu
 from compactor.books.workers import INLINE_BYTES_MAX, Board, Died, collector_paused, plan_batches, run_forked
 from compactor.ledger import Compaction, Ledger, LedgerEntry, LedgerStatus, NoLedger, discover
 from compactor.ledger.compaction import Progress
+from compactor.ledger.open_intents import read_open_intents
 from compactor.ledger.paths import LOG
 
 
@@ -144,6 +145,9 @@ class Rows:
                 self.failures.append((entry.name, describe_bad_entry(entry)))
                 continue
             try:
+                if self._what == "intents":
+                    yield from map(msgspec.structs.asdict, read_open_intents(entry))
+                    continue
                 with Ledger(entry.path, team_id=entry.team_id) as ledger:
                     yield from _rows(ledger, self._what)
             except Exception as error:
@@ -151,7 +155,8 @@ class Rows:
 
 
 def read_rows(data: Path, what: str, *, team: str | None = None) -> Rows:
-    """The `pending` orders, `trades` or `findings` of the ledgers of `data`, as of their last commit."""
+    """The `pending` orders, `trades` or `findings` of the ledgers of `data`, as of their last commit; or their open
+    `intents` (rule 3.13), as of the end of the logs."""
     return Rows([entry for entry in discover(data, team) if (entry.path / LOG).exists()], what)
 
 

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from compactor.broker.port import NotFound
 from compactor.core.instants import rfc3339
 from compactor.ledger import Ledger
+from compactor.ledger.paths import LOG
 from compactor.ledger.records import PendingOrder
 from compactor.tracker.change import EndedOrder
 from compactor.tracker.compacting import keep_daemon
@@ -98,7 +99,9 @@ class OrderTracker(LiveOrders):
         BrokerUnavailable, BadCredentials, BadTeam, and LedgerError where nothing was asked because it could not be
         written down.
         """
-        placed = await self._call(self._desk.submit, team, request, account, tuple(tags), note)
+        is_one = (self.data / LOG).exists()
+        path = self.data if is_one else self.data / "team" / team
+        placed = await self._call(self._desk.submit, team, request, account, tuple(tags), note, path=path)
         return await self._get(str(placed["order_id"]))
 
     async def replace(self, order_id: str, **changes: Any) -> PendingOrder | EndedOrder:

@@ -162,18 +162,22 @@ _SHOWN: dict[str, tuple[str, ...]] = {
     "pending": (*_PENDING, "order_type", "stop_price", "created_at"),
     "trades": ("team_id", "trade_id", "timestamp", "symbol", "side", "quantity", "execution_price", "kind", "order_id"),
     "findings": ("team_id", "offset", "length", "kind", "applied", "detail"),
+    "intents": ("team_id", "client_order_id", "ts", "tags", "note", "request"),
 }
-_NAMES = {"pending": "open orders", "trades": "trades", "findings": "findings"}
+_NAMES = {"pending": "open orders", "trades": "trades", "findings": "findings", "intents": "open intents"}
 _NUMBERS = ("quantity", "filled_qty", "limit_price", "stop_price", "execution_price", "offset", "length")
 
 
-@click.command(short_help="Show open orders, trades or findings.")
+@click.command(short_help="Show open orders, trades, findings or open intents.")
 @click.argument("what", type=click.Choice(list(_SHOWN)))
 @team_option("Show this team's only.")
 @data_option
 @json_option
 def show(what: str, team: str | None, data: Path, as_json: bool) -> None:
-    """Show open orders, trades or findings, as of the last compact.
+    """Show open orders, trades or findings, as of the last compact; or intents.
+
+    Intents are orders that a program was about to ask for, and of which nobody knows whether the broker has them. They
+    are no open orders; the next reconcile finds out.
 
     The table holds the columns that matter most; --json gives every field, one line each, in the order of the files.
 
@@ -189,9 +193,17 @@ def show(what: str, team: str | None, data: Path, as_json: bool) -> None:
     refuse_empty(rows.ledgers, data, team)
     if as_json:
         show_json(rows)
-    elif not show_table(columns(*_SHOWN[what], numbers=_NUMBERS), rows) and not rows.failures:
+    elif not show_table(columns(*_SHOWN[what], numbers=_NUMBERS), map(_flatten, rows)) and not rows.failures:
         say(f"No {_NAMES[what]} in {data} as of the last compact.", err=True)
     exit_named(rows.failures, rows.ledgers, "could not be read")
+
+
+def _flatten(row: dict[str, Any]) -> dict[str, Any]:
+    """A row whose values are texts, also of the request and the tags of an intent."""
+    if "request" not in row:
+        return row
+    request = " ".join(f"{name}={value}" for name, value in row["request"].items())
+    return {**row, "request": request, "tags": ", ".join(row["tags"])}
 
 
 @click.command(short_help="Say how every ledger stands.")
