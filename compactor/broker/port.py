@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from hashlib import blake2b
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import msgspec
 
@@ -115,6 +115,19 @@ class Adjustment(NamedTuple):
     symbol: str
     quantity: Decimal
     at: str
+
+
+Verdict = Literal["as expected", "different", "could not tell"]
+
+
+class BrokerCheck(msgspec.Struct, frozen=True):
+    """How an account behaves in one respect: what was found, what follows where it is different, and the answers."""
+
+    check: str
+    verdict: Verdict
+    found: str
+    follows: str = ""
+    evidence: Any = None
 
 
 class ResendPoint(msgspec.Struct):
@@ -244,6 +257,12 @@ class BrokerPort(Protocol):
 
     def cancel(self, order_id: str) -> None:
         """Request a cancel, without a retry. Raises NotFound, and Refused if the order can no longer be canceled."""
+
+    def examine(self, per_minute: int) -> Iterator[BrokerCheck]:
+        """Check, read-only, how the account behaves where that is not documented; `per_minute` is the ledger's budget.
+
+        Raises BadCredentials; whatever else fails could not be told.
+        """
 
     def translate(self, message: Message) -> Translation:
         """Translate a message of the stream; never raises. What is about the connection gives no event."""

@@ -110,10 +110,12 @@ class PositionBook:
         restless: Collection[str],
         read_adjustments: Callable[[str], Sequence[Adjustment] | None],
         may_record: bool,
+        is_dry: bool = False,
     ) -> list[ComparedPosition]:
         """Compare; `accounts` maps names to account ids, `restless` are symbols to which something happened just now.
 
-        Without an opening balance of these accounts nothing is compared, and one is recorded if `may_record`.
+        Without an opening balance of these accounts nothing is compared, and one is recorded if `may_record`. `is_dry`
+        writes nothing.
         `read_adjustments` is asked, with the time of the opening balance, only where something differs.
         """
         name, ids = "+".join(sorted(accounts)), sorted(accounts.values())
@@ -128,7 +130,7 @@ class PositionBook:
             moved = read_adjustments(recorded.recorded_at) if off else ()
             if moved is None:
                 return []  # Nobody can say whether it is explained.
-            if off and self._explain(off, moved, recorded, at_broker, by_trades) and may_record:
+            if off and self._explain(off, moved, recorded, at_broker, by_trades) and not is_dry:
                 self._write(name, recorded)
             return [self._describe(name, one, recorded, at_broker, by_trades) for one in symbols]
 

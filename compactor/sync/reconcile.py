@@ -86,6 +86,7 @@ class Reconciler:
         self._owns_index = index is None
         self._unassigned = UnassignedOrders(data)
         self._positions = PositionBook(data)
+        self._is_recording = False
         self._agreed: set[tuple[str, str]] = set()
         self.errors: Errors = {}
         """After `run` has raised: why each account failed."""
@@ -155,9 +156,11 @@ class Reconciler:
             is_whole = not unreadable and not any(team.error for team in teams)
             # What these events did not put right is named the next time, instead of being appended for ever.
             self._agreed |= set(plan.tried if is_whole else [])
+        # Only a run that looks back a week has found what was busted meanwhile: an opening balance must not hide that.
+        is_deep = all(is_due(memory.get(one, AccountReconciled()).week_at, now, DAY_SECONDS) for one in asked)
         positions = self._compare_positions(
             {one: held for one, held in self._accounts.held.items() if one in answering}, told, plan, ledgers, now,
-            is_whole=not unreadable, dry_run=dry_run,
+            is_whole=not unreadable, may_record=(is_deep or self._is_recording) and not dry_run, is_dry=dry_run,
         )  # fmt: skip
 
         plan.problems += list_differing(positions)
@@ -183,7 +186,7 @@ class Reconciler:
 
     def _compare_positions(
         self, held: Mapping[str, Quantities], told: BrokerAnswers, plan: Plan, ledgers: Mapping[str, Ledger], now: str,
-        *, is_whole: bool, dry_run: bool,
+        *, is_whole: bool, may_record: bool, is_dry: bool,
     ) -> list[ComparedPosition]:  # fmt: skip
         """Compare what the accounts hold with all trades, where all of both could be read."""
         if not is_whole or held.keys() != self._accounts.by_name.keys() or not held.keys() <= self._accounts.ids.keys():
@@ -198,7 +201,8 @@ class Reconciler:
                 now,
                 restless=restless,
                 read_adjustments=self._accounts.ask_adjustments,
-                may_record=not dry_run,
+                may_record=may_record,
+                is_dry=is_dry,
             )
         except (LedgerError, OSError) as error:
             plan.problems.append(BrokerDifference("positions_unread", f"positions were not compared: {error}"))
@@ -206,6 +210,7 @@ class Reconciler:
 
     def record_positions(self) -> None:
         """Let the next complete run record the opening balances of positions anew."""
+        self._is_recording = True
         self._positions.forget()
 
     def _is_team(self, team: str) -> bool:

@@ -26,6 +26,7 @@ from compactor.ui.options import (
 
 if TYPE_CHECKING:
     from compactor.settings.accounts import AccountSettings
+    from compactor.settings.configuration import Configuration
 
 
 @click.command(short_help="Show the settings in force, and where each came from.")
@@ -78,8 +79,15 @@ def _format_value(value: object) -> str:
 @click.command(short_help="Check whether this machine keeps what the ledger counts on.")
 @data_argument
 @json_option
-def doctor(data: Path, as_json: bool) -> None:
+@click.option("--broker", "with_broker", is_flag=True, help="Check how the accounts at the broker behave, instead.")
+@click.option("--record", type=click.Path(path_type=Path), help="With --broker: write the answers, redacted, to FILE.")
+@config_option
+def doctor(data: Path, as_json: bool, with_broker: bool, record: Path | None, config: Path | None) -> None:
     """Check this machine: file system, locks, rename, hole punching, inotify limits, space, rights, key file, clock.
+
+    With --broker, check each account, read-only: which endpoints it has, whether held legs are listed, what ids look
+    like, clock, rate limit, permissions. Each is as expected, or different and what follows, or could not be told.
+    --record writes the answers to FILE, with every id, amount, time and key replaced, to be sent to somebody who helps.
 
     What matters is tried, on a small file in DIR/.compactor that is removed again; no ledger is changed. Exit code 1
     when a check failed; warnings are no failure.
@@ -87,7 +95,13 @@ def doctor(data: Path, as_json: bool) -> None:
     \b
     Example:
       compactor doctor data
+      compactor doctor data --broker --record answers.json
     """
+    if with_broker:
+        _examine_broker(configuration(data, config, {}), record, as_json)
+        return
+    if record is not None:
+        raise click.UsageError("--record goes with --broker")
     from compactor.books.doctor import examine
     from compactor.ui.output import columns, show_json, show_table
 
@@ -102,6 +116,30 @@ def doctor(data: Path, as_json: bool) -> None:
         )
     if any(one.result == "fail" for one in done):
         raise click.exceptions.Exit(1)
+
+
+def _examine_broker(found: Configuration, record: Path | None, as_json: bool) -> None:
+    from msgspec.json import encode, format
+
+    from compactor.broker.adapters import open_broker
+    from compactor.broker.redact import redact
+    from compactor.ui.brokering import show_broker_errors
+    from compactor.ui.output import columns, show_json, show_table
+    from compactor.ui.running import resolve_accounts
+
+    rows, answers = [], []
+    for account in resolve_accounts(found):
+        with show_broker_errors():
+            for one in open_broker(account.credentials).examine(found.settings.requests_per_minute):
+                row = {"account": account.name, "check": one.check, "verdict": one.verdict, "found": one.found}
+                rows.append({**row, "follows": account.credentials.hide(one.follows)})
+                answers.append({"check": one.check, "verdict": one.verdict, "answers": redact(one.evidence)})
+    if record is not None:
+        record.write_bytes(format(encode(answers), indent=2) + b"\n")
+    if as_json:
+        show_json(rows)
+    else:
+        show_table(columns("account", "check", "verdict", "found", "follows"), rows)
 
 
 _LOOPBACK_ONLY = "# It needs no other machine.\nIPAddressDeny=any\nIPAddressAllow=localhost"

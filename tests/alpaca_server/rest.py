@@ -14,6 +14,7 @@ import uuid
 import zlib
 from collections.abc import Awaitable, Callable
 from decimal import Decimal
+from email.utils import formatdate
 from typing import Any
 from urllib.parse import unquote
 
@@ -40,6 +41,8 @@ class Gate:
         self.rate_limit = rate_limit
         self.scripted: list[tuple[str, str]] = []
         """Faults to come, in order: a part of "METHOD /path", and the fault's name."""
+        self.skew_seconds = 0.0
+        """How far the broker's clock is ahead of ours, by the Date of its answers."""
         self.refusal: str | None = None
         """Refuse all: `unauthorized` (401) or `forbidden` (403) as the broker does, `page` as a gateway does (403)."""
         self.poisoned: dict[str, str] = {}
@@ -82,6 +85,7 @@ class Gate:
         account.requests = [at for at in account.requests if at > now - WINDOW_SECONDS] if self.rate_limit else []
         account.requests.append(now)
         return {
+            "Date": formatdate(now + self.skew_seconds, usegmt=True),
             "X-Ratelimit-Limit": str(limit),
             "X-Ratelimit-Remaining": str(limit - len(account.requests)),
             "X-Ratelimit-Reset": str(int(account.requests[0] + WINDOW_SECONDS) + 1),

@@ -18,6 +18,7 @@ from compactor.broker.budget import Budget
 from compactor.broker.credentials import BadCredentials, Credentials
 from compactor.broker.port import (
     Adjustment,
+    BrokerCheck,
     BrokerError,
     BrokerStream,
     BrokerUnavailable,
@@ -140,6 +141,9 @@ class SmallAccount:
 
     def cancel(self, order_id: str) -> None:
         self._send("POST", "/pull", dict, _split(order_id), {})
+
+    def examine(self, per_minute: int) -> Iterator[BrokerCheck]:
+        yield BrokerCheck("account", "as expected", "it answers", evidence=self._ask("/who", dict))
 
     def translate(self, message: Message) -> Translation:
         found = parse(message.encode(errors="surrogateescape") if isinstance(message, str) else message)

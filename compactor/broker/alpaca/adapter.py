@@ -24,6 +24,7 @@ from compactor.broker.budget import Budget
 from compactor.broker.credentials import BadCredentials, Credentials
 from compactor.broker.port import (
     Adjustment,
+    BrokerCheck,
     BrokerStream,
     BrokerUnavailable,
     Capabilities,
@@ -145,6 +146,12 @@ class AlpacaAccount:
     def cancel(self, order_id: str) -> None:
         """As the port says."""
         self.rest.cancel(order_id)
+
+    def examine(self, per_minute: int) -> Iterator[BrokerCheck]:
+        """As the port says."""
+        from compactor.broker.alpaca.examine import AccountExaminer
+
+        return AccountExaminer(self._credentials, self.rest, self.event_streams, per_minute=per_minute).run()
 
     def translate(self, message: Message) -> Translation:
         """As the port says."""

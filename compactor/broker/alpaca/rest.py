@@ -70,8 +70,14 @@ class AlpacaRest:
         self._transport = Transport(credentials, timeout_seconds=timeout_seconds, deadline_seconds=deadline_seconds)
         self._tries = tries
         self._sleep = sleep
+        self.headers: Mapping[str, str] = {}
+        """Those of the last answer."""
         self.requests = 0
         """The number of requests sent, failed ones included."""
+
+    def get_with_headers(self, path: str) -> tuple[Any, Mapping[str, str]]:
+        """An answer with the headers that came with it."""
+        return self._ask(path), self.headers
 
     def account(self) -> str:
         """The id of the account."""
@@ -235,6 +241,7 @@ class AlpacaRest:
             raise BrokerError(str(error)) from None
         except NoAnswer as error:
             raise BrokerUnavailable(str(error)) from None
+        self.headers = answer.headers
         self._check(method, path, answer)
         if answer.status == 204:
             return None
