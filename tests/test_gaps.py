@@ -177,6 +177,23 @@ def test_legs_that_cannot_be_asked_for_make_a_resend_incomplete(data: Path) -> N
         assert server.truth().fills == ours(data)[1]
 
 
+def test_a_rate_limit_while_legs_are_looked_for_breaks_off_nothing(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is known of other orders is written; entries of orders that were not asked for wait for the next resend."""
+    monkeypatch.setattr(Budget, "pause", lambda self, seconds: None)
+    with AlpacaServer(3, resend="activities", plain=True) as server:
+        spreads = [place_spread(server), server.place("AAPL", "buy", 1, client_order_id="alice:1", type="market")]
+        hear_all(data, server)
+        for order in spreads:
+            server.fill(order.id)
+        server.fail_next(f"/v2/orders/{spreads[0].id}", "rate_limited", 4)
+        done = gaps(data, server).close()
+        assert ("activities", False) == (done.kind, done.complete)
+        assert "429" in done.reason
+        assert {spreads[1].id} == set(ours(data)[1])
+        assert gaps(data, server).close().complete
+        assert server.truth().fills == ours(data)[1]
+
+
 def test_an_entry_of_an_unknown_kind_makes_it_incomplete_and_is_named(data: Path) -> None:
     """Issue 16, 2: a kind that is not understood is named; a dividend is understood, and of no order."""
     with AlpacaServer(3, resend="activities", plain=True) as server:

@@ -121,7 +121,10 @@ Verdict = Literal["as expected", "different", "could not tell"]
 
 
 class BrokerCheck(msgspec.Struct, frozen=True):
-    """How an account behaves in one respect: what was found, what follows where it is different, and the answers."""
+    """How an account behaves in one respect: what was found, and what follows where it is different.
+
+    `evidence` are the answers, with everything replaced that could tell whose they are.
+    """
 
     check: str
     verdict: Verdict

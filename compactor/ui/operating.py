@@ -122,7 +122,6 @@ def _examine_broker(found: Configuration, record: Path | None, as_json: bool) ->
     from msgspec.json import encode, format
 
     from compactor.broker.adapters import open_broker
-    from compactor.broker.redact import redact
     from compactor.ui.brokering import show_broker_errors
     from compactor.ui.output import columns, show_json, show_table
     from compactor.ui.running import resolve_accounts
@@ -133,7 +132,7 @@ def _examine_broker(found: Configuration, record: Path | None, as_json: bool) ->
             for one in open_broker(account.credentials).examine(found.settings.requests_per_minute):
                 row = {"account": account.name, "check": one.check, "verdict": one.verdict, "found": one.found}
                 rows.append({**row, "follows": account.credentials.hide(one.follows)})
-                answers.append({"check": one.check, "verdict": one.verdict, "answers": redact(one.evidence)})
+                answers.append({"check": one.check, "verdict": one.verdict, "answers": one.evidence})
     if record is not None:
         record.write_bytes(format(encode(answers), indent=2) + b"\n")
     if as_json:

@@ -12,7 +12,10 @@ from email.utils import parsedate_to_datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+import msgspec
+
 from compactor.broker.alpaca.access import KNOWN
+from compactor.broker.alpaca.redact import redact
 from compactor.broker.alpaca.resend import ADDRESSES, EventStreams, NoResend, WindowResult
 from compactor.broker.alpaca.rest import AlpacaRest
 from compactor.broker.credentials import BadCredentials, Credentials
@@ -46,7 +49,8 @@ class AccountExaminer:
         for check in checks:
             name = check.__name__.removeprefix("_check_").replace("_", " ")
             try:
-                yield check()
+                found = check()
+                yield msgspec.structs.replace(found, evidence=redact(found.evidence))
             except BadCredentials:
                 raise
             except BrokerError as error:

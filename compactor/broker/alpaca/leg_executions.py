@@ -93,19 +93,25 @@ class LegBook:
             if order_id:
                 symbols.setdefault(str(order_id), set()).add(get_leg_key(symbol, side))
         self._unanswered.clear()
-        for order_id, found in symbols.items():
-            # Options are the usual legs; another leg of the order has an entry with another symbol.
-            is_suspect = len(found) > 1 or any(_OPTION.fullmatch(symbol) for symbol, _ in found)
-            if is_suspect and order_id not in self._legs:
-                self._ask(order_id)
+        # Options are the usual legs; another leg of the order has an entry with another symbol.
+        suspects = [
+            order_id
+            for order_id, found in symbols.items()
+            if order_id not in self._legs and (len(found) > 1 or any(_OPTION.fullmatch(symbol) for symbol, _ in found))
+        ]
+        # Until its answer is there, nothing is translated of any of them.
+        self._unanswered |= dict.fromkeys(suspects, "")
+        for order_id in suspects:
+            self._ask(order_id)
         return next(iter(self._unanswered.values()), "")
 
     def _ask(self, order_id: str) -> None:
         try:
             self._keep(order_id, find_legs(self._find_order(order_id)))
+            del self._unanswered[order_id]
         except BrokerError as error:
             self._unanswered[order_id] = f"the legs of order {order_id} are unknown: {error}"
-            if isinstance(error, RateLimited) or len(self._unanswered) > UNANSWERED_MAX:
+            if isinstance(error, RateLimited) or sum(map(bool, self._unanswered.values())) > UNANSWERED_MAX:
                 raise
 
     def _keep(self, order_id: str, legs: Legs) -> None:
@@ -136,7 +142,10 @@ class EntryReader:
 
     def prepare(self, entries: Iterable[bytes]) -> str:
         """Find the legs of the multi-leg orders among some entries; returns why that failed, if it did."""
-        return self._legs.prepare(_list_executions(entries))
+        try:
+            return self._legs.prepare(_list_executions(entries))
+        except BrokerError as error:
+            return str(error)
 
     def translate(self, text: Message) -> Translation:
         """Translate an entry, and put an execution of a multi-leg order on its leg."""
