@@ -121,6 +121,7 @@ check: $(CHECK)
 	$(PY) -m ruff format --check .
 	$(PY) -m ruff check .
 	$(PY) -m mypy
+	$(PY) -m tests.page_types
 	$(PY) -c 'from importlinter.cli import lint_imports_command; lint_imports_command()'
 
 format: $(CHECK)

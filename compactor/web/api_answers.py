@@ -161,11 +161,13 @@ class Summary(Struct, frozen=True):
 
 
 class HistoryAnswer(Struct, frozen=True):
-    """The story of an order: its events in log order, what each changed, and the orders around it."""
+    """The story of an order: its events in log order, what each changed, and the orders around it. `origin` is
+    `submitted` where it was asked for here, `adopted` where the broker told of it first."""
 
     team_id: str
     order_id: str
     open: bool
+    origin: Literal["submitted", "adopted"] | None
     order: dict[str, Any]
     events: list[StoryEvent]
     unread: list[Finding]

@@ -20,6 +20,7 @@ from compactor import __version__
 from compactor.broker.credentials import BadCredentials
 from compactor.settings.accounts import find_accounts
 from compactor.settings.configuration import Configuration
+from compactor.tables.schema import PENDING, TRADES
 from compactor.tracker import OrderTracker
 from compactor.web import order_routes, team_routes, trade_routes
 from compactor.web.api_answers import encode
@@ -86,7 +87,7 @@ async def make_application(
         site = Site(data, tracker, settings, Canceler(data, accounts), keys, gate.traffic, log, health)
         inner.state.site = site
         inner.state.page_files = read_page_files(has_keys=has_keys)
-        inner.state.document = encode(inner.openapi_schema.to_schema())
+        inner.state.document = encode(_make_document(inner))
         yield Application(gate, site, inner)
         site.end_streams()
 
@@ -113,6 +114,16 @@ def _describe() -> OpenAPIConfig:
         components=Components(security_schemes=schemes), security=[{"bearer": []}, {"query": []}],
         tags=[Tag("team", "What is known of one team.")], render_plugins=[], use_handler_docstrings=True,
     )  # fmt: skip
+
+
+def _make_document(inner: Litestar) -> dict[str, Any]:
+    """The OpenAPI document; decimals are strings by their types, and may be numbers where that is asked for."""
+    document = inner.openapi_schema.to_schema()
+    either = {"type": ["string", "number", "null"], "description": "A decimal; a number with numbers=json."}
+    for name, table in (("PendingLine", PENDING), ("OrderAnswer", PENDING), ("TradeLine", TRADES)):
+        properties = document["components"]["schemas"][name]["properties"]
+        properties |= {column.name: either for column in table.columns if column.kind == "decimal"}
+    return document
 
 
 @get("/api/openapi.json", include_in_schema=False)

@@ -26,6 +26,8 @@ from compactor.web.team_view import TeamView
 
 PREFIX_MIN = 4
 """The least beginning of an id by which an order that ended before the server began is found."""
+CANCEL_PREFIX_MIN = 8
+"""The least beginning of an id by which an order is canceled; a typo must not hit another one."""
 EVENTS_MAX = 2_000
 """The events of a story that are shown; of more, the newest."""
 
@@ -103,6 +105,10 @@ async def cancel_order(request: AnyRequest, team: str, order_id: OrderId) -> Res
     if access.read_only:
         raise HTTPException(status_code=403, detail="this key may only read")
     order = await _find_order(site, team, order_id)
+    if order.order_id != order_id and len(order_id) < CANCEL_PREFIX_MIN:
+        raise HTTPException(
+            status_code=404, detail=f"to cancel, expected the whole id or {CANCEL_PREFIX_MIN} letters of it at least"
+        )
     if isinstance(order, EndedOrder):
         raise HTTPException(
             status_code=409, detail=f"order {order.order_id} has ended as {order.status}; there is nothing to cancel"
@@ -164,7 +170,7 @@ async def _read(site: Site, function: Any, *arguments: Any) -> Any:
 def _encode_history(found: History) -> bytes:
     story = found.story
     answer = HistoryAnswer(
-        found.team_id, story.order_id, story.open, story.order,
+        found.team_id, story.order_id, story.open, story.origin, story.order,
         story.events[-EVENTS_MAX:], story.unread, found.chain,
     )  # fmt: skip
     return encode(answer)

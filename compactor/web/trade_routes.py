@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from datetime import date
+from datetime import date, datetime
 from typing import Annotated, Any, Literal
 
 from litestar import get
@@ -23,13 +23,16 @@ from compactor.web.site import AnyRequest, Site, find_site
 from compactor.web.team_view import TeamView
 from compactor.web.trade_summary import TradeSummary
 
+_TIME = {"format": "date-time"}
+_EARLIEST, _LATEST = "1900-01-02T00:00:00Z", "2261-12-30T00:00:00Z"
+"""Beyond these there is no event (format.md, section 2)."""
 Limit = Annotated[int, Parameter(description="How many rows, at most.", ge=1, le=1000)]
 Cursor = Annotated[
     str | None,
     Parameter(description="`next_cursor` of the page before: the older rows.", pattern=r"^[0-9]{1,18}$"),
 ]
-Since = Annotated[str | None, Parameter(description="From this RFC 3339 time on.", max_length=64)]
-Until = Annotated[str | None, Parameter(description="Before this RFC 3339 time.", max_length=64)]
+Since = Annotated[str | None, Parameter(description="From this RFC 3339 time on.", max_length=64, schema_extra=_TIME)]
+Until = Annotated[str | None, Parameter(description="Before this RFC 3339 time.", max_length=64, schema_extra=_TIME)]
 Symbol = Annotated[str | None, Parameter(description="Of this symbol only.", min_length=1, max_length=64)]
 Side = Annotated[Literal["buy", "sell", "sell_short"] | None, Parameter(description="Of this side only.")]
 Day = Annotated[date | None, Parameter(description="A trading day, as 2026-03-02; it begins at 20:00 New York.")]
@@ -108,7 +111,7 @@ async def _answer_trades(
 ) -> Response[Any]:  # fmt: skip
     symbol, side, since, until = terms
     try:
-        wants = make_trade_filter(since, until, symbol, side)
+        wants = make_trade_filter(_clamp(since), _clamp(until), symbol, side)
     except (BadInstant, ValueError) as error:
         raise HTTPException(status_code=400, detail=f"since and until: expected an RFC 3339 time; {error}") from None
     site = find_site(request)
@@ -126,6 +129,17 @@ async def _answer_findings(
     etag = view.make_etag("findings", limit, cursor, media_type)
     page = await _read_page(site, view.kept_findings(), cursor, limit, None)
     return _answer(request, view, FINDINGS, page, "text", media_type, etag)
+
+
+def _clamp(text: str | None) -> str | None:
+    """A time in years that no event can have, as the earliest or latest that one can."""
+    if text is None or not text[:4].isdigit() or 1900 < int(text[:4]) < 2261:
+        return text
+    try:
+        datetime.fromisoformat(text)
+    except ValueError:
+        return text
+    return _EARLIEST if int(text[:4]) <= 1900 else _LATEST
 
 
 async def _read_page(site: Site, tail: KeptTail | None, cursor: str | None, limit: int, wants: Wants) -> LinePage:

@@ -40,8 +40,9 @@ export class DayChart {
     const symbols = bySize(trades);
     this.offer(symbols);
     this.place.hidden = !trades.length;
+    if (this.choice.parentElement) this.choice.parentElement.hidden = !trades.length;
     if (!trades.length) {
-      setText(this.note, "");
+      setText(this.note, "Nothing to draw yet: no trade today.");
       return;
     }
     const one = this.choice.value;

@@ -87,6 +87,7 @@ export class StoryPanel {
       ["Status", formatWords(order.status) + (story.open ? "" : " (ended)")],
       ["Filled", `${formatDecimal(order.filled_qty)}${order.quantity ? ` of ${formatDecimal(order.quantity)}` : ""}${order.filled_avg_price ? ` at ${formatDecimal(order.filled_avg_price)}` : ""}`],
       ["Type", [formatWords(order.order_type), order.time_in_force, order.order_class].filter(Boolean).join(" · ")],
+      ["Origin", story.origin === "submitted" ? "submitted here" : story.origin === "adopted" ? "adopted: the broker told of it first" : ""],
       ["Created", formatInstant(order.created_at, this.to.zone())],
       ["Order id", story.order_id],
       ["Client id", order.client_order_id ?? ""],
