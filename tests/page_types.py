@@ -48,10 +48,10 @@ def main() -> int:
     if not compiler.exists():
         print("the syntax of the page is right; its types are not checked: TypeScript does not install here")
         return 0
-    done = subprocess.run([node, str(compiler), "-p", str(ROOT / "tests" / "page_types.json")], check=False)
-    if done.returncode == 0:
+    code = subprocess.run([node, str(compiler), "-p", str(ROOT / "tests" / "page_types.json")], check=False).returncode
+    if code == 0:
         print(f"the types of {len(files)} files of the page are right")
-    return done.returncode
+    return code
 
 
 if __name__ == "__main__":

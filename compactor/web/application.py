@@ -21,7 +21,7 @@ from compactor.broker.credentials import BadCredentials
 from compactor.settings.accounts import find_accounts
 from compactor.settings.configuration import Configuration
 from compactor.tables.schema import PENDING, TRADES
-from compactor.tracker import OrderTracker
+from compactor.tracker.live_orders import LiveOrders
 from compactor.web import order_routes, team_routes, trade_routes
 from compactor.web.api_answers import encode
 from compactor.web.api_keys import KeyStore
@@ -81,7 +81,7 @@ async def make_application(
         log.info("cancel_unavailable", reason=str(error))
         accounts = []
     # The daemon keeps the derived files current; here they are only read.
-    async with OrderTracker(data, compact=False) as tracker:
+    async with LiveOrders(data, compact=False) as tracker:
         inner = _make_litestar()
         gate = Gate(inner, keys, settings, log)  # type: ignore[arg-type]
         site = Site(data, tracker, settings, Canceler(data, accounts), keys, gate.traffic, log, health)

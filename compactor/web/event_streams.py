@@ -14,7 +14,8 @@ from collections.abc import AsyncIterator
 import msgspec
 
 from compactor.core import CompactorError
-from compactor.tracker import Change, EndedOrder, OrderTracker
+from compactor.tracker import Change, EndedOrder
+from compactor.tracker.live_orders import LiveOrders
 from compactor.web.api_answers import encode
 from compactor.web.team_view import TeamView
 
@@ -71,7 +72,7 @@ class EventStream:
 class TeamStreams:
     """The open streams of one team."""
 
-    def __init__(self, tracker: OrderTracker, view: TeamView, trading: str | None) -> None:
+    def __init__(self, tracker: LiveOrders, view: TeamView, trading: str | None) -> None:
         self._tracker = tracker
         self._view = view
         self._trading = trading

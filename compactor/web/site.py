@@ -12,7 +12,7 @@ from litestar.handlers import BaseRouteHandler
 from structlog.typing import FilteringBoundLogger as Logger
 
 from compactor.settings.configuration import Settings
-from compactor.tracker import OrderTracker
+from compactor.tracker.live_orders import LiveOrders
 from compactor.web.api_keys import ApiKey, KeyStore
 from compactor.web.canceling import Canceler
 from compactor.web.event_streams import TeamStreams
@@ -29,7 +29,7 @@ class Site:
     """The state of the application. To be used in the thread of the event loop."""
 
     def __init__(
-        self, data: Path, tracker: OrderTracker, settings: Settings, canceler: Canceler, keys: KeyStore | None,
+        self, data: Path, tracker: LiveOrders, settings: Settings, canceler: Canceler, keys: KeyStore | None,
         traffic: Traffic, log: Logger, health: HealthSource | None,
     ) -> None:  # fmt: skip
         self.data = data

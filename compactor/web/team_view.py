@@ -15,8 +15,9 @@ from typing import NamedTuple
 
 from compactor.ledger.paths import FINDINGS, TRADES
 from compactor.tables.schema import PENDING
-from compactor.tracker import OrderTracker, TrackerStatus
+from compactor.tracker import TrackerStatus
 from compactor.tracker.ledger_rows import LedgerRows
+from compactor.tracker.live_orders import LiveOrders
 from compactor.web.api_answers import StreamState, TeamRow, TeamStatus, encode
 from compactor.web.line_pages import KeptTail
 from compactor.web.row_formats import make_line_converter, write_csv, write_json_lines
@@ -36,7 +37,7 @@ class Body(NamedTuple):
 class TeamView:
     """One team. To be used in the thread of the event loop."""
 
-    def __init__(self, tracker: OrderTracker, team: str) -> None:
+    def __init__(self, tracker: LiveOrders, team: str) -> None:
         self._tracker = tracker
         self.team = team
         self.summary = TradeSummary()
