@@ -230,6 +230,30 @@ def test_nothing_blocks_the_loop(data: Path, is_compacted: bool, is_filled: bool
     assert delays[-1] < 0.02, delays[-20:]
 
 
+def test_sealed_history_is_told_like_the_rest(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Issue 14: changes and ended orders come out of segments too, and sealing meanwhile changes nothing."""
+    monkeypatch.setattr("compactor.tracker.tracked_ledger.RECENT_BYTES", 0)
+    ledger = write_many(data, 300)
+
+    async def run() -> None:
+        with Ledger(ledger) as one:
+            one.compact(checkpoint=True)
+        async with OrderTracker(data, compact=False) as tracker:
+            before = await take(tracker.changes("alpha", after=0), 900)
+            with Ledger(ledger) as one:
+                assert one.seal(now=True).segments
+            write_many(data, 1, "late")
+            await until(lambda: tracker.order("late-0") is not None)
+            assert before == await take(tracker.changes("alpha", after=0), 900)
+            found = await tracker.find_order("o-7")
+            assert isinstance(found, EndedOrder) and "filled" == found.status
+        async with OrderTracker(data, compact=False) as tracker:
+            assert before == (await take(tracker.changes("alpha", after=0), 903))[:900]
+            assert 301 == len(tracker.trades("alpha"))
+
+    asyncio.run(run())
+
+
 def test_a_slow_consumer_is_told_where_to_go_on(data: Path, write_log: Writer, placed: Callable[..., Event]) -> None:
     """Issue 14: its queue is bounded; it fails with what it has seen, nobody else does, and nothing is lost."""
 
