@@ -10,7 +10,6 @@ import sys
 import time
 from collections.abc import Iterator
 from decimal import Decimal
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +29,7 @@ from compactor import (
 from compactor.books.turns import compact_in_turn
 from compactor.daemon.health import Health
 from compactor.daemon.presence import acquire
-from compactor.sync.reconcile import Reconciler
+from compactor.sync.reconcile import QUIET_SECONDS
 from tests.alpaca_server import AlpacaServer
 from tests.conftest import ROOT
 from tests.test_order_tracker import until
@@ -144,22 +143,25 @@ def test_a_status_that_a_program_knows_is_written_down(data: Path, server: Alpac
     asyncio.run(run())
 
 
-def test_a_reconcile_adopts_what_nobody_here_submitted(
-    data: Path, server: AlpacaServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_reconcile_adopts_what_nobody_here_submitted(data: Path, server: AlpacaServer) -> None:
     """Issue 14: `reconcile_with_broker` of the original; what it appended is shown when it returns."""
-    monkeypatch.setattr("compactor.tracker.desk.Reconciler", partial(Reconciler, quiet_seconds=0))
 
     async def run() -> None:
         async with tracker_of(data, server) as tracker:
             mine = await tracker.submit("alpha", LIMIT)
             server.fill(mine.order_id, 1, "529.90")
             theirs = server.place(team="bravo", type="limit", limit_price="10")
+            await asyncio.sleep(QUIET_SECONDS + 1)
             done = await tracker.reconcile_with_broker()
+            assert ["alpha", "bravo"] == sorted(one.team_id for one in done.teams if one.events)
             assert ({}, []) == (done.errors, done.waiting)
             assert {mine.order_id, theirs.id} == set(tracker.pending_orders)
             assert [Decimal(1)] == [one.quantity for one in tracker.trades("alpha")]
             assert "adopted" == await tracker.read_origin(theirs.id)
+            server.account.secret = "changed"
+            with pytest.raises(BadCredentials) as refused:
+                await tracker.reconcile_with_broker()
+            assert refused.value.status in (401, 403)
 
     asyncio.run(run())
 

@@ -1,8 +1,8 @@
 """The child processes of a tracker: they end with the program that started them, however that ends.
 
 `python -m compactor.tracker.child compact` compacts the ledgers whose paths it reads from standard input, one pass at a
-time; `python -m compactor.tracker.child run DATA ...` is `compactor run DATA ...`, the daemon. Both end when their
-standard input does.
+time; `reconcile DATA CONFIG` reconciles once for each line that it reads; `run DATA ...` is the daemon.
+Each ends when its standard input does.
 """
 
 from __future__ import annotations
@@ -12,16 +12,21 @@ import runpy
 import signal
 import sys
 import threading
+from pathlib import Path
 
+from compactor.core import CompactorError
 from compactor.ledger import Ledger, LedgerError
 
 
 def main(arguments: list[str]) -> None:
-    """Run one of the two."""
+    """Run one of them."""
     # The terminal sends Ctrl-C to the child as well; when it is to end is for its parent to say.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if arguments == ["compact"]:
         _compact_on_request()
+        return
+    if arguments[0] == "reconcile":
+        _reconcile_on_request(Path(arguments[1]), arguments[2] or None)
         return
     threading.Thread(target=_end_with_parent, daemon=True).start()
     sys.argv = ["compactor", *arguments]
@@ -39,6 +44,20 @@ def _compact_on_request() -> None:
             # Whoever shows the ledger reads it too and says what is wrong with it.
             said = type(error).__name__
         print(said, flush=True)
+
+
+def _reconcile_on_request(data: Path, config: str | None) -> None:
+    from compactor.tracker.desk import TradingDesk
+    from compactor.tracker.reconciling import encode_answer, encode_failure
+
+    desk = TradingDesk(data, config, os.environ)
+    for _ in sys.stdin:
+        try:
+            lines = list(encode_answer(desk.reconcile()))
+        except CompactorError as error:
+            lines = [encode_failure(error)]
+        sys.stdout.buffer.writelines(lines)
+        sys.stdout.buffer.flush()
 
 
 def _end_with_parent() -> None:

@@ -30,11 +30,14 @@ class DaemonFailed(CompactorError):
 
 
 async def start_child(
-    arguments: Sequence[str], environ: Mapping[str, str] | None = None, stdout: int | None = None
+    arguments: Sequence[str],
+    environ: Mapping[str, str] | None = None,
+    stdout: int | None = None,
+    limit: int = 1 << 16,
 ) -> Process:
     """Start a child that ends when its standard input is closed, which the end of this process does too."""
     return await asyncio.create_subprocess_exec(
-        sys.executable, "-m", _MODULE, *arguments, stdin=PIPE, stdout=stdout, env=environ
+        sys.executable, "-m", _MODULE, *arguments, stdin=PIPE, stdout=stdout, env=environ, limit=limit
     )
 
 

@@ -30,6 +30,7 @@ from compactor.tracker.change import EndedOrder
 from compactor.tracker.compacting import keep_daemon
 from compactor.tracker.desk import TradingDesk
 from compactor.tracker.live_orders import LiveOrders
+from compactor.tracker.reconciling import ReconcilingChild
 from compactor.tracker.subscription import QUEUE_MAX, TrackerClosed
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ class OrderTracker(LiveOrders):
         self._config = config
         self._environ = os.environ if environ is None else environ
         self._desk = TradingDesk(self.data, config, self._environ)
+        self._reconciling = ReconcilingChild(self.data, config, self._environ)
 
     @classmethod
     def blocking(cls, data: str | os.PathLike[str] | None = None, **options: Any) -> BlockingTracker:
@@ -77,8 +79,11 @@ class OrderTracker(LiveOrders):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await super().__aexit__(kind, error, trace)
-        self._desk.close()
+        try:
+            await self._reconciling.close()
+        finally:
+            await super().__aexit__(kind, error, trace)
+            self._desk.close()
 
     # The broker.
 
@@ -123,9 +128,14 @@ class OrderTracker(LiveOrders):
     async def reconcile_with_broker(self) -> Reconciled:
         """Compare the ledgers with all accounts, append what they lack, and find out what became of open intents.
 
-        Returns when what was appended is durable and shown. Raises BrokerError, BadCredentials and ReconcileBusy.
+        Returns when what was appended is durable and shown; the events are told without the broker's messages. It runs
+        in a child process. Raises BrokerError, BadCredentials and ReconcileBusy.
         """
-        return await self._call(self._desk.reconcile)
+        self._require()
+        try:
+            return await self._reconciling.reconcile()
+        finally:
+            await self._call(lambda: None)
 
     async def run(self, reconcile_every: int = 300) -> None:
         """Keep the ledgers current with the broker until cancelled: stream, gaps, reconcile, watching; one task.
