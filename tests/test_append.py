@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from compactor import Ledger, RejectedEvents
 from compactor.books.append import append_lines
 from compactor.books.compact import compact_all
 
@@ -99,3 +100,14 @@ class TestAppending:
             outcome.compaction.trades,
             outcome.compaction.findings,
         )
+
+
+def test_a_ledger_that_its_events_name_takes_no_event_of_another_team(tmp_path: Path, placed: Event) -> None:
+    """1.2: outside `team/` the first event with a team names the ledger, for whoever opens it later."""
+    path = tmp_path / "mine"
+    with Ledger(path) as ledger:
+        ledger.append([placed("o1", team_id="alice")])
+        ledger.compact(checkpoint=True)
+    with pytest.raises(RejectedEvents, match="bob"):
+        Ledger(path).append([placed("o2", team_id="bob")])
+    assert 1 == Ledger(path).append([placed("o2", team_id="alice")]).events

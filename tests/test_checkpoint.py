@@ -207,6 +207,39 @@ def compact(disk: Disk) -> int:
         return ledger.compact(checkpoint=True).bytes
 
 
+def test_a_page_that_is_found_damaged_in_the_middle_of_a_pass_costs_a_refold_and_nothing_else(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """7: pages are checked when they are read; damage falls back to the other slot, or to the whole log."""
+    late = {"event": "fill", "order_id": "o-0", "ts": "2026-03-02T20:00:00Z", "qty": "1", "price": "9"}
+    lives = [
+        {"event": kind, "order_id": f"o-{number}", "ts": f"2026-03-02T14:{number:02}:00Z", **more}
+        for number in range(30)
+        for kind, more in (("new", {"symbol": "AAPL", "side": "buy", "quantity": "3"}), ("canceled", {}))
+    ]
+    lines = [json.dumps(one).encode() + b"\n" for one in (*lives, late)]
+    log = b"".join(lines)
+    clean = Disk()
+    clean.put(LOG, log)
+    compact(clean)
+    for damaged in (1, 2):
+        disk = Disk()
+        monkeypatch.setattr(Fold.__init__, "__defaults__", (timedelta(7), 0))
+        for end in (len(lines) // 2, len(lines) - 1):
+            disk.put(LOG, b"".join(lines[:end]))
+            compact(disk)
+        slots = sorted((open_checkpoint(STATE / name, disk) for name in SLOTS), key=lambda one: one.header.generation)
+        for slot in slots[-damaged:]:
+            page, data = slot.header.spans[0], bytearray(disk.take(slot.path) or b"")
+            data[slot.base + page.start + page.length // 2] ^= 1
+            disk.put(slot.path, bytes(data))
+        disk.put(LOG, log)
+        compact(disk)
+        for name in ("pending_orders.jsonl", "trades.jsonl", "findings.jsonl"):
+            assert clean.take(LEDGER / name) == disk.take(LEDGER / name)
+        assert damaged == sum(path.name.endswith(".damaged") for path in disk.all_files())
+
+
 @pytest.mark.parametrize("name", ["FORMAT", "FOLD_VERSION"])
 def test_another_version_folds_the_whole_log_again(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """7: a new fold version means a full refold, checked against the trades already written."""

@@ -113,6 +113,7 @@ def test_writing_out_an_exponent_changes_no_number(text: str) -> None:
 def test_the_memory_of_decimals_is_bounded_and_exact() -> None:
     """A text read before gives the same number; a long log does not fill the memory."""
     known = Decimals()
+    assert (65_536, 64) == (known.SIZE_MAX, known.TEXT_MAX)
     for number in range(Decimals.SIZE_MAX + 10):
         assert number == known[str(number)]
     assert len(known) <= Decimals.SIZE_MAX

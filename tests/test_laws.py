@@ -102,6 +102,24 @@ def test_retention_is_invisible(log: bytes) -> None:
 
 
 @laws
+@given(logs(), st.booleans(), st.sampled_from([0, 1 << 20]))
+def test_no_ended_order_stays_in_memory(log: bytes, short_path: bool, kept_ended: int) -> None:
+    """6.1: a process that lives long forgets all that ended, whatever of it is delivered again."""
+    disk = disk_with(log)
+    fold = Fold(None, Log(LOG, disk.open(LOG)).lines_naming, timedelta(0), kept_ended)
+    if not short_path:
+        fold.plain = NoPlainOrders()
+    place = 0
+    for line in log.splitlines(keepends=True):
+        if line.endswith(b"\n"):
+            fold.feed(line, place)
+            staying = [one for one, order in fold.orders.items() if not order.open and one not in fold.leaving]
+            assert [] == staying
+            assert kept_ended or not fold.leaving
+        place += len(line)
+
+
+@laws
 @given(logs())
 def test_the_short_path_is_only_shorter(log: bytes) -> None:
     """1.4: the path of the common event gives the bytes that the rules give."""
@@ -283,6 +301,36 @@ def test_the_power_may_fail_at_any_call(log: bytes, data: st.DataObject) -> None
             Ledger(DIRECTORY, files=disk).compact(checkpoint=True)
         disk.lose_power(keep)
         assert expected == compact(disk), f"power lost at call {step}"
+
+
+@few
+@given(logs(), st.data(), st.sampled_from(["compact", "checkpoint", "seal"]))
+def test_nothing_is_ever_ahead_of_a_log_that_nobody_synced(log: bytes, data: st.DataObject, how: str) -> None:
+    """7.1, 8.3: what its writers did not sync may be gone after a power loss, and with it all that was made of it."""
+    cut = log.rfind(b"\n", 0, data.draw(st.integers(0, len(log)))) + 1
+    keep = data.draw(st.sampled_from([0.0, 0.3, 0.9]))
+
+    def act(disk: Disk) -> None:
+        with Ledger(DIRECTORY, files=disk) as ledger:
+            ledger.compact(checkpoint=how != "compact")
+            if how == "seal":
+                ledger.seal(now=True, reclaim="never")
+
+    for step in count(1):
+        disk = disk_with(log[:cut])
+        compact(disk)
+        disk.restart()
+        disk.grow(LOG, log)
+        disk.stop_at = step
+        try:
+            act(disk)
+            is_done = True
+        except Stopped:
+            is_done = False
+        disk.lose_power(keep)
+        assert derived_from(disk.take(LOG) or b"") == compact(disk), f"power lost at call {step}"
+        if is_done:
+            break
 
 
 @few

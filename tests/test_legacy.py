@@ -183,6 +183,19 @@ def test_an_order_that_vanished_from_a_rewritten_file_is_marked_and_named(tmp_pa
     assert ["unknown_status"] == [row["kind"] for row in Ledger(data / "team/alpha").rows("findings")]
 
 
+def test_an_order_that_the_broker_told_of_does_not_hide_one_that_vanished(tmp_path: Path) -> None:
+    """What the broker tells of an order is for the broker to end; the orders after it are looked at all the same."""
+    data = tmp_path / "data"
+    import_legacy(_old(tmp_path, [_order(1), _order(2)]), data, rewritten=True)
+    with Ledger(data / "team/alpha") as ledger:
+        heard = {"event": "accepted", "order_id": "o1", "ts": "2026-03-02T15:00:00Z", "source": "stream"}
+        ledger.append([heard])
+        ledger.compact()
+    found = by_team(import_legacy(_old(tmp_path, []), data, rewritten=True))["alpha"]
+    assert ["o2"] == found.vanished
+    assert {"o1": "accepted", "o2": "vanished"} == _rows(data)
+
+
 def test_an_order_may_return_to_a_rewritten_file(tmp_path: Path) -> None:
     """A file that was read while it was being rewritten lacks orders that are there the next time."""
     data = tmp_path / "data"

@@ -58,6 +58,7 @@ E, C = len(EVENT), len(OTHER)
         (b"\xef\xbb\xbf" + EVENT, [(0, 3, "fused_line", False), (3, E + 1, "o-1")]),
         (b'{"event":"new","a":' + EVENT, [(0, 19, "fused_line", False), (19, E + 1, "o-1")]),
         (b'{"event":"new","a":[1,' + EVENT, [(0, 22, "fused_line", False), (22, E + 1, "o-1")]),
+        (b"{" + EVENT, [(0, 1, "fused_line", False), (1, E + 1, "o-1")]),
         (b'{"a":1}' + EVENT, [(0, 7, "fused_line", False), (7, E + 1, "o-1")]),
         (b"[" * 100 + EVENT, [(0, 100, "fused_line", False), (100, E + 1, "o-1")]),
         (EVENT[:-1], [(0, E, "not_json", False)]),

@@ -178,3 +178,19 @@ def test_a_log_that_is_another_than_before_is_noticed() -> None:
         log_of(data[:8999]).check(1, known)
     with pytest.raises(LogRewritten, match="replaced by another file: expected inode 2, found 1"):
         log_of(data).check(2, known)
+
+
+def test_the_lines_of_an_order_are_found_behind_a_line_that_is_too_long() -> None:
+    """6.2: an order that comes back is built from all of its lines, whatever stands between them."""
+    early, late = b'{"order_id":"o-1"}\n', b'{"order_id":"o-1","a":1}\n'
+    log = log_of(early + b"x" * (LINE_BYTES_MAX + 1) + b"\n" + late)
+    size = log.identity().size
+    assert [(0, early[:-1]), (size - len(late), late[:-1])] == list(log.lines_naming("o-1", 0, size))
+
+
+@pytest.mark.parametrize("length", [0, 1, BLOCK_BYTES - 1, BLOCK_BYTES, 3 * BLOCK_BYTES + 7])
+def test_whole_lines_end_where_an_unfinished_line_of_any_length_begins(length: int) -> None:
+    """2: what has no newline is not there yet."""
+    for whole in (b"", b"\n", b"one\ntwo\n"):
+        data = whole + b"x" * length
+        assert len(whole) == log_of(data).end_of_whole_lines(len(data))

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from compactor.core.events import Problem, build_event
 from compactor.imports.messages import FillOrder, NotAFill, Translated, read_capture
 from compactor.imports.recordings import BadRecording
+from compactor.imports.writer import Meter
 from tests.test_alpaca import JSON, REAL, replace_part
 
 T = "2026-03-02T14:30:00Z"
@@ -136,3 +137,13 @@ def test_a_pipe_is_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(BadRecording, match="read twice"):
         list(read_capture(tmp_path / "pipe"))
+
+
+def test_progress_is_shown_every_64_kib_and_never_beyond_the_whole() -> None:
+    """Long work shows how far it is; a file that grows meanwhile is no more than all of it."""
+    shown: list[tuple[int, int]] = []
+    meter = Meter(lambda done, total: shown.append((done, total)), 150_000)
+    for length in (65_535, 1, 65_535, 1, 65_536):
+        meter.add(length)
+    assert [(65_536, 150_000), (131_072, 150_000), (150_000, 150_000)] == shown
+    Meter(None, 1).add(1 << 20)

@@ -482,6 +482,20 @@ def test_what_was_not_written_as_it_was_given_is_never_sealed(data: Path) -> Non
         assert len(RAW) == ledger.seal(now=True, segment_bytes=SEGMENT).sealed_bytes
 
 
+def test_a_seal_says_what_it_sealed_itself(data: Path) -> None:
+    """8: not what was sealed before it."""
+    half = RAW.index(b"\n", len(RAW) // 2) + 1
+    (data / LOG).write_bytes(RAW[:half])
+    with Ledger(data) as ledger:
+        assert 0 == ledger.seal(segment_age=timedelta(days=36_500)).segments
+        assert half == ledger.seal(now=True).sealed_bytes
+        with (data / LOG).open("ab") as log:
+            log.write(RAW[half:])
+        done = ledger.seal(now=True)
+        assert (1, len(RAW) - half) == (done.segments, done.sealed_bytes)
+        assert len(RAW) == ledger.sealed_bytes
+
+
 def test_looking_whether_something_is_due_opens_no_segment(data: Path) -> None:
     """8.1: a look at the log is all that it costs where nothing is due."""
     (data / LOG).write_bytes(RAW)

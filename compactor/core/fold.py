@@ -182,13 +182,12 @@ class Fold:
         order = self.orders.get(order_id) or self._bring_back(order_id, placed.offset)
         if order is None:
             order = self.orders[order_id] = begin(order_id, placed.event, placed.offset)
-        was_over = order.over
         if self.observer is not None:
             self.observer.note_before(order)
         apply(order, part, placed, self.team_id, self._derived)
         if self.observer is not None:
             self.observer.note_after(order)
-        if (order.over and not was_over) or not order.status:
+        if order.over or not order.status:
             self.leaving.setdefault(order_id, order)
         if self.touched is not None:
             self.touched.add(order_id)
@@ -251,8 +250,6 @@ class Fold:
         whole = plain.build_order() if plain is not None else None
         if whole is not None:
             self.orders[order_id] = whole
-            if whole.ended:
-                self.leaving.setdefault(order_id, whole)
             return whole
         if span is None:
             return None

@@ -237,7 +237,6 @@ class Compactor:
     def _prove_moved(self, log: Log, slot: Slot) -> None:
         """The log is another file than that of the checkpoint: fold it once and compare all of it."""
         self._spend(slot.header.log.length)
-        log.sync()
         fold = begin_fold(self._team_id, self._recall, self._retention)
         fold.before_event = self._check_time if self._fold_until is not None else None
         prove_moved(log, slot.header, fold, slot.restore(self._recall, self._retention), self._files)

@@ -191,7 +191,8 @@ class _Finder(ast.NodeVisitor):
     def visit_Return(self, node: ast.Return) -> None:
         if node.value is None:
             return
-        if not (isinstance(node.value, ast.Constant) and node.value.value is None):
+        # Whoever asks whether something is so takes None for False.
+        if not (isinstance(node.value, ast.Constant) and node.value.value in (None, False)):
             self._add(node, "return", "return None")
         self.visit(node.value)
 

@@ -40,10 +40,19 @@ class Seen(NamedTuple):
     lines: dict[str, dict[int, list[str]]]
     seconds: dict[str, float]
 
+    def list_covering(self, mutant: Mutant) -> list[str]:
+        """The tests that were seen to run its line."""
+        return self.lines.get(mutant.path, {}).get(mutant.line, [])
+
     def choose(self, mutant: Mutant, budget: float) -> list[str]:
-        """The tests for a mutant: those that run its line and those of its module, cheapest first."""
+        """The tests for a mutant: those that run its line and those of its module, cheapest first.
+
+        A line that no test was seen to run, because it runs at the import or in a process of its own, gets those that
+        run any line of its module.
+        """
         own = f"tests/test_{Path(mutant.path).stem}.py::"
-        covering = self.lines.get(mutant.path, {}).get(mutant.line, [])
+        covering = self.list_covering(mutant)
+        covering = covering or [name for names in self.lines.get(mutant.path, {}).values() for name in names]
         names = {name for name in covering if name in self.seconds}
         names |= {name for name in self.seconds if name.startswith(own)}
         chosen: list[str] = []
@@ -160,6 +169,8 @@ class Runner:
             verdict = self._run_tests(mutant, chosen, seconds, copy, {})
             if not verdict.is_killed and self._pure:
                 verdict = self._run_tests(mutant, chosen, seconds, copy, {"COMPACTOR_PURE_PYTHON": "1"})
+        if verdict.outcome == "survived" and not seen.list_covering(mutant):
+            return verdict._replace(outcome="unseen")
         return verdict
 
     def _run_tests(
