@@ -209,6 +209,7 @@ ROUND, HOUR, DAY, WEEK = 300, 3600, 86_400, 7 * 86_400
 class Quiet:
     """A broker with no orders, which remembers since when it was asked for some."""
 
+    skew_seconds = 0.0
     capabilities = Capabilities(tells_positions=False)
 
     def __init__(self) -> None:

@@ -313,3 +313,78 @@ def test_an_order_without_a_time_of_its_making_is_taken_in() -> None:
     events = plan([there], {}, fills, fills_asked={"o1"}).events["unassigned"]
     assert ["snapshot", "partial_fill", "snapshot"] == [event["event"] for event in events]
     assert [PLACED, "created_at" in events[0]] == [events[0]["ts"], False]
+
+
+def replacement(**fields: Any) -> dict[str, Any]:
+    """An order of 7 that replaced o0, of which 3 were filled by then."""
+    return order(replaces="o0", qty="7", **fields)
+
+
+def earlier() -> dict[str, Any]:
+    return order("o0", status="replaced", filled_qty="3", filled_avg_price="10", replaced_by="o1")
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+def test_what_the_predecessor_had_filled_is_not_traded_twice(is_known: bool) -> None:
+    """Issue 16, 5: a replacement whose `filled_qty` goes on from its predecessor's has fewer executions of its own."""
+    there = replacement(status="partially_filled", filled_qty="5", filled_avg_price="10")
+    view = {"o0": known(("x-0", "3", "10"), row={})} | ({"o1": known()} if is_known else {})
+    own = [activity(1, "2", "10", "2")]
+    assert ["o1"] == plan([there, earlier()], view, own).to_ask_fills
+    found = plan([there, earlier()], view, own, fills_asked={"o1"})
+    events = [event for events in found.events.values() for event in events]
+    assert "partial_fill" in [event["event"] for event in events]
+    assert {"2", None} >= {event.get("filled_qty") for event in events}
+    assert all("filled_avg_price" not in event for event in events)
+
+
+def test_a_replacement_without_executions_of_its_own_infers_nothing() -> None:
+    """Nothing of it is filled yet, whatever its sum says."""
+    view = {"o0": known(("x-0", "3", "10"), row={})}
+    there = replacement(filled_qty="3", filled_avg_price="10")
+    found = plan([there, earlier()], view, fills_asked={"o1"})
+    [event] = [event for events in found.events.values() for event in events]
+    assert ("snapshot", "new", None) == (event["event"], event["order_status"], event.get("filled_qty"))
+    row = {**(known().row or {}), "quantity": "7", "replaces": "o0"}
+    assert [] == told(plan([there, earlier()], view | {"o1": known(row=row)}, fills_asked={"o1"}))
+
+
+def test_a_replacement_whose_sum_is_its_own_is_believed() -> None:
+    """Only what its own executions and its predecessor's sum explain exactly is left out."""
+    there = replacement(status="partially_filled", filled_qty="4", filled_avg_price="10")
+    view = {"o0": known(("x-0", "3", "10"), row={}), "o1": known()}
+    found = plan([there, earlier()], view, [activity(1, "2", "10", "2")], fills_asked={"o1"})
+    assert "4" in [event.get("filled_qty") for events in found.events.values() for event in events]
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours", "is_untold"),
+    [
+        ({"status": "accepted"}, None, False),
+        ({"status": "new"}, None, True),
+        ({"limit_price": "9", "status": "new"}, {"limit_price": "8"}, False),
+        ({"status": "canceled"}, {}, True),
+        ({"symbol": "BTC/USD"}, {"symbol": "BTCUSD"}, False),
+    ],
+)
+def test_what_a_stream_may_be_silent_about_makes_it_not_mute(
+    theirs: dict[str, Any], ours: dict[str, Any] | None, is_untold: bool
+) -> None:
+    """Issue 16, 5: an accepted order without a frame, and terms that change by themselves, make no stream mute."""
+    view = {} if ours is None else {"o1": known(row={**(known().row or {}), **ours})}
+    assert (["o1"] if is_untold else []) == plan([order(**theirs)], view).untold
+
+
+def test_a_pair_is_the_same_with_and_without_its_slash() -> None:
+    """Issue 16, 5: `BTCUSD` of one answer and `BTC/USD` of another are no difference."""
+    row = {**(known().row or {}), "symbol": "BTCUSD"}
+    assert Plan() == plan([order(symbol="BTC/USD")], {"o1": known(row=row)})
+
+
+def test_an_order_that_the_broker_does_not_have_is_ended_where_somebody_says_so() -> None:
+    """Issue 16, 5: after a paper reset its orders never come back; without a word they stay open, and are named."""
+    view = {"o1": known()}
+    assert ["order_not_found"] == problems(plan([], view, missing={"o1"}))
+    found = plan([], view, missing={"o1"}, forget_missing=True)
+    assert ([], ["canceled"]) == (problems(found), told(found))
+    assert "forget-missing" in found.events["alpha"][0]["reason"]

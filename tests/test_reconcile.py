@@ -9,11 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from compactor import Ledger
 from compactor.books.assign import assign
+from compactor.books.order_index import OrderIndex
 from compactor.books.turns import ReconcileBusy, turn
 from compactor.broker.adapters import find_credentials, open_broker
+from compactor.broker.alpaca.translate import translate_message
 from compactor.broker.budget import Budget
 from compactor.broker.credentials import BadCredentials
 from compactor.broker.port import BrokerError, BrokerPort, BrokerUnavailable
@@ -22,6 +25,8 @@ from compactor.sync.answers import AskedAccount
 from compactor.sync.reconcile import Reconciler
 from compactor.sync.reconciled import Reconciled
 from compactor.sync.state import read_reconciled
+from compactor.sync.stream_writer import StreamWriter
+from compactor.ui.cli import app
 from tests.alpaca_server import AlpacaServer
 from tests.chaos_law import differences, read_rows
 
@@ -496,3 +501,49 @@ def test_a_replacement_of_an_order_older_than_the_index_goes_to_its_team(
     new = server.exchange.replace(old.id, limit_price="531.00")
     quiet_run(healer(data, server), server)
     assert {new.id} == {row["order_id"] for row in rows(data, "alpha")}
+
+
+def test_after_a_paper_reset_missing_orders_can_be_forgotten(data: Path, server: AlpacaServer) -> None:
+    """Issue 16, 5: `compactor reconcile --forget-missing` asks first, and ends what the broker does not have."""
+    server.place("AAPL", "buy", 10, team="alpha", type="limit", limit_price="2")
+    quiet_run(healer(data, server), server)
+    server.exchange.orders.clear()
+    server.exchange.by_client_id.clear()
+    command = ["reconcile", str(data), "--once", "--forget-missing"]
+    refused = CliRunner().invoke(app, command, env=server.environment, input="n\n")
+    assert 1 == refused.exit_code
+    assert "End 1 orders that the broker does not have?" in refused.output
+    assert 1 == len(rows(data, "alpha"))
+    done = CliRunner().invoke(app, [*command, "--yes"], env=server.environment)
+    assert 0 == done.exit_code, done.output
+    assert [] == rows(data, "alpha")
+    assert 2 == CliRunner().invoke(app, ["reconcile", str(data), "--forget-missing"], env=server.environment).exit_code
+
+
+@pytest.mark.parametrize(("skew", "waits"), [(-120, True), (0, False), (120, False)])
+def test_quiet_is_by_the_broker_s_clock(data: Path, server: AlpacaServer, skew: int, waits: bool) -> None:
+    """Issue 16, 5: with clocks two minutes apart, what happened just now is not quiet, and nothing else waits."""
+    server.gate.skew_seconds = skew
+    clock = server.exchange.clock
+    server.place("AAPL", "buy", 10, team="alpha", type="limit", limit_price="2")
+    clock.advance(5 if skew < 0 else 30)
+    asked = AskedAccount("default", broker_of(server))
+    ours = Reconciler(data, [asked], clock=lambda: clock.unix() - skew, sleep=clock.advance, teams=["alpha"])
+    assert waits == bool(ours.run().waiting)
+
+
+def test_a_bust_of_an_execution_that_rest_told_first_is_applied(data: Path, server: AlpacaServer) -> None:
+    """Issue 16, 5: where the ids match, the stream's bust names the trade; nothing waits for the next reconcile."""
+    server.account.writer.activity_ids_match = True
+    order = server.place("AAPL", "buy", 10, team="alpha", type="limit", limit_price="2")
+    execution = server.fill(order.id, 10, "2")
+    assert execution is not None
+    quiet_run(healer(data, server), server)
+    server.bust(execution.id)
+    update = server.account.told[-1][1]
+    frame = server.account.writer.encode({"stream": "trade_updates", "data": update})
+    StreamWriter(data, translate_message, index=OrderIndex(data, ["alpha"])).store([frame])
+    with Ledger(data / "team/alpha") as ledger:
+        ledger.compact()
+        assert ["10", "-10"] == [trade["quantity"] for trade in ledger.rows("trades")]
+    assert 0 == quiet_run(healer(data, server), server).events

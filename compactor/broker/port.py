@@ -204,6 +204,10 @@ class BrokerPort(Protocol):
     def requests(self) -> int:
         """The number of requests sent, failed ones included."""
 
+    @property
+    def skew_seconds(self) -> float:
+        """How far the broker's clock is ahead of ours, as of the last answer; 0 if it is near, or unknown."""
+
     def read_account_id(self) -> str:
         """The id of the account, by which other keys are noticed."""
 

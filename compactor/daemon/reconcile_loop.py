@@ -10,7 +10,7 @@ import random
 import threading
 import time
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Protocol
 
 from structlog.typing import FilteringBoundLogger as Logger
 
@@ -181,8 +181,7 @@ class ReconcileLoop:
         self._health.unreconciled = failed
 
     def _succeed(self, done: Reconciled, connections: Mapping[str, int], started: float) -> None:
-        events = [event for team in done.teams for event in team.events]
-        untold = {str(event["order_id"]) for event in events if _is_streamed(event)}
+        untold = set(done.untold)
         for name in self._links.keys() - done.errors.keys():
             self._refusals[name].accept()
             self._health.update_account(
@@ -225,9 +224,3 @@ class ReconcileLoop:
             if one not in self._differences:
                 self._log.warning("difference_found", order_id=one.order_id, kind=one.kind, detail=one.detail)
         self._differences = done.problems
-
-
-def _is_streamed(event: Mapping[str, Any]) -> bool:
-    """Whether a working stream reports this event. It may not report the end of a bracket's leg without a fill."""
-    is_leg = event.get("parent_order_id") is not None
-    return not is_leg or str(event.get("filled_qty") or "0").strip("0.") != ""

@@ -86,6 +86,10 @@ class Accounts:
         """How many requests were sent, to all of them."""
         return sum(account.source.requests for account in self.by_name.values())
 
+    def find_skew(self, names: list[str]) -> int:
+        """How many seconds the clock of a broker is ahead of ours; of several the one that is ahead least."""
+        return min((round(self.by_name[name].source.skew_seconds) for name in names), default=0)
+
     def ask_all(self, names: list[str], memory: dict[str, AccountReconciled], now: str) -> tuple[BrokerAnswers, Errors]:
         """The lists of every account; of one that fails nothing, so that no list is there in part."""
         told, errors = BrokerAnswers(), Errors()

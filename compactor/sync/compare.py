@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from compactor.broker.port import Fields, content_digest
-from compactor.core.decimals import parse_decimal, quotient
+from compactor.core.decimals import parse_decimal, plain, quotient
 from compactor.core.instants import nanos, rfc3339
 from compactor.core.lifecycle import TERMINAL, normalize_name
 from compactor.sync.revisions import plan_revisions
@@ -27,6 +27,7 @@ TERMS = (
     "parent_order_id",
 )  # fmt: skip
 _SUMS = ("filled_qty", "filled_avg_price")
+_ACCEPTED = ("accepted", "pending_new", "held")
 
 
 class Known(msgspec.Struct):
@@ -88,7 +89,8 @@ class Comparison:
     """One order as the broker has it beside what a ledger knows of it.
 
     `fills` are those of its activities that are there, all of them where `all_fills_there`. Orders whose numbers are
-    among `agreed` were looked into before, and their activities are what the ledger has. `needs_fills`: compare again
+    among `agreed` were looked into before, and their activities are what the ledger has. `carried` is what is filled of
+    the order that this one replaces, which the broker may count again. `needs_fills`: compare again
     with all activities. `newest` is the last time at which something happened to the order.
     """
 
@@ -100,8 +102,10 @@ class Comparison:
         quiet: int,
         all_fills_there: bool,
         agreed: Collection[tuple[str, str]] = (),
+        carried: Decimal = ZERO,
     ) -> None:
         self._order = order
+        self._carried = carried
         self._known = known
         self._quiet = quiet
         self._row = known.row if known is not None else None
@@ -137,7 +141,11 @@ class Comparison:
         revised = known is not None and not inferred and self._is_revised(ours, value, theirs, places)
         # What was inferred gives way to its executions, and the oldest of them may be in no list that was asked for.
         suspicious = ((behind or inferred > ZERO) and told != theirs) or revised
-        if suspicious and not all_there:
+        if suspicious and self._carried and told + self._carried == theirs and (all_there or is_agreed):
+            # Its own executions are all there, and the rest is what was filled before it was replaced.
+            self._leave_out_carried(told)
+            suspicious, behind = told != self._ours, told > self._ours
+        elif suspicious and not all_there:
             self.needs_fills = not is_agreed
             return
         if suspicious and known is not None and sum((parse_decimal(fill["qty"]) for fill in fills), ZERO) == theirs:
@@ -145,6 +153,12 @@ class Comparison:
             return
         self._executions = new if behind or inferred > ZERO else []
         self._is_missing_fills = behind and told < theirs
+
+    def _leave_out_carried(self, own: Decimal) -> None:
+        """Tell of the order without what its predecessor had filled, or that would be traded twice."""
+        kept = {name: value for name, value in self._order.items() if name not in _SUMS}
+        self._order = kept | ({"filled_qty": plain(own)} if own else {})
+        self._theirs = own
 
     def _is_revised(self, ours: Decimal, value: Decimal, theirs: Decimal, places: int) -> bool:
         """Whether an execution was taken back or corrected, by the sums alone: quantity, and quantity times price."""
@@ -208,6 +222,20 @@ class Comparison:
         trailing = self._order.get("order_type") == "trailing_stop"
         return [name for name in shared if name != "parent_order_id" and not (trailing and name == "stop_price")]
 
+    def is_untold(self) -> bool:
+        """Whether a working stream would have told what differs.
+
+        It may be silent about an order that was merely accepted, about terms that change by themselves, about legs that
+        end without a fill, and its busts may name an execution by another id.
+        """
+        if any(event["event"] in ("fill", "partial_fill") for event in self._executions):
+            return True
+        if self._order.get("parent_order_id") is not None or self._executions:
+            return self._is_missing_fills
+        before = self._row.get("status") if self._row is not None else None
+        is_silent = self._status == before or (before is None and self._status in _ACCEPTED)
+        return self._is_missing_fills or not is_silent
+
     def _can_infer(self) -> bool:
         """Whether a snapshot would make a trade of what no execution tells (rules 4.7 and 4.10)."""
         is_priced = self._order.get("filled_avg_price") is not None
@@ -260,6 +288,9 @@ def _number(event: Fields, name: str) -> Decimal | None:
 
 
 def _differs(name: str, ours: Any, theirs: Any) -> bool:
+    if name == "symbol":
+        # A pair is told with its slash, or without.
+        return str(ours).replace("/", "") != str(theirs).replace("/", "")
     return parse_decimal(str(ours)) != parse_decimal(str(theirs)) if name in NUMBERS else bool(ours != theirs)
 
 

@@ -14,7 +14,7 @@ from decimal import Decimal
 import msgspec
 
 from compactor.books.ownership import UNASSIGNED, decide_team, walk_family
-from compactor.broker.port import Fields, Translation
+from compactor.broker.port import Fields, Translation, content_digest
 from compactor.core.decimals import BadDecimal, exactly, parse_decimal
 from compactor.core.instants import BadInstant, nanos
 from compactor.sync.compare import BrokerDifference, Comparison, Known, is_open, new_fills
@@ -58,6 +58,8 @@ class Plan(msgspec.Struct):
     agreed: list[tuple[str, str]] = []
     tried: list[tuple[str, str]] = []
     """The same of those for which there are events, in case that these change nothing."""
+    untold: list[str] = []
+    """The orders of which a working stream would have told what is appended."""
     problems: list[BrokerDifference] = []
 
     @property
@@ -131,22 +133,27 @@ def plan_reconcile(
     may_adopt: Callable[[Fields], bool] = lambda _order: True,
     agreed: Collection[tuple[str, str]] = (),
     unasked: Collection[str] = (),
+    forget_missing: bool = False,
 ) -> Plan:
     """Plan what to append so that open orders and trades become the broker's. Without differences the plan is empty.
 
     `missing` are orders that the broker says it does not have, and `unasked` those that nobody could be asked about.
     `now` is RFC 3339, taken before the ledgers and the broker were asked. `fills_asked` are orders whose activities are
-    all there. Of the orders that no ledger knows, those that `may_adopt` refuses are named and not taken.
+    all there. Of the orders that no ledger knows, those that `may_adopt` refuses are named and not taken. With
+    `forget_missing`, open orders that the broker does not have are ended.
     """
     plan = Plan(problems=list(answers.problems))
     quiet = nanos(now) - quiet_seconds * 1_000_000_000
     known_teams = {order_id: known.team_id for order_id, known in ledger_view.items()}
     _ask_for_missing(plan, answers, missing, ledger_view, unasked)
+    if forget_missing:
+        _forget_missing(plan, ledger_view, now)
     for order_id, order in answers.orders.items():
         known, fills = ledger_view.get(order_id), answers.fills.get(order_id, [])
         try:
             with exactly():
-                one = Comparison(order, known, fills, quiet, order_id in fills_asked, agreed)
+                carried = _find_carried(order, answers, ledger_view)
+                one = Comparison(order, known, fills, quiet, order_id in fills_asked, agreed, carried)
                 events = one.events()
         except (BadDecimal, BadInstant) as error:
             plan.problems.append(
@@ -167,11 +174,22 @@ def plan_reconcile(
             team = rules_of(order_id).decide(order_id, answers.orders, known_teams)
             plan.events.setdefault(team, []).extend(events)
             plan.tried += [one.agreement] if order_id in fills_asked else []
+            plan.untold += [order_id] if one.is_untold() else []
         elif one.newest <= quiet:
             plan.problems += one.problems()
             plan.agreed += [one.agreement] if order_id in fills_asked else []
     _tell_successors(plan, answers, ledger_view, {*missing, *unasked}, quiet)
     return plan
+
+
+def _find_carried(order: Fields, answers: Answers, view: View) -> Decimal:
+    """What is filled of the order that this one replaces, as far as that is known."""
+    earlier = order.get("replaces")
+    if not earlier:
+        return Decimal(0)
+    told = answers.orders.get(str(earlier), {}).get("filled_qty")
+    known = view.get(str(earlier))
+    return parse_decimal(str(told)) if told is not None else known.filled if known is not None else Decimal(0)
 
 
 def _tell_successors(plan: Plan, answers: Answers, view: View, silent: Collection[str], quiet: int) -> None:
@@ -199,6 +217,22 @@ def _unheard(
     if nobodys.decide(order_id, answers.orders, known_teams) != UNASSIGNED:
         return []
     return [one for one in walk_family(order_id, answers.orders) if one not in answers.orders and one not in asked]
+
+
+def _forget_missing(plan: Plan, view: View, now: str) -> None:
+    """End the orders that the broker does not have: somebody said that they never come back, as after a paper reset."""
+    kept: list[BrokerDifference] = []
+    for problem in plan.problems:
+        order_id = problem.order_id
+        if problem.kind != "order_not_found" or order_id is None:
+            kept.append(problem)
+            continue
+        reason = "the broker has no such order (reconcile --forget-missing)"
+        event: Fields = {"event": "canceled", "order_id": order_id, "ts": now, "reason": reason, "source": "app"}
+        plan.events.setdefault(view[order_id].team_id, []).append(
+            event | {"event_id": content_digest([order_id, "forgotten", now])}
+        )
+    plan.problems = kept
 
 
 def _ask_for_missing(

@@ -96,15 +96,18 @@ class Reconciler:
         self._accounts.by_name[account.name] = account
         return OneAccount(self, account.name)
 
-    def run(self, *, only: str | None = None, dry_run: bool = False, settle: bool = False) -> Reconciled:
+    def run(
+        self, *, only: str | None = None, dry_run: bool = False, settle: bool = False, forget_missing: bool = False
+    ) -> Reconciled:
         """Reconcile once, all accounts or one; returns when what was appended is durable and in the derived files.
 
         With `settle`, orders that were not quiet yet are waited for and looked at again. With `dry_run` nothing is
-        appended, and `teams` says what would be. Raises BadCredentials or BrokerError where no account could be asked,
-        and ReconcileBusy; no log was then written.
+        appended, and `teams` says what would be. With `forget_missing`, open orders are ended that no account has.
+        Raises BadCredentials or BrokerError where no account could be asked, and ReconcileBusy; no log was then
+        written.
         """
         with nullcontext() if dry_run else turn(self._data):
-            done = self._turn(only, dry_run)
+            done = self._turn(only, dry_run, forget_missing)
             for _ in range(_SETTLE_TURNS_MAX if settle else 0):
                 if not done.waiting:
                     break
@@ -122,7 +125,7 @@ class Reconciler:
         if self._owns_index:
             self._index.close()
 
-    def _turn(self, only: str | None, dry_run: bool) -> Reconciled:
+    def _turn(self, only: str | None, dry_run: bool, forget_missing: bool = False) -> Reconciled:
         started, requests = time.monotonic(), self._accounts.requests
         # The clock is read first: whatever happens from here on is not quiet.
         now = rfc3339(int(self._clock() * _SECOND))
@@ -138,7 +141,9 @@ class Reconciler:
                     raise next(iter(errors.values()))
                 try:
                     answering = [name for name in asked if name not in errors]
-                    plan = self._plan(told, ledgers, now, answering, is_whole=not unreadable)
+                    plan = self._plan(
+                        told, ledgers, now, answering, is_whole=not unreadable, forget_missing=forget_missing
+                    )
                     break
                 except AccountFailed as failure:
                     # It is left out as if it had not answered at all.
@@ -176,6 +181,7 @@ class Reconciler:
             elapsed_ms=int((time.monotonic() - started) * 1000),
             teams=teams,
             waiting=plan.waiting,
+            untold=plan.untold,
             problems=plan.problems,
             unreadable=unreadable,
             errors=errors,
@@ -246,8 +252,9 @@ class Reconciler:
             return {}
 
     def _plan(
-        self, told: BrokerAnswers, ledgers: dict[str, Ledger], now: str, answering: list[str], *, is_whole: bool
-    ) -> Plan:
+        self, told: BrokerAnswers, ledgers: dict[str, Ledger], now: str, answering: list[str], *, is_whole: bool,
+        forget_missing: bool,
+    ) -> Plan:  # fmt: skip
         """Plan, ask for what the plan lacks, and plan again until it lacks nothing.
 
         While a ledger cannot be read (`is_whole` False), unknown orders may be that ledger's, unless their name says
@@ -262,7 +269,8 @@ class Reconciler:
                 told.missing,
                 view.select(told.answers),
                 now,
-                self._quiet_seconds,
+                # In the broker's time, whose clock may differ.
+                self._quiet_seconds - self._accounts.find_skew(answering),
                 fills_asked=told.fills_asked,
                 rules_of=lambda order_id: self._accounts.find_rules(order_id, rules),
                 may_adopt=lambda order: (
@@ -270,6 +278,7 @@ class Reconciler:
                 ),
                 agreed=self._agreed,
                 unasked=told.unasked,
+                forget_missing=forget_missing,
             )
             if not plan.to_ask and not plan.to_ask_fills:
                 if view.settle(plan.order_ids, told.answers):

@@ -24,6 +24,8 @@ class Reconciled(msgspec.Struct):
     elapsed_ms: int = 0
     teams: list[TeamReconciled] = []
     waiting: list[str] = []
+    untold: list[str] = []
+    """The orders of which a working stream would have told what was appended."""
     problems: list[BrokerDifference] = []
     unreadable: list[TeamReconciled] = []
     errors: Errors = {}
@@ -54,6 +56,7 @@ def join_turns(first: Reconciled, second: Reconciled) -> Reconciled:
     return msgspec.structs.replace(
         second,
         intents=first.intents + second.intents,
+        untold=first.untold + second.untold,
         requests=first.requests + second.requests,
         elapsed_ms=first.elapsed_ms + second.elapsed_ms,
         moved=first.moved | second.moved,

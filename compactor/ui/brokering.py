@@ -56,6 +56,10 @@ def show_broker_errors() -> Iterator[None]:
 @click.option("--once", is_flag=True, help="Once, and no more: for cron. Without it every 5 minutes, until Ctrl-C.")
 @click.option("--dry-run", is_flag=True, help="Once; append nothing, and show what would be.")
 @click.option(
+    "--forget-missing", is_flag=True, help="End open orders that the broker does not have, after asking; with --once."
+)
+@click.option("--yes", is_flag=True, help="Do not ask first.")
+@click.option(
     "--record-positions",
     is_flag=True,
     help="Record the opening balances of positions anew, as of this run; with --once.",
@@ -69,6 +73,8 @@ def reconcile(
     once: bool,
     dry_run: bool,
     record_positions: bool,
+    forget_missing: bool,
+    yes: bool,
     reconcile_seconds: int | None,
     teams: str | None,
     as_json: bool,
@@ -92,9 +98,13 @@ def reconcile(
         if not once or dry_run:
             raise click.UsageError("--record-positions goes with --once, and not with --dry-run")
         reconciler.record_positions()
+    if forget_missing and not (once or dry_run):
+        raise click.UsageError("--forget-missing goes with --once or --dry-run")
     if once or dry_run:
         with show_broker_errors():
-            done = reconciler.run(dry_run=dry_run, settle=once and not dry_run)
+            if forget_missing and not dry_run and not yes:
+                _confirm_forgetting(reconciler)
+            done = reconciler.run(dry_run=dry_run, settle=once and not dry_run, forget_missing=forget_missing)
         _show(done, as_json)
         _exit_by_result(done)
         return
@@ -123,6 +133,15 @@ def _make_reconciler(data: Path, found: Configuration) -> Reconciler:
         for one in resolve_accounts(found)
     ]
     return Reconciler(data, asked, teams=found.settings.teams)
+
+
+def _confirm_forgetting(reconciler: Reconciler) -> None:
+    """Ask whether the orders that the broker does not have are to be ended; names them."""
+    found = [one for one in reconciler.run(dry_run=True).problems if one.kind == "order_not_found"]
+    for one in found:
+        say(f"{one.order_id}: is open here, and the broker says that it has no such order", err=True)
+    if found:
+        click.confirm(f"End {len(found)} orders that the broker does not have?", abort=True, err=True)
 
 
 def _make_budget(found: Configuration) -> Budget:

@@ -329,18 +329,19 @@ async def get_fills(account: Account, request: web.Request) -> web.Response:
     after = nanos(query["after"].replace(" ", "+")) if query.get("after") else None
     until = nanos(query["until"].replace(" ", "+")) if query.get("until") else None
     token, order_id, writer = query.get("page_token"), query.get("order_id"), account.writer
+    name = writer.name_activity
 
     def wanted(one: Execution) -> bool:
         return (
             (after is None or one.at > after)
             and (until is None or one.at < until)
             and order_id in (None, writer.activity_order_id(account.exchange.orders[one.order_id]))
-            and (token is None or (one.activity_id > token if direction == "asc" else one.activity_id < token))
+            and (token is None or (name(one) > token if direction == "asc" else name(one) < token))
         )
 
     with account.exchange.lock:
         standing = [one for order in account.exchange.orders.values() for one in order.standing]
-        found = sorted(filter(wanted, standing), key=lambda one: one.activity_id, reverse=direction != "asc")
+        found = sorted(filter(wanted, standing), key=name, reverse=direction != "asc")
         return _json(account, [account.writer.activity(one) for one in found[:size]])
 
 

@@ -32,6 +32,8 @@ class Writer:
         self._rng = random.Random(f"wire {seed}")
         self._plain = plain
         self._positions: dict[str, Decimal] = {}
+        self.activity_ids_match = not plain and random.Random(f"ids {seed}").random() < 0.5
+        """Whether the second part of an activity's id is the execution id of the stream."""
         self.rest_names_parents = not plain and random.Random(f"spreads {seed}").random() < 0.5
         """Whether FILL activities of a multi-leg order name the parent: users report either."""
 
@@ -118,7 +120,7 @@ class Writer:
         order = self._exchange.orders[execution.order_id]
         short = order.side == "sell" and self._chance(0.1)
         return {
-            "id": execution.activity_id,
+            "id": self.name_activity(execution),
             "activity_type": "FILL",
             "transaction_time": self._time(execution.at),
             "type": "fill" if execution.is_last else "partial_fill",
@@ -131,6 +133,12 @@ class Writer:
             "cum_qty": execution.cum_qty,
             "order_status": "filled" if execution.is_last else "partially_filled",
         }
+
+    def name_activity(self, execution: Execution) -> str:
+        """The id of an activity; where ids match, its second part is the execution's id."""
+        if not self.activity_ids_match:
+            return execution.activity_id
+        return f"{execution.activity_id.partition('::')[0]}::{execution.id}"
 
     def activity_order_id(self, order: Order) -> str:
         """The order that a FILL activity of an order names."""

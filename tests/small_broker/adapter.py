@@ -79,6 +79,7 @@ def open_account(
 class SmallAccount:
     """One account at the small broker; implements `BrokerPort`."""
 
+    skew_seconds = 0.0
     capabilities = Capabilities(resends=False, unique_client_ids=False, tells_positions=False, client_id_length_max=200)
 
     def __init__(

@@ -8,6 +8,7 @@ side. The legs are known from the orders that were read; else the broker is aske
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -29,6 +30,7 @@ EXECUTIONS = frozenset({"fill", "partial_fill", "trade_bust", "trade_correct"})
 LEGS_KEPT_MAX = 10_000
 UNANSWERED_MAX = 10
 """Orders whose legs may stay unknown, because the broker does not answer for them; with more it is an outage."""
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _OPTION = re.compile(r"[A-Z0-9.]{1,6}[0-9]{6}[CP][0-9]{8}")
 
 _OF_PARENT = ("filled_qty", "order_status", "client_order_id")
@@ -161,6 +163,20 @@ class EntryReader:
         if not isinstance(message, dict) or "activity_type" not in message:
             return translation
         return self._legs.move(translation)
+
+
+def name_executions(fills: list[Fields]) -> list[Fields]:
+    """Give fills of REST the stream's execution id, which is believed to be the part of their id behind `::`.
+
+    Nothing relies on it: with another id an execution is known by its numbers (rule 4.3). A part that two of them have
+    names neither, and one that is no UUID is something else.
+    """
+    parts = [str(fill["execution_id"]).partition("::")[2] for fill in fills]
+    counts = Counter(parts)
+    for fill, part in zip(fills, parts, strict=True):
+        if counts[part] == 1 and _UUID.fullmatch(part):
+            fill["execution_id"] = part
+    return fills
 
 
 def _list_executions(entries: Iterable[bytes]) -> Iterator[tuple[Any, Any, Any]]:

@@ -21,6 +21,7 @@ from compactor.broker.alpaca.transport import (
     HttpAnswer,
     NoAnswer,
     Transport,
+    read_skew,
 )
 from compactor.broker.budget import Budget
 from compactor.broker.credentials import BadCredentials, Credentials
@@ -72,6 +73,8 @@ class AlpacaRest:
         self._sleep = sleep
         self.headers: Mapping[str, str] = {}
         """Those of the last answer."""
+        self.skew_seconds = 0.0
+        """How far the broker's clock is ahead of ours, if it is by more than a few seconds."""
         self.requests = 0
         """The number of requests sent, failed ones included."""
 
@@ -241,7 +244,7 @@ class AlpacaRest:
             raise BrokerError(str(error)) from None
         except NoAnswer as error:
             raise BrokerUnavailable(str(error)) from None
-        self.headers = answer.headers
+        self.headers, self.skew_seconds = answer.headers, read_skew(answer.headers)
         self._check(method, path, answer)
         if answer.status == 204:
             return None

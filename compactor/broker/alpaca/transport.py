@@ -12,9 +12,11 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from compactor.broker.alpaca.access import LIVE_HOST, PAPER_HOST
@@ -29,6 +31,8 @@ DEADLINE_SECONDS = 60.0
 """For a whole request, from connecting to the last byte of the answer."""
 BODY_BYTES_MAX = 16 << 20
 """After decompression, counted while reading."""
+SKEW_SECONDS_MIN = 3
+"""Clocks that differ by less count as equal."""
 _PIECE_BYTES = 1 << 16
 
 
@@ -252,3 +256,12 @@ def _read_pieces(answer: Response, path: str) -> Iterator[bytes]:
         raise BadBody(f"{path}: found an answer whose compression is damaged ({error})") from None
     if not decompressor.eof:
         raise BadBody(f"{path}: found a compressed answer that breaks off, expected all of it")
+
+
+def read_skew(headers: Mapping[str, str]) -> float:
+    """The difference of the clocks by the Date of an answer, which has whole seconds."""
+    try:
+        skew = parsedate_to_datetime(headers.get("Date", "")).timestamp() - time.time()
+    except (TypeError, ValueError):
+        return 0.0
+    return skew if abs(skew) > SKEW_SECONDS_MIN else 0.0
