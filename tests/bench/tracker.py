@@ -93,14 +93,15 @@ async def measure_changes(data: Path, count: int) -> None:
 
 
 async def measure_load(data: Path, teams: int, seconds: float) -> None:
-    """Memory, and by how much the loop is late, at the beginning and with 200 events a second."""
+    """Memory, and by how much this process makes the loop late, at the beginning and with 200 events a second."""
     stop, delays = asyncio.Event(), list[float]()
 
     async def watch() -> None:
         while not stop.is_set():
-            started = time.perf_counter()
+            started, spent = time.perf_counter(), time.process_time()
             await asyncio.sleep(0.001)
-            delays.append(time.perf_counter() - started - 0.001)
+            # What other programs take of a busy machine is not the tracker's.
+            delays.append(min(time.perf_counter() - started - 0.001, time.process_time() - spent))
 
     before = read_memory()
     task = asyncio.ensure_future(watch())
