@@ -27,7 +27,7 @@ LAY_SAMPLE = mkdir -p "$$(dirname '$(DATA)')" && cp -R fixtures/sample '$(DATA)'
   echo 'Laid the sample of fixtures/sample into $(DATA)/ (delete it whenever you like).'
 
 .DEFAULT_GOAL := help
-.PHONY: help compact sample test test-pure laws wheel constraints faults flips soak libraries chaos mutants fuzz fairness demo check format bench bench-latency bench-live bench-tracker clean
+.PHONY: help compact sample test test-pure laws wheel constraints faults flips soak libraries chaos mutants fuzz fairness demo picture check format bench bench-latency bench-live bench-tracker clean
 
 help:
 	@echo 'compactor: an append-only log of order events becomes open orders and trades, exactly once.'
@@ -48,13 +48,15 @@ help:
 	@echo '  make fuzz SECONDS=60    wild logs through every command, guided by what code they reach where atheris installs'
 	@echo '  make fairness           hostile logs of one team; the others have to stay current within milliseconds'
 	@echo '  make mutants N=200      small changes of core, ledger and imports: how many do the tests notice? (half an hour)'
-	@echo '  make demo               a local Alpaca, three teams trading at random, compactor run, and the open orders'
+	@echo '  make demo               a local Alpaca, three teams trading at random, compactor run, the open orders, and the page'
+	@echo '  make picture            make the picture of the page in the README anew, from the real page'
 	@echo '  make check              formatting, style, types, layers; changes nothing'
 	@echo '  make format             put formatting and imports in order'
 	@echo '  make bench              measure against DuckDB, Polars, jq and SQLite on this machine'
 	@echo '  make bench-latency      from the write of an event to the new pending orders, beside the floor of this machine'
 	@echo '  make bench-live         the link to the broker: messages a second, their latency, an hour of 10,000 fills caught up'
 	@echo '  make bench-tracker      the order tracker: submit, a change seen, memory and the delay of the event loop'
+	@echo '  make bench-web          the API and the page: requests a second, events on 500 streams, beside a bare server and nginx'
 	@echo '  make clean              remove .venv and caches; data/ is never touched'
 	@echo
 	@echo 'Begin with make compact, then look: .venv/bin/compactor show pending'
@@ -117,6 +119,9 @@ mutants: $(TEST)
 demo: $(TEST)
 	@$(PY) -m tests.alpaca_server.demo --seed $(SEED) $(if $(SECONDS),--seconds $(SECONDS))
 
+picture: $(TEST)
+	@$(PY) -m tests.page_picture
+
 check: $(CHECK)
 	$(PY) -m ruff format --check .
 	$(PY) -m ruff check .
@@ -133,6 +138,9 @@ bench: $(BENCH)
 
 bench-latency: $(BASE)
 	@$(PY) -m tests.bench.latency $(ARGS)
+
+bench-web: $(TEST)
+	@$(PY) -m tests.bench.web $(ARGS)
 
 bench-live: $(BASE)
 	@$(PY) -m tests.bench.live $(ARGS)

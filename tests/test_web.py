@@ -124,6 +124,18 @@ def test_a_formula_in_a_client_id_is_text_in_csv(served: Served) -> None:
     until(lambda: "'=HYPERLINK(1)" in served.get("/api/v1/team/formula/orders/open.csv", key).text, "the order")
 
 
+def test_the_short_way_answers_like_the_usual_one(served: Served, alpha: str) -> None:
+    """The poll of open orders passes the framework by; body and headers are the same."""
+    short = served.get("/api/v1/team/alpha/orders/open", alpha)
+    usual = served.get("/api/v1/team/alpha/orders/open?unknown=1", alpha)
+    assert short.content == usual.content
+    names = ("ETag", "Content-Type", "Cache-Control", "Vary", "X-Log-Offset", "X-As-Of", "Content-Security-Policy")
+    assert [short.headers[name] for name in names] == [usual.headers[name] for name in names]
+    for header in (short.headers["ETag"], f'"other", {short.headers["ETag"]}', f"W/{short.headers['ETag']}", "*"):
+        answer = served.get("/api/v1/team/alpha/orders/open", alpha, headers={"If-None-Match": header})
+        assert 304 == answer.status_code
+
+
 # One order.
 
 

@@ -115,6 +115,29 @@ def test_a_key_has_so_many_streams_and_no_more(limited: Served) -> None:
         one.close()
 
 
+def test_idle_streams_leave_nothing_behind(tmp_path: Path) -> None:
+    """Many streams: when they are gone, so are their descriptors, and others are served meanwhile."""
+    log = TeamLog(tmp_path, "alpha")
+    log.place()
+    (tmp_path / "compactor.toml").write_text("http_requests_per_minute = 100000\nhttp_streams_per_key = 1000\n")
+    one = Served(tmp_path)
+    key, before = one.key("alpha"), one.descriptors()
+    head = f"GET /api/v1/team/alpha/events HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {key}\r\n\r\n"
+    clients = []
+    for _ in range(300):
+        client = socket.create_connection((one.host, one.port), timeout=20)
+        client.sendall(head.encode())
+        assert b"200 OK" in client.recv(4096)
+        clients.append(client)
+    assert 200 == one.get("/api/v1/team/alpha/orders/open", key).status_code
+    assert "compactor_http_streams 300.0" in one.get("/metrics").text
+    for client in clients:
+        client.close()
+    until(lambda: "compactor_http_streams 0.0" in one.get("/metrics").text, "the end of the streams")
+    until(lambda: one.descriptors() <= before + 3, "their descriptors")
+    assert 0 == one.close()
+
+
 def test_a_bucket_fills_again_and_their_number_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tokens come back with the time; what was not used for longest is forgotten."""
     now = [100.0]

@@ -30,6 +30,7 @@ from compactor.web.connections import REQUEST_BYTES_MAX
 from compactor.web.gate import Gate, Receive, Scope, Send
 from compactor.web.health_link import HealthSource
 from compactor.web.page_files import get_index, get_page_file, get_reference, read_page_files
+from compactor.web.short_way import ShortWay
 from compactor.web.site import AnyRequest, Site, require_team
 from compactor.web.system_routes import get_livez, get_metrics, get_readyz
 
@@ -83,8 +84,9 @@ async def make_application(
     # The daemon keeps the derived files current; here they are only read.
     async with LiveOrders(data, compact=False) as tracker:
         inner = _make_litestar()
-        gate = Gate(inner, keys, settings, log)  # type: ignore[arg-type]
+        gate = Gate(keys, settings, log)
         site = Site(data, tracker, settings, Canceler(data, accounts), keys, gate.traffic, log, health)
+        gate.inner = ShortWay(inner, site)  # type: ignore[arg-type]
         inner.state.site = site
         inner.state.page_files = read_page_files(has_keys=has_keys)
         inner.state.document = encode(_make_document(inner))

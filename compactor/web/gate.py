@@ -33,6 +33,8 @@ ADDRESS_FACTOR = 5
 REFUSED_PER_MINUTE = 30
 """Wrong keys from one address."""
 URL_BYTES_MAX = 4096
+HOSTS_MAX = 100
+"""Names of this host that are remembered as checked."""
 _MONITORED = frozenset({"/livez", "/readyz", "/metrics"})
 _POLICY = (
     b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
@@ -42,10 +44,13 @@ _POLICY = (
 _ALWAYS: Headers = [
     (b"content-security-policy", _POLICY),
     (b"x-content-type-options", b"nosniff"),
-    (b"x-frame-options", b"DENY"),
     (b"referrer-policy", b"no-referrer"),
-    (b"cross-origin-opener-policy", b"same-origin"),
     (b"cross-origin-resource-policy", b"same-origin"),
+]
+_OF_PAGES: Headers = [
+    *_ALWAYS,
+    (b"x-frame-options", b"DENY"),
+    (b"cross-origin-opener-policy", b"same-origin"),
     (b"permissions-policy", b"camera=(), geolocation=(), microphone=()"),
 ]
 _UNSAFE_METHODS = frozenset({"POST", "PUT", "PATCH", "DELETE"})
@@ -54,9 +59,11 @@ _UNSAFE_METHODS = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 class Gate:
     """An ASGI application in front of another one."""
 
-    def __init__(self, inner: Application, keys: KeyStore | None, settings: Settings, log: Logger) -> None:
+    def __init__(self, keys: KeyStore | None, settings: Settings, log: Logger) -> None:
         """Without `keys` everybody may do everything."""
-        self._inner = inner
+        self.inner: Application = _say_starting
+        """What is behind the gate."""
+        self._seen_hosts: set[str] = set()
         self._keys = keys
         self._log = log
         self._log_all = settings.http_log == "all"
@@ -71,7 +78,7 @@ class Gate:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, or pass on what is none."""
         if scope["type"] != "http":
-            await self._inner(scope, receive, send)
+            await self.inner(scope, receive, send)
             return
         request = _GatedRequest(scope)
         request.address, request.is_forwarded = self._find_address(scope, request)
@@ -80,7 +87,7 @@ class Gate:
         if refusal is not None:
             await _refuse(*refusal, finish)
         else:
-            await self._inner(request.make_scope(), receive, finish)
+            await self.inner(request.make_scope(), receive, finish)
         self._record(request)
 
     # Who asks.
@@ -106,6 +113,14 @@ class Gate:
 
     def _is_host_known(self, host: str) -> bool:
         """Whether a request may name this host. A name that is not ours may have been pointed here by its owner."""
+        if host in self._seen_hosts:
+            return True
+        is_known = self._is_host_ours(host)
+        if is_known and len(self._seen_hosts) < HOSTS_MAX:
+            self._seen_hosts.add(host)
+        return is_known
+
+    def _is_host_ours(self, host: str) -> bool:
         if host.startswith("["):
             name = host[1:].partition("]")[0]
         else:
@@ -164,7 +179,7 @@ class Gate:
             if message["type"] == "http.response.start":
                 request.status = message["status"]
                 extra = request.allowance.make_headers() if request.allowance is not None else []
-                headers = [*message.get("headers", []), *_ALWAYS, *extra]
+                headers = [*message.get("headers", []), *(_ALWAYS if request.is_api else _OF_PAGES), *extra]
                 if not any(name == b"cache-control" for name, _ in headers):
                     headers.append((b"cache-control", b"no-store"))
                 message = {**message, "headers": headers}
@@ -248,6 +263,10 @@ class _GatedRequest:
             "headers": [pair for pair in self._scope["headers"] if pair[0] != b"authorization"],
             "state": state,
         }
+
+
+async def _say_starting(_scope: Scope, _receive: Receive, send: Send) -> None:
+    await _refuse(503, "the server is starting", [], send)
 
 
 def _is_address(text: str) -> bool:

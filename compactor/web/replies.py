@@ -31,7 +31,11 @@ _ENCODERS = {
 
 def is_unchanged(request: AnyRequest, etag: str) -> bool:
     """Whether the client has the answer with this ETag already."""
-    known = request.headers.get("if-none-match")
+    return names_etag(request.headers.get("if-none-match"), etag)
+
+
+def names_etag(known: str | None, etag: str) -> bool:
+    """Whether an If-None-Match names an ETag."""
     if known is None:
         return False
     return known.strip() == "*" or etag in (one.strip().removeprefix("W/") for one in known.split(","))

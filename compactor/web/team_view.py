@@ -47,6 +47,8 @@ class TeamView:
         self._status_at = 0.0
         self._bodies: dict[tuple[str, str], Body] = {}
         self._bodies_of: tuple[object, ...] = ()
+        self._headers: dict[str, str] = {}
+        self._headers_of: tuple[object, ...] = ()
 
     @property
     def rows(self) -> LedgerRows | None:
@@ -75,6 +77,12 @@ class TeamView:
 
     def make_headers(self) -> dict[str, str]:
         """How fresh an answer is."""
+        now = (self.offset, self.status.reconciled_through)
+        if now != self._headers_of:
+            self._headers, self._headers_of = self._write_headers(), now
+        return dict(self._headers)
+
+    def _write_headers(self) -> dict[str, str]:
         headers = {"X-Log-Offset": str(self.offset)}
         if (as_of := self.recorded_at) is not None:
             headers["X-As-Of"] = as_of

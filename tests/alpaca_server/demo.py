@@ -7,8 +7,10 @@ writes orders; every row that is shown came over the stream or out of a reconcil
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -18,10 +20,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from compactor.web.api_keys import KeyStore
 from tests.alpaca_server.life import Life
 from tests.alpaca_server.server import AlpacaServer
 
 OPEN_MAX = 14
+PORT = 8470
 COMPACTOR = [sys.executable, "-m", "compactor"]
 CLEAR = "\x1b[H\x1b[J"
 
@@ -47,9 +51,12 @@ def _demo(seed: int, pause: float, seconds: float | None) -> int:
         data, log = Path(directory) / "data", Path(directory) / "run.log"
         data.mkdir()
         print(f"The broker is at {server.url}, the ledgers are in {data}; Ctrl-C ends all.", flush=True)
+        key = KeyStore(data).create(None).key
         with _following(server, data, log) as follower, _trading(server, seed, pause):
             _wait_for_stream(server, follower, log)
-            _watch(server, follower, data, seconds)
+            page = f"Look at http://{_find_address(log)}/#key={key} (the key of an administrator: {key})"
+            print(page, flush=True)
+            _watch(server, follower, data, seconds, page)
         return _settle(server, data)
 
 
@@ -59,8 +66,8 @@ def _following(server: AlpacaServer, data: Path, log: Path) -> Iterator[subproce
     with log.open("wb") as said:
         # In a group of its own: Ctrl-C is for us, and we end it in order.
         follower = subprocess.Popen(
-            [*COMPACTOR, "run", str(data)], env=os.environ | server.environment, stdout=said, stderr=said,
-            start_new_session=True,
+            [*COMPACTOR, "run", str(data), "--http", _choose_address()], env=os.environ | server.environment,
+            stdout=said, stderr=said, start_new_session=True,
         )  # fmt: skip
         try:
             yield follower
@@ -100,14 +107,33 @@ def _wait_for_stream(server: AlpacaServer, follower: subprocess.Popen[bytes], lo
         time.sleep(0.05)
 
 
-def _watch(server: AlpacaServer, follower: subprocess.Popen[bytes], data: Path, seconds: float | None) -> None:
+def _choose_address() -> str:
+    """Always the same, so that a page that is open finds the next demo; another one where that is in use."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", PORT))
+        except OSError:
+            return "127.0.0.1:0"
+    return f"127.0.0.1:{PORT}"
+
+
+def _find_address(log: Path) -> str:
+    """Where the page is, by the log of the daemon."""
+    found = (json.loads(line) for line in log.read_text().splitlines() if '"http_started"' in line)
+    return str(next(found)["address"]).removeprefix("http://")
+
+
+def _watch(
+    server: AlpacaServer, follower: subprocess.Popen[bytes], data: Path, seconds: float | None, page: str
+) -> None:
     """Show the open orders once a second; on a terminal always in the same place."""
     started = time.monotonic()
     try:
         while follower.poll() is None and (seconds is None or time.monotonic() - started < seconds):
             rows = _compactor("show", "pending", "--data", str(data))
             told = f"{len(server.account.told)} messages so far, {len(server.truth().open)} orders open at the broker"
-            print(f"{CLEAR if sys.stdout.isatty() else ''}{told}\n{rows}", flush=True)
+            print(f"{CLEAR + page + chr(10) if sys.stdout.isatty() else ''}{told}\n{rows}", flush=True)
             time.sleep(1)
     except KeyboardInterrupt:
         print()
