@@ -145,7 +145,10 @@ class BoundedConnection(HttpToolsProtocol):
 
     def _refuse(self, status: bytes, detail: bytes) -> None:
         # An answer that is under way can only be broken off.
-        if self.cycle is None or self.cycle.response_complete:
+        if self.cycle is None or self.cycle.response_complete or not self.cycle.response_started:
+            if self.cycle is not None and not self.cycle.response_complete:
+                self.cycle.disconnected = True  # Whatever the application still answers goes nowhere.
+                self.cycle.message_event.set()
             text = b'{"detail":"%b"}' % detail
             self.transport.write(
                 b"HTTP/1.1 %b\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n%b"
