@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -16,6 +17,10 @@ ROOT = Path(__file__).resolve().parent.parent
 # and a test of Ctrl-C would wait for ever.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# No example is a failure because the machine is busy; pytest-timeout ends one that hangs.
+settings.register_profile("patient", deadline=None)
+settings.load_profile("patient")
 
 # Their daemons promise times. They run one after another, also where the suite runs on several processors.
 ONE_AT_A_TIME = {

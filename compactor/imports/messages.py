@@ -22,6 +22,7 @@ import msgspec
 
 from compactor.broker.alpaca.leg_executions import OrderLeg, get_leg_key, move_to_leg
 from compactor.broker.alpaca.translate import ORDER_TIMES, TRADE_ACTIVITIES, translate
+from compactor.broker.port import parse
 from compactor.core.decimals import parse_decimal
 from compactor.core.events import Problem
 from compactor.imports.recordings import BadRecording, read_recording
@@ -35,6 +36,10 @@ NAMES = frozenset(
 _NAIVE = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2})[Tt ]([0-9]{2}:[0-9]{2}:[0-9]{2})((?:\.[0-9]{1,9})?)")
 _EPOCH = re.compile(r"([0-9]{10}|[0-9]{13}|[0-9]{16}|[0-9]{19})(?:\.0+)?")
 _ENUM = re.compile(r"[A-Z][A-Za-z]*\.([A-Z][A-Z0-9_]*)")
+_ZERO = re.compile(r"-?0+(?:\.0*)?")
+_ZERO_TIME = re.compile(r"0001-01-01[Tt ]00:00:00(?:\.0+)?(?:[Zz]|[+-][0-9]{2}:[0-9]{2})?")
+NEVER_ZERO = frozenset(("qty", "notional", "stop_price", "trail_price", "trail_percent"))
+"""Fields in which zero is what some languages write for no value."""
 _BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -49,11 +54,23 @@ def unwrap(found: Any) -> Iterator[Any]:
             yield from unwrap(one)
     elif isinstance(found, dict) and type(status := found.get("status")) is int and "event" not in found:
         yield _find_body(found, status)
+    elif (
+        isinstance(found, str)
+        and found.lstrip()[:1] in ("{", "[")
+        and not isinstance(inner := _read_text(found), Problem)
+    ):
+        yield from unwrap(inner)
     elif isinstance(found, str):
         detail = f"expected a JSON object, found the text {found[:60]!r}; write an object of alpaca-py by"
         yield Problem("bad_value", f"{detail} json.dumps(found.model_dump(), default=str)")
     else:
         yield found
+
+
+def _read_text(text: str) -> Any:
+    """Read a message that was written as a JSON text once more; None where it is none, or a text again."""
+    found = parse(text.encode(errors="surrogatepass"))
+    return found if isinstance(found, dict | list) else None
 
 
 def _find_body(answer: dict[str, Any], status: int) -> Any:
@@ -73,6 +90,8 @@ def normalize(message: Any, zone: tzinfo | None, originals: dict[int, Any]) -> A
     """
     if isinstance(message, dict):
         fields = {name: _normalize_field(name, value, zone, originals) for name, value in message.items()}
+        if _is_zero(message.get("qty")) and _is_zero(message.get("price")):
+            fields["price"] = None  # There is no execution in this message.
         if all(fields[name] is value for name, value in message.items()):
             return message
         originals[id(fields)] = message
@@ -91,11 +110,18 @@ def _normalize_field(name: Any, value: Any, zone: tzinfo | None, originals: dict
     name = name.strip() if isinstance(name, str) else name
     if isinstance(value, dict | list):
         return normalize(value, zone, originals)
+    if (name in NEVER_ZERO and _is_zero(value)) or (name in TIMES and _ZERO_TIME.fullmatch(str(value))):
+        return None
     if name in TIMES and isinstance(value, str | int) and not isinstance(value, bool):
         return _normalize_time(name, value, zone)
     if isinstance(value, str) and (name in NAMES or name == "activity_type"):
         return _normalize_name(name, value)
     return value
+
+
+def _is_zero(value: Any) -> bool:
+    """Whether a quantity or a price is the zero value that writers in some languages send for none."""
+    return isinstance(value, str | int) and _ZERO.fullmatch(str(value)) is not None
 
 
 def _normalize_name(name: str, value: str) -> str:

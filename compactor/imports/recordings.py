@@ -10,9 +10,12 @@ of an array, does not cost the others.
 
 from __future__ import annotations
 
+import ast
 import gzip
 import io
+import json
 import re
+import shlex
 import sys
 import zlib
 from collections import deque
@@ -23,7 +26,7 @@ from typing import IO, Any, NamedTuple
 
 from compactor.broker.port import parse
 from compactor.core import CompactorError
-from compactor.core.events import Problem
+from compactor.core.events import LINE_BYTES_MAX, Problem, is_too_deep
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -49,6 +52,11 @@ _UNREADABLE = {
 }
 
 
+_TABLE = re.compile(rb'\xef?\xbb?\xbf?"?[A-Za-z_][A-Za-z_ ]*"?(?:[,;\t]"?[A-Za-z_][A-Za-z_ ]*"?){3,}\s*')
+_READ_TABLE = "python3 -c 'import csv,json,sys;[print(json.dumps(row)) for row in csv.DictReader(sys.stdin)]'"
+_BEHIND = re.compile(rb"[\s'\")>;,]*")
+
+
 class BadRecording(CompactorError):
     """A file that is no recording of messages; the message says what it is and what to run."""
 
@@ -71,6 +79,11 @@ def read_recording(path: Path, on_bytes: Callable[[int], None] = lambda _: None)
         for magic, (what, command) in _UNREADABLE.items():
             if start.startswith(magic):
                 raise BadRecording(f"{path}: found {what}, expected JSON messages. Run: {command.format(path)}")
+        first = file.readline(1 << 16)
+        file.seek(0)
+        if _TABLE.fullmatch(first):
+            command = f"{_READ_TABLE} < {shlex.quote(str(path))} > captured.jsonl"
+            raise BadRecording(f"{path}: found a table, expected JSON messages. Run: {command}")
         yield from _Reader().read(_read_lines(file, start, on_bytes))
 
 
@@ -189,6 +202,27 @@ class _Scanner:
         self._expected = "comma or end" if self._open else "value"
 
 
+def _read_printed(text: bytes) -> dict[str, Any] | None:
+    """Read an object that a program printed: behind a time and a level, as loggers do, or as Python prints it."""
+    start, end = text.find(b"{"), text.rfind(b"}") + 1
+    before = text[:start]
+    is_array = before.strip(b"[], \t:") == b"" and before != b""
+    if start < 0 or is_array or b'"' in before or b"}" in before or _BEHIND.fullmatch(text, end) is None:
+        return None
+    found = parse(text[start:end])
+    if not isinstance(found, dict) and b"'" in text and len(text) <= LINE_BYTES_MAX and not is_too_deep(text):
+        found = _evaluate(text[start:end])
+    return found if isinstance(found, dict) else None
+
+
+def _evaluate(text: bytes) -> Any:
+    """Read an object as Python prints it; None for one that JSON cannot tell."""
+    try:
+        return parse(json.dumps(ast.literal_eval(text.decode()), allow_nan=False).encode())
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+        return None
+
+
 def _describe(rest: bytes) -> str:
     if rest.startswith((b"NaN", b"Infinity", b"-Infinity")):
         word = rest.split(b",")[0].split(b"}")[0].decode(errors="replace").strip()[:10]
@@ -241,6 +275,9 @@ class _Reader:
             line = text = text[5:].strip()
         if not self._pending and (found := parse(text)) is not None and not isinstance(found, Problem):
             yield Found(number, found)
+            return
+        if not self._pending and (printed := _read_printed(text)) is not None:
+            yield Found(number, printed)
             return
         yield from self._scan(number, line, waiting)
 
