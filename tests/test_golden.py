@@ -8,6 +8,7 @@ import pytest
 from compactor import Compaction, DerivedConflict, Ledger
 from compactor.ledger.checkpoint import FOLD_VERSION, Slot
 from compactor.ledger.files import Files
+from compactor.verify.run import verify_all
 from tests.cases import DERIVED, LOG, derive, parsed, read_derived
 from tests.conftest import ROOT
 from tests.disk import Disk, Stopped
@@ -145,3 +146,33 @@ def test_the_golden_ledger_touches_every_rule_that_shows_in_a_line(golden: dict[
     assert {"fill", "inferred", "reversal", "correction"} == {one["kind"] for one in parsed(golden["trades.jsonl"])}
     legs = [one["trade_id"] for one in parsed(golden["trades.jsonl"]) if one["trade_id"].count("-") == 2]
     assert legs
+
+
+def _lay_out_older(data: Path) -> None:
+    """A ledger as an older fold version left it."""
+    shutil.copytree(GOLDEN, data)
+    (data / "state").rename(data / ".state")
+    for name, content in read_derived(OLDER).items():
+        (data / name).write_bytes(content)
+
+
+def test_verify_tells_an_older_fold_version_from_an_edit(tmp_path: Path) -> None:
+    """7: before the first pass after an upgrade the files are those of other rules; nobody has edited anything."""
+    _lay_out_older(tmp_path / "ledger")
+    found = verify_all(tmp_path / "ledger").verdicts[0].differences
+    assert {"derived_by_other_rules"} == {one.kind for one in found}
+    assert all("run compactor compact" in one.meaning for one in found)
+    assert [] == verify_all(tmp_path / "ledger", quick=True).verdicts[0].differences
+
+
+def test_verify_is_clean_once_an_upgrade_was_compacted(tmp_path: Path) -> None:
+    """7: the other slot is still of the older fold version, and says nothing of files that were derived anew."""
+    _lay_out_older(tmp_path / "ledger")
+    with Ledger(tmp_path / "ledger") as ledger:
+        assert ledger.compact().set_aside
+    assert [] == verify_all(tmp_path / "ledger").verdicts[0].differences
+    assert [] == verify_all(tmp_path / "ledger", quick=True).verdicts[0].differences
+    # A file that was edited since is an edit.
+    (tmp_path / "ledger/trades.jsonl").write_bytes(read_derived(OLDER)["trades.jsonl"])
+    found = verify_all(tmp_path / "ledger").verdicts[0].differences
+    assert "derived_differs" in {one.kind for one in found}

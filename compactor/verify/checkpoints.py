@@ -125,6 +125,19 @@ def is_ours(slot: Slot) -> bool:
     return (slot.header.format, slot.header.fold_version) == (FORMAT, FOLD_VERSION)
 
 
+def find_other_rules(slots: list[Slot]) -> int | None:
+    """The fold version that derived the files of a ledger, where that is another one: all its checkpoints are."""
+    if any(map(is_ours, slots)):
+        return None
+    return max((slot.header.fold_version for slot in slots if slot.header.fold_version != FOLD_VERSION), default=None)
+
+
+def list_binding(slots: list[Slot]) -> list[Slot]:
+    """The checkpoints that say what the derived files hold. One of an older fold version no longer does once this
+    version has written one, because the files may have been derived anew (format.md, section 7)."""
+    return [slot for slot in slots if is_ours(slot)] or slots
+
+
 def _check_chunks(slot: Slot, reader: Reader) -> None:
     header = slot.header
     if not is_ours(slot):

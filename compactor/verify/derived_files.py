@@ -8,10 +8,12 @@ work, or nobody has compacted yet.
 
 import re
 from pathlib import Path
+from typing import NamedTuple
 
 from compactor.core.derived import encode_lines
 from compactor.core.fold import Fold
 from compactor.core.orders import build_row
+from compactor.ledger.checkpoint import FOLD_VERSION
 from compactor.ledger.files import Files, Reader
 from compactor.verify.report import Discrepancies
 
@@ -20,10 +22,27 @@ _OFFSET = re.compile(rb'"offset":([0-9]+)')
 EDITED = "the file was edited, or the log was; compactor rebuild makes it again from the log and keeps this one aside"
 
 
+class Accusation(NamedTuple):
+    """What it means that a derived file is not what the log gives."""
+
+    kind: str = "derived_differs"
+    meaning: str = EDITED
+
+
+def accuse(fold_version: int | None) -> Accusation:
+    """The meaning of a difference; with the fold version of the files where no checkpoint is of this one."""
+    if fold_version is None:
+        return Accusation()
+    derived = f"the rules of fold version {fold_version} derived it, and this program has version {FOLD_VERSION}"
+    meaning = f"{derived}: run compactor compact, which derives it anew, and verify again"
+    return Accusation("derived_by_other_rules", meaning)
+
+
 class DerivedFileCheck:
     """An append-only derived file, compared with what is derived, as that comes."""
 
-    def __init__(self, path: Path, files: Files, report: Discrepancies) -> None:
+    def __init__(self, path: Path, files: Files, report: Discrepancies, accusation: Accusation | None = None) -> None:
+        self._accusation = accusation or Accusation()
         self.path = path
         self.length = 0
         """How many bytes have been derived."""
@@ -51,9 +70,10 @@ class DerivedFileCheck:
         start = data.rfind(b"\n", 0, same) + 1
         line = data[start : data.find(b"\n", start)]
         event = _OFFSET.search(line)
-        meaning = f"{EDITED}; the line follows from the event at {event[1].decode()}" if event else EDITED
+        kind, meaning = self._accusation
+        meaning = f"{meaning}; the line follows from the event at {event[1].decode()}" if event else meaning
         self._report.add(
-            "derived_differs", self.path, offset=self.length + same, expected=shown(line, same - start),
+            kind, self.path, offset=self.length + same, expected=shown(line, same - start),
             found=shown(found[start:].partition(b"\n")[0], same - start), meaning=meaning,
         )  # fmt: skip
 
@@ -65,8 +85,8 @@ class DerivedFileCheck:
             assert self._reader is not None
             found = shown(self._reader.read(self.length, _SHOWN))
             self._report.add(
-                "derived_differs", self.path, offset=self.length, expected="the end of the file", found=found,
-                meaning=f"there is more than the log says; {EDITED}",
+                self._accusation.kind, self.path, offset=self.length, expected="the end of the file", found=found,
+                meaning=f"there is more than the log says; {self._accusation.meaning}",
             )  # fmt: skip
         elif self.size < least:
             self._report.add(
@@ -132,7 +152,9 @@ def sum_rows(lines: bytes) -> int:
     return sum(hash(line + b"\n") for line in lines.split(b"\n")[:-1])
 
 
-def report_pending(path: Path, expected: bytes, found: bytes | None, report: Discrepancies) -> None:
+def report_pending(
+    path: Path, expected: bytes, found: bytes | None, report: Discrepancies, accusation: Accusation
+) -> None:
     """Say where the pending orders are not those of any offset that they may stand for; `expected` are today's."""
     if found is None:
         meaning = "the file is gone; compactor compact writes it again"
@@ -143,7 +165,8 @@ def report_pending(path: Path, expected: bytes, found: bytes | None, report: Dis
     wanted, present = expected.split(b"\n"), found.split(b"\n")
     at = next((n for n, pair in enumerate(zip(wanted, present, strict=False)) if pair[0] != pair[1]), len(wanted) - 1)
     report.add(
-        "derived_differs", path, offset=sum(len(line) + 1 for line in present[:at]),
+        accusation.kind, path, offset=sum(len(line) + 1 for line in present[:at]),
         expected=shown(wanted[at]) if at < len(wanted) and wanted[at] else "the end of the file",
-        found=shown(present[at]) if at < len(present) and present[at] else "the end of the file", meaning=EDITED,
+        found=shown(present[at]) if at < len(present) and present[at] else "the end of the file",
+        meaning=accusation.meaning,
     )  # fmt: skip

@@ -20,8 +20,16 @@ from compactor.ledger.files import Files
 from compactor.ledger.log import Log
 from compactor.ledger.paths import FINDINGS, LOG, PENDING, TRADES
 from compactor.ledger.segments import KEPT_BYTES, Seal, Segments
-from compactor.verify.checkpoints import MarksOfSlots, compare_state, examine_slot, examine_tails, is_ours
-from compactor.verify.derived_files import DerivedFileCheck, OpenRows, report_pending, sum_rows
+from compactor.verify.checkpoints import (
+    MarksOfSlots,
+    compare_state,
+    examine_slot,
+    examine_tails,
+    find_other_rules,
+    is_ours,
+    list_binding,
+)
+from compactor.verify.derived_files import DerivedFileCheck, OpenRows, accuse, report_pending, sum_rows
 from compactor.verify.report import Discrepancies
 from compactor.verify.seals import SegmentCheck, examine_times, locate_damage
 
@@ -45,8 +53,9 @@ class Refold:
         """Whether segments are held against their seals here, and not by somebody else at the same time."""
         # In the order in which a pass writes them: what is opened later is at least as new.
         self._pending = files.read(path / PENDING)
-        self._trades = DerivedFileCheck(path / TRADES, files, report)
-        self._found = DerivedFileCheck(path / FINDINGS, files, report)
+        self._accusation = accuse(find_other_rules(slots))
+        self._trades = DerivedFileCheck(path / TRADES, files, report, self._accusation)
+        self._found = DerivedFileCheck(path / FINDINGS, files, report, self._accusation)
         self._raw = files.open(path / LOG)
         self._fold: Fold | None = None
         self._team_id = team_id
@@ -169,7 +178,7 @@ class Refold:
         elif newest is not None or self._pending is not None or self._trades.size or self._found.size:
             behind = self._offset_of_pending(log, end, newest)
             if behind is None:
-                report_pending(self._path / PENDING, expected, self._pending, self._report)
+                report_pending(self._path / PENDING, expected, self._pending, self._report, self._accusation)
             else:
                 self.lag_bytes, least = end - behind[0], behind[1:]
         else:
@@ -178,7 +187,7 @@ class Refold:
         self._found.finish(least[1])
         if not self._trades.is_bad and not self._found.is_bad:
             # The files are right, so that a checkpoint that says otherwise is not.
-            for slot in self._slots:
+            for slot in list_binding(self._slots):
                 examine_tails(slot, self._path, self._files, self._report)
 
     def _is_all_there(self) -> bool:

@@ -30,7 +30,7 @@ from compactor.ledger.paths import LOG, SEGMENTS, team_in_path
 from compactor.ledger.segments import Seal, Segments
 from compactor.proofs.heads import Witnessed, read_witness
 from compactor.proofs.keys import VerifierKey
-from compactor.verify.checkpoints import examine_slot, examine_tails, open_slots
+from compactor.verify.checkpoints import examine_slot, examine_tails, list_binding, open_slots
 from compactor.verify.refold import Refold
 from compactor.verify.report import Discrepancies, Discrepancy, Verdict
 from compactor.verify.seals import (
@@ -247,6 +247,7 @@ class _Pass:
         if self._options.quick:
             for slot in slots:
                 examine_slot(slot, log, self._report)
+            for slot in list_binding(slots):
                 examine_tails(slot, self._path, self._files, self._report)
         days = self._options.retention_days
         retention = None if days is None else timedelta(days=days)
