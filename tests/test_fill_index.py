@@ -39,7 +39,8 @@ def test_the_index_answers_as_a_scan_does(steps: list[tuple[str, *tuple[object, 
         keys = list(fills)
         if step == "add":
             qty, price, filled, source, named = values
-            fills.add(f"k{number}", Fill(f"k{number}" if named else None, qty, price, filled, f"2026-03-02T14:30:0{number % 3}Z", source, "t"))  # type: ignore[arg-type]  # fmt: skip  # noqa: E501
+            key, ts = f"k{number}" if named else f"\0k{number}", f"2026-03-02T14:30:0{number % 3}Z"
+            fills.add(key, Fill(key if named else None, qty, price, filled, ts, source, "t"))  # type: ignore[arg-type]
         elif step == "forget":
             fills.forget_above(Decimal(str(values[0])))
         elif keys:
@@ -60,7 +61,7 @@ def test_the_index_answers_as_a_scan_does(steps: list[tuple[str, *tuple[object, 
             nameless = (
                 key
                 for key, one in fills.items()
-                if one.execution_id is None and one.filled_qty is None and one.ts == ts and _same(one.qty, "1")
+                if key.startswith("\0") and one.filled_qty is None and one.ts == ts and _same(one.qty, "1")
                 if _same(one.price, "2")
             )
             assert next(nameless, None) == fills.find_nameless(ts, "1", "2")
@@ -75,3 +76,30 @@ def test_fills_that_were_indexed_are_indexed_again_from_what_is_stored() -> None
     fills.forget_above(Decimal("1"))
     again = IndexedFills(dict(fills))
     assert (None, "a", Decimal(4)) == (again.find_by_quantity("2"), again.find_by_quantity("1"), again.value)
+    for one in (fills, again):
+        assert ("b", None) == tuple(one.find_by_quantity(text, forgotten=True) for text in ("2", "1"))
+        assert ("b", None) == tuple(one.find_untold("2", "1", "2", name, forgotten=True) for name in ("rest", "stream"))
+
+
+def test_what_corrections_changed_is_counted_again_from_what_is_stored() -> None:
+    """3.3: the greatest quantity told moves with the fills that a correction replaces; a version tells none itself."""
+    fills = IndexedFills({})
+    fills.add("a", Fill("a", "5", "2", "5", "2026-03-02T14:30:00Z", "stream", "t"))
+    fills.correct("a", "b", Fill("b", "4", "2", None, "2026-03-02T14:31:00Z", "stream", "u", remembered=False))
+    fills.correct("b", "c", Fill("c", "7", "2", None, "2026-03-02T14:32:00Z", "stream", "v", remembered=False))
+    for one in (fills, IndexedFills(dict(fills))):
+        assert (Decimal(5), Decimal(2), 0) == (one.told, one.corrected, one.untold)
+
+
+def test_a_fill_told_inside_an_order_that_is_ahead_is_found_by_its_numbers() -> None:
+    """4.3: by another source, at a smaller quantity than that of the order; and the other way around."""
+    fills = IndexedFills({})
+    ahead = Fill("a", "1", "2", None, "2026-03-02T14:30:00Z", "stream", "t", told_ahead="3")
+    fills.add("a", ahead)
+    fills.add("b", Fill("b", "1", "5", "1", "2026-03-02T14:30:00Z", "rest", "t"))
+    assert ("a", None, None) == tuple(fills.find_told_ahead(Decimal(n), "1", "2", "rest") for n in (2, 3, 4))
+    assert fills.find_told_ahead(Decimal(2), "1", "2", "stream") is None
+    assert ("b", None) == tuple(fills.find_behind(Decimal(n), "1", "5", "stream") for n in (2, 1))
+    ahead.told = ("rest",)
+    assert fills.find_told_ahead(Decimal(2), "1", "2", "rest") is None
+    assert fills.untold == 1

@@ -3,10 +3,11 @@
 The index is derived: it is built when an order with fills is first touched, and never stored. It answers the questions
 of rules 4.2 to 4.4 exactly as a scan in the order of arrival would. What counts as the same fill stays in `fills`.
 
-Invariant: `filled_qty`, `qty` and `price` of a fill never change; a fill that one source has told stays told, and a
-cumulative quantity that was forgotten stays forgotten. So every cursor below moves forward only.
+Invariant: `filled_qty`, `qty` and `price` of a fill never change; a fill that one source has told under an id stays
+told, and a cumulative quantity that was forgotten stays forgotten. So every cursor below moves forward only.
 """
 
+from collections.abc import Iterator
 from decimal import Decimal
 from heapq import heappop, heappush
 
@@ -17,6 +18,9 @@ from compactor.core.instants import nanos
 
 _DECIMAL = Decimals(parse_computed)
 _CANDIDATES_MAX = 64
+NAMELESS = "\0"
+"""How the key of a fill begins that came without an execution id. No id that an event brings begins so by chance, since
+a NUL counts as damage in a log."""
 _Numbers = tuple[Decimal, Decimal]
 
 
@@ -35,6 +39,8 @@ class Fill(Struct, array_like=True, gc=False):
     remembered: bool = True
     version: str | None = None
     """The key of the fill by which a correction replaced this one."""
+    told_ahead: str | None = None
+    """The cumulative quantity of an order that was ahead of this fill, which `filled_qty` does not tell then (4.3)."""
 
 
 class _Quantity:
@@ -56,14 +62,22 @@ class IndexedFills(dict[str, Fill]):
         self._quantities: dict[Decimal, _Quantity] = {}
         self._nameless: dict[tuple[int, _Numbers], str] = {}
         self._greatest: list[Decimal] = []
+        self._forgotten: dict[Decimal, _Quantity] = {}
         self._by_numbers: dict[_Numbers, list[str]] = {}
         self._cursors: dict[tuple[_Numbers, str | None], int] = {}
         self.told = Decimal(0)
         """The greatest cumulative quantity that a fill has told."""
+        self.untold = 0
+        """How many executions came without a cumulative quantity."""
+        self.corrected = Decimal(0)
+        """By how much corrections changed the quantities of the fills that they replaced."""
         self.value = Decimal(0)
         """The sum of price times quantity over the fills that stand, exactly."""
         for key, fill in fills.items():
             self.add(key, fill)
+        for fill in fills.values():
+            if fill.version is not None:
+                self._count_correction(fill, fills[fill.version])
 
     def add(self, key: str, fill: Fill) -> None:
         """Add a fill that is new."""
@@ -75,15 +89,28 @@ class IndexedFills(dict[str, Fill]):
         if fill.filled_qty is not None:
             self.told = max(self.told, _DECIMAL[fill.filled_qty])
         if fill.filled_qty is None:
-            if fill.execution_id is None and self.find_nameless(fill.ts, fill.qty, fill.price) is None:
+            self.untold += fill.remembered
+            came_nameless = fill.execution_id is None or (key.startswith(NAMELESS) and fill.remembered)
+            if came_nameless and self.find_nameless(fill.ts, fill.qty, fill.price) is None:
                 self._nameless[nanos(fill.ts), numbers] = key
-        elif fill.remembered:
+        else:
             reached = _DECIMAL[fill.filled_qty]
-            group = self._quantities.get(reached)
+            groups = self._quantities if fill.remembered else self._forgotten
+            group = groups.get(reached)
             if group is None:
-                group = self._quantities[reached] = _Quantity(key)
-                heappush(self._greatest, -reached)
+                group = groups[reached] = _Quantity(key)
+                if fill.remembered:
+                    heappush(self._greatest, -reached)
             group.by_numbers.setdefault(numbers, []).append(key)
+
+    def correct(self, key: str, version_key: str, version: Fill) -> None:
+        """Add the version by which a correction replaces a fill."""
+        self.add(version_key, version)
+        self[key].version = version_key
+        self._count_correction(self[key], version)
+
+    def _count_correction(self, fill: Fill, version: Fill) -> None:
+        self.corrected += _DECIMAL[version.qty] - _DECIMAL[fill.qty]
 
     def retract(self, key: str) -> None:
         """Take back a fill that stands (4.9)."""
@@ -91,15 +118,17 @@ class IndexedFills(dict[str, Fill]):
         fill.live = False
         self.value -= _DECIMAL[fill.qty] * _DECIMAL[fill.price]
 
-    def find_by_quantity(self, filled_qty: str) -> str | None:
-        """Find the first remembered fill with a cumulative quantity."""
-        group = self._quantities.get(_DECIMAL[filled_qty])
+    def find_by_quantity(self, filled_qty: str, *, forgotten: bool = False) -> str | None:
+        """Find the first fill with a cumulative quantity, among those that are remembered or those that are not."""
+        group = (self._forgotten if forgotten else self._quantities).get(_DECIMAL[filled_qty])
         return group.first if group is not None else None
 
-    def find_untold(self, filled_qty: str, qty: str, price: str, source: str | None) -> str | None:
-        """Find the first remembered fill with these numbers that has no execution id, or that this source has not told
-        so far."""
-        group = self._quantities.get(_DECIMAL[filled_qty])
+    def find_untold(
+        self, filled_qty: str, qty: str, price: str, source: str | None, *, forgotten: bool = False
+    ) -> str | None:
+        """Find the first fill with these numbers that has no execution id, or that this source has not told so far,
+        among those that are remembered or those that are not."""
+        group = (self._forgotten if forgotten else self._quantities).get(_DECIMAL[filled_qty])
         if group is None:
             return None
         numbers = (_DECIMAL[qty], _DECIMAL[price])
@@ -111,31 +140,54 @@ class IndexedFills(dict[str, Fill]):
         return keys[cursor] if cursor < len(keys) else None
 
     def find_ahead(self, filled_qty: Decimal, qty: str, price: str, source: str | None) -> str | None:
-        """Find the first fill that stands, has these numbers and told more than a cumulative quantity, and that this
-        source has not told so far; among so many that cost little."""
+        """Find the first fill of another source that stands, has these numbers and told more than a cumulative
+        quantity; among so many that cost little."""
+        for fill, key in self._list_candidates(qty, price, source):
+            if fill.remembered and fill.filled_qty is not None and _DECIMAL[fill.filled_qty] > filled_qty:
+                return key
+        return None
+
+    def find_told_ahead(self, filled_qty: Decimal, qty: str, price: str, source: str | None) -> str | None:
+        """Find the first fill of another source that stands, has these numbers and was told with an order that was
+        ahead of it, at more than a cumulative quantity; among so many that cost little."""
+        for fill, key in self._list_candidates(qty, price, source):
+            if fill.told_ahead is not None and _DECIMAL[fill.told_ahead] > filled_qty:
+                return key
+        return None
+
+    def find_behind(self, filled_qty: Decimal, qty: str, price: str, source: str | None) -> str | None:
+        """Find the first fill of another source that stands, has these numbers and told less than the cumulative
+        quantity of an order that is ahead of its fill; among so many that cost little."""
+        for fill, key in self._list_candidates(qty, price, source):
+            if fill.remembered and fill.filled_qty is not None and _DECIMAL[fill.filled_qty] < filled_qty:
+                return key
+        return None
+
+    def _list_candidates(self, qty: str, price: str, source: str | None) -> Iterator[tuple[Fill, str]]:
+        """Fills that stand, have these numbers, and that this source has not told so far."""
         numbers = (_DECIMAL[qty], _DECIMAL[price])
         keys = self._by_numbers.get(numbers, [])
         cursor = self._cursors.get((numbers, source), 0)
-        while cursor < len(keys) and source in (self[keys[cursor]].source, *self[keys[cursor]].told):
+        while cursor < len(keys) and _is_told(self[keys[cursor]], source):
             cursor += 1
         self._cursors[numbers, source] = cursor
         for key in keys[cursor : cursor + _CANDIDATES_MAX]:
             fill = self[key]
-            is_ahead = fill.filled_qty is not None and _DECIMAL[fill.filled_qty] > filled_qty
-            if fill.live and fill.remembered and is_ahead and source != fill.source and source not in fill.told:
-                return key
-        return None
+            if fill.live and source != fill.source and source not in fill.told:
+                yield fill, key
 
     def find_nameless(self, ts: str, qty: str, price: str) -> str | None:
-        """Find the fill with neither an id nor a cumulative quantity that happened at an instant with these numbers."""
-        key = self._nameless.get((nanos(ts), (_DECIMAL[qty], _DECIMAL[price])))
-        return key if key is not None and self[key].execution_id is None else None
+        """Find the fill that came with neither an id nor a cumulative quantity, at an instant with these numbers."""
+        return self._nameless.get((nanos(ts), (_DECIMAL[qty], _DECIMAL[price])))
 
     def forget_above(self, remaining: Decimal) -> None:
         """Forget the cumulative quantities above what remains (4.3): other executions can reach them again."""
         while self._greatest and -self._greatest[0] > remaining:
-            group = self._quantities.pop(-heappop(self._greatest))
-            for keys in group.by_numbers.values():
+            reached = -heappop(self._greatest)
+            group = self._quantities.pop(reached)
+            forgotten = self._forgotten.setdefault(reached, _Quantity(group.first))
+            for numbers, keys in group.by_numbers.items():
+                forgotten.by_numbers.setdefault(numbers, []).extend(keys)
                 for key in keys:
                     self[key].remembered = False
 

@@ -49,6 +49,8 @@ class Revision(Struct, array_like=True, gc=False):
     source: str | None = None
     price: str | None = None
     qty: str | None = None
+    made: int = 0
+    """How many lines a bust has made that took its shares out of an inferred trade, so that its fill explains none."""
 
 
 class Rare(Struct, array_like=True, gc=False):
@@ -142,6 +144,15 @@ def get_quantity(order: Order) -> Decimal | None:
     return DECIMAL[order.terms.quantity] if order.terms is not None and order.terms.quantity is not None else None
 
 
+def find_told_sum(order: Order) -> Decimal | None:
+    """The greatest cumulative quantity told of the fills; None where one of them came without."""
+    fills = index_fills(order)
+    if fills.untold:
+        return None
+    inferred = order.rare.inferred if order.rare is not None else []
+    return max([fills.told + fills.corrected, *(one.snapshot_qty for one in inferred)])
+
+
 def index_fills(order: Order) -> IndexedFills:
     """The fills of an order with their index, which is built at the first call."""
     if not isinstance(order.fills, IndexedFills):
@@ -199,7 +210,7 @@ class Derived(Struct):
 class Entry:
     """An event at `offset` with `length` bytes; for a leg of a multi-leg fill also the index of the leg."""
 
-    __slots__ = ("derived", "findings", "length", "made", "offset", "reason", "stem", "team_id", "ts")
+    __slots__ = ("derived", "findings", "length", "made", "offset", "reason", "stem", "taken_back", "team_id", "ts")
 
     def __init__(
         self, offset: int, length: int, ts: str, team_id: str, derived: Derived, leg: int | None = None
@@ -213,6 +224,8 @@ class Entry:
         self.made = 0
         self.reason: str | None = None
         """The broker's reason for the event; it is added to each finding."""
+        self.taken_back = ZERO
+        """By how much busts and corrections that had waited for the event's fill lowered the known fills."""
         self.findings: list[Finding] = []
 
     def find(self, kind: str, detail: str) -> None:

@@ -11,13 +11,15 @@ from decimal import Decimal
 from operator import attrgetter
 from typing import Any, NamedTuple
 
+from compactor.core.corrections import bust_inferred, take_revision
 from compactor.core.decimals import plain
 from compactor.core.events import EVENTS, FILLS, REVISIONS, TERMS, TOLD_ONCE, Event, Leg, is_intent
-from compactor.core.fills import infer_missing, take_assignment, take_fill, take_revision
+from compactor.core.fills import take_assignment, take_fill
+from compactor.core.inference import infer_missing
 from compactor.core.instants import is_older
 from compactor.core.lines import Placed, identify_delivery
 from compactor.core.orders import Derived, Entry, Order, ensure_rare, get_quantity
-from compactor.core.transitions import end_order, take_status
+from compactor.core.transitions import end_order, is_complete, take_status
 
 _carried: Any = attrgetter(*TERMS)
 _NO_TERMS = (None,) * len(TERMS)
@@ -80,6 +82,7 @@ def _apply_own(order: Order, event: Event, entry: Entry) -> None:
     _take_terms(order, event, entry)
     fresh = _take_fills(order, event, entry)
     infer_missing(order, event, entry, is_duplicate=event.event in FILLS and not fresh)
+    bust_inferred(order, entry)
     take_status(order, event, entry, fresh, quantity_before)
     _report_overfill(order, entry, quantity_before, filled_before)
     _take_time(order, event)
@@ -93,8 +96,9 @@ def _apply_leg(order: Order, event: Event, leg: Leg, entry: Entry) -> None:
     _take_terms(order, fill, entry)
     fresh = take_fill(order, fill, entry)
     infer_missing(order, fill, entry, is_duplicate=not fresh)
+    bust_inferred(order, entry)
     _report_overfill(order, entry, quantity, filled_before)
-    if order.status and not order.ended and fresh and quantity is not None and order.filled >= quantity:
+    if order.status and not order.ended and fresh and is_complete(order, fill):
         end_order(order, fill, "filled", is_guess=True)
 
 

@@ -12,7 +12,7 @@ from compactor.core.decimals import plain
 from compactor.core.events import FILLS, REVISIONS, Event, UnknownEvent
 from compactor.core.instants import is_older
 from compactor.core.lifecycle import LIFE, OPEN, REQUESTS, TERMINAL, Effect
-from compactor.core.orders import DECIMAL, Entry, Order, ensure_rare, get_quantity
+from compactor.core.orders import DECIMAL, Entry, Order, ensure_rare, find_told_sum, get_quantity
 
 
 def take_status(order: Order, event: Event, entry: Entry, fresh: bool, quantity_before: Decimal | None) -> None:
@@ -54,8 +54,7 @@ def _find_end(order: Order, event: Event) -> tuple[str, bool] | None:
     if event.order_status in TERMINAL:
         assert event.order_status is not None
         return event.order_status, False
-    quantity = get_quantity(order)
-    if quantity is None or order.filled < quantity:
+    if not is_complete(order, event):
         return None
     if stays_open:
         ensure_rare(order).still_open_at = order.filled
@@ -63,6 +62,19 @@ def _find_end(order: Order, event: Event) -> tuple[str, bool] | None:
     if order.rare is not None and order.rare.still_open_at is not None and order.filled <= order.rare.still_open_at:
         return None
     return (row.status if row is not None and row.status and row.effect is Effect.COMPLETES else "filled"), True
+
+
+def is_complete(order: Order, event: Event) -> bool:
+    """Whether the known fills reach the quantity, and nothing that was told says that they are too many (3.3)."""
+    quantity = get_quantity(order)
+    if quantity is None or order.filled < quantity:
+        return False
+    if event.event == "calculated":
+        return True
+    # A notional order ends by its own word; and where every fill told a sum, the greatest of them is what is filled.
+    is_notional = order.terms is not None and order.terms.notional is not None
+    told = find_told_sum(order)
+    return not is_notional and (told is None or told >= quantity)
 
 
 def _is_said_to_go_on(order: Order, event: Event) -> bool:

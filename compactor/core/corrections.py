@@ -1,0 +1,142 @@
+"""Busts and corrections of executions, in whatever order they and the fills are told (4.9)."""
+
+from itertools import chain, islice
+
+from compactor.core.decimals import plain
+from compactor.core.events import Event
+from compactor.core.fill_index import NAMELESS, Fill
+from compactor.core.inference import WAITING_MAX, displace, infer_rest
+from compactor.core.instants import is_older
+from compactor.core.orders import DECIMAL, Entry, Inferred, Order, Revision, ensure_rare, index_fills
+
+
+def take_revision(order: Order, event: Event, entry: Entry) -> None:
+    """Take a `trade_bust` or `trade_correct` (4.9), or keep it until its fill comes."""
+    key = _find_named(order, event)
+    if key is None:
+        name = event.previous_execution_id or event.execution_id
+        assert name is not None
+        waiting = ensure_rare(order).waiting.setdefault(name, [])
+        if all(revision.event != event.event for revision in waiting):
+            waiting.append(_make_revision(event, name, entry))
+        return
+    _revise(order, key, _make_revision(event, key, entry), entry)
+
+
+def bust_inferred(order: Order, entry: Entry) -> None:
+    """Take the shares of a bust whose fill nothing has told of out of the inferred trades that still count them."""
+    if order.rare is None or not order.rare.waiting or not order.rare.inferred:
+        return
+    for revision in list(chain.from_iterable(islice(order.rare.waiting.values(), WAITING_MAX))):
+        if revision.event == "trade_correct" or revision.made or None in (revision.qty, revision.price):
+            continue
+        displaced = _find_counting(order, revision)
+        if displaced:
+            assert revision.qty is not None and revision.price is not None
+            own = _enter(revision, entry)
+            qty = abs(DECIMAL[revision.qty])
+            displace(order, displaced, own)
+            infer_rest(order, displaced, qty, DECIMAL[revision.price] * qty, own)
+            revision.made = own.made
+            own.close()
+            _note_reduction(order, revision)
+
+
+def _find_counting(order: Order, revision: Revision) -> list[Inferred]:
+    """The inferred trades that a bust takes its shares from: those of before it, if they have as many."""
+    assert revision.qty is not None
+    found: list[Inferred] = []
+    missing = abs(DECIMAL[revision.qty])
+    for inferred in ensure_rare(order).inferred:
+        if is_older(inferred.ts, revision.ts):
+            found.append(inferred)
+            missing -= inferred.qty
+            if missing <= 0:
+                return found
+    return []
+
+
+def _enter(revision: Revision, entry: Entry) -> Entry:
+    """The entry of a revision that waited, whose lines are at the place of the event that said so."""
+    own = Entry(revision.offset, revision.length, revision.ts, entry.team_id, entry.derived)
+    own.made = revision.made
+    return own
+
+
+def _note_reduction(order: Order, revision: Revision) -> None:
+    """Note when trades were taken back last: a cumulative quantity of before counts them."""
+    rare = ensure_rare(order)
+    if rare.reduced_at is None or is_older(rare.reduced_at, revision.ts):
+        rare.reduced_at = revision.ts
+
+
+def _find_named(order: Order, event: Event) -> str | None:
+    """The key of the execution that a revision names, if it is known."""
+    names = order.rare.names if order.rare is not None else {}
+    for name in (event.previous_execution_id, event.execution_id):
+        if name is not None and names.get(name, name) in order.fills:
+            return names.get(name, name)
+    return None
+
+
+def _make_revision(event: Event, name: str, entry: Entry) -> Revision:
+    new_id = event.execution_id if event.execution_id != event.previous_execution_id else None
+    return Revision(
+        event.event, name, entry.offset, entry.length, event.ts, new_id, event.source, event.price, event.qty
+    )
+
+
+def apply_waiting(order: Order, key: str, entry: Entry) -> None:
+    """A fill has come (or got a further id): do what was waiting for any of its ids, at the place of the events that
+    said so."""
+    if order.rare is None or not order.rare.waiting:
+        return
+    ids = [key, *(name for name, named in order.rare.names.items() if named == key)]
+    revisions = [revision for name in ids for revision in order.rare.waiting.pop(name, [])]
+    for revision in sorted(revisions, key=lambda one: one.offset):
+        own = _enter(revision, entry)
+        _revise(order, key, revision, own)
+        own.close()
+
+
+def _revise(order: Order, key: str, revision: Revision, entry: Entry) -> None:
+    corrects = revision.event == "trade_correct"
+    if corrects and order.fills[key].version is not None:
+        return  # A second correction of the same execution is a duplicate.
+    while (version := order.fills[key].version) is not None:
+        key = version
+    fill = order.fills[key]
+    if not fill.live:
+        if corrects:
+            entry.find(
+                "correct_after_bust", f"execution {key!r} was busted before this correction of it; it stays busted"
+            )
+        return
+    entry.write(order, "reversal", plain(-DECIMAL[fill.qty]), fill.price, fill.execution_id, reverses=fill.trade_id)
+    order.filled -= DECIMAL[fill.qty]
+    index_fills(order).retract(key)
+    _note_reduction(order, revision)
+    if corrects:
+        _write_correction(order, key, revision, entry)
+    # After a bust the same cumulative quantity can be reached again by another execution (4.3).
+    index_fills(order).forget_above(order.filled)
+    if fill.version is not None:
+        apply_waiting(order, fill.version, entry)
+
+
+def _write_correction(order: Order, corrected: str, revision: Revision, entry: Entry) -> None:
+    """Write the new version of a fill."""
+    assert revision.price is not None and revision.qty is not None
+    fill = order.fills[corrected]
+    execution_id = revision.execution_id or fill.execution_id
+    trade_id = entry.write(order, "correction", revision.qty, revision.price, execution_id, corrects=fill.trade_id)
+    key = (
+        revision.execution_id
+        if revision.execution_id and revision.execution_id not in order.fills
+        else f"{NAMELESS}{entry.stem}"
+    )
+    version = Fill(
+        execution_id, revision.qty, revision.price, None, revision.ts, revision.source, trade_id, remembered=False
+    )
+    index_fills(order).correct(corrected, key, version)
+    order.filled += DECIMAL[revision.qty]

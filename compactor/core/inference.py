@@ -1,0 +1,143 @@
+"""Trades inferred from cumulative quantities (4.7), and the executions that take their place (4.8).
+
+An inferred trade stands for shares that a cumulative quantity tells of and no execution so far: `infer` makes it, and
+`displace` takes it back when a real execution explains it.
+"""
+
+from decimal import Decimal
+from itertools import islice
+
+from compactor.core.decimals import plain, quotient
+from compactor.core.events import REVISIONS, Event
+from compactor.core.instants import is_older
+from compactor.core.orders import (
+    DECIMAL,
+    ZERO,
+    Entry,
+    Inferred,
+    Order,
+    Rare,
+    ensure_rare,
+    is_multi_leg,
+    is_tradable,
+    sum_value,
+)
+
+WAITING_MAX = 64
+"""How many executions whose revisions wait for them are looked at when a trade is inferred or explained."""
+
+
+def infer_missing(order: Order, event: Event, entry: Entry, is_duplicate: bool) -> None:
+    """Infer a trade where the event tells a cumulative quantity above the known fills, else report the gap (4.7)."""
+    if event.filled_qty is None or is_duplicate or is_multi_leg(order):
+        return
+    # The quantity still counts what a revision that waited for this fill has taken back.
+    reported, known = DECIMAL[event.filled_qty], order.filled + entry.taken_back
+    if reported <= known:
+        _report_behind(order, event, entry)
+        return
+    if is_before_revision(order, event):
+        return  # It still counts what a bust or a correction has taken back since.
+    rare = ensure_rare(order)
+    is_told = rare.told_qty is not None and reported <= DECIMAL[rare.told_qty]
+    if not is_told:
+        rare.told_qty = event.filled_qty
+    if event.filled_avg_price is not None and not is_told_apart(event) and not entry.taken_back:
+        value = DECIMAL[event.filled_avg_price] * reported - sum_value(order)
+        infer(order, reported - known, value, reported, event.ts, entry)
+    elif not is_told:
+        missing = plain(reported - known)
+        detail = f"`filled_qty` {event.filled_qty} is above the known fills, {plain(known)}: {missing} is missing"
+        entry.find("fill_gap", f"{detail}, and its own event or an average has to tell its price")
+
+
+def is_told_apart(event: Event) -> bool:
+    """Whether the quantity is not the one after the event: beside a bust it may be that of before, and
+    a `partial_fill` whose order is filled is told ahead of the fill that completes it."""
+    return event.event in REVISIONS or (event.event == "partial_fill" and event.order_status == "filled")
+
+
+def _report_behind(order: Order, event: Event, entry: Entry) -> None:
+    if event.event != "snapshot" or (order.status != "" and is_older(event.ts, order.updated_at)):
+        return
+    if event.filled_qty is not None and DECIMAL[event.filled_qty] < order.filled:
+        known = plain(order.filled)
+        entry.find(
+            "snapshot_behind", f"the broker reports `filled_qty` {event.filled_qty}, the known fills are {known}"
+        )
+
+
+def infer(order: Order, qty: Decimal, value: Decimal, told_qty: Decimal, ts: str, entry: Entry) -> None:
+    """Write an inferred trade; `told_qty` is the cumulative quantity that tells of it."""
+    if not is_tradable(order) and not entry.has("fill_without_terms"):
+        entry.find("fill_without_terms", f"order {order.order_id} has no symbol and side yet; its trade waits for them")
+    price = plain(quotient(value, qty))
+    trade_id = entry.write(order, "inferred", plain(qty), price)
+    ensure_rare(order).inferred.append(Inferred(trade_id, qty, value, price, told_qty, ts))
+    order.filled += qty
+
+
+def find_displaced(order: Order, event: Event, qty: Decimal) -> list[Inferred]:
+    """Find the inferred trades that an execution explains (4.8)."""
+    if order.rare is None or not order.rare.inferred:
+        return []
+    found: list[Inferred] = []
+    for inferred in _order_by_fit(_list_explained(order, event), event, order.rare):
+        if sum((one.qty for one in found), ZERO) >= qty:
+            break
+        found.append(inferred)
+    return found
+
+
+def _list_explained(order: Order, event: Event) -> list[Inferred]:
+    """The inferred trades that may count an execution: not what was told after a bust of it, nor what its bust has
+    been taken out of."""
+    assert order.rare is not None
+    inferred = order.rare.inferred
+    for revision in order.rare.waiting.get(event.execution_id, ()) if event.execution_id is not None else ():
+        if revision.event == "trade_bust":
+            inferred = [one for one in inferred if not revision.made and is_older(one.ts, revision.ts)]
+    return inferred
+
+
+def _order_by_fit(inferred: list[Inferred], event: Event, rare: Rare) -> list[Inferred]:
+    """The first one whose quantity counts this execution, then those before it, then those after it; none where no
+    quantity counts it. Two quantities are not comparable where a bust or a correction lies between them."""
+    if event.filled_qty is not None:
+        reached = DECIMAL[event.filled_qty]
+        told = (revision.ts for waiting in islice(rare.waiting.values(), WAITING_MAX) for revision in waiting)
+        reductions = [ts for ts in (rare.reduced_at, *told) if ts is not None and is_older(event.ts, ts)]
+        counting = [
+            one for one in inferred if one.snapshot_qty >= reached or any(not is_older(one.ts, ts) for ts in reductions)
+        ]
+    else:
+        counting = [one for one in inferred if not is_older(one.ts, event.ts)]
+    if not counting:
+        return []
+    first = min(counting, key=lambda one: one.snapshot_qty)
+    index = inferred.index(first)
+    return [first, *reversed(inferred[:index]), *inferred[index + 1 :]]
+
+
+def displace(order: Order, displaced: list[Inferred], entry: Entry) -> None:
+    """Take inferred trades back, because an execution explains them."""
+    for inferred in displaced:
+        entry.write(order, "reversal", plain(-inferred.qty), inferred.price, reverses=inferred.trade_id)
+        order.filled -= inferred.qty
+    if displaced:
+        rare = ensure_rare(order)
+        rare.inferred = [one for one in rare.inferred if one not in displaced]
+
+
+def infer_rest(order: Order, displaced: list[Inferred], qty: Decimal, value: Decimal, entry: Entry) -> None:
+    """Infer again what an execution leaves unexplained of the trades that it displaced."""
+    rest = sum((one.qty for one in displaced), ZERO) - qty
+    if rest > 0:
+        last = displaced[-1]
+        rest_value = sum((one.value for one in displaced), ZERO) - value
+        infer(order, rest, rest_value, last.snapshot_qty, last.ts, entry)
+
+
+def is_before_revision(order: Order, event: Event) -> bool:
+    """Whether an event is older than a bust or a correction that changed a trade, so that it does not count it yet."""
+    return order.rare is not None and order.rare.reduced_at is not None and is_older(event.ts, order.rare.reduced_at)
