@@ -27,7 +27,7 @@ LAY_SAMPLE = mkdir -p "$$(dirname '$(DATA)')" && cp -R fixtures/sample '$(DATA)'
   echo 'Laid the sample of fixtures/sample into $(DATA)/ (delete it whenever you like).'
 
 .DEFAULT_GOAL := help
-.PHONY: help compact sample test test-pure laws wheel constraints faults flips soak libraries chaos mutants fuzz fairness demo picture check format bench bench-latency bench-live bench-tracker clean
+.PHONY: help compact sample test test-pure laws wheel constraints faults flips soak libraries openapi chaos mutants fuzz fairness demo picture check format bench bench-latency bench-live bench-tracker clean
 
 help:
 	@echo 'compactor: an append-only log of order events becomes open orders and trades, exactly once.'
@@ -44,6 +44,7 @@ help:
 	@echo '  make faults             kill and fail the program at every system call (minutes; needs strace)'
 	@echo '  make flips              turn a bit of every byte of every file of a ledger; verify has to see each (minutes)'
 	@echo '  make soak MINUTES=10    writers and daemon killed at random, disk full, files damaged; then every byte is checked'
+	@echo '  make openapi            hold requests and the local broker against Alpaca'"'"'s own OpenAPI document'
 	@echo '  make chaos RUNS=2000    a broker that loses, doubles and spoils what it says, and fails; then we must agree with it (BROKER=small: another one)'
 	@echo '  make fuzz SECONDS=60    wild logs through every command, guided by what code they reach where atheris installs'
 	@echo '  make fairness           hostile logs of one team; the others have to stay current within milliseconds'
@@ -102,6 +103,11 @@ soak: $(TEST)
 # The oldest and the newest versions of the libraries that talk to the broker; needs the network.
 libraries: $(TEST)
 	@COMPACTOR_LIBRARIES=1 $(PY) -m pytest -q tests/test_libraries.py
+
+# Alpaca's own OpenAPI document, against which the tests then hold our requests and the local server; needs the network.
+openapi: $(TEST)
+	@$(PIP) --no-deps alpaca-mcp-server
+	@$(PY) -m pytest -q tests/test_openapi.py
 
 chaos: $(TEST)
 	@PYTHONDONTWRITEBYTECODE=1 $(PY) -m tests.chaos --runs $(RUNS) --seed $(SEED) --broker $(or $(BROKER),alpaca)

@@ -468,7 +468,7 @@ def test_the_same_seed_says_the_same() -> None:
 
 def test_what_the_broker_says_is_what_we_read(server: AlpacaServer) -> None:
     """Section 2: every update, order and activity of a long life translates into events that a log takes."""
-    server.live(300)
+    server.live(500)
     server.exchange.set_status(server.place().id, "order_asleep")
     encode = server.account.writer.encode
     frames = [encode({"stream": "trade_updates", "data": update}) for _, update in server.account.told]

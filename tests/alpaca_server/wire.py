@@ -67,7 +67,6 @@ class Writer:
             "order_type": order.type,
             "type": order.type,
             "side": order.side,
-            "position_intent": order.position_intent,
             "time_in_force": order.time_in_force,
             "limit_price": order.limit_price,
             "stop_price": order.stop_price,
@@ -80,14 +79,28 @@ class Writer:
             "subtag": None,
             "source": None,
         }
+        if order.position_intent:
+            found["position_intent"] = order.position_intent
         if order.parent is not None and order.order_class == "mleg":
             found["ratio_qty"] = str(order.ratio)
+        found |= self._group(order)
         if nested and order.legs:
             found["legs"] = [self.order(self._exchange.orders[leg]) for leg in order.legs]
         if self._chance(0.03):
             odd = self._rng.choice(("expired_at", "hwm", "subtag", "asset_class", "time_in_force", "limit_price"))
             found[odd + " "] = found.pop(odd)
         return found
+
+    def _group(self, order: Order) -> Json:
+        """What ties the orders of a bracket, OTO or OCO, replacements included; other orders have none."""
+        if order.order_class not in ("bracket", "oto", "oco"):
+            return {}
+        first = order
+        while (earlier := first.parent or first.replaces) is not None and earlier in self._exchange.orders:
+            first = self._exchange.orders[earlier]
+        is_exit = order.parent is not None or order.order_class == "oco"
+        role = ("take_profit" if order.type == "limit" else "stop_loss") if is_exit else "entry"
+        return {"group_id": str(uuid.uuid5(uuid.NAMESPACE_OID, first.id)), "group_role": role}
 
     def update(self, happening: Happening) -> Json:
         """A trade update, without the frame around it."""
@@ -100,6 +113,8 @@ class Writer:
             "timestamp": self._time(happening.at),
             "order": body,
         }
+        if happening.event in ("canceled", "rejected") and not self._plain and order.id[0] in "0123":
+            found["reason"] = "CORPORATE_ACTION"
         if execution is not None:
             found |= {"price": execution.price, "qty": execution.qty}
             found["position_qty"] = self._position(order, execution)
