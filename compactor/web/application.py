@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -49,6 +51,10 @@ TEAM_ROUTES: list[Any] = [
 ]  # fmt: skip
 
 
+FORGET_SECONDS = 600.0
+ENDED_SECONDS = 86_400
+
+
 class Application:
     """The gate with the application behind it, as ASGI."""
 
@@ -90,8 +96,22 @@ async def make_application(
         inner.state.site = site
         inner.state.page_files = read_page_files(has_keys=has_keys)
         inner.state.document = encode(_make_document(inner))
-        yield Application(gate, site, inner)
-        site.end_streams()
+        forgetting = asyncio.create_task(_forget_ended(tracker))
+        try:
+            yield Application(gate, site, inner)
+        finally:
+            forgetting.cancel()
+            site.end_streams()
+
+
+async def _forget_ended(tracker: LiveOrders) -> None:
+    """Drop from memory what ended long ago, now and then; the log still has it for whoever asks."""
+    while True:
+        await asyncio.sleep(FORGET_SECONDS)
+        before = time.time_ns() - ENDED_SECONDS * 10**9
+        for team in tracker.teams():
+            if (rows := tracker.rows(team)) is not None:
+                rows.drop_ended(before)
 
 
 def _make_litestar() -> Litestar:
