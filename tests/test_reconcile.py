@@ -547,3 +547,16 @@ def test_a_bust_of_an_execution_that_rest_told_first_is_applied(data: Path, serv
         ledger.compact()
         assert ["10", "-10"] == [trade["quantity"] for trade in ledger.rows("trades")]
     assert 0 == quiet_run(healer(data, server), server).events
+
+
+def test_a_ledger_that_cannot_be_read_is_no_failure_of_the_account(data: Path, server: AlpacaServer) -> None:
+    """Issue 13, 9: it is confined to its ledger, and named; what that lacks is looked for again later."""
+    server.place("AAPL", "buy", 10, team="alpha", type="limit", limit_price="2")
+    reconciler = healer(data, server)
+    quiet_run(reconciler, server)
+    before = read_reconciled(data)["default"]
+    (data / "team/broken/events.jsonl").mkdir(parents=True)
+    done = quiet_run(reconciler, server)
+    assert ["broken"] == [one.team_id for one in done.unreadable]
+    after = read_reconciled(data)["default"]
+    assert (None, 0, before.through) == (after.error, after.failures, after.through)

@@ -326,7 +326,9 @@ class Reconciler:
                     self._accounts.ids[name], now, day_at, week_at, waiting, differences, list(differing), now
                 )
             else:
-                one.error, one.failures = "a ledger could not be read or written; the run names it", one.failures + 1
+                # A ledger that could not be read or written is no failure of the account; the run names it. What that
+                # ledger lacks is looked for again, because `through` stays.
+                one.error, one.failures = None, 0
             changed[name] = one
         remember(self._data, changed)
 
