@@ -162,3 +162,23 @@ def test_what_was_taken_away_is_found(alpha: Path) -> None:
     os.truncate(alpha / "findings.jsonl", 10)
     Ledger(alpha).compact()
     assert before == read_derived(alpha)
+
+
+@pytest.mark.parametrize("sealed", [False, True])
+@pytest.mark.parametrize("is_own", [False, True], ids=["a team", "the data directory itself"])
+def test_a_ledger_that_has_lost_its_log_is_named_by_every_command(alpha: Path, sealed: bool, is_own: bool) -> None:
+    """Only the segments were restored, say: verify must not be clean, and no command passes it over."""
+    data = alpha if is_own else alpha.parent.parent
+    if sealed:
+        with Ledger(alpha) as ledger:
+            ledger.seal(now=True)
+        shutil.rmtree(alpha / ".state")
+    (alpha / LOG).unlink()
+    what = "sealed history" if sealed else "checkpoints"
+    for command in ("status", "compact", "verify", "seal", "doctor"):
+        done = CliRunner().invoke(app, [command, str(data)])
+        assert done.exit_code in (1, 2), command
+        assert f"{what} of a ledger whose events.jsonl is missing" in done.output, command
+    # A directory in which there never was a ledger is none.
+    shutil.rmtree(alpha / ("segments" if sealed else ".state"))
+    assert "is missing" not in CliRunner().invoke(app, ["status", str(data)]).output

@@ -258,3 +258,14 @@ def test_every_share_is_told_once(lives: list[tuple[bool, bool, str, str]], shuf
         else:
             told[event["order_id"]] = told.get(event["order_id"], Decimal(0)) + Decimal(event["qty"])
     assert {f"o{number}": Decimal(quantity) for number, (_, _, quantity, _) in enumerate(lives)} == told
+
+
+def test_a_byte_order_mark_and_zero_values_cost_nothing() -> None:
+    """Programs on Windows begin a file with a mark; programs in Go write zero for a notional that is not there."""
+    old = translate_old_layout([b"\xef\xbb\xbf" + _line({**ORDER, "notional": "0", "stop_price": 0})], [], team=None)
+    assert [] == old.problems
+    assert [("100", None, None)] == [
+        (found.event["quantity"], found.event.get("notional"), found.event.get("stop_price")) for found in old.events
+    ]
+    again = translate_old_layout([_line({**ORDER, "notional": "0", "stop_price": 0})], [], team=None)
+    assert [found.event["event_id"] for found in again.events] == [found.event["event_id"] for found in old.events]

@@ -110,13 +110,18 @@ def _normalize_field(name: Any, value: Any, zone: tzinfo | None, originals: dict
     name = name.strip() if isinstance(name, str) else name
     if isinstance(value, dict | list):
         return normalize(value, zone, originals)
-    if (name in NEVER_ZERO and _is_zero(value)) or (name in TIMES and _ZERO_TIME.fullmatch(str(value))):
+    if is_absent_zero(name, value) or (name in TIMES and _ZERO_TIME.fullmatch(str(value))):
         return None
     if name in TIMES and isinstance(value, str | int) and not isinstance(value, bool):
         return _normalize_time(name, value, zone)
     if isinstance(value, str) and (name in NAMES or name == "activity_type"):
         return _normalize_name(name, value)
     return value
+
+
+def is_absent_zero(name: Any, value: Any) -> bool:
+    """Whether a field has the zero that stands for no value."""
+    return name in NEVER_ZERO and _is_zero(value)
 
 
 def _is_zero(value: Any) -> bool:

@@ -25,6 +25,7 @@ from compactor.core.decimals import exactly, parse_decimal, plain
 from compactor.core.events import TERMS, Problem
 from compactor.core.instants import nanos
 from compactor.core.lifecycle import normalize_name
+from compactor.imports.messages import is_absent_zero
 from compactor.imports.old_orders import (
     ORDERS,
     TRADES,
@@ -44,6 +45,7 @@ TRADE_NAMES = {"execution_price": "price", "quantity": "qty"}
 
 _WITHOUT_OFFSET = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]+)?")
 _ZERO = Decimal(0)
+_BOM = b"\xef\xbb\xbf"
 
 
 class OldEvent(NamedTuple):
@@ -117,7 +119,7 @@ def _read_lines(file: str, lines: Iterable[bytes], team: str | None, problems: l
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
-        found = read_old_line(file, line.rstrip(b"\r\n"), team)
+        found = read_old_line(file, line.removeprefix(_BOM).rstrip(b"\r\n"), team)
         if isinstance(found, Problem):
             problems.append(OldProblem(file, number, found))
             continue
@@ -134,7 +136,8 @@ def read_old_line(file: str, line: bytes, team: str | None) -> OldLine | Problem
         return found
     if not isinstance(found, dict):
         return Problem("bad_value", f"expected a JSON object, found {type(found).__name__}")
-    told = {name: _normalize_value(value) for name, value in found.items() if value is not None and value != ""}
+    present = {name: value for name, value in found.items() if value is not None and value != ""}
+    told = {name: _normalize_value(value) for name, value in present.items() if not is_absent_zero(name, value)}
     if team is not None and told.setdefault("team_id", team) != team:
         return Problem("wrong_team", f"`team_id` is {told['team_id']!r} in the files of team {team!r}")
     text = line.decode()

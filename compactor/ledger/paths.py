@@ -65,7 +65,7 @@ def locate_ledger(data: Path, team_id: str) -> LedgerEntry:
 
 def discover(data: str | os.PathLike[str] | None = None, team: str | None = None) -> list[LedgerEntry]:
     """The ledgers of a data directory, by team id: every `team/<id>/` with a log, and the directory itself if it has
-    one (1.2).
+    one (1.2). What is left of a ledger that has lost its log comes with that as its problem.
 
     Without `data` those of `COMPACTOR_DATA`, else of `data`. With `team` only that one, whether it is there or not.
     Directories that cannot be ledgers come with their problem.
@@ -74,7 +74,8 @@ def discover(data: str | os.PathLike[str] | None = None, team: str | None = None
     if team is not None:
         return [locate_ledger(data, team)]
     log = data / LOG
-    entries = [LedgerEntry(None, data, _find_link(log))] if os.path.lexists(log) else []
+    own = LedgerEntry(None, data, _find_link(log)) if os.path.lexists(log) else _find_remains(data)
+    entries = [own] if own is not None else []
     teams = data / "team"
     found = (_examine(path) for path in sorted(teams.iterdir())) if teams.is_dir() else ()
     return entries + [entry for entry in found if entry is not None]
@@ -84,13 +85,25 @@ def _examine(path: Path) -> LedgerEntry | None:
     """The ledger in a directory below `team/`; None where there is none. One that is unreadable stops no other."""
     try:
         if not os.path.lexists(path / LOG):
-            return None
+            return _find_remains(path)
         if TEAM_PATTERN.fullmatch(path.name) is None:
             expected = f"expected {TEAM_EXPECTED}; rename the directory, or move it out of {path.parent}"
             return LedgerEntry(path.name, path, f"{path.name!r} is no team id: {expected}")
         return LedgerEntry(path.name, path, _find_link(path, path / LOG))
     except OSError as error:
         return LedgerEntry(path.name, path, f"{error.strerror}: check owner and permissions of {path}")
+
+
+def _find_remains(path: Path) -> LedgerEntry | None:
+    """A ledger that has lost its log: sealed history or checkpoints are there, and it must not vanish in silence."""
+    seals = path / SEGMENTS
+    has_seals = seals.is_dir() and any(name.endswith(".seal.json") for name in os.listdir(seals))
+    if not has_seals and not any(os.path.lexists(path / STATE / name) for name in ("checkpoint.0", "checkpoint.1")):
+        return None
+    what = "sealed history" if has_seals else "checkpoints"
+    advice = "put it back from a backup, or move the directory away if the ledger is to be gone"
+    team_id = path.name if path.parent.name == "team" else None
+    return LedgerEntry(team_id, path, f"{what} of a ledger whose {LOG} is missing; {advice}")
 
 
 def _find_link(*paths: Path) -> str | None:
