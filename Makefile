@@ -27,7 +27,7 @@ LAY_SAMPLE = mkdir -p "$$(dirname '$(DATA)')" && cp -R fixtures/sample '$(DATA)'
   echo 'Laid the sample of fixtures/sample into $(DATA)/ (delete it whenever you like).'
 
 .DEFAULT_GOAL := help
-.PHONY: help compact sample test test-pure laws wheel constraints faults flips soak libraries openapi chaos mutants fuzz fairness demo picture check format bench bench-latency bench-live bench-tracker clean
+.PHONY: help compact sample test test-pure laws wheel constraints faults flips soak libraries openapi chaos mutants fuzz fairness demo picture check format bench bench-latency bench-live bench-web bench-tracker clean
 
 help:
 	@echo 'compactor: an append-only log of order events becomes open orders and trades, exactly once.'
