@@ -374,6 +374,28 @@ CASES: dict[str, tuple[list[Message], dict[str, str], set[str]]] = {
         {"o-1": "10"},
         set(),
     ),
+    "activities that tell the status of today, and the stream": (
+        [
+            activity("14:31:00Z", "5", "10", "5", order_status="filled"),
+            activity("14:31:00Z", "5", "10", "10", "fill", order_status="filled"),
+            execution("14:31:00Z", filled("5", "10", "14:31:00Z"), "5", "10", "x-1"),
+            execution("14:31:00Z", filled("10", "10", "14:31:00Z", "filled"), "5", "10", "x-2"),
+        ],
+        {"o-1": "10"},
+        set(),
+    ),
+    "a partial fill that is the whole, by three channels": (
+        [
+            update(
+                "partial_fill", "14:31:00Z", filled("10", "10", "14:31:00Z", "filled"),
+                execution_id="x-1", qty="10", price="10",
+            ),
+            activity("14:31:00Z", "10", "10", "10", "fill"),
+            filled("10", "10", "14:31:00Z", "filled"),
+        ],
+        {"o-1": "10"},
+        set(),
+    ),
     "two answers of one instant": (
         [filled("5", "10", "14:31:00Z"), filled("10", "10", "14:31:00Z", "filled")],
         {"o-1": "10"},

@@ -147,12 +147,16 @@ class IndexedFills(dict[str, Fill]):
                 return key
         return None
 
-    def find_told_ahead(self, filled_qty: Decimal, qty: str, price: str, source: str | None) -> str | None:
+    def find_told_ahead(
+        self, filled_qty: Decimal, qty: str, price: str, source: str | None, *, or_equal: bool = False
+    ) -> str | None:
         """Find the first fill of another source that stands, has these numbers and was told with an order that was
-        ahead of it, at more than a cumulative quantity; among so many that cost little."""
+        ahead of it, at more than a cumulative quantity, or at that; among so many that cost little."""
         for fill, key in self._list_candidates(qty, price, source):
-            if fill.told_ahead is not None and _DECIMAL[fill.told_ahead] > filled_qty:
-                return key
+            if fill.told_ahead is not None:
+                told = _DECIMAL[fill.told_ahead]
+                if told > filled_qty or (or_equal and told == filled_qty):
+                    return key
         return None
 
     def find_behind(self, filled_qty: Decimal, qty: str, price: str, source: str | None) -> str | None:

@@ -13,7 +13,7 @@ from compactor.core.corrections import apply_waiting
 from compactor.core.decimals import plain
 from compactor.core.events import RETURNS_MAX, Event
 from compactor.core.fill_index import NAMELESS, Fill
-from compactor.core.inference import displace, find_displaced, infer, infer_rest, is_before_revision, is_told_apart
+from compactor.core.inference import displace, find_displaced, infer, infer_rest, is_before_revision, is_order_ahead
 from compactor.core.instants import is_older
 from compactor.core.orders import (
     DECIMAL,
@@ -48,7 +48,7 @@ def take_fill(order: Order, event: Event, entry: Entry) -> bool:
     trade_id = entry.write(order, "fill", event.qty, event.price, event.execution_id)
     key = event.execution_id if event.execution_id is not None else f"{NAMELESS}{entry.stem}"
     fill = Fill(event.execution_id, event.qty, event.price, event.filled_qty, event.ts, event.source, trade_id)
-    if is_told_apart(event):
+    if is_order_ahead(event):
         fill.filled_qty, fill.told_ahead = None, event.filled_qty
     index_fills(order).add(key, fill)
     order.filled += qty
@@ -106,7 +106,7 @@ def _find_known(order: Order, event: Event) -> str | None:
         if key in fills:
             return key
         return _find_by_numbers(order, event) if event.filled_qty is not None else None
-    if event.filled_qty is not None and not is_told_apart(event):
+    if event.filled_qty is not None and not is_order_ahead(event):
         known = fills.find_by_quantity(event.filled_qty)
         if known is None and is_before_revision(order, event):
             known = fills.find_by_quantity(event.filled_qty, forgotten=True)
@@ -118,8 +118,9 @@ def _find_by_numbers(order: Order, event: Event) -> str | None:
     """Find a fill that another source told with these numbers (4.3), or one that has had no id so far (4.4)."""
     assert event.filled_qty is not None and event.qty is not None and event.price is not None
     fills, told, own = index_fills(order), (event.qty, event.price, event.source), DECIMAL[event.filled_qty]
-    if is_told_apart(event):
-        return fills.find_behind(own, *told)
+    if is_order_ahead(event):
+        known = fills.find_behind(own, *told)
+        return known or (fills.find_untold(event.filled_qty, *told) if _is_counted(order, event) else None)
     found = fills.find_untold(event.filled_qty, *told)
     if found is None and is_before_revision(order, event):
         found = fills.find_untold(event.filled_qty, *told, forgotten=True)
@@ -127,20 +128,26 @@ def _find_by_numbers(order: Order, event: Event) -> str | None:
 
 
 def _find_counted(order: Order, event: Event) -> str | None:
-    """Find a fill of another source that told a cumulative quantity ahead of it (4.3).
-
-    The broker counts fewer shares than there would be with one more fill, so the event tells of a fill that is known.
-    """
+    """Find a fill of another source that told a cumulative quantity ahead of it (4.3)."""
     assert event.filled_qty is not None and event.qty is not None and event.price is not None
+    if not _is_counted(order, event):
+        return None
+    own, told = DECIMAL[event.filled_qty], (event.qty, event.price, event.source)
+    fills = index_fills(order)
+    return fills.find_ahead(own, *told) or fills.find_told_ahead(own, *told, or_equal=True)
+
+
+def _is_counted(order: Order, event: Event) -> bool:
+    """Whether the broker counts fewer shares than there would be with one more fill, so that the event tells of one
+    that is known."""
+    assert event.filled_qty is not None and event.qty is not None
     rare, fills = order.rare, index_fills(order)
     if rare is not None and rare.inferred:
-        return None
+        return False
     own = DECIMAL[event.filled_qty]
     told = [own, fills.told]
     told += [DECIMAL[text] for text in (order.told_at_end, rare.told_qty if rare is not None else None) if text]
-    if own > order.filled or order.filled + DECIMAL[event.qty] <= max(told):
-        return None
-    return fills.find_ahead(own, event.qty, event.price, event.source)
+    return own <= order.filled and order.filled + DECIMAL[event.qty] > max(told)
 
 
 def _equal(one: str | None, other: str | None) -> bool:

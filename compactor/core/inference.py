@@ -52,9 +52,18 @@ def infer_missing(order: Order, event: Event, entry: Entry, is_duplicate: bool) 
 
 
 def is_told_apart(event: Event) -> bool:
-    """Whether the quantity is not the one after the event: beside a bust it may be that of before, and
-    a `partial_fill` whose order is filled is told ahead of the fill that completes it."""
-    return event.event in REVISIONS or (event.event == "partial_fill" and event.order_status == "filled")
+    """Whether the quantity is not the one after the event: beside a bust it may be that of before, and beside
+    a `partial_fill` it is that of an order which is ahead of it."""
+    return event.event in REVISIONS or is_order_ahead(event)
+
+
+def is_order_ahead(event: Event) -> bool:
+    """Whether a `partial_fill` tells the sums of its order, and that is filled already. An activity tells a quantity of
+    its own, which is less than the whole."""
+    if event.event != "partial_fill" or event.order_status != "filled" or event.filled_qty is None:
+        return False
+    is_whole = event.quantity is not None and DECIMAL[event.filled_qty] >= DECIMAL[event.quantity]
+    return is_whole or event.filled_avg_price is not None
 
 
 def _report_behind(order: Order, event: Event, entry: Entry) -> None:
