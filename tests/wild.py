@@ -2,7 +2,7 @@
 
 `wild_logs` makes lines that any writer may append: values of every kind in every field, nested ones too, cut and glued
 at any byte. `check_commands` lets every command run over such a log and holds what must be true of it: each command
-ends well, the lines behind count, and the derived files are those of one fold.
+ends well, the lines behind count, the derived files are those of one fold, and copies and imports of it are whole.
 """
 
 from __future__ import annotations
@@ -208,6 +208,34 @@ def check_commands(log: bytes) -> None:
         run("rebuild")
         assert derived == read_derived(ledger)
         run("verify", "--deep")
+        _copy(ledger.parent.parent, derived)
+        _import(log)
+
+
+def _copy(data: Path, derived: dict[str, bytes]) -> None:
+    """A backup that is restored is the same ledger."""
+    with tempfile.TemporaryDirectory(dir=data.parent) as directory:
+        backup, restored = Path(directory) / "backup", Path(directory) / "restored"
+        restored.mkdir()
+        run("backup", str(data), str(backup))
+        run("restore", str(backup), str(restored))
+        assert derived == read_derived(restored / "team" / TEAM)
+
+
+def _import(log: bytes) -> None:
+    """The same lines as a recording, and as files of the old layout: named, or taken once."""
+    with tempfile.TemporaryDirectory() as directory:
+        old, data = Path(directory) / "old", Path(directory) / "data"
+        data.mkdir()
+        (old / "team" / TEAM).mkdir(parents=True)
+        for path in (old / "recording.jsonl", old / "team" / TEAM / PENDING, old / "team" / TEAM / TRADES):
+            path.write_bytes(log)
+        for arguments in (("alpaca", str(old / "recording.jsonl"), "--team", "bravo"), ("legacy", str(old))):
+            run("import", *arguments, "--data", str(data), refused=True)
+            before = {path: path.read_bytes() for path in sorted(data.rglob("*.jsonl"))}
+            run("import", *arguments, "--data", str(data), refused=True)
+            assert before == {path: path.read_bytes() for path in sorted(data.rglob("*.jsonl"))}
+        run("compare", str(old), "--data", str(data), refused=True)
 
 
 def _check_last(ledger: Path) -> None:
