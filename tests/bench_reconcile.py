@@ -1,4 +1,5 @@
-"""Counts the REST requests of a reconcile, and times it: `python -m tests.bench_reconcile --teams 20 --orders 500`.
+"""Counts the REST requests of a reconcile, and times it: `python -m tests.bench_reconcile --teams 20 --orders 500`,
+`--brackets 700` for brackets whose entries are filled and whose held stop losses are in no list of open orders.
 
 The broker is the local one, over HTTP and through alpaca-py, so that the time is ours and its, and not the network's.
 Note: the first run of an account costs more than the others, since it looks back a week and has all
@@ -26,7 +27,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--teams", type=int, default=20)
     parser.add_argument("--orders", type=int, default=500, help="open orders of each team (default 500)")
     parser.add_argument("--fills", type=int, default=1000, help="fills that no stream has told (default 1000)")
+    parser.add_argument("--brackets", type=int, default=0, help="so many filled brackets of one team instead")
     chosen = parser.parse_args(arguments)
+    if chosen.brackets:
+        return _measure_brackets(chosen.brackets)
     with (
         tempfile.TemporaryDirectory() as directory,
         AlpacaServer(rate_limit=None, start="2026-03-02T14:30:00Z", plain=True) as server,
@@ -53,6 +57,29 @@ def main(arguments: list[str] | None = None) -> int:
         _run(f"{chosen.fills} fills that nobody told", reconciler)
         server.exchange.clock.advance(300)
         _run("nothing new", reconciler)
+    return 0
+
+
+def _measure_brackets(count: int) -> int:
+    """Fifty brackets a day, twenty days ago; then three runs."""
+    terms = {
+        "type": "limit", "limit_price": "101", "time_in_force": "gtc", "order_class": "bracket",
+        "take_profit": {"limit_price": "110"}, "stop_loss": {"stop_price": "90"},
+    }  # fmt: skip
+    with (
+        tempfile.TemporaryDirectory() as directory,
+        AlpacaServer(rate_limit=None, start="2026-03-02T14:30:00Z", plain=True) as server,
+    ):
+        server.account.lists_held = False
+        for number in range(count):
+            server.fill(server.place("AAPL", "buy", 10, team="alpha", **terms).id, None, "100")
+            server.exchange.clock.advance(86_400 if number % 50 == 0 else 1)
+        server.exchange.clock.advance(20 * 86_400)
+        broker = open_broker(find_credentials(server.environment), budget=Budget(1_000_000))
+        reconciler = Reconciler(Path(directory), [AskedAccount("default", broker)], clock=server.clock, teams=["alpha"])
+        for what in ("first run, all is new", "nothing new", "nothing new"):
+            server.exchange.clock.advance(300)
+            _run(what, reconciler)
     return 0
 
 

@@ -96,7 +96,7 @@ export class DayChart {
       legend: { live: false },
       cursor: { drag: { x: false, y: false } },
       tzDate: (/** @type {number} */ at) => (zone === "local" ? new Date(at * 1000) : Plot.tzDate(new Date(at * 1000), zone)),
-      scales: { x: { time: true } },
+      scales: { x: { time: true, range: spread } },
       series: [{}, ...series],
       axes: [
         { ...axis, size: 30, values: [[3600, "{HH}:{mm}", null, null, null, null, null, null, 1], [60, "{HH}:{mm}", null, null, null, null, null, null, 1], [1, "{HH}:{mm}:{ss}", null, null, null, null, null, null, 1]] },
@@ -105,6 +105,12 @@ export class DayChart {
       ],
     };
   }
+}
+
+/** The time that is shown: of a single instant the minute around it, which else would be a whole line of equal ticks.
+ * @param {any} _plot @param {number} from @param {number} to */
+function spread(_plot, from, to) {
+  return to - from < 60 ? [from - 30, to + 30] : [from, to];
 }
 
 /** Symbols, those with most fills first. @param {Row[]} trades */
