@@ -466,8 +466,10 @@ def test_the_same_seed_says_the_same() -> None:
     assert life(4) != life(5)
 
 
-def test_what_the_broker_says_is_what_we_read(server: AlpacaServer) -> None:
+def test_what_the_broker_says_is_what_we_read() -> None:
     """Section 2: every update, order and activity of a long life translates into events that a log takes."""
+    server = AlpacaServer(4, start=START)
+    server._loop.close()
     server.live(500)
     server.exchange.set_status(server.place().id, "order_asleep")
     encode = server.account.writer.encode

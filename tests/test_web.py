@@ -435,7 +435,8 @@ def test_what_is_too_long_is_refused(served: Served, alpha: str) -> None:
 
 def test_metrics_and_health_are_there_for_this_machine(served: Served) -> None:
     """`/livez`, `/readyz` and `/metrics` on the same port."""
-    assert [200, 200] == [served.get(path).status_code for path in ("/livez", "/readyz")]
+    assert 200 == served.get("/livez").status_code
+    until(lambda: served.get("/readyz").status_code == 200, "ready")
     assert "compactor_http_requests_total" in served.get("/metrics").text
 
 

@@ -90,19 +90,20 @@ class LiveOrders:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        follower = self._follower
+        follower, compacting = self._follower, self._compacting
         self._close()
-        if self._compacting is not None:
-            self._compacting.cancel()
-            await asyncio.wait([self._compacting])
-            self._compacting = None
-        if follower is not None:
-            try:
+        self._compacting = None
+        # A task group cancels whoever waits here, because its consumers have just been told of the end.
+        try:
+            if compacting is not None:
+                compacting.cancel()
+                await asyncio.wait([compacting])
+            if follower is not None:
                 await asyncio.shield(asyncio.to_thread(follower.join))
-            except asyncio.CancelledError:
-                # No thread stays behind, and its end is a matter of milliseconds.
+        finally:
+            # No thread stays behind, and its end is a matter of milliseconds.
+            if follower is not None:
                 follower.join()
-                raise
 
     def _close(self) -> None:
         if self._follower is not None:
