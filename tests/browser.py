@@ -1,6 +1,6 @@
 """A headless Chromium for the tests of the page, through playwright: Debian's, because no other one is downloaded.
 
-Where there is none the tests are skipped and say so; `.ci/run` installs it and sets COMPACTOR_BROWSER=required, and
+Where there is none the tests are skipped and say so; `.ci/run` installs it and sets TESTS_BROWSER=required, and
 then they fail.
 """
 
@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import Any
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
-REQUIRED = os.environ.get("COMPACTOR_BROWSER") == "required"
+REQUIRED = os.environ.get("TESTS_BROWSER") == "required"
 ARGUMENTS = ["--no-sandbox", "--disable-dev-shm-usage", "--force-color-profile=srgb", "--hide-scrollbars"]
 
 
