@@ -340,6 +340,23 @@ def test_old_orders_are_dropped_from_memory_only(
     asyncio.run(run())
 
 
+def test_a_directory_that_is_made_later_is_followed_like_any_other(
+    data: Path, write_log: Writer, placed: Callable[..., Event], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first order of a new program makes the data directory; what comes then is seen at once, not by a poll."""
+    shutil.rmtree(data, ignore_errors=True)
+    monkeypatch.setattr("compactor.tracker.log_follower.POLL_SECONDS", 3600)
+
+    async def run() -> None:
+        async with OrderTracker(data, compact=False) as tracker:
+            await asyncio.sleep(0.5)  # Its thread has found that there is nothing to watch.
+            for number in range(3):
+                write_log("alpha", *(placed(f"o{one}") for one in range(number + 1)))
+                await until(lambda wanted=number + 1: len(tracker.pending_orders) == wanted)  # type: ignore[misc]
+
+    asyncio.run(run())
+
+
 def test_it_ends_with_its_loop(data: Path, write_log: Writer, placed: Callable[..., Event]) -> None:
     """Cancellation, task groups and the end of `async with` leave no thread and no waiting consumer behind."""
     import threading

@@ -37,16 +37,23 @@ class Hint(NamedTuple):
 
 
 class Hints:
-    """The changes below a data directory. Without inotify `problem` says why, and every wait runs into its timeout."""
+    """The changes below a data directory, which may be made later. Without inotify `problem` says why, and every wait
+    runs into its timeout."""
 
     def __init__(self, data: Path) -> None:
         self._data = data.resolve()
         self._busy_until = 0.0
-        self._notify: RustNotify | None = None
-        self.problem: str | None = None
+        self._notify: RustNotify | None
+        self._is_missing: bool
+        self.problem: str | None
         self._open()
 
     def _open(self) -> None:
+        self._notify, self._is_missing, self.problem = None, not self._data.is_dir(), None
+        if self._is_missing:
+            # watchfiles would watch nothing, and not say so.
+            self.problem = f"there is no directory {self._data}"
+            return
         try:
             self._notify = RustNotify([str(self._data)], False, False, 0, True, True)
         except OSError as error:
@@ -56,6 +63,9 @@ class Hints:
     def wait(self, seconds: float, stop: threading.Event) -> Hint:
         """Wait for a change, for at most so many seconds, or until `stop` is set."""
         milliseconds = max(1, round(seconds * 1000))
+        if self._is_missing and self._data.is_dir():
+            self._open()
+            return Hint(set(), True, True)
         if self._notify is None:
             stop.wait(min(seconds, 0.1))
             return Hint(set(), False)

@@ -19,6 +19,7 @@ from statistics import median
 
 from compactor import Ledger, OrderTracker
 from compactor.broker.adapters import find_credentials, open_broker
+from tests.alpaca_server import AlpacaServer
 from tests.conftest import ROOT
 
 LIMIT = {"symbol": "SPY", "qty": "2", "side": "buy", "type": "limit", "limit_price": "529.98", "time_in_force": "day"}
@@ -92,6 +93,35 @@ async def measure_changes(data: Path, count: int) -> None:
     show("a line is in the log until the change is seen", seen)
 
 
+async def measure_frames(data: Path, count: int) -> None:
+    """A fill at the broker until an `async for` has its trade, by way of the stream, the daemon's process and the log.
+
+    The broker runs in a thread of this process, so that both ends have one clock.
+    """
+    seen: list[float] = []
+    trades: asyncio.Queue[float] = asyncio.Queue()
+
+    async def listen(tracker: OrderTracker) -> None:
+        async for change in tracker.changes("alpha"):
+            if change.kind == "trade":
+                trades.put_nowait(time.perf_counter())
+
+    with AlpacaServer(seed=1, rate_limit=None) as server:
+        async with OrderTracker(data, environ={**os.environ, **server.environment}, compact=False) as tracker:
+            order = await tracker.submit("alpha", {**LIMIT, "qty": str(count + 100)})
+            tasks = [asyncio.create_task(tracker.run()), asyncio.create_task(listen(tracker))]
+            await asyncio.sleep(5)  # The stream connects, and the first reconcile ends.
+            for _ in range(count):
+                started = time.perf_counter()
+                await asyncio.to_thread(server.fill, order.order_id, 1, "529.90")
+                seen.append(await asyncio.wait_for(trades.get(), 60) - started)
+                await asyncio.sleep(0.02)
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+    show("a fill at the broker until its trade is seen", seen)
+
+
 async def measure_load(data: Path, teams: int, seconds: float) -> None:
     """Memory, and by how much this process makes the loop late, at the beginning and with 200 events a second."""
     stop, delays = asyncio.Event(), list[float]()
@@ -148,6 +178,7 @@ def main(arguments: list[str] | None = None) -> None:
                     break
                 key, _, value = line.removeprefix("export ").strip().partition("=")
                 environ[key] = value
+            asyncio.run(measure_frames(Path(name) / "stream", chosen.count))
             asyncio.run(measure_submit(Path(name) / "own", environ, min(chosen.count, 90)))
         finally:
             broker.terminate()
