@@ -8,6 +8,7 @@ RUNS ?= 2000
 SEED ?= 0
 N ?= 200
 SECONDS ?=
+RERUNS ?=
 PYTHON ?= python3
 VENV ?= .venv
 PY ?= $(VENV)/bin/python
@@ -19,7 +20,7 @@ BENCH ?= $(VENV)/.bench
 
 PIP = $(PY) -m pip install --quiet --disable-pip-version-check
 # A test that hangs fails after five minutes, and says where it was. The whole suite runs on several processors.
-PYTEST = $(PY) -m pytest -q --timeout 300 $(if $(filter tests,$(TESTS)),-n auto --maxprocesses 8 --dist loadgroup)
+PYTEST = $(PY) -m pytest -q --timeout 300 $(if $(RERUNS),--reruns $(RERUNS)) $(if $(filter tests,$(TESTS)),-n auto --maxprocesses 8 --dist loadgroup)
 # Built into the folder of their sources; `pip` leaves no trace of it that is needed afterwards.
 COMPILED = $(wildcard compactor/core/fast/*.pyx compactor/core/fast/*.pxd)
 
