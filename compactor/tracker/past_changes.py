@@ -31,6 +31,7 @@ def fold_changes(entry: LedgerEntry, after: int, end: int, hand: Hand, stop: thr
     segments = Segments(entry.path, files)
     with open_log(entry.path, files, segments) as log:
         fold, offset = _begin(entry, files, log, after, pace)
+        fold.before_event = pace.keep
         for block in cut_blocks(log.blocks(offset, after)):
             fold.feed_block(block, shrinks=block.end // SHRINK_BYTES != offset // SHRINK_BYTES)
             fold.take_lines()
@@ -38,6 +39,7 @@ def fold_changes(entry: LedgerEntry, after: int, end: int, hand: Hand, stop: thr
             pace.keep()
             if stop.is_set():
                 return
+        fold.before_event = None
         recorder, found = ChangeRecorder(fold), list[RawChange]()
         for block in log.blocks(offset, end):
             for line in block.split():

@@ -151,6 +151,7 @@ class TrackedLedger:
         """Everything up to shortly before the end; what follows is read change by change, also what ended there."""
         fold, start, trades, findings = self._begin(log, self._choose_start(log, end), pace)
         fold.renew_rows()
+        fold.before_event = pace.keep  # What the rules read takes longer than a burst for a block.
         for block in cut_blocks(log.blocks(start, max(start, end - RECENT_BYTES))):
             fold.feed_block(block, shrinks=block.end // SHRINK_BYTES != start // SHRINK_BYTES)
             start = block.end
@@ -161,6 +162,7 @@ class TrackedLedger:
             # Only the rows that this block changed: all of them at the end would be one long burst.
             fold.renew_rows()
             pace.keep()
+        fold.before_event = None
         rows = _make_rows(fold, pace)
         fold.drop_rows()
         self._recorder, self.offset = ChangeRecorder(fold), start
