@@ -168,6 +168,14 @@ def test_the_printed_form_of_an_object_is_named() -> None:
     assert "model_dump()" in problem.detail
 
 
+@pytest.mark.parametrize("text", ['{"id": "o1"', "[1, ", '{"id": "o1"} and more'])
+def test_a_text_that_only_begins_as_json_is_named(text: str) -> None:
+    """A message that was written as a text once more and is torn is reported as the text that was found."""
+    [problem] = unwrap(text)
+    assert isinstance(problem, Problem)
+    assert f"found the text {text!r}" in problem.detail
+
+
 @given(JSON)
 def test_nothing_that_is_json_makes_it_raise(message: Any) -> None:
     """Bad data is a value; a time without an offset is the only exception."""

@@ -54,11 +54,7 @@ def unwrap(found: Any) -> Iterator[Any]:
             yield from unwrap(one)
     elif isinstance(found, dict) and type(status := found.get("status")) is int and "event" not in found:
         yield _find_body(found, status)
-    elif (
-        isinstance(found, str)
-        and found.lstrip()[:1] in ("{", "[")
-        and not isinstance(inner := _read_text(found), Problem)
-    ):
+    elif isinstance(found, str) and (inner := _read_text(found)) is not None:
         yield from unwrap(inner)
     elif isinstance(found, str):
         detail = f"expected a JSON object, found the text {found[:60]!r}; write an object of alpaca-py by"
@@ -69,7 +65,7 @@ def unwrap(found: Any) -> Iterator[Any]:
 
 def _read_text(text: str) -> Any:
     """Read a message that was written as a JSON text once more; None where it is none, or a text again."""
-    found = parse(text.encode(errors="surrogatepass"))
+    found = parse(text.encode(errors="surrogatepass")) if text.lstrip()[:1] in ("{", "[") else None
     return found if isinstance(found, dict | list) else None
 
 
