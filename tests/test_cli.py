@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+from compactor.core.events import LINE_BYTES_MAX
 from compactor.core.printable import printable
 from compactor.ui.cli import app
 from compactor.ui.output import aligned, columns, fitted
@@ -268,6 +269,15 @@ class TestShow:
             json.loads(line)["client_order_id"],
             json.loads(line)["request"],
         )
+
+    @pytest.mark.parametrize("size", [1 << 14, LINE_BYTES_MAX])
+    def test_what_an_intent_of_any_length_says_is_shown(self, run: Run, write_log: WriteLog, size: int) -> None:
+        """3.13: the longest line that is an event is read whole."""
+        intent = {"event": "submitting", "order_id": "c-1", "client_order_id": "c-1", "ts": "2026-01-05T14:30:00Z"}
+        line = json.dumps({**intent, "note": ""}, separators=(",", ":"))
+        write_log("alpha", line[:-2] + "n" * (size - len(line)) + line[-2:])
+        (shown,) = run("show", "intents", "--json").stdout.splitlines()
+        assert size - len(line) == len(json.loads(shown)["note"])
 
     def test_nothing_to_show_keeps_the_pipe_clean(self, run: Run, write_log: WriteLog, placed: Event) -> None:
         """No rows: nothing on stdout, a word on stderr, exit 0."""

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from compactor.core.events import LINE_BYTES_MAX
 from compactor.core.fold import Fold
 from compactor.ledger.checkpoint import DamagedCheckpoint
 from compactor.ledger.files import Files
@@ -20,7 +21,8 @@ from compactor.ledger.paths import LedgerEntry
 from compactor.ledger.points import usable_points
 from compactor.ledger.segments import Segments
 
-LINE_BYTES_MAX = 1 << 20
+_MOST_BYTES = 1 << 14
+"""So long are nearly all lines of intents."""
 
 
 class Intent(Struct, frozen=True, kw_only=True):
@@ -60,9 +62,9 @@ def read_intents(log: Log, offsets: Mapping[str, int], team_id: str) -> list[Int
     """The intents whose events begin at these offsets of a log, oldest first."""
     found = []
     for client_order_id, offset in sorted(offsets.items(), key=lambda one: one[1]):
-        data = log.read(offset, 1 << 14)
+        data = log.read(offset, _MOST_BYTES)
         if b"\n" not in data:
-            data = log.read(offset, LINE_BYTES_MAX)
+            data = log.read(offset, LINE_BYTES_MAX + 1)
         try:
             intent = _decode(data[: data.find(b"\n")])
         except (msgspec.DecodeError, UnicodeDecodeError):
