@@ -19,6 +19,7 @@ from compactor.core.derived import Finding, encode_lines
 from compactor.core.lines import read_line
 from compactor.core.rules import split_event
 from compactor.history.lookup import History, find_histories
+from compactor.history.search import Finder
 from compactor.ledger import LedgerEntry
 from compactor.ui.cli import app
 from tests.conftest import ROOT
@@ -227,6 +228,23 @@ class TestTelling:
         """A chain is followed once around, whatever a log says."""
         path = write_log("a", placed("o1", replaces="o2"), placed("o2", replaces="o1"))
         assert ["o2"] == [link.order_id for link in find_histories(LedgerEntry("a", path), "o1")[0].chain]
+
+    def test_each_id_is_searched_for_once(
+        self, write_log: WriteLog, placed: Event, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """What is not sealed is read whole for each search."""
+        path = write_log("a", placed("o1", client_order_id="c1"), placed("o2", replaces="o1"))
+        searched: list[str] = []
+        pieces = Finder.pieces
+
+        def note(finder: Finder, name: str, team_id: str) -> Any:
+            searched.append(name)
+            return pieces(finder, name, team_id)
+
+        monkeypatch.setattr(Finder, "pieces", note)
+        (found,) = find_histories(LedgerEntry("a", path), "o2")
+        assert ["o1"] == [link.order_id for link in found.chain]
+        assert ["c1", "o1", "o2"] == sorted(searched)
 
 
 class TestCommand:

@@ -80,6 +80,7 @@ class _Teller:
         # Outside `team/` it is named by its events (rule 1.2).
         self._team = Team(team_id, 0) if team_id is not None else Team(*(finder.team() or (DEFAULT_TEAM, 0)))
         self._raw = raw
+        self._read: dict[str, list[tuple[Placed | Finding, bytes]]] = {}
 
     def histories(self, name: str) -> list[History]:
         found_as, order_ids = self._meant(name)
@@ -121,7 +122,10 @@ class _Teller:
         return story
 
     def _pieces(self, name: str) -> list[tuple[Placed | Finding, bytes]]:
-        return list(self._finder.pieces(name, self._team.team_id))
+        """What stands in the lines that name an id. Searched for once, because what is not sealed is read whole."""
+        if name not in self._read:
+            self._read[name] = list(self._finder.pieces(name, self._team.team_id))
+        return self._read[name]
 
     def _history(self, order_id: str, found_as: FoundAs) -> History:
         story = self._story(order_id)
