@@ -26,6 +26,17 @@ def leg_of_spread(name: str, symbol: str, **fields: Any) -> Message:
     return order(name, **{"symbol": symbol, "order_class": "mleg", "qty": "4", "type": "", **fields})
 
 
+def ahead_of_its_fill(second_price: str, average: str) -> list[Message]:
+    """Two fills of five, whose order is filled already beside the first, and their activities."""
+    whole = filled("10", average, "14:31:00Z", "filled")
+    return [
+        update("partial_fill", "14:31:00Z", whole, execution_id="x-1", qty="5", price="10"),
+        execution("14:31:00Z", whole, "5", second_price, "x-2"),
+        activity("14:31:00Z", "5", "10", "5"),
+        activity("14:31:00Z", "5", second_price, "10", "fill"),
+    ]
+
+
 # The name of each case, its messages in their natural order, what is filled by order, and which orders are live.
 CASES: dict[str, tuple[list[Message], dict[str, str], set[str]]] = {
     "a reverse split makes an order smaller, then it fills": (
@@ -348,31 +359,9 @@ CASES: dict[str, tuple[list[Message], dict[str, str], set[str]]] = {
         {"o-1": "10"},
         set(),
     ),
-    "an order that is ahead of its fill, and the activities": (
-        [
-            update(
-                "partial_fill", "14:31:00Z", filled("10", "10.5", "14:31:00Z", "filled"),
-                execution_id="x-1", qty="5", price="10",
-            ),
-            execution("14:31:00Z", filled("10", "10.5", "14:31:00Z", "filled"), "5", "11", "x-2"),
-            activity("14:31:00Z", "5", "10", "5"),
-            activity("14:31:00Z", "5", "11", "10", "fill"),
-        ],
-        {"o-1": "10"},
-        set(),
-    ),
+    "an order that is ahead of its fill, and the activities": (ahead_of_its_fill("11", "10.5"), {"o-1": "10"}, set()),
     "an order that is ahead of its fill, and the activities, all alike": (
-        [
-            update(
-                "partial_fill", "14:31:00Z", filled("10", "10", "14:31:00Z", "filled"),
-                execution_id="x-1", qty="5", price="10",
-            ),
-            execution("14:31:00Z", filled("10", "10", "14:31:00Z", "filled"), "5", "10", "x-2"),
-            activity("14:31:00Z", "5", "10", "5"),
-            activity("14:31:00Z", "5", "10", "10", "fill"),
-        ],
-        {"o-1": "10"},
-        set(),
+        ahead_of_its_fill("10", "10"), {"o-1": "10"}, set(),
     ),
     "activities that tell the status of today, and the stream": (
         [
