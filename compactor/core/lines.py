@@ -4,17 +4,11 @@
 finding for all other bytes. `Deliveries` skips what was delivered before, for readers other than the fold. Opening a
 log and cutting it into blocks are left to `ledger.log`; what an event does to an order is left to `rules`.
 
-A crash or another writer can leave torn bytes and whole events in one line: a writer that dies in the middle of a line
-leaves no newline, and the next one appends behind its fragment (format.md section 5). Every whole event in such a line
-is recovered, and the bytes between the events become findings.
-
-The recovery is a loop with a budget of work. Once that is spent, the rest of the line is one finding.
-
-Note: an object inside of another whole object is a value of it, and never an event.
+Note: a line may hold torn bytes and whole events. Every whole event in it is recovered (`recovery`), and the bytes
+between the events become findings.
 """
 
 import base64
-import re
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from typing import NamedTuple
@@ -24,52 +18,12 @@ from msgspec import Struct
 
 from compactor.core.derived import Finding
 from compactor.core.events import LINE_BYTES_MAX, RETURNS_MAX, Event, Problem, decode
+from compactor.core.recovery import is_blank, recover_events
 
 EXCERPT_BYTES = 1024
 """How much of a line that is too long stands in its finding."""
 
-WORK_PER_BYTE = 8
-"""The budget for a damaged line, in bytes looked at for each of its bytes, in addition to `WORK_MIN`."""
-WORK_MIN = 1 << 16
-_STEP_WORK = 8
-_START_WORK = 64
-_DECODE_WORK = 64
-
 _DAMAGES = ("not_json", "nul_bytes", "not_utf8")
-_REQUIRED = (b'"event"', b'"order_id"', b'"ts"')
-_SPACE = rb"[ \t\r\n]*+"
-_STRING = rb'"(?>[^"\\\x00-\x1f]++|\\.)*+"'
-_NUMBER = rb"-?+[0-9]++(?>\.[0-9]++)?+(?>[eE][+-]?+[0-9]++)?+"
-_SCALAR = _SPACE + rb"(?>" + _STRING + rb"|" + _NUMBER + rb"|true|false|null)" + _SPACE
-_NAME = _SPACE + _STRING + _SPACE + rb":"
-_BLANKS = re.compile(_SPACE)
-_START = re.compile(rb'\{[ \t\r\n]*+"')
-
-
-class _Grammar(NamedTuple):
-    """What may stand in an object or an array. Only `values` and `next` look past more than one value."""
-
-    empty: re.Pattern[bytes]
-    values: re.Pattern[bytes]
-    """Values that are no objects or arrays, each with its comma: as many as there are."""
-    next: re.Pattern[bytes]
-    """The last value and the bracket that closes, or the bracket that opens a value."""
-    after: re.Pattern[bytes]
-    """The comma or the closing bracket behind an object or an array in it."""
-
-
-_OBJECT = _Grammar(
-    re.compile(_SPACE + rb"\}"),
-    re.compile(rb"(?>" + _NAME + _SCALAR + rb",)*+"),
-    re.compile(_NAME + rb"(?:" + _SCALAR + rb"(\})|" + _SPACE + rb"([{[]))"),
-    re.compile(_SPACE + rb"([,}])"),
-)
-_ARRAY = _Grammar(
-    re.compile(_SPACE + rb"\]"),
-    re.compile(rb"(?>" + _SCALAR + rb",)*+"),
-    re.compile(rb"(?:" + _SCALAR + rb"(\])|" + _SPACE + rb"([{[]))"),
-    re.compile(_SPACE + rb"([,\]])"),
-)
 
 
 class Placed(NamedTuple):
@@ -78,11 +32,6 @@ class Placed(NamedTuple):
     offset: int
     length: int
     event: Event
-
-
-class _Span(NamedTuple):
-    start: int
-    stop: int
 
 
 def read_line(line: bytes, offset: int) -> Iterator[Placed | Finding]:
@@ -100,17 +49,17 @@ def read_line(line: bytes, offset: int) -> Iterator[Placed | Finding]:
 
 def _recover(line: bytes, offset: int, problem: Problem) -> Iterator[Placed | Finding]:
     """Yield the events of a damaged line, and findings for the bytes between them."""
-    events = _Recovery(line).find_events()
+    events = recover_events(line)
     if not events:
         yield report_unreadable(line, offset, len(line) + 1, problem)
         return
     at = 0
     for (start, stop, event), (next_start, _, _) in pairwise([*events, (len(line), 0, None)]):
-        if not _is_blank(line, at, start):
+        if not is_blank(line, at, start):
             yield _report_fragment(line[at:start], offset + at, start - at)
             at = start
         # Blanks between two events, or around one, belong to an event.
-        end = next_start if _is_blank(line, stop, next_start) else stop
+        end = next_start if is_blank(line, stop, next_start) else stop
         is_last = end == len(line)
         assert event is not None
         yield Placed(offset + at, end - at + is_last, event)
@@ -120,11 +69,6 @@ def _recover(line: bytes, offset: int, problem: Problem) -> Iterator[Placed | Fi
         at = end
     if at < len(line):
         yield _report_fragment(line[at:], offset + at, len(line) - at + 1)
-
-
-def _is_blank(line: bytes, start: int, stop: int) -> bool:
-    blanks = _BLANKS.match(line, start, stop)
-    return blanks is not None and blanks.end() == stop
 
 
 def _report_fragment(part: bytes, offset: int, length: int) -> Finding:
@@ -141,103 +85,6 @@ def report_unreadable(line: bytes, offset: int, length: int, problem: Problem) -
     except UnicodeDecodeError:
         text, encoded = None, base64.b64encode(kept).decode()
     return Finding(offset, length, problem.kind, False, problem.detail, text, encoded)
-
-
-class _Recovery:
-    """The search for whole events in a damaged line.
-
-    An object that begins in torn bytes is followed until it ends or until its bytes cannot be JSON. In the second case
-    the whole objects inside of it are candidates, and so are the braces that it took for parts of a text: a fragment
-    that was torn inside of a text turns the quotes of what follows inside out.
-    """
-
-    def __init__(self, line: bytes) -> None:
-        self._line = line
-        self._work = WORK_MIN + WORK_PER_BYTE * len(line)
-        self._followed: set[int] = set()
-        """Where objects begin whose end, or the lack of one, is known."""
-
-    def find_events(self) -> list[tuple[int, int, Event]]:
-        """The whole events in the line, in the order of its bytes; those that were found when the budget was spent."""
-        events = []
-        parts = [_Span(0, len(self._line))]
-        while parts and self._work > 0:
-            part = parts.pop()
-            start = self._find_start(part)
-            if start is None:
-                continue
-            objects = self._follow(start, part.stop)
-            for span in objects:
-                event = self._decode(span)
-                if event is not None:
-                    events.append((*span, event))
-            # The leftmost part is the next one, so that the budget is spent from left to right.
-            edges = [start + 1, *(edge for span in objects for edge in span), part.stop]
-            between = map(_Span, edges[::2], edges[1::2])
-            parts += reversed([one for one in between if one.start < one.stop])
-        return sorted(events, key=lambda found: found[0])
-
-    def _find_start(self, part: _Span) -> int | None:
-        """Where the first object of a part begins that has not been followed."""
-        self._work -= _START_WORK
-        for match in _START.finditer(self._line, part.start, part.stop):
-            self._work -= _STEP_WORK
-            if match.start() not in self._followed:
-                return match.start()
-        return None
-
-    def _decode(self, span: _Span) -> Event | None:
-        data = self._line[span.start : span.stop]
-        if b"\\" not in data and not all(name in data for name in _REQUIRED):
-            return None
-        self._work -= _DECODE_WORK + len(data)
-        found = decode(data)
-        return None if isinstance(found, Problem) else found
-
-    def _follow(self, start: int, stop: int) -> list[_Span]:
-        """The object that begins at `start`; if it has no end before `stop`, the whole objects inside of it."""
-        line = self._line
-        whole: list[_Span] = []
-        opened = [(start, _OBJECT)]
-        self._followed.add(start)
-        at, is_new = start + 1, True
-        while opened and self._work > 0:
-            begin, grammar = opened[-1]
-            closing = grammar.empty.match(line, at, stop) if is_new else None
-            if closing is None:
-                values = grammar.values.match(line, at, stop)
-                assert values is not None
-                self._work -= values.end() - at + _STEP_WORK
-                found = grammar.next.match(line, values.end(), stop)
-                if found is None:
-                    break
-                at = found.end()
-                if found[2] is not None:
-                    is_object = found[2] == b"{"
-                    opened.append((at - 1, _OBJECT if is_object else _ARRAY))
-                    if is_object:
-                        self._followed.add(at - 1)
-                    is_new = True
-                    continue
-            else:
-                at = closing.end()
-            while True:
-                begin, grammar = opened.pop()
-                if grammar is _OBJECT:
-                    while whole and whole[-1].start > begin:
-                        whole.pop()
-                    whole.append(_Span(begin, at))
-                if not opened:
-                    return whole
-                after = opened[-1][1].after.match(line, at, stop)
-                self._work -= _STEP_WORK
-                if after is None:
-                    return whole
-                at = after.end()
-                if after[1] == b",":
-                    is_new = False
-                    break
-        return whole if self._work > 0 else []
 
 
 DEFAULT_TEAM = "default"
