@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from compactor import Ledger
-from compactor.books.assign import UnassignedOrders, move_orders
+from compactor.books.assign import move_orders
 from compactor.books.order_index import OrderIndex
+from compactor.books.unassigned import UnassignedOrders
 
 Write = Callable[..., Path]
 Event = Callable[..., dict[str, Any]]

@@ -1,8 +1,7 @@
 """Moves orders to another team's ledger: the events are copied there, and then the old ledger is told (rule 4.12).
 
-What `assigned` does to a ledger is left to the core. `UnassignedOrders` finds the
-orders in `unassigned` whose team has become known since, by their name or by an order that they belong to: of those
-only that are open, have trades, or are in the part of the log in memory.
+What `assigned` does to a ledger is left to the core, and which orders of `unassigned` have found their team to
+`unassigned`.
 
 Note: nothing here remembers how far it came. What is still to be done follows from the logs alone, so a run that was
 stopped anywhere is completed by running it again, and two at once do no more than one.
@@ -10,10 +9,9 @@ stopped anywhere is completed by running it again, and two at once do no more th
 
 from __future__ import annotations
 
-import re
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -22,14 +20,14 @@ import msgspec
 
 from compactor.books.followed_log import FollowedLog
 from compactor.books.order_index import OrderIndex
-from compactor.books.ownership import UNASSIGNED, parse_team, trace_assignments
+from compactor.books.ownership import trace_assignments
 from compactor.books.turns import compact_in_turn, turn
 from compactor.core import CompactorError
 from compactor.core.events import RETURNS_MAX, Event
 from compactor.core.instants import rfc3339
 from compactor.core.lines import Assignments, Deliveries
 from compactor.ledger import Ledger
-from compactor.ledger.paths import LOG, TRADES, locate_ledger
+from compactor.ledger.paths import LOG, locate_ledger
 
 TURN_SECONDS = 30
 _PASSES_MAX = 5
@@ -292,92 +290,3 @@ def _copy(line: bytes, team: str, came_from: str) -> bytes:
     """An event for another team's log: every other value stays as it is, digit by digit."""
     fields: dict[str, Any] = {**_read_fields(line), "team_id": team, "assigned_from": came_from}
     return msgspec.json.encode(fields).decode(errors="replace").encode()
-
-
-NAMES_MAX = 200_000
-"""So many names of orders with trades are in memory at most, the latest ones."""
-
-
-class _Row(msgspec.Struct):
-    """What of an open order or of a trade tells whose it may be."""
-
-    order_id: str
-    client_order_id: str | None = None
-    replaces: str | None = None
-    replaced_by: str | None = None
-    parent_order_id: str | None = None
-    group_id: str | None = None
-
-    def list_ties(self) -> list[str]:
-        group = f"group:{self.group_id}" if self.group_id else None
-        return [one for one in (self.replaces, self.replaced_by, self.parent_order_id, group) if one]
-
-
-_decode = msgspec.json.Decoder(_Row).decode
-
-
-class UnassignedOrders:
-    """The orders of the ledger `unassigned` of a data directory that may belong to a team. Costs what is new."""
-
-    def __init__(self, data: Path) -> None:
-        self._path = data / "team" / UNASSIGNED
-        self._rows: dict[str, _Row] = {}
-        self._offset = 0
-        self._inode: int | None = None
-
-    def plan_moves(self, index: OrderIndex, patterns: Sequence[re.Pattern[str]] = ()) -> dict[str, str]:
-        """The orders that can be moved, and to which team. The ledger has to be up to date, and the index."""
-        if not (self._path / TRADES).parent.exists():
-            return {}
-        rows = self._read_trades() | {row.order_id: row for row in self._read_open()}
-        log = index.find_log(UNASSIGNED)
-        for order_id in {*log.names, *log.ties} & log.orders.keys() if log is not None else ():
-            rows.setdefault(order_id, _Row(order_id, log.names.get(order_id) if log is not None else None))
-        moves: dict[str, str] = {}
-        for row in rows.values():
-            team = self._find_team(row, index, patterns)
-            if team is not None:
-                moves[row.order_id] = team
-        return moves
-
-    def _find_team(self, row: _Row, index: OrderIndex, patterns: Sequence[re.Pattern[str]]) -> str | None:
-        team = parse_team(row.client_order_id, patterns, index.knows_team)
-        ties = [*row.list_ties(), *index.list_ties(row.order_id)]
-        if team is None and not ties:
-            return None
-        owner = index.find_owner(row.order_id)
-        if owner is None or owner.team != UNASSIGNED:
-            self._rows.pop(row.order_id, None)
-            return None
-        if owner.problem is not None:
-            return None  # Which of two ledgers has it is for a person to decide.
-        parent = index.find_owner(row.parent_order_id) if row.parent_order_id else None
-        if parent is not None and parent.team == UNASSIGNED:
-            team = None  # A leg goes with its parent, whose fills may be the leg's.
-        found = team or index.find_family_team(row.order_id, ties)
-        return found if found != UNASSIGNED else None
-
-    def _read_open(self) -> Iterable[_Row]:
-        return (msgspec.convert(row, _Row) for row in Ledger(self._path).rows("pending_orders"))
-
-    def _read_trades(self) -> dict[str, _Row]:
-        """The orders with trades that have a name, read as far as they are new."""
-        path = self._path / TRADES
-        try:
-            with path.open("rb") as trades:
-                inode = path.stat().st_ino
-                if inode != self._inode or path.stat().st_size < self._offset:
-                    self._inode, self._offset, self._rows = inode, 0, {}
-                trades.seek(self._offset)
-                for line in trades:
-                    if not line.endswith(b"\n"):
-                        break
-                    self._offset += len(line)
-                    row = _decode(line)
-                    if row.client_order_id is not None:
-                        self._rows[row.order_id] = row
-        except FileNotFoundError:
-            return {}
-        if len(self._rows) > NAMES_MAX:
-            self._rows = dict(list(self._rows.items())[-NAMES_MAX // 2 :])
-        return dict(self._rows)

@@ -12,10 +12,11 @@ from contextlib import suppress
 from datetime import tzinfo
 from pathlib import Path
 
-from compactor.books.assign import UnassignedOrders, move_orders
+from compactor.books.assign import move_orders
 from compactor.books.order_index import FAMILY_MAX, OrderIndex
 from compactor.books.ownership import UNASSIGNED, Owner, list_ties, parse_team
 from compactor.books.turns import ReconcileBusy, turn
+from compactor.books.unassigned import UnassignedOrders
 from compactor.core.events import Problem
 from compactor.imports.messages import FillOrder, LegFinder, NotAFill, read_capture
 from compactor.imports.recordings import BadRecording

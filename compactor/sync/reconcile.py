@@ -14,10 +14,11 @@ from pathlib import Path
 
 import msgspec
 
-from compactor.books.assign import UnassignedOrders, move_orders
+from compactor.books.assign import move_orders
 from compactor.books.order_index import OrderIndex
 from compactor.books.ownership import UNASSIGNED
 from compactor.books.turns import turn
+from compactor.books.unassigned import UnassignedOrders
 from compactor.broker.credentials import BadCredentials
 from compactor.broker.intents import ResolvedIntent, resolve_intents
 from compactor.broker.port import BrokerError

@@ -1,0 +1,106 @@
+"""Find the orders in the ledger `unassigned` whose team has become known since.
+
+By their name, or by an order that they belong to: of these only that are open, have trades, or are in the part of the
+log in memory. Moving them is left to `assign`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import msgspec
+
+from compactor.books.order_index import OrderIndex
+from compactor.books.ownership import UNASSIGNED, parse_team
+from compactor.ledger import Ledger
+from compactor.ledger.paths import TRADES
+
+NAMES_MAX = 200_000
+"""So many names of orders with trades are in memory at most, the latest ones."""
+
+
+class _Row(msgspec.Struct):
+    """What of an open order or of a trade tells whose it may be."""
+
+    order_id: str
+    client_order_id: str | None = None
+    replaces: str | None = None
+    replaced_by: str | None = None
+    parent_order_id: str | None = None
+    group_id: str | None = None
+
+    def list_ties(self) -> list[str]:
+        group = f"group:{self.group_id}" if self.group_id else None
+        return [one for one in (self.replaces, self.replaced_by, self.parent_order_id, group) if one]
+
+
+_decode = msgspec.json.Decoder(_Row).decode
+
+
+class UnassignedOrders:
+    """The orders of the ledger `unassigned` of a data directory that may belong to a team. Costs what is new."""
+
+    def __init__(self, data: Path) -> None:
+        self._path = data / "team" / UNASSIGNED
+        self._rows: dict[str, _Row] = {}
+        self._offset = 0
+        self._inode: int | None = None
+
+    def plan_moves(self, index: OrderIndex, patterns: Sequence[re.Pattern[str]] = ()) -> dict[str, str]:
+        """The orders that can be moved, and to which team. The ledger has to be up to date, and the index."""
+        if not (self._path / TRADES).parent.exists():
+            return {}
+        rows = self._read_trades() | {row.order_id: row for row in self._read_open()}
+        log = index.find_log(UNASSIGNED)
+        for order_id in {*log.names, *log.ties} & log.orders.keys() if log is not None else ():
+            rows.setdefault(order_id, _Row(order_id, log.names.get(order_id) if log is not None else None))
+        moves: dict[str, str] = {}
+        for row in rows.values():
+            team = self._find_team(row, index, patterns)
+            if team is not None:
+                moves[row.order_id] = team
+        return moves
+
+    def _find_team(self, row: _Row, index: OrderIndex, patterns: Sequence[re.Pattern[str]]) -> str | None:
+        team = parse_team(row.client_order_id, patterns, index.knows_team)
+        ties = [*row.list_ties(), *index.list_ties(row.order_id)]
+        if team is None and not ties:
+            return None
+        owner = index.find_owner(row.order_id)
+        if owner is None or owner.team != UNASSIGNED:
+            self._rows.pop(row.order_id, None)
+            return None
+        if owner.problem is not None:
+            return None  # Which of two ledgers has it is for a person to decide.
+        parent = index.find_owner(row.parent_order_id) if row.parent_order_id else None
+        if parent is not None and parent.team == UNASSIGNED:
+            team = None  # A leg goes with its parent, whose fills may be the leg's.
+        found = team or index.find_family_team(row.order_id, ties)
+        return found if found != UNASSIGNED else None
+
+    def _read_open(self) -> Iterable[_Row]:
+        return (msgspec.convert(row, _Row) for row in Ledger(self._path).rows("pending_orders"))
+
+    def _read_trades(self) -> dict[str, _Row]:
+        """The orders with trades that have a name, read as far as they are new."""
+        path = self._path / TRADES
+        try:
+            with path.open("rb") as trades:
+                inode = path.stat().st_ino
+                if inode != self._inode or path.stat().st_size < self._offset:
+                    self._inode, self._offset, self._rows = inode, 0, {}
+                trades.seek(self._offset)
+                for line in trades:
+                    if not line.endswith(b"\n"):
+                        break
+                    self._offset += len(line)
+                    row = _decode(line)
+                    if row.client_order_id is not None:
+                        self._rows[row.order_id] = row
+        except FileNotFoundError:
+            return {}
+        if len(self._rows) > NAMES_MAX:
+            self._rows = dict(list(self._rows.items())[-NAMES_MAX // 2 :])
+        return dict(self._rows)
