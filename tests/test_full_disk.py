@@ -23,7 +23,7 @@ from compactor.proofs.publish import publish
 from compactor.sync.state import AccountReconciled, read_reconciled, remember
 from tests.cases import LOG, read_derived
 from tests.faults import orders
-from tests.test_safe_open import opened
+from tests.test_system_calls import opened
 
 CALLS = ("write", "pwrite", "fsync", "fdatasync", "rename", "replace", "link", "ftruncate", "mkdir")
 TEAM = "alpha"

@@ -15,7 +15,7 @@ from compactor.ledger.files import Files
 from compactor.sync.state import AccountReconciled, remember
 from tests.cases import DERIVED, LOG
 from tests.faults import orders
-from tests.test_safe_open import opened
+from tests.test_system_calls import opened
 
 
 @pytest.fixture(params=[0o000, 0o022, 0o077], ids=lambda mask: f"umask-{mask:03o}")

@@ -213,7 +213,7 @@ def test_nothing_blocks(teams: tuple[Path, Path], name: str, make: Callable[[Pat
     make(mallory / name)
     code = f"""
 from pathlib import Path
-from tests.test_safe_open import attack
+from tests.test_system_calls import attack
 attack(Path({str(mallory)!r}))
 """
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
