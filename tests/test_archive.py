@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from compactor.core import archive
 from compactor.core.archive import NO_SECRET, PRIME, Archive, BloomFilter, fingerprint
-from compactor.ledger.checkpoint import make_archive
+from compactor.ledger.checkpoint import begin_fold
 
 START = datetime(2026, 3, 2, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -117,7 +117,7 @@ def test_ids_that_are_made_to_collide_under_one_secret_do_not_under_another() ->
 
 def test_every_state_has_a_secret_of_its_own_that_its_checkpoint_keeps() -> None:
     """What is remembered under a secret is found again, whichever it is."""
-    first, second = make_archive(), make_archive()
+    first, second = (begin_fold("alpha", lambda *_: (), None).archive for _ in range(2))
     assert 0 < first.marks.secret < PRIME and first.marks.secret != second.marks.secret
     for kept in (first, second):
         kept.keep([("o-1", 1, 2), ("o-2", 3, 4)], START)

@@ -219,15 +219,15 @@ def open_newest_slot(state: Path, files: Files, on_damage: Callable[[DamagedChec
     return newest
 
 
-def make_archive() -> Archive:
-    """An empty archive with a secret of its own."""
-    return Archive(marks=BloomFilter(secret=1 + secrets.randbelow(PRIME - 1)))
+def draw_secret() -> int:
+    """A secret for the fingerprints of order ids, which nobody who writes a log can know."""
+    return 1 + secrets.randbelow(PRIME - 1)
 
 
 def begin_fold(team_id: str | None, recall: Recall, retention: timedelta | None) -> Fold:
     """The state before the first byte of a log, with a secret of its own."""
     fold = Fold(team_id, recall, retention)
-    fold.archive = make_archive()
+    fold.archive = Archive(marks=BloomFilter(secret=draw_secret()))
     return fold
 
 

@@ -15,8 +15,7 @@ from compactor.ledger.checkpoint import FOLD_VERSION, FORMAT, SLOTS, DamagedChec
 from compactor.ledger.errors import LogRewritten
 from compactor.ledger.files import Files
 from compactor.ledger.log import Log
-from compactor.ledger.paths import STATE
-from compactor.ledger.system_calls import POINTS
+from compactor.ledger.paths import POINTS, STATE
 
 NEAR_BYTES = 1 << 25
 """How far back from the newest point all points are kept."""

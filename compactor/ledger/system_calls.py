@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from compactor.ledger.errors import IrregularFile
-from compactor.ledger.paths import LOG, PRIVATE, SEGMENTS, STATE
+from compactor.ledger.paths import LOG, POINTS, PRIVATE, SEGMENTS, STATE
 
 
 def write_all(descriptor: int, data: bytes | bytearray, path: Path) -> None:
@@ -64,8 +64,6 @@ def sync_and_close(descriptor: int, path: Path) -> None:
         os.close(descriptor)
 
 
-POINTS = "points"
-"""The directory of the points, in `.state`."""
 _INNER = frozenset({STATE, POINTS, SEGMENTS, PRIVATE})
 _CAREFUL = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY
 _KINDS = (

@@ -27,12 +27,11 @@ from compactor.ledger.checkpoint import (
     DamagedCheckpoint,
     Slot,
     checksum,
-    make_archive,
+    draw_secret,
 )
 from compactor.ledger.files import Files, Identity, Reader
 from compactor.ledger.log import Log
-from compactor.ledger.paths import FINDINGS, STATE, TRADES
-from compactor.ledger.system_calls import POINTS
+from compactor.ledger.paths import FINDINGS, POINTS, STATE, TRADES
 from compactor.verify.derived_files import EDITED, shown
 from compactor.verify.report import Discrepancies
 
@@ -74,7 +73,7 @@ class MarksOfSlots(Marks):
     """Marks of ended orders under the secret of each checkpoint that they are compared with; mostly there is one."""
 
     def __init__(self, secrets: Collection[int]) -> None:
-        first, *others = sorted(secrets) or [make_archive().marks.secret]
+        first, *others = sorted(secrets) or [draw_secret()]
         super().__init__(secret=first)
         self._others = {secret: Marks(secret=secret) for secret in others}
 

@@ -19,8 +19,7 @@ from compactor.ledger.checkpoint import SLOTS
 from compactor.ledger.compaction import Compactor, Progress
 from compactor.ledger.errors import from_os
 from compactor.ledger.files import Files
-from compactor.ledger.paths import FINDINGS, LOG, PENDING, STATE, TRADES, team_in_path
-from compactor.ledger.system_calls import POINTS
+from compactor.ledger.paths import FINDINGS, LOG, PENDING, POINTS, STATE, TRADES, team_in_path
 from compactor.proofs.heads import LOCK_WAIT_SECONDS, locked
 
 ASIDE = "aside"
