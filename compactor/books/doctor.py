@@ -50,14 +50,13 @@ def examine(data: Path, signing_key: Path | None = None) -> list[Checked]:
     Never raises for one of them: what cannot be looked at is a warning.
     """
     done: list[Checked] = []
-    checks = list(_CHECKS)
+    checks = {check.__name__.strip("_"): check for check in _CHECKS}
     if signing_key is not None:
-        checks.append(partial(_signing_key, signing_key))
-    for check in checks:
+        checks["signing_key"] = partial(_signing_key, signing_key)
+    for name, check in checks.items():
         try:
             done += check(data)
         except OSError as error:
-            name = getattr(check, "__name__", "signing_key").strip("_")
             done.append(Checked(name, "warn", f"could not be looked at: {error}", "see whether this user may do that"))
     return done
 
