@@ -198,7 +198,6 @@ class Archive:
         if self.marks.counts and order_id in self.marks:
             # The order left again since its span was stored, and its newer span has shrunk to this mark: the stored
             # span has the first event; the last may lie anywhere behind it.
-
             return stored[0] if stored is not None else 0, None, None
         return stored
 

@@ -87,8 +87,8 @@ def _is_said_to_go_on(order: Order, event: Event) -> bool:
     if event.event != "snapshot" or event.order_status == "calculated":
         return False
     quantity = get_quantity(order)
-    is_complete = quantity is not None and event.filled_qty is not None and DECIMAL[event.filled_qty] >= quantity
-    return not is_complete and (order.status == "" or not is_older(event.ts, order.updated_at))
+    is_told_whole = quantity is not None and event.filled_qty is not None and DECIMAL[event.filled_qty] >= quantity
+    return not is_told_whole and (order.status == "" or not is_older(event.ts, order.updated_at))
 
 
 def _take_open_status(order: Order, event: Event, entry: Entry, status: str | None) -> None:
@@ -133,8 +133,7 @@ def _reopen(order: Order, event: Event, entry: Entry, fresh: bool, quantity_befo
     is_answer = event.event == "snapshot" and says_open(event) and is_older(order.updated_at, event.ts)
     if is_answer:
         quantity = get_quantity(order)
-        is_complete = quantity is not None and order.filled >= quantity
-        if event.order_status == "calculated" and is_complete:
+        if event.order_status == "calculated" and quantity is not None and order.filled >= quantity:
             return False
     elif not (order.guessed and _shows_wrong_guess(order, event, quantity_before)):
         return False
