@@ -29,6 +29,9 @@ from compactor.ledger.files import Files
 from compactor.ledger.paths import LOG
 from compactor.ledger.system_calls import write_all
 
+if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
+
 Durability = Literal["sync", "none"]
 """`sync` returns when the events will survive a power loss; `none` when the kernel has them."""
 
@@ -86,9 +89,6 @@ def sync_names(directory: Path) -> None:
     for one in (directory, directory.parent, directory.parent.parent):
         Files().sync_directory(one)
 
-
-if TYPE_CHECKING:
-    from concurrent.futures import ThreadPoolExecutor
 
 OPEN_MAX = 256
 """How many stay open between two batches."""
