@@ -29,7 +29,8 @@ from compactor.ledger.indexing import (
     truncate_to_second,
 )
 from compactor.ledger.log import open_log
-from compactor.ledger.segments import Seal, Segments
+from compactor.ledger.segment_format import Seal
+from compactor.ledger.segments import Segments
 from tests.disk import Disk
 from tests.faults import orders
 from tests.test_laws import DIRECTORY, LOG, disk_with, logs

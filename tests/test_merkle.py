@@ -13,7 +13,8 @@ import pytest
 from compactor import Ledger
 from compactor.core.merkle import EMPTY_ROOT, MerkleAccumulator, Tree, compute_root, is_whole, leaf_hash, node_hash
 from compactor.ledger.files import Files
-from compactor.ledger.segments import Segments, decode_seal, encode_seal
+from compactor.ledger.segment_format import decode_seal, encode_seal
+from compactor.ledger.segments import Segments
 from tests.cases import LOG
 from tests.test_sealing import RAW, SEGMENT, sealed_ledger
 

@@ -24,8 +24,8 @@ from compactor import Ledger, LedgerError, SegmentDamaged
 from compactor.imports.writer import known_events
 from compactor.ledger.files import Files
 from compactor.ledger.seal import plan_seal
+from compactor.ledger.segment_format import HOLE_BYTES_MIN, decode_seal, encode_seal
 from compactor.ledger.segment_writer import find_line_end
-from compactor.ledger.segments import HOLE_BYTES_MIN, decode_seal, encode_seal
 from compactor.ui.cli import app
 from tests.cases import DERIVED, LOG, read_derived
 from tests.disk import Disk, Stopped

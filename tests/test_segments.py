@@ -16,16 +16,16 @@ from compactor.ledger.compaction import Compactor
 from compactor.ledger.files import Files
 from compactor.ledger.log import open_log
 from compactor.ledger.seal import Sealer
-from compactor.ledger.segments import (
+from compactor.ledger.segment_format import (
     BadFrame,
     Seal,
-    Segments,
     decode_frame,
     decode_seal,
     encode_frame,
     encode_seal,
     seal_name,
 )
+from compactor.ledger.segments import Segments
 from tests.cases import LOG, read_derived
 from tests.disk import Disk
 from tests.faults import orders

@@ -26,7 +26,7 @@ from compactor.core.merkle import MerkleAccumulator
 from compactor.ledger import index
 from compactor.ledger.checkpoint import CheckpointHeader
 from compactor.ledger.files import Files
-from compactor.ledger.segments import decode_seal, encode_seal
+from compactor.ledger.segment_format import decode_seal, encode_seal
 from compactor.proofs.keys import make_key
 from compactor.proofs.publish import publish
 from compactor.ui.cli import app

@@ -25,7 +25,8 @@ from compactor.ledger.files import Files, replace
 from compactor.ledger.log import Log, open_log
 from compactor.ledger.log_writer import make_ledger
 from compactor.ledger.paths import LOG, PENDING, SEGMENTS, STATE, TRADES
-from compactor.ledger.segments import HOLE_BYTES_MIN, KEPT_BYTES, Seal, Segments, seal_name
+from compactor.ledger.segment_format import HOLE_BYTES_MIN, KEPT_BYTES, Seal, seal_name
+from compactor.ledger.segments import Segments
 
 MANIFEST = "backup.json"
 FORMAT = 1

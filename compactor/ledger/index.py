@@ -23,7 +23,7 @@ from msgspec import Struct, field
 
 from compactor.core.instants import nanos
 from compactor.ledger.checkpoint import checksum
-from compactor.ledger.segments import Seal
+from compactor.ledger.segment_format import Seal
 
 FORMAT = 1
 _MAGIC = b"compactor index\n"

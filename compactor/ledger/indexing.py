@@ -36,7 +36,8 @@ from compactor.ledger.index import (
     index_name,
 )
 from compactor.ledger.log import Log
-from compactor.ledger.segments import Seal, Segments
+from compactor.ledger.segment_format import Seal
+from compactor.ledger.segments import Segments
 
 
 class Named(Struct, gc=False):

@@ -18,18 +18,18 @@ from compactor.ledger.errors import SegmentDamaged, from_os
 from compactor.ledger.files import Files, replace
 from compactor.ledger.indexing import complete_indexes
 from compactor.ledger.log import Log, open_log
-from compactor.ledger.segment_writer import SegmentWriter, build_tree, find_line_end, find_recorded_at
-from compactor.ledger.segments import (
+from compactor.ledger.segment_format import (
     HOLE_BYTES_MIN,
     KEPT_BYTES,
     Seal,
-    Segments,
     check_file,
     encode_seal,
     parse_segment_name,
     read_piece,
     seal_name,
 )
+from compactor.ledger.segment_writer import SegmentWriter, build_tree, find_line_end, find_recorded_at
+from compactor.ledger.segments import Segments
 
 SEGMENT_BYTES = 64 << 20
 SEGMENT_AGE = timedelta(hours=24)

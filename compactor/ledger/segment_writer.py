@@ -18,7 +18,8 @@ from compactor.core.events import is_too_deep
 from compactor.core.instants import BadInstant, moment
 from compactor.core.merkle import MerkleAccumulator
 from compactor.ledger.log import Log
-from compactor.ledger.segments import KEPT_BYTES, Seal, Segments, encode_frame
+from compactor.ledger.segment_format import KEPT_BYTES, Seal, encode_frame
+from compactor.ledger.segments import Segments
 
 _SEARCH_BYTES = 1 << 16
 _LINES_TRIED = 1000

@@ -26,7 +26,7 @@ from compactor.ledger.errors import LedgerError, LockHeld, from_os
 from compactor.ledger.files import Files, replace
 from compactor.ledger.ledger import LOCK
 from compactor.ledger.paths import PRIVATE, SIGNED, STATE, check_team
-from compactor.ledger.segments import Seal
+from compactor.ledger.segment_format import Seal
 from compactor.proofs.notes import (
     BadProof,
     Head,
@@ -49,11 +49,6 @@ class Witnessed(Struct, frozen=True):
 
 
 _decode_witnessed = msgspec.json.Decoder(Witnessed).decode
-
-
-def head_name(seal: Seal) -> str:
-    """The file that holds the signed head of a seal."""
-    return seal.name.removesuffix(".jsonl.zst") + ".head"
 
 
 def make_head(seal: Seal, team: str, name: str) -> Head | None:

@@ -10,10 +10,11 @@ from pathlib import Path
 
 from compactor.core.merkle import MerkleAccumulator, Range, hash_range, list_spans, plan_consistency, plan_inclusion
 from compactor.ledger.files import Files
+from compactor.ledger.segment_format import Seal, head_name
 from compactor.ledger.segment_writer import build_tree
-from compactor.ledger.segments import Seal, Segments
+from compactor.ledger.segments import Segments
 from compactor.proofs.check import Consistency, Inclusion
-from compactor.proofs.heads import head_name, make_head
+from compactor.proofs.heads import make_head
 from compactor.proofs.notes import NAME, BadProof, Head, NotProvable, decode_note, encode_note
 
 

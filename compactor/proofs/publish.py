@@ -19,7 +19,8 @@ from msgspec import Struct
 from compactor.core.merkle import MerkleAccumulator, Tree
 from compactor.ledger.errors import SegmentDamaged, from_os
 from compactor.ledger.files import Files, replace
-from compactor.ledger.segments import Seal, Segments, seal_name
+from compactor.ledger.segment_format import Seal, head_name, seal_name
+from compactor.ledger.segments import Segments
 from compactor.proofs.heads import (
     LOCK_WAIT_SECONDS,
     HeadAlarm,
@@ -27,7 +28,6 @@ from compactor.proofs.heads import (
     Witnessed,
     begins_as_witness,
     find_data_directory,
-    head_name,
     locked,
     make_head,
     read_witness,

@@ -19,7 +19,8 @@ from compactor.ledger.errors import SegmentDamaged
 from compactor.ledger.files import Files
 from compactor.ledger.log import Log
 from compactor.ledger.paths import FINDINGS, LOG, PENDING, TRADES
-from compactor.ledger.segments import KEPT_BYTES, Seal, Segments
+from compactor.ledger.segment_format import KEPT_BYTES, Seal
+from compactor.ledger.segments import Segments
 from compactor.verify.checkpoints import (
     MarksOfSlots,
     compare_state,

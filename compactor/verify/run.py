@@ -27,7 +27,8 @@ from compactor.ledger.compaction import Progress
 from compactor.ledger.files import Files
 from compactor.ledger.log import Log, open_log
 from compactor.ledger.paths import LOG, SEGMENTS, team_in_path
-from compactor.ledger.segments import Seal, Segments
+from compactor.ledger.segment_format import Seal
+from compactor.ledger.segments import Segments
 from compactor.proofs.heads import Witnessed, read_witness
 from compactor.proofs.keys import VerifierKey
 from compactor.verify.checkpoints import examine_slot, examine_tails, list_binding, open_slots

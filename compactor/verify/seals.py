@@ -1,7 +1,7 @@
 """Check seals and segments against each other and against the lines that they stand for.
 
-A reader in `ledger` stops at the first damage; here all of it is reported. The same for what is
-published of the seals: indexes, signed heads and the witness.
+A reader in `ledger` stops at the first damage; here all of it is reported. The same holds for what is published of the
+seals: indexes, signed heads and the witness.
 
 Note: a seal is not trusted because its own checksum is right. Somebody who rewrites a segment can write that checksum
 too, and then still needs every later seal, every signed head and the witness. Of these only the witness cannot be
@@ -21,14 +21,14 @@ from compactor.ledger.index import BadIndex, Index, Read, index_name
 from compactor.ledger.indexing import make_index
 from compactor.ledger.log import Log
 from compactor.ledger.paths import SEGMENTS
+from compactor.ledger.segment_format import SEAL_SUFFIX, Seal, decode_seal, head_name, read_piece, seal_name
 from compactor.ledger.segment_writer import find_first_ts
-from compactor.ledger.segments import Seal, Segments, decode_seal, read_piece, seal_name
-from compactor.proofs.heads import HeadRecord, Witnessed, find_data_directory, head_name
+from compactor.ledger.segments import Segments
+from compactor.proofs.heads import HeadRecord, Witnessed, find_data_directory
 from compactor.proofs.keys import VerifierKey, checked_note
 from compactor.proofs.notes import BadProof, HeadConflict
 from compactor.verify.report import Discrepancies
 
-_SEAL_SUFFIX = ".seal.json"
 RESTORE = "sealed history was changed or lost; restore the segments directory from a backup"
 _FRAMES_TOLD = 20
 
@@ -46,7 +46,7 @@ def examine_chain(path: Path, files: Files, report: Discrepancies) -> Chain:
     seals: list[Seal] = []
     digest: str | None = ""
     end: int | None = 0
-    for name in sorted(name for name in files.names(directory) if name.endswith(_SEAL_SUFFIX)):
+    for name in sorted(name for name in files.names(directory) if name.endswith(SEAL_SUFFIX)):
         data = files.read(directory / name) or b""
         try:
             seal = decode_seal(data, directory / name)
