@@ -12,6 +12,8 @@ from click.testing import CliRunner
 from compactor import Ledger
 from compactor.books import backup as books_backup
 from compactor.books.backup import MANIFEST, CopiedLedger, back_up, restore
+from compactor.proofs.keys import make_key
+from compactor.proofs.publish import publish
 from compactor.ui.cli import app
 from compactor.verify.run import verify_all
 from tests.cases import LOG, read_derived
@@ -91,6 +93,21 @@ def test_a_further_run_copies_what_is_new(alpha: Path, data: Path, tmp_path: Pat
     assert sealed.new_segments == sealed.segments - first.segments > 3
     assert log_in(alpha) == log_in(target / "team/alpha")
     assert (target / "team/alpha" / LOG).stat().st_blocks * 512 < 100_000
+
+
+def test_a_head_that_was_signed_after_its_seal_was_copied_is_copied_too(
+    alpha: Path, data: Path, tmp_path: Path
+) -> None:
+    """8.7: sealing and signing are two steps, and a backup may come in between; a head is never signed again."""
+    target, key = tmp_path / "backup", make_key(tmp_path / "key", "example.org")
+    only(back_up(data, target))
+    publish(alpha, "alpha", key=key)
+    only(back_up(data, target))
+    heads = sorted(alpha.glob("segments/*.head"))
+    assert len(heads) > 3
+    assert [one.read_bytes() for one in heads] == [
+        (target / "team/alpha/segments" / one.name).read_bytes() for one in heads
+    ]
 
 
 def test_a_ledger_without_segments_is_backed_up_too(data: Path, tmp_path: Path) -> None:

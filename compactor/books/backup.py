@@ -10,7 +10,7 @@ Invariant: a backup only ever grows. A log that is no continuation of its backup
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
@@ -23,9 +23,9 @@ from compactor.ledger import LedgerEntry, NoLedger, SegmentDamaged, discover
 from compactor.ledger.errors import BackupConflict, from_os
 from compactor.ledger.files import Files, replace
 from compactor.ledger.log import Log, open_log
-from compactor.ledger.log_writer import make_ledger
+from compactor.ledger.log_writer import make_ledger, sync_names
 from compactor.ledger.paths import LOG, PENDING, SEGMENTS, STATE, TRADES
-from compactor.ledger.segment_format import HOLE_BYTES_MIN, KEPT_BYTES, Seal, seal_name
+from compactor.ledger.segment_format import HOLE_BYTES_MIN, KEPT_BYTES, Seal, head_name, seal_name
 from compactor.ledger.segments import Segments
 
 MANIFEST = "backup.json"
@@ -143,8 +143,7 @@ def _restore(entry: LedgerEntry, path: Path) -> CopiedLedger:
             raise BackupConflict(log.path, f"expected bytes from {start} to {end} with SHA-256 {manifest.sha256}")
         files.rename(temporary, path / LOG)
         try:
-            for directory in (path, path.parent, path.parent.parent):
-                files.sync_directory(directory)
+            sync_names(path)
         except OSError:
             # Not acknowledged, so that it can be done again.
             files.rename(path / LOG, temporary)
@@ -182,6 +181,8 @@ def _copy_segments(files: Files, source: Path, target: Path, seals: Sequence[Sea
             if not files.holds(target / name, data):
                 what = "expected the seal that the backup has, found another: it is the backup of another ledger"
                 raise BackupConflict(target / name, f"{what}. Nothing was changed. Name another directory")
+            # A head is signed after its seal, so that an earlier run may have come in between.
+            _copy_head(files, source, target, seal, names)
             continue
         digest = sha256()
         reader = files.open(source / seal.name)
@@ -193,13 +194,18 @@ def _copy_segments(files: Files, source: Path, target: Path, seals: Sequence[Sea
             files.remove(target / seal.name)
             what = f"expected a segment with SHA-256 {seal.file_sha256}, found {digest.hexdigest()}"
             raise SegmentDamaged(source / seal.name, f"{what}. It was not copied; restore it, and run it again")
-        head = source / seal.name.replace(".jsonl.zst", ".head")
-        if (note := files.read(head)) is not None:
-            replace(files, target / head.name, [note])
+        _copy_head(files, source, target, seal, names)
         replace(files, target / name, [data])
         copied += 1
     files.sync_directory(target.parent)
     return copied
+
+
+def _copy_head(files: Files, source: Path, target: Path, seal: Seal, names: Collection[str]) -> None:
+    """Copy the signed head of a seal, where there is one and the target has none."""
+    name = head_name(seal)
+    if name not in names and (note := files.read(source / name)) is not None:
+        replace(files, target / name, [note])
 
 
 def _read_pieces(read: Callable[[int, int], bytes], start: int, end: int, digest: Any) -> Iterator[bytes]:
