@@ -64,7 +64,9 @@ def test_wrong_usage_is_named(data: Path) -> None:
     assert [2, 2] == [command(data, "create").returncode, command(data, "create", "alpha", "--admin").returncode]
     with pytest.raises(BadTeam):
         KeyStore(data).create("../alpha")
-    assert 1 == command(data, "revoke", "nothing").returncode
+    unknown = command(data, "revoke", "nothing")
+    assert (1, True) == (unknown.returncode, "no key has the id 'nothing', expected one of none" in unknown.stderr)
+    assert "bug" not in unknown.stderr
 
 
 @pytest.mark.parametrize("text", ["", "ck", "ck_", "ck__", "ck_x_y", "x" * 10_000, "ck_\udcff_x"])

@@ -513,6 +513,7 @@ def test_after_a_paper_reset_missing_orders_can_be_forgotten(data: Path, server:
     refused = CliRunner().invoke(app, command, env=server.environment, input="n\n")
     assert 1 == refused.exit_code
     assert "End 1 orders that the broker does not have?" in refused.output
+    assert "Not confirmed, so nothing was done" in refused.output and "bug" not in refused.output
     assert 1 == len(rows(data, "alpha"))
     done = CliRunner().invoke(app, [*command, "--yes"], env=server.environment)
     assert 0 == done.exit_code, done.output

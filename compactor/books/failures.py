@@ -10,8 +10,9 @@ import re
 
 import msgspec
 
+from compactor.core import CompactorError
 from compactor.core.printable import redact
-from compactor.ledger import LedgerEntry, LedgerError
+from compactor.ledger import LedgerEntry
 
 
 class Failure(msgspec.Struct, frozen=True):
@@ -27,7 +28,7 @@ def describe_failure(error: Exception, path: object) -> Failure:
     import traceback
 
     trace = redact("".join(traceback.format_exception(error)))
-    if isinstance(error, LedgerError):
+    if isinstance(error, CompactorError):
         return Failure(classify(error), redact(str(error)), trace)
     if isinstance(error, OSError):
         file = error.filename or path
@@ -45,7 +46,7 @@ def describe_failure(error: Exception, path: object) -> Failure:
     return Failure("unexpected", redact(message), trace)
 
 
-def classify(error: LedgerError) -> str:
+def classify(error: CompactorError) -> str:
     """The name of an error as programs see it: `LockHeld` is `lock_held`."""
     return re.sub(r"(?<!^)(?=[A-Z])", "_", type(error).__name__).lower()
 

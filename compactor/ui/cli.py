@@ -65,6 +65,9 @@ class Frame(click.Group):
             raise _made_printable(refusal) from None
         except click.exceptions.Exit:
             raise
+        except click.Abort:
+            click.echo("\nNot confirmed, so nothing was done. --yes does it without asking.", err=True)
+            ctx.exit(1)
         except (KeyboardInterrupt, Terminated) as stop:
             click.echo(STOPPED_MESSAGE, err=True)
             ctx.exit(TERMINATED if isinstance(stop, Terminated) else INTERRUPTED)

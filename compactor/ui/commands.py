@@ -194,7 +194,8 @@ def show(what: str, team: str | None, data: Path, as_json: bool) -> None:
     if as_json:
         show_json(rows)
     elif not show_table(columns(*_SHOWN[what], numbers=_NUMBERS), map(_flatten, rows)) and not rows.failures:
-        say(f"No {_NAMES[what]} in {data} as of the last compact.", err=True)
+        as_of = "the end of the logs" if what == "intents" else "the last compact"
+        say(f"No {_NAMES[what]} in {data} as of {as_of}.", err=True)
     exit_named(rows.failures, rows.ledgers, "could not be read")
 
 
