@@ -78,6 +78,9 @@ def test_a_signing_key_that_others_may_read_is_a_failure(tmp_path: Path) -> None
         found = [row for line in done.stdout.splitlines() if (row := json.loads(line))["check"] == "signing_key"]
         results.append((done.exit_code, [row["result"] for row in found]))
     assert [(0, ["warn"]), (0, ["ok"]), (1, ["fail"]), (1, ["fail"])] == results
+    (data / "compactor.toml").rename(tmp_path / "other.toml")
+    assert 1 == CliRunner().invoke(app, ["doctor", str(data), "--config", str(tmp_path / "other.toml")]).exit_code
+    assert 2 == CliRunner().invoke(app, ["doctor", str(data), "--config", str(tmp_path / "none.toml")]).exit_code
 
 
 def test_a_kernel_that_lets_anybody_link_files_is_a_warning(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

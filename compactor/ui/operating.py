@@ -25,6 +25,7 @@ from compactor.ui.options import (
 )
 
 if TYPE_CHECKING:
+    from compactor.books.backup import CopiedLedger
     from compactor.settings.accounts import AccountSettings
     from compactor.settings.configuration import Configuration
 
@@ -80,7 +81,12 @@ def _format_value(value: object) -> str:
 @data_argument
 @json_option
 @click.option("--broker", "with_broker", is_flag=True, help="Check how the accounts at the broker behave, instead.")
-@click.option("--record", type=click.Path(path_type=Path), help="With --broker: write the answers, redacted, to FILE.")
+@click.option(
+    "--record",
+    metavar="FILE",
+    type=click.Path(path_type=Path),
+    help="With --broker: write the answers there, redacted.",
+)
 @config_option
 def doctor(data: Path, as_json: bool, with_broker: bool, record: Path | None, config: Path | None) -> None:
     """Check this machine: file system, locks, rename, hole punching, inotify limits, space, rights, key file, clock.
@@ -97,15 +103,16 @@ def doctor(data: Path, as_json: bool, with_broker: bool, record: Path | None, co
       compactor doctor data
       compactor doctor data --broker --record answers.json
     """
+    found = configuration(data, config, {})
     if with_broker:
-        _examine_broker(configuration(data, config, {}), record, as_json)
+        _examine_broker(found, record, as_json)
         return
     if record is not None:
         raise click.UsageError("--record goes with --broker")
     from compactor.books.doctor import examine
     from compactor.ui.output import columns, show_json, show_table
 
-    key = configuration(data, None, {}).settings.signing_key
+    key = found.settings.signing_key
     done = examine(data, data / key if key is not None else None)
     rows = [{name: getattr(one, name) for name in one.__struct_fields__} for one in done]
     if as_json:
@@ -195,10 +202,6 @@ def systemd(data: Path, user: str | None, with_broker: bool, memory_max: str, co
             f' "{data.absolute()}" --http', f' "{data.absolute()}" --config "{config.absolute()}" --http'
         )
     click.echo(printable_lines(unit), nl=False)
-
-
-if TYPE_CHECKING:
-    from compactor.books.backup import CopiedLedger
 
 
 @click.command(short_help="Copy logs and segments, beside writers and daemon.")
