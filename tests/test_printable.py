@@ -175,6 +175,13 @@ def test_a_private_key_is_hidden() -> None:
     assert "/data/PRIVATE+KEY+(hidden) 'PRIVATE+KEY+(hidden)'" == redact(f"/data/{key} '{key}'")
 
 
+def test_the_secret_of_a_key_of_the_api_is_hidden() -> None:
+    """Its id stays, by which it can be revoked."""
+    key = "ck_53fc24802601_Nt9AIhev1Hua1g8Ge3Bq8OuTki_S-Z166yaDsBROQAo"
+    assert "/orders/ck_53fc24802601_(hidden)?" == redact(f"/orders/{key}?")
+    assert "pick_up_5" == redact("pick_up_5")
+
+
 class TestSpreadsheets:
     """CSV is safe to open in a spreadsheet, unless `--exact` asks for it as it is."""
 

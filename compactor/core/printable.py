@@ -1,4 +1,4 @@
-"""Text that is safe to show: control characters are written out, and private signing keys are hidden.
+"""Text that is safe to show: control characters are written out, and private keys and keys of the API are hidden.
 
 What stands in a log, in the name of a directory or in a message of somebody else's program is data. Escape sequences in
 it could repaint a terminal, and bidirectional marks could make `SELL` read as another word.
@@ -19,6 +19,7 @@ _CONTROL = re.compile(f"[{_UNSAFE}]")
 _CONTROL_BUT_NEWLINES = re.compile(f"(?!\n)[{_UNSAFE}]")
 _PLAIN = re.compile(rb"[\x20-\x7e\n]*")
 _PRIVATE_KEY = re.compile(r"PRIVATE\+KEY\+[^\s\"'\\]*")
+_API_KEY = re.compile(r"(ck_[0-9a-f]{12}_)[A-Za-z0-9_-]+")
 HIDDEN = "PRIVATE+KEY+(hidden)"
 
 
@@ -47,7 +48,9 @@ def escape_json(data: bytes) -> bytes:
 
 
 def redact(text: str) -> str:
-    """Hide private signing keys, given or named in the wrong place."""
+    """Hide private signing keys, and the secrets of keys of the API, given or named in the wrong place."""
+    if "ck_" in text:
+        text = _API_KEY.sub(r"\1(hidden)", text)
     return _PRIVATE_KEY.sub(HIDDEN, text) if "PRIVATE+KEY+" in text else text
 
 

@@ -20,6 +20,7 @@ from structlog.typing import FilteringBoundLogger as Logger
 
 from compactor import __version__
 from compactor.broker.credentials import BadCredentials
+from compactor.core.printable import redact
 from compactor.settings.accounts import find_accounts
 from compactor.settings.configuration import Configuration
 from compactor.tables.schema import PENDING, TRADES
@@ -159,7 +160,7 @@ def _explain(request: AnyRequest, error: Exception) -> Response[Any]:
     if not isinstance(error, HTTPException):
         site: Site | None = getattr(request.app.state, "site", None)
         if site is not None:
-            site.log.error("request_failed", path=request.scope["path"][:500], exc_info=error)
+            site.log.error("request_failed", path=redact(request.scope["path"])[:500], exc_info=error)
         error = HTTPException(status_code=500, detail="this failed inside the server; its log says where")
     detail = error.detail
     if error.status_code == 400 and isinstance(error.extra, list) and error.extra:
