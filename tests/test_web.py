@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import shutil
+import socket
 from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
@@ -365,6 +366,58 @@ def test_a_cancel_without_the_brokers_keys_is_a_503_and_of_an_ended_order_a_409(
     assert [503, 409, 404] == statuses
 
 
+def test_a_log_that_takes_the_place_of_another_one_is_shown_alone(tmp_path: Path) -> None:
+    """A team's directory that is removed and made again: nothing of the old log is left in sums or bodies."""
+    data = tmp_path / "data"
+    shutil.copytree(ROOT / "fixtures" / "sample", data)
+    served = Served(data, "--insecure-no-auth")
+
+    def ask(what: str) -> Any:
+        return served.get(f"/api/v1/team/alpha/{what}").json()
+
+    try:
+        assert 5 == ask("orders/open")["open_orders_count"]
+        old = ask("summary")["rows"]
+        shutil.rmtree(data / "team" / "alpha")
+        until(lambda: ask("status")["stale"], "the log is missed")
+        assert 5 == ask("orders/open")["open_orders_count"], "what is live at the broker is never missing"
+        others = [
+            (data / "team" / team / "events.jsonl")
+            .read_bytes()
+            .replace(f'"team_id":"{team}"'.encode(), b'"team_id":"alpha"')
+            for team in ("bravo", "charlie")
+        ]
+        (data / "team" / "alpha").mkdir()
+        (data / "team" / "alpha" / "events.jsonl").write_bytes(b"".join(others))
+        until(lambda: ask("status")["offset"] == sum(map(len, others)), "the new log")
+        rows, trades = ask("summary")["rows"], ask("trades?limit=1000")["trades"]
+        wanted = sum(-1 if one["kind"] == "reversal" else 1 for one in trades)
+        assert old != rows and (80, wanted) == (len(trades), sum(row["fills"] for row in rows))
+        assert 2 == ask("orders/open")["open_orders_count"]
+    finally:
+        served.close()
+
+
+def test_intents_whose_outcome_nobody_knows_are_in_the_status(served: Served) -> None:
+    """An order that was about to be asked for is no open order, and is not hidden either."""
+    log, key = TeamLog(served.data, "golf"), served.key("golf")
+    request = {"symbol": "SPY", "side": "buy", "qty": "2"}
+    asked = {"event": "submitting", "ts": "2026-03-09T14:30:00Z", "client_order_id": "golf:1", "request": request}
+    log.write({**asked, "order_id": "golf:1", "tags": ["a"], "note": "why"})
+    until(lambda: served.get("/api/v1/team/golf/status", key).json()["intents"], "the intent")
+    status = served.get("/api/v1/team/golf/status", key).json()
+    wanted = {"client_order_id": "golf:1", "ts": asked["ts"], "tags": ["a"], "note": "why"}
+    assert ([wanted], 0) == (status["intents"], status["open_orders_count"])
+
+
+def test_a_load_balancer_that_speaks_http_1_0_names_no_host(served: Served) -> None:
+    """HTTP/1.0 has no Host; HTTP/1.1 without one is refused."""
+    for version, wanted in (("1.0", b" 200 "), ("1.1", b" 421 ")):
+        with socket.create_connection((served.host, served.port), timeout=10) as client:
+            client.sendall(f"GET /livez HTTP/{version}\r\n\r\n".encode())
+            assert wanted in client.recv(64)
+
+
 def test_a_request_of_another_site_changes_nothing(served: Served, alpha: str) -> None:
     """CSRF: nothing that a browser sends by itself opens anything, and other origins are refused besides."""
     order = lines(served, "alpha", "pending_orders.jsonl")[0]["order_id"]
@@ -389,6 +442,7 @@ def test_no_key_is_in_the_log(served: Served, alpha: str) -> None:
     served.get(f"/api/v1/team/alpha/status?key={alpha}&x=1")
     served.get(f"/nothing?key={alpha}")
     served.get(f"/api/v1/team/alpha/trades?since=x&key={alpha}")
+    served.get(f"/api/v1/team/alpha/orders/{alpha}", alpha)
     until(lambda: any(row.get("path") == "/nothing" for row in served.log), "the line of the log")
     assert secret not in served.text
     assert secret not in served.get("/metrics").text

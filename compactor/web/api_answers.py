@@ -79,10 +79,20 @@ class StreamState(Struct, frozen=True):
     last_reconcile_at: str | None
 
 
+class IntentState(Struct, frozen=True):
+    """An order that was about to be asked for, and of which nobody knows yet whether the broker has it."""
+
+    client_order_id: str
+    ts: str
+    tags: list[str]
+    note: str | None
+
+
 class TeamStatus(Struct, frozen=True):
     """How current the answers about a team are.
 
-    `reasons` say why the data may be old, empty while `stale` is false. `trading` is what an order is canceled at:
+    `reasons` say why the data may be old, empty while `stale` is false. `intents` are no open orders: the next
+    reconcile finds out what became of each. `trading` is what an order is canceled at:
     `paper`, `real money`, or null where this server has no keys of the broker, and then nothing can be canceled here.
     """
 
@@ -91,6 +101,7 @@ class TeamStatus(Struct, frozen=True):
     offset: int
     log_bytes: int
     open_orders_count: int
+    intents: list[IntentState]
     as_of: str | None
     reconciled_through: str | None
     stale: bool

@@ -10,8 +10,8 @@ import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 
-from compactor.broker.placing import NotWrittenDown, Trader
-from compactor.broker.port import BrokerError, NotFound, Refused
+from compactor.broker.placing import Trader
+from compactor.broker.port import NotFound, Refused
 from compactor.core import CompactorError
 from compactor.settings.accounts import Account
 
@@ -60,8 +60,6 @@ class Canceler:
                 missing = error
             except Refused as error:
                 raise CannotCancel(409, str(error)) from None
-            except NotWrittenDown as error:
-                raise CannotCancel(503, str(error)) from None
-            except (BrokerError, CompactorError) as error:
+            except CompactorError as error:
                 raise CannotCancel(503, str(error)) from None
         raise CannotCancel(404, f"the broker has no such order: {missing}")

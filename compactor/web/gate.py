@@ -16,7 +16,7 @@ from urllib.parse import unquote_plus
 import msgspec
 from structlog.typing import FilteringBoundLogger as Logger
 
-from compactor.core.printable import printable
+from compactor.core.printable import printable, redact
 from compactor.settings.configuration import Settings
 from compactor.web.api_keys import ApiKey, KeyStore
 from compactor.web.throttle import Allowance, Throttle
@@ -193,7 +193,7 @@ class Gate:
         if self._log_none or not (is_notable or self._log_all) or request.path in _MONITORED:
             return
         self._log.info(
-            "request", method=request.method, path=request.path[:500], status=request.status,
+            "request", method=request.method, path=redact(request.path)[:500], status=request.status,
             elapsed_ms=round((time.perf_counter() - request.started) * 1000, 2), address=request.address,
             key_id=request.access.key_id if request.access is not None else None,
         )  # fmt: skip
@@ -222,7 +222,9 @@ class _GatedRequest:
         self.address, self.is_forwarded = "", False
         self.access: ApiKey | None = None
         self.allowance: Allowance | None = None
-        self.key = self.host = self.forwarded_for = ""
+        self.key = self.forwarded_for = ""
+        # HTTP/1.0, which load balancers speak and no browser does, need not name a host.
+        self.host = "localhost" if scope["http_version"] == "1.0" else ""
         origin = fetch_site = None
         for name, value in scope["headers"]:
             if name == b"authorization":

@@ -18,7 +18,7 @@ from compactor.tables.schema import PENDING
 from compactor.tracker import TrackerStatus
 from compactor.tracker.ledger_rows import LedgerRows
 from compactor.tracker.live_orders import LiveOrders
-from compactor.web.api_answers import StreamState, TeamRow, TeamStatus, encode
+from compactor.web.api_answers import IntentState, StreamState, TeamRow, TeamStatus, encode
 from compactor.web.line_pages import KeptTail
 from compactor.web.row_formats import make_line_converter, write_csv, write_json_lines
 from compactor.web.trade_summary import TradeSummary
@@ -40,7 +40,8 @@ class TeamView:
     def __init__(self, tracker: LiveOrders, team: str) -> None:
         self._tracker = tracker
         self.team = team
-        self.summary = TradeSummary()
+        self._summary = TradeSummary()
+        self._summary_of: object = None
         self.counting = asyncio.Lock()
         """Held while trades are counted in the summary."""
         self._status: TrackerStatus | None = None
@@ -91,9 +92,10 @@ class TeamView:
         return headers
 
     def make_etag(self, *parts: object) -> str:
-        """The ETag of an answer that depends on the log, on how fresh it is, and on `parts`."""
+        """The ETag of an answer that depends on the log, on how fresh it is, and on `parts`. The time of the last event
+        is in it because a log may be replaced by another one of the same length."""
         status = self.status
-        seen = (self.team, self.offset, status.reconciled_through, bool(status.stale), *parts)
+        seen = (self.team, self.offset, self.recorded_at, status.reconciled_through, bool(status.stale), *parts)
         return f'"{blake2b(repr(seen).encode(), digest_size=12).hexdigest()}"'
 
     # The open orders.
@@ -101,7 +103,8 @@ class TeamView:
     def open_orders(self, format_: str, numbers: str) -> Body:
         """The open orders in a format."""
         status, rows = self.status, self.rows
-        now = (self.offset, status.reconciled_through, bool(status.stale), rows.team_id if rows else None)
+        loaded = rows.trades if rows is not None else None
+        now = (self.offset, status.reconciled_through, bool(status.stale), rows.team_id if rows else None, loaded)
         if now != self._bodies_of:
             self._bodies.clear()
             self._bodies_of = now
@@ -148,6 +151,14 @@ class TeamView:
         rows = self.rows
         return KeptTail(rows.path / FINDINGS, rows.findings.position, rows.findings.lines) if rows is not None else None
 
+    @property
+    def summary(self) -> TradeSummary:
+        """The sums of trades as far as they are counted; none yet of a log that has taken the place of another one."""
+        kept = self.rows.trades if self.rows is not None else None
+        if kept is not self._summary_of:
+            self._summary, self._summary_of = TradeSummary(), kept
+        return self._summary
+
     # Status.
 
     def describe(self, trading: str | None) -> TeamStatus:
@@ -157,6 +168,10 @@ class TeamView:
             team_id=self.team, has_ledger=rows is not None, offset=self.offset,
             log_bytes=rows.log_bytes if rows is not None else 0,
             open_orders_count=len(rows.open) if rows is not None else 0,
+            intents=[
+                IntentState(one.client_order_id, one.ts, one.tags, one.note)
+                for one in self._tracker.intents(self.team)
+            ],
             as_of=self.recorded_at, reconciled_through=status.reconciled_through, stale=bool(status.stale),
             reasons=status.stale, daemon_running=status.is_daemon_running,
             streams=[

@@ -21,7 +21,6 @@ from compactor.web.replies import CSV, JSON, JSON_LINES, reply
 from compactor.web.row_formats import make_line_converter, write_csv, write_json_lines
 from compactor.web.site import AnyRequest, Site, find_site
 from compactor.web.team_view import TeamView
-from compactor.web.trade_summary import TradeSummary
 
 _TIME = {"format": "date-time"}
 _EARLIEST, _LATEST = "1900-01-02T00:00:00Z", "2261-12-30T00:00:00Z"
@@ -188,10 +187,9 @@ async def _count_trades(site: Site, view: TeamView) -> None:
         tail = view.kept_trades()
         if tail is None:
             return
-        if view.summary.position > tail.end:
-            view.summary = TradeSummary()  # The log is another one.
-        lines = read_forward(tail._replace(lines=list(tail.lines)), view.summary.position)
+        summary = view.summary
+        lines = read_forward(tail._replace(lines=list(tail.lines)), summary.position)
         try:
-            await asyncio.to_thread(view.summary.add, lines)
+            await asyncio.to_thread(summary.add, lines)
         except OSError as error:
             raise HTTPException(status_code=503, detail=f"the ledger cannot be read: {error.strerror}") from None
