@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ import pytest
 from compactor import Ledger, TooMuch, discover
 from compactor.daemon import keeper as keeper_module
 from compactor.daemon.health import Health
+from compactor.daemon.hints import Hints
 from compactor.daemon.keeper import Keeper
 from compactor.daemon.presence import read_report
 from compactor.ledger.files import Files
@@ -440,3 +442,28 @@ def test_a_lock_that_a_reconcile_of_this_process_holds_is_no_failure(tmp_path: P
     files.release(held)
     assert None is not keeper.run()
     keeper.close()
+
+
+@pytest.mark.parametrize("is_moved", [True, False])
+@pytest.mark.parametrize("is_at_once", [True, False])
+def test_a_data_directory_that_is_removed_and_made_again_is_watched(
+    tmp_path: Path, is_moved: bool, is_at_once: bool
+) -> None:
+    """A watch ends with its directory. The new one is watched too, or each event would wait for a poll from then on."""
+    data = tmp_path / "disk/data"
+    team = data / "team/alpha"
+    team.mkdir(parents=True)
+    stop, until = threading.Event(), time.monotonic() + 20
+    with Hints(data) as hints:
+        for turn in range(2):
+            # Of a directory above it nothing is told.
+            data.parent.rename(tmp_path / f"old{turn}") if is_moved else shutil.rmtree(data)
+            while not is_at_once and not hints.wait(0.1, stop).anything:
+                assert time.monotonic() < until
+            team.mkdir(parents=True)
+            while not hints.wait(0.1, stop).anything:
+                assert time.monotonic() < until
+            assert hints.problem is None
+            while hints.wait(0.1, stop).logs != {team}:
+                assert time.monotonic() < until
+                (team / "events.jsonl").write_text("{}\n")

@@ -7,6 +7,7 @@ latency. The step is short while there is work and longer when it is quiet.
 from __future__ import annotations
 
 import os
+import stat
 import threading
 import time
 from pathlib import Path
@@ -37,20 +38,21 @@ class Hint(NamedTuple):
 
 
 class Hints:
-    """The changes below a data directory, which may be made later. Without inotify `problem` says why, and every wait
-    runs into its timeout."""
+    """The changes below a data directory, which may be made later, or removed and made again. Without inotify `problem`
+    says why, and every wait runs into its timeout."""
 
     def __init__(self, data: Path) -> None:
         self._data = data.resolve()
         self._busy_until = 0.0
         self._notify: RustNotify | None
-        self._is_missing: bool
+        self._watched: tuple[int, int] | None
+        """Which directory is watched; None where there is none."""
         self.problem: str | None
         self._open()
 
     def _open(self) -> None:
-        self._notify, self._is_missing, self.problem = None, not self._data.is_dir(), None
-        if self._is_missing:
+        self._notify, self._watched, self.problem = None, _identify(self._data), None
+        if self._watched is None:
             # watchfiles would watch nothing, and not say so.
             self.problem = f"there is no directory {self._data}"
             return
@@ -63,9 +65,8 @@ class Hints:
     def wait(self, seconds: float, stop: threading.Event) -> Hint:
         """Wait for a change, for at most so many seconds, or until `stop` is set."""
         milliseconds = max(1, round(seconds * 1000))
-        if self._is_missing and self._data.is_dir():
-            self._open()
-            return Hint(set(), True, True)
+        if _identify(self._data) != self._watched:
+            return self._reopen()
         if self._notify is None:
             stop.wait(min(seconds, 0.1))
             return Hint(set(), False)
@@ -74,16 +75,23 @@ class Hints:
             found = self._notify.watch(DEBOUNCE_MS, step, milliseconds, stop)
         except WatchfilesRustInternalError:
             # watchfiles fails for a name that is not UTF-8, and loses the other changes with it.
-            self._notify.close()
-            self._open()
-            return Hint(set(), True, True)
+            return self._reopen()
         if not isinstance(found, set):
             # A timeout or a signal.
             return Hint(set(), False)
+        if (Change.deleted, str(self._data)) in found:
+            # Nothing more comes of this watch, and a directory that is made again may have the same inode.
+            return self._reopen()
         hint = self._read(found)
         if hint.logs:
             self._busy_until = time.monotonic() + QUIET_AFTER_SECONDS
         return hint
+
+    def _reopen(self) -> Hint:
+        if self._notify is not None:
+            self._notify.close()
+        self._open()
+        return Hint(set(), True, True)
 
     def _read(self, changes: set[tuple[int, str]]) -> Hint:
         logs: set[Path] = set()
@@ -106,3 +114,11 @@ class Hints:
     ) -> None:
         if self._notify is not None:
             self._notify.close()
+
+
+def _identify(directory: Path) -> tuple[int, int] | None:
+    try:
+        found = directory.stat()
+    except OSError:
+        return None
+    return (found.st_dev, found.st_ino) if stat.S_ISDIR(found.st_mode) else None
