@@ -113,7 +113,7 @@ def check_libraries() -> None:
             check()
         except (ImportError, AttributeError, KeyError) as error:
             raise UnsupportedLibrary(
-                f"{library}: found version {_find_version(library)}, which lacks something that is used ({error}); "
+                f"{library}: found version {find_version(library)}, which lacks something that is used ({error}); "
                 f"expected one of the versions known to work, {KNOWN[library]}. Nothing was started. "
                 f"Install one: pip install '{library}=={KNOWN[library].split()[-1]}.*'"
             ) from None
@@ -143,7 +143,8 @@ def _check_urllib3() -> None:
     _ = HTTPResponse.stream
 
 
-def _find_version(library: str) -> str:
+def find_version(library: str) -> str:
+    """The version of a library that is installed, or "none"."""
     try:
         return version(library)
     except PackageNotFoundError:

@@ -9,12 +9,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from email.utils import parsedate_to_datetime
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import msgspec
 
-from compactor.broker.alpaca.access import KNOWN
+from compactor.broker.alpaca.access import KNOWN, find_version
 from compactor.broker.alpaca.redact import redact
 from compactor.broker.alpaca.resend import ADDRESSES, EventStreams, NoResend, WindowResult
 from compactor.broker.alpaca.rest import AlpacaRest
@@ -57,7 +56,7 @@ class AccountExaminer:
                 yield BrokerCheck(name, "could not tell", str(error)[:200])
 
     def _check_versions(self) -> BrokerCheck:
-        found = {one: _find_version(one) for one in ("alpaca-py", *KNOWN)}
+        found = {one: find_version(one) for one in ("alpaca-py", *KNOWN)}
         told = ", ".join(f"{name} {number}" for name, number in found.items())
         return BrokerCheck("versions", "as expected", told, evidence=found)
 
@@ -208,10 +207,3 @@ class AccountExaminer:
 
 def _name_fill(order_id: Any, fill: Mapping[str, Any]) -> str:
     return f"{order_id} {fill.get('qty')} {fill.get('price')}"
-
-
-def _find_version(library: str) -> str:
-    try:
-        return version(library)
-    except PackageNotFoundError:
-        return "none"
