@@ -269,9 +269,21 @@ def test_the_same_for_scripts(data: Path, server: AlpacaServer) -> None:
         changes = tracker.changes("alpha", after=0)
         assert order.order_id == next(changes).order_id
         changes.close()
+        assert b'"order_id":"' + order.order_id.encode() in tracker.encode_pending("alpha")
+        assert "submitted" == tracker.read_origin(order.order_id)
         assert (["alpha"], [], []) == (tracker.teams(), tracker.trades("alpha"), tracker.findings("alpha"))
         tracker.cancel(order.order_id)
         ended = tracker.order(order.order_id)
         assert isinstance(ended, EndedOrder)
         assert 0 == tracker.cleanup_old_orders()
         assert tracker.offset("alpha") == tracker.status("alpha").offset
+
+
+def test_terms_that_are_none_are_refused_before_anybody_is_asked(data: Path, server: AlpacaServer) -> None:
+    """A price that is no number, and one text where a list of tags is expected, leave no intent and no order."""
+    with OrderTracker.blocking(data, environ={**os.environ, **server.environment}, compact=False) as tracker:
+        with pytest.raises(Refused, match="found nan among the terms"):
+            tracker.submit("alpha", {**LIMIT, "limit_price": float("nan")})
+        with pytest.raises(TypeError, match=r"a single one is \['demo'\]"):
+            tracker.submit("alpha", LIMIT, tags="demo")
+        assert ([], {}) == (tracker.teams(), server.exchange.orders)

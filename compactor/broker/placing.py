@@ -88,6 +88,8 @@ class Trader:
         nobody knows, NotWrittenDown, BadTeam, and LedgerError where the intent could not be written: then nobody was
         asked.
         """
+        if isinstance(tags, str):
+            raise TypeError(f"expected a list of tags, found the text {tags!r}; a single one is [{tags!r}]")
         path = self._find_ledger(team)
         terms = self._broker.read_request(request)
         terms["client_order_id"] = self._make_client_order_id(team, terms.get("client_order_id"))

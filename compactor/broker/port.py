@@ -247,7 +247,8 @@ class BrokerPort(Protocol):
     def read_request(self, request: Any) -> Fields:
         """The terms that an application asks for, by the names of the ledger; other fields are kept for `place`.
 
-        Raises TypeError for what is no request of this broker's client library, and no mapping.
+        Raises TypeError for what is no request of this broker's client library, and no mapping; Refused for a number
+        that is none.
         """
 
     def place(self, terms: Mapping[str, Any]) -> Translation:

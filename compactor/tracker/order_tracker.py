@@ -48,7 +48,8 @@ class OrderTracker(LiveOrders):
     The accounts at the broker are those of the settings (`config`, else `compactor.toml` of the data directory) and of
     `environ` (else the environment). `queue_max` bounds the changes that wait for one consumer of `changes`. With
     `compact` the derived files are kept current as well while no daemon does that. Everything that it raises on purpose
-    is a CompactorError; errors of the broker have `status`, `code` and `what_to_do`.
+    is a CompactorError, but for wrong arguments (TypeError, ValueError); errors of the broker have `status`, `code` and
+    `what_to_do`.
 
     A call that is cancelled while it waits for the broker goes on: what was asked for cannot be taken back by not
     waiting. Its outcome is in the log, and among what is shown, when it comes.
@@ -106,7 +107,7 @@ class OrderTracker(LiveOrders):
         """
         is_one = (self.data / LOG).exists()
         path = self.data if is_one else self.data / "team" / team
-        placed = await self._call(self._desk.submit, team, request, account, tuple(tags), note, path=path)
+        placed = await self._call(self._desk.submit, team, request, account, tags, note, path=path)
         return await self._get(str(placed["order_id"]))
 
     async def replace(self, order_id: str, **changes: Any) -> PendingOrder | EndedOrder:

@@ -30,6 +30,7 @@ from compactor.broker.port import (
     Capabilities,
     Fields,
     Message,
+    Refused,
     ResendPoint,
     ResendResult,
     ResentBatch,
@@ -291,7 +292,10 @@ def _plain(value: Any) -> Any:
     if isinstance(value, bool):
         return value
     if isinstance(value, int | float | Decimal):
-        return f"{Decimal(repr(value) if isinstance(value, float) else value):f}"
+        number = Decimal(repr(value) if isinstance(value, float) else value)
+        if not number.is_finite():
+            raise Refused(f"found {value} among the terms of an order, expected numbers; the broker was not asked")
+        return f"{number:f}"
     if isinstance(value, Mapping):
         return {str(name): _plain(one) for name, one in value.items() if one is not None}
     return [_plain(one) for one in value] if isinstance(value, list | tuple) else value
