@@ -7,6 +7,8 @@ import gc
 import json
 import random
 import shutil
+import subprocess
+import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from decimal import Decimal
@@ -17,6 +19,7 @@ import pytest
 
 from compactor import Change, EndedOrder, Ledger, LogRewritten, OrderTracker, TooSlow, TrackerClosed
 from compactor.core.derived import Finding
+from compactor.tracker.tracked_ledger import LedgerBatch
 from tests.cases import CASES
 
 Event = dict[str, Any]
@@ -355,6 +358,108 @@ def test_a_directory_that_is_made_later_is_followed_like_any_other(
                 await until(lambda wanted=number + 1: len(tracker.pending_orders) == wanted)  # type: ignore[misc]
 
     asyncio.run(run())
+
+
+class CountingTracker(OrderTracker):
+    """A tracker that counts what its thread has told it of problems."""
+
+    problems = 0
+
+    def _apply(self, batch: LedgerBatch) -> None:
+        self.problems += batch.problem is not None
+        super()._apply(batch)
+
+
+def test_a_ledger_that_is_moved_away_and_back_is_well_again(
+    data: Path, write_log: Writer, placed: Callable[..., Event], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The loop is told of a problem once and not with each look, and of its end although the log is the same."""
+    monkeypatch.setattr("compactor.tracker.log_follower.POLL_SECONDS", 0.05)
+    ledger = write_log("alpha", placed("o1"))
+
+    async def run() -> None:
+        async with CountingTracker(data, compact=False) as tracker:
+            ledger.rename(data / "aside")
+            await until(lambda: bool(tracker.status("alpha").problem))
+            await asyncio.sleep(0.5)
+            assert ["o1"] == list(tracker.pending_orders) and 1 == tracker.problems
+            (data / "aside").rename(ledger)
+            await until(lambda: tracker.status("alpha").problem is None)
+
+    asyncio.run(run())
+
+
+def test_changes_of_a_ledger_that_cannot_be_read_at_first_have_no_gap(
+    data: Path, write_log: Writer, placed: Callable[..., Event], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Issue 14: all that is behind the offset is told once it can be read, and nothing before it."""
+    monkeypatch.setattr("compactor.tracker.tracked_ledger.RECENT_BYTES", 1000)
+    log = write_log("alpha", *(placed(f"o{number}") for number in range(50))) / "events.jsonl"
+    with Ledger(log.parent) as ledger:
+        ledger.compact(checkpoint=True)
+    text = log.read_bytes()
+
+    async def run(after: int) -> list[Change]:
+        log.write_bytes(text[:20])
+        async with OrderTracker(data, compact=False) as tracker:
+            coming = [
+                asyncio.ensure_future(take(tracker.changes(*one), 1)) for one in (("alpha", after), (None, after))
+            ]
+            rest = asyncio.ensure_future(take(tracker.changes("alpha", after), 50 if not after else 3))
+            await asyncio.sleep(0.05)
+            assert tracker.status("alpha").problem
+            log.write_bytes(text)
+            found = await rest
+            assert [found[:1]] * 2 == [await one for one in coming]
+            return found
+
+    told = asyncio.run(run(0))
+    assert [f"o{number}" for number in range(50)] == [one.order_id for one in told]
+    assert told[-3:] == asyncio.run(run(told[-4].offset))
+
+
+def test_a_directory_that_is_a_ledger_has_the_team_that_its_events_name(
+    data: Path, placed: Callable[..., Event], filled: Callable[..., Event]
+) -> None:
+    """Rule 1.2: what is read from the log is found under the same team as what is in memory."""
+
+    async def run() -> None:
+        with Ledger(data) as ledger:
+            ledger.append([placed("o1") | {"team_id": "alpha"}, filled("o1")])
+        async with OrderTracker(data, compact=False) as tracker:
+            assert ["alpha"] == tracker.teams()
+            tracker.cleanup_old_orders(max_age_days=0)
+            assert None is tracker.order("o1", "alpha")
+            assert isinstance(await tracker.find_order("o1", "alpha"), EndedOrder)
+            assert "adopted" == await tracker.read_origin("o1", "alpha")
+            assert None is await tracker.find_order("o1", "bravo")
+
+    asyncio.run(run())
+
+
+INTERRUPTED = """
+import os, signal, sys, threading
+from compactor import OrderTracker
+
+with OrderTracker.blocking(sys.argv[1], compact=False) as tracker:
+    kept = tracker.changes("alpha", after=0)
+    print(next(kept).order_id)
+    threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+    try:
+        for change in tracker.changes("alpha"):
+            print("nobody has written anything")
+    except KeyboardInterrupt:
+        print("interrupted", next(tracker.changes("alpha", after=0)).order_id)
+"""
+
+
+def test_ctrl_c_ends_the_changes_of_a_script(data: Path, write_log: Writer, placed: Callable[..., Event]) -> None:
+    """It is a KeyboardInterrupt, after which the tracker works; streams that were left open end without a word."""
+    write_log("alpha", placed("o1"))
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED, str(data)], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (0, "o1\ninterrupted o1\n", "") == (done.returncode, done.stdout, done.stderr)
 
 
 def test_it_ends_with_its_loop(data: Path, write_log: Writer, placed: Callable[..., Event]) -> None:

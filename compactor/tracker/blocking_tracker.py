@@ -9,7 +9,7 @@ from datetime import datetime
 from decimal import Decimal
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Self, TypeVar
 
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
@@ -31,6 +31,8 @@ Result = TypeVar("Result")
 
 class BlockingTracker:
     """As `OrderTracker`, whose documentation holds here too; each method returns when the work is done.
+
+    It has no `run`: start `compactor run` beside it.
 
     To be used within `with`, or with `open` and `close` in a notebook. Safe for several threads.
     """
@@ -88,6 +90,17 @@ class BlockingTracker:
         memory."""
         return self._wait(self._tracker.find_order, order_id, team)
 
+    find_order = order
+    """Here the two are one."""
+
+    def read_origin(self, order_id: str, team: str | None = None) -> Literal["submitted", "adopted"] | None:
+        """Whether an order was asked for here, or the broker told of it first; None where no log has it."""
+        return self._wait(self._tracker.read_origin, order_id, team)
+
+    def encode_pending(self, team: str) -> bytes:
+        """The open orders of a team as the bytes of `pending_orders.jsonl`."""
+        return self._look(self._tracker.encode_pending, team)
+
     def trades(
         self,
         team: str,
@@ -118,7 +131,9 @@ class BlockingTracker:
             while True:
                 yield self._wait(anext, stream)
         finally:
-            self._wait(stream.aclose)
+            # The end of the tracker has ended the stream as well.
+            if self._portal is not None:
+                self._wait(stream.aclose)
 
     def submit(
         self, team: str, request: Any, *, tags: Sequence[str] = (), note: str | None = None, account: str | None = None
@@ -141,11 +156,14 @@ class BlockingTracker:
         *,
         filled_qty: str | Decimal | None = None,
         filled_avg_price: str | Decimal | None = None,
+        reason: str | None = None,
+        ts: str | None = None,
+        team: str | None = None,
     ) -> PendingOrder | EndedOrder:
         """Write down how an order stands."""
         return self._wait(
             self._tracker.update_order_status, order_id, status, filled_qty=filled_qty,
-            filled_avg_price=filled_avg_price,
+            filled_avg_price=filled_avg_price, reason=reason, ts=ts, team=team,
         )  # fmt: skip
 
     def reconcile_with_broker(self) -> Reconciled:
@@ -170,7 +188,13 @@ class BlockingTracker:
         async def run() -> Result:
             return await work(*arguments, **named)
 
-        return self._require().call(run)
+        future = self._require().start_task_soon(run)
+        try:
+            return future.result()
+        except BaseException:
+            # After Ctrl-C nobody waits for it any more.
+            future.cancel()
+            raise
 
     def _require(self) -> BlockingPortal:
         if self._portal is None:

@@ -45,11 +45,12 @@ class ChangeStream:
     async def follow(self) -> AsyncIterator[Change]:
         """The changes, until the consumer ends, or is too slow."""
         begun: set[Path] = set()
-        # Also where a ledger is not there yet: its changes come from its first byte on.
-        self._subscription.left_out = set(self._ledgers)
+        late: dict[Path, int] = {}
+        # A ledger that is not there yet, or cannot be read, begins with the first change that the queue has of it.
+        waiting = [path for path, rows in self._ledgers.items() if self._is_ready(rows)]
+        self._subscription.left_out = set(waiting)
         self._subscriptions.add(self._subscription)
         try:
-            waiting = [path for path, rows in self._ledgers.items() if self._team in (None, rows.team_id)]
             starts = {path: self._choose_start(self._ledgers[path]) for path in waiting}
             for path, start in starts.items():
                 async for change in self._begin(path, start):
@@ -59,11 +60,16 @@ class ChangeStream:
                 for path, raw in await self._subscription.take(dict(self._seen)):
                     if path not in begun:
                         begun.add(path)
-                        async for change in self._catch_up(path, raw):
+                        late[path] = self._choose_start(self._ledgers[path]) if self._after is not None else 0
+                        async for change in self._catch_up(path, late[path], raw):
                             yield change
-                    yield self._note(path, raw)
+                    if raw.is_behind(late.get(path, 0)):
+                        yield self._note(path, raw)
         finally:
             self._subscriptions.discard(self._subscription)
+
+    def _is_ready(self, rows: LedgerRows) -> bool:
+        return self._team in (None, rows.team_id) and (rows.is_loaded or self._after is None)
 
     def _choose_start(self, rows: LedgerRows) -> int:
         if self._after is None:
@@ -85,10 +91,8 @@ class ChangeStream:
         for raw in known:
             yield self._note(path, raw)
 
-    async def _catch_up(self, path: Path, first: RawChange) -> AsyncIterator[Change]:
+    async def _catch_up(self, path: Path, after: int, first: RawChange) -> AsyncIterator[Change]:
         """What a ledger that has just appeared had before the first change that came through the queue."""
-        rows = self._ledgers[path]
-        after = self._choose_start(rows) if self._after is not None else 0
         async for piece, _offset in self._fold_past(path, after, first.offset):
             for raw in piece:
                 if raw.offset < first.offset:

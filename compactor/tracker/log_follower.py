@@ -34,6 +34,8 @@ class LogFollower:
         self._loop = loop
         self._apply = apply
         self._ledgers: dict[Path, TrackedLedger] = {}
+        self._problems: dict[Path, str] = {}
+        """Why a ledger cannot be read now; the loop is told once."""
         self._lock = threading.Lock()
         self._room = threading.Semaphore(BATCHES_MAX)
         self._files = Files()
@@ -92,19 +94,25 @@ class LogFollower:
             if path in self._ledgers:
                 continue
             if entry.problem is not None:
-                self._hand(LedgerBatch(entry, problem=describe_bad_entry(entry).message))
+                self._hand_problem(entry, describe_bad_entry(entry).message)
             else:
                 self._ledgers[path] = TrackedLedger(entry, self._files)
 
     def _read(self, ledger: TrackedLedger, pace: Pace) -> None:
         with ledger.lock:
             try:
-                if ledger.is_changed():
+                # A log that was moved away and back is what it was, and has to be said to be well again.
+                if ledger.is_changed() or ledger.entry.path in self._problems:
                     for batch in ledger.read(pace):
                         self._hand(batch)
+                    self._problems.pop(ledger.entry.path, None)
             except Exception as error:
-                failure = describe_failure(error, ledger.entry.path)
-                self._hand(LedgerBatch(ledger.entry, problem=failure.message))
+                self._hand_problem(ledger.entry, describe_failure(error, ledger.entry.path).message)
+
+    def _hand_problem(self, entry: LedgerEntry, problem: str) -> None:
+        if self._problems.get(entry.path) != problem:
+            self._problems[entry.path] = problem
+            self._hand(LedgerBatch(entry, problem=problem))
 
     def _hand(self, batch: LedgerBatch) -> None:
         """Hand a batch over; waits while the loop is behind."""
@@ -127,7 +135,7 @@ class LogFollower:
 
     def list_entries(self, team: str | None) -> list[LedgerEntry]:
         """The ledgers that were found, or that of a team."""
-        return [one.entry for one in list(self._ledgers.values()) if team in (None, one.entry.name)]
+        return [one.entry for one in list(self._ledgers.values()) if team in (None, one.team_id)]
 
     def find_order(self, order_id: str, team: str | None) -> RawChange | None:
         """An order of any ledger, or of a team's, read from its log if need be. Raises LedgerError.
@@ -136,7 +144,7 @@ class LogFollower:
         """
         found = None
         for ledger in list(self._ledgers.values()):
-            if team in (None, ledger.entry.name):
+            if team in (None, ledger.team_id):
                 change = ledger.find_order(order_id)
                 if change is not None and (found is None or found.assigned_to is not None):
                     found = change

@@ -98,6 +98,11 @@ class TrackedLedger:
         self._intents: dict[str, int] | None = None
         self.offset = 0
 
+    @property
+    def team_id(self) -> str:
+        """The team, which in a directory that is a ledger itself an event may name (rule 1.2)."""
+        return self._recorder.fold.team_id if self._recorder is not None else self.entry.name
+
     def is_changed(self) -> bool:
         """Whether the log may have more than was read, or is another file."""
         found = self._files.identity(self.entry.path / LOG)
