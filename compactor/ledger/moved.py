@@ -15,6 +15,7 @@ from compactor.ledger.errors import LogRewritten
 from compactor.ledger.files import Files
 from compactor.ledger.log import WHAT_TO_DO, Log
 from compactor.ledger.paths import FINDINGS, TRADES
+from compactor.ledger.tail import find_difference
 
 
 def prove_moved(log: Log, header: CheckpointHeader, fold: Fold, known: Fold, files: Files) -> None:
@@ -59,8 +60,7 @@ class _Comparison:
         finally:
             reader.close()
         if found != data:
-            pairs = enumerate(zip(data, found, strict=False))
-            at = next((number for number, (one, other) in pairs if one != other), min(len(data), len(found)))
+            at = find_difference(data, found)
             wanted, got = data[at : at + 60], found[at : at + 60]
             return f"at offset {self.offset + at} of {self.path.name} expected {wanted!r}, found {got!r}"
         self.offset += len(data)

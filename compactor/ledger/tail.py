@@ -121,9 +121,7 @@ class Tail:
             reader.close()
 
     def _conflict(self, expected: bytes, found: bytes) -> None:
-        same = next(
-            (i for i, (a, b) in enumerate(zip(expected, found, strict=False)) if a != b), min(len(expected), len(found))
-        )
+        same = find_difference(expected, found)
         offset = self.length + same
         wanted = f"expected {expected[same : same + 60]!r}" if expected[same:] else "expected the end of the file"
         raise DerivedConflict(
@@ -132,6 +130,12 @@ class Tail:
             " wrote to this file, or an old version of it was put back. Nothing was changed. Move the file away and"
             " compact again: it is rebuilt from the log",
         )
+
+
+def find_difference(one: bytes, other: bytes) -> int:
+    """The index of the first byte in which two texts differ; where one begins the other, the length of the shorter."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((at for at, (ours, theirs) in pairs if ours != theirs), min(len(one), len(other)))
 
 
 def find_upgrade(header: CheckpointHeader, trades: Tail, findings: Tail, files: Files) -> int | None:

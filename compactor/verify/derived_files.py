@@ -15,6 +15,7 @@ from compactor.core.fold import Fold
 from compactor.core.orders import build_row
 from compactor.ledger.checkpoint import FOLD_VERSION
 from compactor.ledger.files import Files, Reader
+from compactor.ledger.tail import find_difference
 from compactor.verify.report import Discrepancies
 
 _SHOWN = 120
@@ -66,7 +67,7 @@ class DerivedFileCheck:
 
     def _differ(self, data: bytes, found: bytes) -> None:
         self.is_bad = True
-        same = next((at for at, pair in enumerate(zip(data, found, strict=False)) if pair[0] != pair[1]), len(found))
+        same = find_difference(data, found)
         start = data.rfind(b"\n", 0, same) + 1
         line = data[start : data.find(b"\n", start)]
         event = _OFFSET.search(line)
