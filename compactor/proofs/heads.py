@@ -21,6 +21,7 @@ import msgspec
 from msgspec import Struct
 
 from compactor.books.failures import classify
+from compactor.core.merkle import Tree
 from compactor.core.printable import redact
 from compactor.ledger.errors import LedgerError, LockHeld, from_os
 from compactor.ledger.files import Files, replace
@@ -56,6 +57,11 @@ def make_head(seal: Seal, team: str, name: str) -> Head | None:
     if seal.tree is None:
         return None
     return Head(format_origin(name, team), seal.tree.size, bytes.fromhex(seal.tree.root))
+
+
+def is_over(head: Head, tree: Tree) -> bool:
+    """Whether a head is that of a tree."""
+    return (head.size, head.root.hex()) == (tree.size, tree.root)
 
 
 def read_witness(path: Path, files: Files | None = None) -> list[tuple[int, Witnessed | str]]:

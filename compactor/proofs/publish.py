@@ -16,7 +16,7 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct
 
-from compactor.core.merkle import MerkleAccumulator, Tree
+from compactor.core.merkle import MerkleAccumulator
 from compactor.ledger.errors import SegmentDamaged, from_os
 from compactor.ledger.files import Files, replace
 from compactor.ledger.segment_format import Seal, head_name, seal_name
@@ -28,6 +28,7 @@ from compactor.proofs.heads import (
     Witnessed,
     begins_as_witness,
     find_data_directory,
+    is_over,
     locked,
     make_head,
     read_witness,
@@ -109,7 +110,7 @@ def find_recorded(segments: Segments, head: Head) -> int:
     """The index of the seal that has the head that was signed last. Raises HeadConflict where none has."""
     seals = segments.seals
     for at, seal in enumerate(seals):
-        if seal.tree is not None and _is_over(head, seal.tree):
+        if seal.tree is not None and is_over(head, seal.tree):
             return at
     size = seals[-1].tree.size if seals and seals[-1].tree else 0
     what = f"expected a seal over {_describe(head)}, as they were signed last, found none in {size} lines"
@@ -164,7 +165,7 @@ class _Publication:
             except BadProof:
                 continue  # `verify` reports it; a head that cannot be read contradicts nothing.
             tree = ours.get(one.end)
-            if tree is None or not _is_over(said, tree):
+            if tree is None or not is_over(said, tree):
                 found = f"{tree.size} lines and {tree.root}" if tree is not None else "no seal that ends there"
                 what = f"of {self._team} up to offset {one.end} expected {_describe(said)}, found {found}"
                 hint = "the history of this log was changed after it was witnessed. compactor verify says where"
@@ -199,7 +200,7 @@ class _Publication:
             note = decode_note(data.decode(errors="replace"), path)
         except BadProof as bad:
             raise HeadConflict(path, f"{bad.message}: {_HISTORY_CHANGED}") from None
-        if not _is_over(note.head, seal.tree):
+        if not is_over(note.head, seal.tree):
             what = f"expected {_describe(note.head)}, as they were signed, found {seal.tree.size} and {seal.tree.root}"
             raise HeadConflict(path, f"{what} in the seal: {_HISTORY_CHANGED}")
         return note
@@ -260,10 +261,6 @@ class _Publication:
         note = key.sign(head) if key is not None else encode_note(head, [])
         _append(witness, _encode(Witnessed(self._team, self._seals[-1].end, note)) + b"\n", self._files)
         return 1
-
-
-def _is_over(head: Head, tree: Tree) -> bool:
-    return (head.size, head.root.hex()) == (tree.size, tree.root)
 
 
 def _describe(head: Head) -> str:

@@ -24,7 +24,7 @@ from compactor.ledger.paths import SEGMENTS
 from compactor.ledger.segment_format import SEAL_SUFFIX, Seal, decode_seal, head_name, read_piece, seal_name
 from compactor.ledger.segment_writer import find_first_ts
 from compactor.ledger.segments import Segments
-from compactor.proofs.heads import HeadRecord, Witnessed, find_data_directory
+from compactor.proofs.heads import HeadRecord, Witnessed, find_data_directory, is_over
 from compactor.proofs.keys import VerifierKey, checked_note
 from compactor.proofs.notes import BadProof, HeadConflict
 from compactor.verify.report import Discrepancies
@@ -274,7 +274,7 @@ def _check_head(
         report.add("head_damaged", path, expected="a head that is whole", found=bad.message, meaning=meaning)
         return False
     tree = seal.tree
-    if tree is None or (head.size, head.root.hex()) != (tree.size, tree.root) or not head.origin.endswith(f"/{team}"):
+    if tree is None or not is_over(head, tree) or not head.origin.endswith(f"/{team}"):
         expected = f"{describe_tree(tree)} of {team}" if tree is not None else "no head, since its seal has no tree"
         found = f"{head.size} lines with root {head.root.hex()} of {head.origin}"
         report.add("head_differs", path, expected=expected, found=found, meaning=meaning)
@@ -294,7 +294,7 @@ def examine_record(path: Path, team: str, seals: Sequence[Seal], files: Files, r
         return
     head = recorded[1]
     trees = [seal.tree for seal in seals if seal.tree is not None]
-    if not any((tree.size, tree.root) == (head.size, head.root.hex()) for tree in trees):
+    if not any(is_over(head, tree) for tree in trees):
         expected = f"a seal over {head.size} lines with root {head.root.hex()}, as they were signed last"
         found = f"none in {trees[-1].size if trees else 0} lines"
         meaning = f"sealed history was changed after it was signed, or is an older backup; {RESTORE}"
@@ -328,7 +328,7 @@ def examine_witness(
         if tree is None:
             meaning = f"a seal that was witnessed is gone or was replaced; {RESTORE}"
             report.add("witness_differs", witness, expected=expected, found="no such seal", meaning=meaning)
-        elif (head.size, head.root.hex()) != (tree.size, tree.root) or not head.origin.endswith(f"/{one.team_id}"):
+        elif not is_over(head, tree) or not head.origin.endswith(f"/{one.team_id}"):
             meaning = f"the history before offset {one.end} was changed after it was witnessed; {RESTORE}"
             report.add("witness_differs", witness, expected=expected, found=describe_tree(tree), meaning=meaning)
         else:
