@@ -418,6 +418,14 @@ def _arrange(messages: list[Message]) -> list[list[Message]]:
     return arrangements + [[*one, one[number % len(one)]] for number, one in enumerate(arrangements)]
 
 
+def test_a_sum_that_was_told_after_a_bust_is_not_the_busted_fill() -> None:
+    """4.8: what a fill that is told late may explain was told before its bust."""
+    bust = revision("trade_bust", "14:32:00Z", order(), "5", "10", of="x-1", name="b-1")
+    late = execution("14:31:00Z", filled("5", "10", "14:31:00Z"), "5", "10", "x-1")
+    sums = derive([bust, filled("5", "11", "14:33:00Z"), late]).sum_orders()
+    assert Decimal(5) == sums["o-1"][0]
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_any_order_of_arrival_gives_the_truth(name: str) -> None:
     """What is filled and what is live."""

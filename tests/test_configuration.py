@@ -75,6 +75,7 @@ def test_the_environment_is_text(tmp_path: Path, key: str, text: str, value: obj
         "poll_seconds = 11", "retention_days = 36501", "segment_age_hours = 876001", "segment_age_hours = 0",
         "seal = 1.0", 'http = "[::1]"', 'http = ":9464"', "reclaim = [1]",
         'http = "9464"', 'http = "localhost:99999"', "http = 9464", 'log_level = "loud"',
+        'http_proxies = "10.0.0.0/40"', 'http_proxies = "10.0.0.1, desk"', "http_proxies = [10]",
     ],
 )  # fmt: skip
 def test_a_wrong_value_names_file_key_expected_and_found(tmp_path: Path, text: str) -> None:

@@ -151,6 +151,13 @@ def test_the_original_of_a_changed_object_can_be_found() -> None:
     assert message["legs"][0] is originals[id(changed["legs"][0])]
 
 
+def test_a_price_of_zero_beside_no_quantity_is_no_execution() -> None:
+    """Some languages write the zero value where there is none; a zero price beside a quantity is a price."""
+    for qty, price, told in (("0", "0", None), (0, "0.00", None), ("5", "0", "0")):
+        changed = normalize({"event": "new", "qty": qty, "price": price}, None, {})
+        assert told == changed["price"], (qty, price)
+
+
 def test_answers_to_delete_are_taken_apart() -> None:
     """Each answer has a status of its own; the order is in `body`, or there is none."""
     answers = [{"symbol": "AAPL", "status": 200, "body": ORDER}, [{"id": "o1", "status": 207, "body": ORDER}]]

@@ -477,6 +477,7 @@ class TestStates:
         for change in (
             lambda header: msgspec.structs.replace(header, clock=None),
             lambda header: msgspec.structs.replace(header, team_id="bravo"),
+            lambda header: msgspec.structs.replace(header, intents={"c-1": 0}),
             lambda header: msgspec.structs.replace(header, counts=msgspec.structs.replace(header.counts, events=1)),
             lambda header: msgspec.structs.replace(header, trades=type(header.trades)(7, header.trades.tail)),
         ):

@@ -65,12 +65,12 @@ def _parse_address(found: object) -> object:
     return found
 
 
-def _parse_teams(found: object) -> object:
+def _split_commas(found: object) -> object:
     return [one.strip() for one in found.split(",") if one.strip()] if isinstance(found, str) else found
 
 
 def _parse_networks(found: object) -> object:
-    networks = _parse_teams(found)
+    networks = _split_commas(found)
     for one in networks if isinstance(networks, list) else ():
         if isinstance(one, str):
             ipaddress.ip_network(one, strict=False)
@@ -137,7 +137,7 @@ HostNames = Annotated[
     tuple[Annotated[str, Meta(pattern=r"\A[A-Za-z0-9_](?:[A-Za-z0-9._-]{0,252})\Z")], ...],
     Meta(
         description='a list of host names, as ["desk.example.org"], or a text with commas between them',
-        extra={"parse": _parse_teams},
+        extra={"parse": _split_commas},
     ),
 ]
 Networks = Annotated[
@@ -156,7 +156,7 @@ Teams = Annotated[
     tuple[TeamId, ...],
     Meta(
         description=f"a list of team ids, or a text with commas between them ({TEAM_EXPECTED})",
-        extra={"parse": _parse_teams},
+        extra={"parse": _split_commas},
     ),
 ]
 FileName = Annotated[
