@@ -93,10 +93,11 @@ class Gate:
     # Who asks.
 
     def _find_address(self, scope: Scope, request: _GatedRequest) -> tuple[str, bool]:
-        """The address of the client: the one that a trusted proxy names, else that of the connection."""
+        """The address of the client: the one that a trusted proxy names, else that of the connection; and whether the
+        request came through a proxy, trusted or not."""
         peer = scope["client"][0] if scope.get("client") else ""
         if not self._proxies or not self._is_proxy(peer):
-            return peer, False
+            return peer, bool(request.forwarded_for)
         # The right end of the list is what our own proxy has seen; each proxy that is trusted is skipped.
         named = [one.strip() for one in request.forwarded_for.split(",") if one.strip()]
         for address in reversed(named):
