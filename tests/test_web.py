@@ -378,6 +378,7 @@ def test_a_log_that_takes_the_place_of_another_one_is_shown_alone(tmp_path: Path
     try:
         assert 5 == ask("orders/open")["open_orders_count"]
         old = ask("summary")["rows"]
+        reader = EventReader(served, "alpha", "", after=ask("status")["offset"])
         shutil.rmtree(data / "team" / "alpha")
         until(lambda: ask("status")["stale"], "the log is missed")
         assert 5 == ask("orders/open")["open_orders_count"], "what is live at the broker is never missing"
@@ -394,6 +395,9 @@ def test_a_log_that_takes_the_place_of_another_one_is_shown_alone(tmp_path: Path
         wanted = sum(-1 if one["kind"] == "reversal" else 1 for one in trades)
         assert old != rows and (80, wanted) == (len(trades), sum(row["fills"] for row in rows))
         assert 2 == ask("orders/open")["open_orders_count"]
+        assert reader.is_over.wait(20)
+        assert ("end", True) == (reader.events[-1].kind, reader.events[-1].data["anew"])
+        reader.close()
     finally:
         served.close()
 
@@ -492,6 +496,13 @@ def test_metrics_and_health_are_there_for_this_machine(served: Served) -> None:
     assert 200 == served.get("/livez").status_code
     until(lambda: served.get("/readyz").status_code == 200, "ready")
     assert "compactor_http_requests_total" in served.get("/metrics").text
+
+
+def test_what_came_through_a_proxy_that_nobody_named_is_not_of_this_machine(served: Served, admin: str) -> None:
+    """Metrics name teams: a proxy that the settings do not know hands them to nobody."""
+    through = {"X-Forwarded-For": "127.0.0.1"}
+    assert [403, 403] == [served.get(path, headers=through).status_code for path in ("/metrics", "/readyz")]
+    assert [200, 200] == [served.get(path, admin, headers=through).status_code for path in ("/metrics", "/livez")]
 
 
 def test_a_head_request_has_the_headers_and_no_body(served: Served, alpha: str) -> None:

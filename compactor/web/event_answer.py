@@ -58,7 +58,6 @@ class EventAnswer(Response[bytes]):
     async def _send_events(self, scope: Scope, send: Send) -> None:
         connection: BoundedConnection | None = scope.get("extensions", {}).get(EXTENSION)
         await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
-        reason = ""
         try:
             async with aclosing(self._follow()) as pieces:  # type: ignore[type-var]
                 async for piece in pieces:
@@ -69,9 +68,8 @@ class EventAnswer(Response[bytes]):
                     if connection is not None:
                         connection.extend(HEARTBEAT_SECONDS + PIECE_SECONDS)
         except StreamEnd as end:
-            reason = str(end)
             self._traffic.streams_dropped += 1
-        await send({"type": "http.response.body", "body": encode_end(reason), "more_body": False})
+            await send({"type": "http.response.body", "body": encode_end(end), "more_body": False})
 
 
 async def _wait_for_disconnect(receive: Receive) -> None:

@@ -14,6 +14,7 @@ from collections.abc import AsyncIterator
 import msgspec
 
 from compactor.core import CompactorError
+from compactor.ledger.errors import LogRewritten
 from compactor.tracker import Change, EndedOrder
 from compactor.tracker.live_orders import LiveOrders
 from compactor.web.api_answers import encode
@@ -26,7 +27,12 @@ RETRY_MS = 1000
 
 
 class StreamEnd(CompactorError):
-    """Why a stream ends; its client is told, and may come back."""
+    """Why a stream ends; its client is told, and may come back. `anew`: not after its last id, because the log is
+    another one."""
+
+    def __init__(self, reason: str, *, anew: bool = False) -> None:
+        super().__init__(reason)
+        self.anew = anew
 
 
 class EventStream:
@@ -35,22 +41,22 @@ class EventStream:
     def __init__(self) -> None:
         self._waiting: deque[tuple[int, bytes]] = deque()
         self._ready = asyncio.Event()
-        self._end: str | None = None
+        self._end: StreamEnd | None = None
 
     def put(self, offset: int, data: bytes) -> None:
         """Add an event; beyond the limit the stream ends."""
         if self._end is not None:
             return
         if len(self._waiting) >= QUEUE_MAX:
-            self.end(f"this reader is more than {QUEUE_MAX} events behind; go on from the last id")
+            self.end(StreamEnd(f"this reader is more than {QUEUE_MAX} events behind; go on from the last id"))
             self._waiting.clear()
         else:
             self._waiting.append((offset, data))
             self._ready.set()
 
-    def end(self, reason: str) -> None:
+    def end(self, end: StreamEnd) -> None:
         """End the stream once what waits is taken."""
-        self._end = self._end or reason
+        self._end = self._end or end
         self._ready.set()
 
     async def take(self) -> list[tuple[int, bytes]]:
@@ -63,7 +69,7 @@ class EventStream:
             except TimeoutError:
                 return []
         if not self._waiting and self._end is not None:
-            raise StreamEnd(self._end)
+            raise self._end
         taken = list(self._waiting)
         self._waiting.clear()
         return taken
@@ -107,10 +113,10 @@ class TeamStreams:
             if not self._streams:
                 self._stop()
 
-    def end(self, reason: str) -> None:
+    def end(self, end: StreamEnd) -> None:
         """End all streams."""
         for stream in self._streams:
-            stream.end(reason)
+            stream.end(end)
 
     def _list_known(self, after: int | None) -> list[tuple[int, bytes]]:
         rows = self._view.rows
@@ -137,7 +143,7 @@ class TeamStreams:
                 if (rows := self._view.rows) is None or rows.list_changes(after) is not None:
                     return
         except CompactorError as error:
-            raise StreamEnd(str(error)) from None
+            raise StreamEnd(str(error), anew=isinstance(error, LogRewritten)) from None
         finally:
             if coming is not None:
                 coming.cancel()
@@ -162,7 +168,7 @@ class TeamStreams:
                 for stream in self._streams:
                     stream.put(change.offset, data)
         except CompactorError as error:
-            self.end(str(error))
+            self.end(StreamEnd(str(error), anew=isinstance(error, LogRewritten)))
         finally:
             if self._tasks and self._tasks[0] is asyncio.current_task():
                 self._stop()
@@ -195,6 +201,6 @@ def encode_change(change: Change) -> bytes:
     return b"event: %b\nid: %d\ndata: %b\n\n" % (change.kind.encode(), change.offset, data)
 
 
-def encode_end(reason: str) -> bytes:
+def encode_end(end: StreamEnd) -> bytes:
     """The last event of a stream that the server ends."""
-    return b"event: end\ndata: " + encode({"detail": reason}) + b"\n\n"
+    return b"event: end\ndata: " + encode({"detail": str(end), "anew": end.anew}) + b"\n\n"

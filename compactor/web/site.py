@@ -15,7 +15,7 @@ from compactor.settings.configuration import Settings
 from compactor.tracker.live_orders import LiveOrders
 from compactor.web.api_keys import ApiKey, KeyStore
 from compactor.web.canceling import Canceler
-from compactor.web.event_streams import TeamStreams
+from compactor.web.event_streams import StreamEnd, TeamStreams
 from compactor.web.health_link import HealthSource
 from compactor.web.team_view import TeamView
 from compactor.web.traffic import Traffic
@@ -62,7 +62,7 @@ class Site:
     def end_streams(self) -> None:
         """End every event stream, because the server ends."""
         for streams in self._streams.values():
-            streams.end("the server ends; come back in a moment")
+            streams.end(StreamEnd("the server ends; come back in a moment"))
 
     def is_valid(self, access: ApiKey) -> bool:
         """Whether a key that opened something before is still valid."""

@@ -19,7 +19,7 @@ class Traffic(Collector):
         self.streams = 0
         """Event streams that are open."""
         self.streams_dropped = 0
-        """Event streams that were ended because their reader was too slow."""
+        """Event streams that the server ended: for a slow reader, a revoked key, another log, or its own end."""
         self.connections: Connections | None = None
 
     def count(self, status: int) -> None:
@@ -36,7 +36,7 @@ class Traffic(Collector):
         yield requests
         yield GaugeMetricFamily("compactor_http_streams", "Event streams that are open.", self.streams)
         yield CounterMetricFamily(
-            "compactor_http_streams_dropped", "Event streams of readers that were too slow.", self.streams_dropped
+            "compactor_http_streams_dropped", "Event streams that the server ended.", self.streams_dropped
         )
         if self.connections is not None:
             yield GaugeMetricFamily("compactor_http_connections", "Open connections.", len(self.connections))

@@ -131,6 +131,8 @@ export class EventFeed {
       for (const event of events) {
         if (event.id !== null) this.last = event.id;
         if (event.kind === "end") reason = String(event.data.detail);
+        // Another log: what is shown cannot be gone on with.
+        if (event.kind === "end" && event.data.anew) throw new Refusal(400, reason);
       }
       if (events.length) this.to.onEvents(events);
     }
