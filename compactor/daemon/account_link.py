@@ -28,6 +28,8 @@ START_SECONDS = 120.0
 WORKED_SECONDS = 900.0
 """How long keys that have worked are retried."""
 REMIND_SECONDS = 60.0
+RESTART_SECONDS = 5.0
+"""How long to wait before a stream that has failed by a bug of ours is started again."""
 
 
 class Refusals:
@@ -84,9 +86,6 @@ class Refusals:
         self._health.update_account(self._account, keys_refused_since=None, keys_reason=None)
         self._log.info("credentials_accepted", refused_seconds=round(self._clock() - since, 1))
         self._on_accepted(self._account)
-
-
-RESTART_SECONDS = 5.0
 
 
 class AccountLink:

@@ -21,8 +21,6 @@ from compactor.ledger import Ledger, LedgerEntry, discover
 from compactor.ledger.log_writer import find_problem
 from compactor.ledger.paths import LOG, locate_ledger
 
-# The ledger adds `recorded_at` to each line.
-
 
 class TeamReconciled(msgspec.Struct):
     """What one ledger got, or would get: `events` in the order of the log. `error`: why it got none of them."""

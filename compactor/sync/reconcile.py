@@ -168,7 +168,6 @@ class Reconciler:
             {one: held for one, held in self._accounts.held.items() if one in answering}, told, plan, ledgers, now,
             is_whole=not unreadable, may_record=(is_deep or self._is_recording) and not dry_run, is_dry=dry_run,
         )  # fmt: skip
-
         plan.problems += list_differing(positions)
         if not dry_run:
             differing = [one.symbol for one in positions if one.kind == "differs"]

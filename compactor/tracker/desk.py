@@ -1,7 +1,8 @@
 """Place, replace, cancel and reconcile with the accounts of a data directory, in threads, for the tracker.
 
-The accounts are those of `compactor.toml` and the environment. All requests of an account share one budget. Note: a
-call that is cancelled goes on in its thread: what was asked of the broker cannot be taken back by not waiting for it.
+The accounts are those of `compactor.toml` and the environment. All that a desk asks of an account
+shares one budget; other processes, such as the daemon, have their own. Note: a call that is cancelled goes on in its
+thread: what was asked of the broker cannot be taken back by not waiting for it.
 """
 
 from __future__ import annotations
