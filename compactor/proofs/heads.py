@@ -5,8 +5,9 @@
 
 A team may be able to write its whole ledger; it must not be able to write there. `publish` decides what is signed.
 
-Note: without its record the first head of a ledger is signed as the log stands. So that directory is backed up with
-the ledgers, and removing a file in it is a decision to trust the log as it is now.
+Note: without its record the first head of a ledger is signed as the log stands. So that directory has to be backed up
+beside the ledgers (`compactor backup` copies ledgers only), and removing a file in it is a decision to trust the log as
+it is now.
 """
 
 from __future__ import annotations
