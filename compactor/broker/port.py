@@ -96,14 +96,12 @@ class Capabilities(msgspec.Struct, frozen=True):
 
     `resends`: what a stream missed can be requested again. `tells_fills_of_orders`: the executions of one order can be
     asked for, however old. `unique_client_ids`: an order is refused if another one has its `client_order_id`, so that
-    placing can be retried. `lists_held_legs`: the open orders include legs that wait for their parent.
-    `tells_positions`: what the account holds can be asked for.
+    placing can be retried. `tells_positions`: what the account holds can be asked for.
     """
 
     resends: bool = True
     tells_fills_of_orders: bool = True
     unique_client_ids: bool = True
-    lists_held_legs: bool = True
     tells_positions: bool = True
     client_id_length_max: int = 128
 
