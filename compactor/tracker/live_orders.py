@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Literal, Self
 
 from compactor.core.derived import Finding
-from compactor.ledger.errors import LogRewritten
+from compactor.ledger.errors import LogRewritten, NoLedger
 from compactor.ledger.open_intents import Intent
 from compactor.ledger.paths import LOG, resolve_data
 from compactor.ledger.records import Instant, PendingOrder, Trade
@@ -75,6 +75,8 @@ class LiveOrders:
     async def __aenter__(self) -> Self:
         if self._follower is not None:
             raise TrackerClosed("this tracker is open already; expected one `async with` for each OrderTracker")
+        if self.data.exists() and not self.data.is_dir():
+            raise NoLedger(self.data, "this is a file; expected a data directory, or the path of a new one")
         follower = LogFollower(self.data, asyncio.get_running_loop(), self._apply)
         self._follower = follower
         try:
