@@ -121,7 +121,7 @@ def test_what_never_ends_is_killed(project: Path) -> None:
     """A loop that a mutant made endless is ended from outside."""
     module = project / "compactor/core/limits.py"
     module.write_text("def double(number):\n    while number < 9:\n        number += 1\n    return number\n")
-    runner = Runner(project, ["core"], jobs=1, budget=10, seconds_more=15)
+    runner = Runner(project, jobs=1, budget=10, seconds_more=15)
     (endless,) = (one for one in find_mutants(module, project) if one.kind == "statement")
     seen = Seen({endless.path: {3: ["tests/test_numbers.py::test_next"]}}, {"tests/test_numbers.py::test_next": 0.01})
     assert ["slow"] == [verdict.outcome for verdict in runner.run([endless], seen)]

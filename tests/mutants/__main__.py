@@ -87,8 +87,15 @@ def main() -> None:
     parser.add_argument(
         "--seconds-more", type=float, default=60.0, help="beyond thrice their time, till tests are slow"
     )
-    parser.add_argument("--only", action="append", default=[], metavar="ID", help="these mutants, whatever the sample")
+    parser.add_argument(
+        "--only",
+        action="append",
+        default=[],
+        metavar="ID",
+        help="this mutant, whatever the sample; or a file, to draw from",
+    )
     parser.add_argument("--tests", nargs="*", default=["tests"], metavar="PATH", help="look at these tests only")
+    parser.add_argument("--map", type=Path, help="a file of .mutants/ to take, though files changed since")
     parser.add_argument("--pure", action="store_true", help="try survivors again without the compiled modules")
     parser.add_argument("--root", type=Path, default=Path(__file__).resolve().parents[2], help="the checkout")
     parser.add_argument("--list", action="store_true", help="print the sample and run nothing")
@@ -104,21 +111,24 @@ def main() -> None:
 def run(options: argparse.Namespace, root: Path) -> int:
     """Draw mutants and run them; 1 where one survived."""
     rooms = options.rooms.split(",")
-    equivalents = set() if options.only else load_equivalents(EQUIVALENT)
+    equivalents = load_equivalents(EQUIVALENT)
     candidates = find_candidates(root, rooms, equivalents)
     counts = ", ".join(f"{room} {len(mutants)}" for room, mutants in candidates.items())
     print(f"seed {options.seed}; mutants there are: {counts}", file=sys.stderr)
-    chosen = sample(candidates, options.count, options.seed, root)
     if options.only:
-        chosen = [mutant for mutants in candidates.values() for mutant in mutants if mutant.id in options.only]
+        candidates = {
+            room: [one for one in mutants if one.id in options.only or one.path in options.only]
+            for room, mutants in candidates.items()
+        }
+    chosen = sample(candidates, options.count, options.seed, root)
     if options.list:
         print("\n".join(f"{mutant.id}\n    {mutant.change}" for mutant in chosen))
         return 0
 
     started = time.monotonic()
-    runner = Runner(root, rooms, options.jobs, options.budget, options.seconds_more, options.pure, options.tests)
+    runner = Runner(root, options.jobs, options.budget, options.seconds_more, options.pure, options.tests)
     print("running all tests once, to see which lines each of them runs", file=sys.stderr)
-    seen = runner.look(options.root / ".mutants")
+    seen = runner.look(options.root / ".mutants", options.map)
     verdicts: list[Verdict] = []
     for verdict in runner.run(chosen, seen):
         verdicts.append(verdict)

@@ -21,12 +21,10 @@ ROOT = os.environ.get("MUTANTS_ROOT", "")
 class Seer:
     """Watches every test. With several processes each writes a file of its own."""
 
-    def __init__(self, rooms: list[str]) -> None:
+    def __init__(self) -> None:
         from coverage import Coverage
 
-        self._coverage = Coverage(
-            data_file=None, include=[f"{ROOT}/compactor/{room}/*" for room in rooms], branch=False
-        )
+        self._coverage = Coverage(data_file=None, include=[f"{ROOT}/compactor/*"], branch=False)
         self._tests: dict[str, dict[str, float | str]] = {}
 
     def start(self) -> None:
@@ -63,7 +61,7 @@ def pytest_configure(config: pytest.Config) -> None:
         hasattr(config.option, "numprocesses") and config.option.numprocesses and not hasattr(config, "workerinput")
     )
     if SEEN and not is_controller:
-        seer = Seer(os.environ["MUTANTS_ROOMS"].split(","))
+        seer = Seer()
         config.pluginmanager.register(seer, "seer")
         seer.start()
 

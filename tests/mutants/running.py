@@ -1,7 +1,8 @@
 """Runs the tests that see a mutant, in copies of the checkout, several at once.
 
 A mutant is killed when a test fails, or when the tests take far longer than they do. Note: the tests of a mutant are
-those that run its line, cheapest first, as many as a budget of seconds allows, and always those of its module.
+those that run its line, cheapest first, as many as a budget of seconds allows, and always those of its module. Most
+mutants are killed by the first few files, so these run before the others are even collected.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -30,6 +32,7 @@ _INTERNAL_ERROR, _NONE_COLLECTED = 3, 5
 _PROGRAMS = (
     "analysis bench bench_audit bench_live constraints deploy faults mutants names package readme run soak suite"
 )
+_FILES_FIRST, _SECONDS_FIRST = 3, 6.0
 _LEFT_OUT = tuple(f"tests/test_{name}.py" for name in (*_PROGRAMS.split(), "watch"))
 """They start programs only, which are not seen, and take long."""
 
@@ -61,6 +64,18 @@ class Seen(NamedTuple):
             if budget >= 0 or name.startswith(own):
                 chosen.append(name)
         return chosen
+
+    def split(self, mutant: Mutant, chosen: list[str]) -> tuple[list[str], list[str]]:
+        """The tests of its module and of the files that have most of them, a few seconds of them, and all others."""
+        own = f"tests/test_{Path(mutant.path).stem}.py"
+        files = Counter(name.partition("::")[0] for name in chosen)
+        first_files = sorted(files, key=lambda file: (file != own, -files[file], file))[:_FILES_FIRST]
+        first, seconds = [], 0.0
+        for name in chosen:
+            if name.partition("::")[0] in first_files and seconds < _SECONDS_FIRST:
+                first.append(name)
+                seconds += self.seconds[name]
+        return first, [name for name in chosen if name not in set(first)]
 
 
 class Verdict(NamedTuple):
@@ -100,7 +115,6 @@ class Runner:
     def __init__(
         self,
         root: Path,
-        rooms: Sequence[str],
         jobs: int,
         budget: float,
         seconds_more: float = 60.0,
@@ -108,17 +122,18 @@ class Runner:
         tests: Sequence[str] = ("tests",),
     ) -> None:
         self._root = root
-        self._rooms = list(rooms)
         self._jobs = jobs
         self._budget = budget
         self._seconds_more = seconds_more
         self._pure = pure
         self._tests = list(tests)
 
-    def look(self, cache: Path) -> Seen:
-        """Run all tests once and see which lines they run; kept in `cache` until a file changes."""
-        digest = self._digest()
-        path = cache / f"{digest}.json"
+    def look(self, cache: Path, old: Path | None = None) -> Seen:
+        """Run all tests once and see which lines they run; kept in `cache` until a file changes.
+
+        With `old` it is taken as it is, whatever has changed since it was made.
+        """
+        path = old or cache / f"{self._digest()}.json"
         if not path.exists():
             cache.mkdir(parents=True, exist_ok=True)
             found = self._look()
@@ -164,11 +179,15 @@ class Runner:
         chosen = seen.choose(mutant, self._budget)
         if not chosen:
             return Verdict(mutant, "unseen", 0)
-        seconds = sum(seen.seconds[name] for name in chosen)
         with _mutated(copy / mutant.path, mutant):
-            verdict = self._run_tests(mutant, chosen, seconds, copy, {})
-            if not verdict.is_killed and self._pure:
-                verdict = self._run_tests(mutant, chosen, seconds, copy, {"COMPACTOR_PURE_PYTHON": "1"})
+            for names in filter(None, seen.split(mutant, chosen)):
+                seconds = sum(seen.seconds[name] for name in names)
+                verdict = self._run_tests(mutant, names, seconds, copy, {})
+                if not verdict.is_killed and self._pure:
+                    verdict = self._run_tests(mutant, names, seconds, copy, {"COMPACTOR_PURE_PYTHON": "1"})
+                if verdict.is_killed:
+                    break
+        verdict = verdict._replace(tests=len(chosen))
         if verdict.outcome == "survived" and not seen.list_covering(mutant):
             return verdict._replace(outcome="unseen")
         return verdict
@@ -200,7 +219,7 @@ class Runner:
         with tempfile.TemporaryDirectory(prefix="compactor-mutants-") as directory:
             copy = Path(directory) / "look"
             copy_checkout(self._root, copy)
-            environment = {"MUTANTS_MAP": str(copy / "seen"), "MUTANTS_ROOMS": ",".join(self._rooms)}
+            environment = {"MUTANTS_MAP": str(copy / "seen")}
             options = ["-p", "no:cacheprovider", "--hypothesis-seed=0", "-n", str(self._jobs), "--dist", "loadgroup"]
             options += [f"--ignore={name}" for name in _LEFT_OUT if (copy / name).exists()] + self._tests
             done = _pytest(options, copy, environment, 3600)
@@ -210,7 +229,7 @@ class Runner:
         return _merge(parts)
 
     def _digest(self) -> str:
-        whole = hashlib.sha256(",".join([*self._rooms, *self._tests]).encode())
+        whole = hashlib.sha256(",".join(self._tests).encode())
         for folder in ("compactor", "tests"):
             for path in sorted((self._root / folder).rglob("*.py*")):
                 if path.suffix in (".py", ".pyx"):
