@@ -22,25 +22,28 @@ ROOMS = ("core", "ledger", "imports")
 EQUIVALENT = Path(__file__).parent / "equivalent.txt"
 
 
-def load_equivalents(path: Path) -> set[tuple[str, str, str]]:
-    """Path, kind and change of the mutants that change nothing, each with its reason on the line above it."""
-    rows = [line.split(" | ", 2) for line in path.read_text().splitlines() if line and not line.startswith("#")]
-    return {(file, kind, change) for file, kind, change in rows}
+def load_equivalents(path: Path) -> set[tuple[str, ...]]:
+    """Path, kind and change of the mutants that change nothing, each with its reason above it; where a file has several
+    alike, also the line of code."""
+    lines = [line for line in path.read_text().splitlines() if line and not line.startswith("#")]
+    return {tuple(line.split(" | ", 3)) for line in lines}
 
 
-def find_candidates(
-    root: Path, rooms: Sequence[str], equivalents: set[tuple[str, str, str]]
-) -> dict[str, list[Mutant]]:
+def describe(mutant: Mutant, lines: Sequence[str]) -> set[tuple[str, ...]]:
+    """The lines of `equivalent.txt` that mean a mutant of a module with these lines."""
+    found = (mutant.path, mutant.kind, mutant.change)
+    return {found, (*found, lines[mutant.line - 1].strip())}
+
+
+def find_candidates(root: Path, rooms: Sequence[str], equivalents: set[tuple[str, ...]]) -> dict[str, list[Mutant]]:
     """All mutants of each room that mean something."""
-    return {
-        room: [
-            mutant
-            for path in sorted((root / "compactor" / room).rglob("*.py"))
-            for mutant in find_mutants(path, root)
-            if (mutant.path, mutant.kind, mutant.change) not in equivalents
-        ]
-        for room in rooms
-    }
+    candidates: dict[str, list[Mutant]] = {}
+    for room in rooms:
+        candidates[room] = []
+        for path in sorted((root / "compactor" / room).rglob("*.py")):
+            lines = path.read_text().splitlines()
+            candidates[room] += [one for one in find_mutants(path, root) if not describe(one, lines) & equivalents]
+    return candidates
 
 
 def sample(candidates: dict[str, list[Mutant]], count: int, seed: int, root: Path) -> list[Mutant]:

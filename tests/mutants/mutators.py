@@ -1,7 +1,8 @@
 """Makes mutants of a module: one small change each, found in its syntax tree and made in its text.
 
-Left out is what no test should look at: docstrings, annotations, the words of messages, assertions, and code for type
-checkers. A mutant is known by its id, `path:line:column:kind`, as long as the file stays as it is.
+Left out is what no test should look at: docstrings, annotations, the words of messages, assertions (`strict=True` is
+one), and code for type checkers. A mutant is known by its id, `path:line:column:kind`, as long as the file stays as it
+is.
 """
 
 from __future__ import annotations
@@ -68,6 +69,11 @@ def is_python(mutant: Mutant, root: Path) -> bool:
     except SyntaxError:
         return False
     return True
+
+
+def _is_assertion(option: ast.keyword) -> bool:
+    """Whether an option only raises where the program is wrong: `zip(..., strict=True)`."""
+    return option.arg == "strict" and isinstance(option.value, ast.Constant) and option.value.value is True
 
 
 class _Finder(ast.NodeVisitor):
@@ -150,6 +156,11 @@ class _Finder(ast.NodeVisitor):
         self.generic_visit(node)
 
     def visit_BinOp(self, node: ast.BinOp) -> None:
+        if isinstance(node.op, ast.LShift) and isinstance(node.left, ast.Constant) and node.left.value == 1:
+            # `2 << n` is the same number as `1 << n + 1`, which is a mutant already.
+            self._add_between(node.left, node.right, "arithmetic", ">>")
+            self.visit(node.right)
+            return
         if type(node.op) in _ARITHMETIC and not self._is_text(node):
             self._add_between(node.left, node.right, "arithmetic", _ARITHMETIC[type(node.op)])
         self.generic_visit(node)
@@ -164,7 +175,9 @@ class _Finder(ast.NodeVisitor):
         name = node.func.attr if isinstance(node.func, ast.Attribute) else ast.unparse(node.func)
         if isinstance(node.func, ast.Name) and name in _CALLS:
             self._add(node.func, "call", _CALLS[name])
-        self.generic_visit(node)
+        self.visit(node.func)
+        for one in (*node.args, *(option.value for option in node.keywords if not _is_assertion(option))):
+            self.visit(one)
 
     def visit_Expr(self, node: ast.Expr) -> None:
         if isinstance(node.value, ast.Constant) or ast.unparse(node).startswith(_TELLING):
