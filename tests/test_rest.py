@@ -200,7 +200,7 @@ def test_a_server_that_is_not_there_is_told_from_one_that_refuses(server: Alpaca
 
     broker = AlpacaRest(find_credentials(server.environment), budget=budget)
     answer(server, lambda: web.Response(status=400, text="no"))
-    with pytest.raises(BrokerError, match="HTTP 400: 'no'"):
+    with pytest.raises(BrokerError, match="HTTP 400 with a page that is no JSON: 'no'"):
         broker.account()
     assert 1 == broker.requests
 

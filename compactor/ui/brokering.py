@@ -297,7 +297,8 @@ def cancel(
         if not as_json and one["error"] is None:
             say(f"{one['order_id']}: cancel requested")
         elif one["error"] is not None:
-            say(f"{one['order_id']}: {one['error']}", err=True)
+            is_named = one["order_id"] in one["error"]
+            say(one["error"] if is_named else f"{one['order_id']}: {one['error']}", err=True)
     if any(one["error"] is not None for one in results):
         raise click.exceptions.Exit(1)
 

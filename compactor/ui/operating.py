@@ -96,7 +96,7 @@ def doctor(data: Path, as_json: bool, with_broker: bool, record: Path | None, co
     --record writes the answers to FILE, with every id, amount, time and key replaced, to be sent to somebody who helps.
 
     What matters is tried, on a small file in DIR/.compactor that is removed again; no ledger is changed. Exit code 1
-    when a check failed; warnings are no failure.
+    when a check failed, or the broker does not tell the account; 4 when it refuses the keys. Warnings are no failure.
 
     \b
     Example:
@@ -129,23 +129,31 @@ def _examine_broker(found: Configuration, record: Path | None, as_json: bool) ->
     from msgspec.json import encode, format
 
     from compactor.broker.adapters import open_broker
-    from compactor.ui.brokering import show_broker_errors
+    from compactor.broker.credentials import BadCredentials
+    from compactor.ui.options import say
     from compactor.ui.output import columns, show_json, show_table
-    from compactor.ui.running import resolve_accounts
+    from compactor.ui.running import BAD_CREDENTIALS, resolve_accounts
 
-    rows, answers = [], []
+    rows, answers, exit_code = [], [], 0
     for account in resolve_accounts(found):
-        with show_broker_errors():
+        try:
             for one in open_broker(account.credentials).examine(found.settings.requests_per_minute):
                 row = {"account": account.name, "check": one.check, "verdict": one.verdict, "found": one.found}
                 rows.append({**row, "follows": account.credentials.hide(one.follows)})
                 answers.append({"check": one.check, "verdict": one.verdict, "answers": one.evidence})
+                if one.check == "permissions" and one.verdict == "could not tell":
+                    exit_code = exit_code or 1
+        except BadCredentials as error:
+            say(f"account {account.name}: {error}", err=True)
+            exit_code = BAD_CREDENTIALS
     if record is not None:
         record.write_bytes(format(encode(answers), indent=2) + b"\n")
     if as_json:
         show_json(rows)
     else:
         show_table(columns("account", "check", "verdict", "found", "follows"), rows)
+    if exit_code:
+        raise click.exceptions.Exit(exit_code)
 
 
 _LOOPBACK_ONLY = "# It needs no other machine.\nIPAddressDeny=any\nIPAddressAllow=localhost"

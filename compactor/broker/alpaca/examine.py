@@ -18,7 +18,7 @@ from compactor.broker.alpaca.redact import redact
 from compactor.broker.alpaca.resend import ADDRESSES, EventStreams, NoResend, WindowResult
 from compactor.broker.alpaca.rest import AlpacaRest
 from compactor.broker.credentials import BadCredentials, Credentials
-from compactor.broker.port import BrokerCheck, BrokerError, parse
+from compactor.broker.port import BrokerCheck, BrokerError, BrokerUnavailable, parse
 from compactor.core.instants import rfc3339
 
 SKEW_SECONDS_MAX = 2.0
@@ -40,19 +40,32 @@ class AccountExaminer:
 
     def run(self) -> Iterator[BrokerCheck]:
         """Every check; one that fails could not tell. Raises BadCredentials if the keys are refused."""
-        checks: tuple[Callable[[], BrokerCheck], ...] = (
-            self._check_versions, self._check_permissions, self._check_clock, self._check_rate_limit,
-            self._check_trade_events, self._check_activity_events, self._check_held_legs, self._check_groups,
-            self._check_activity_id, self._check_multi_leg, self._check_positions,
-        )  # fmt: skip
-        for check in checks:
-            name = check.__name__.removeprefix("_check_").replace("_", " ")
+        checks: dict[str, Callable[[], BrokerCheck]] = {
+            "versions": self._check_versions,
+            "permissions": self._check_permissions,
+            "clock": self._check_clock,
+            "rate limit": self._check_rate_limit,
+            "resend of trades": self._check_trade_events,
+            "resend of activities": self._check_activity_events,
+            "held legs": self._check_held_legs,
+            "groups": self._check_groups,
+            "activity id": self._check_activity_id,
+            "multi-leg fills": self._check_multi_leg,
+            "positions": self._check_positions,
+        }
+        is_there = True
+        for name, check in checks.items():
+            if not is_there:
+                yield BrokerCheck(name, "could not tell", "not asked, because the account could not be read")
+                continue
             try:
                 found = check()
                 yield msgspec.structs.replace(found, evidence=redact(found.evidence))
             except BadCredentials:
                 raise
             except BrokerError as error:
+                # Of a broker that is not there each further question would take as long as the first one.
+                is_there = name != "permissions" or not isinstance(error, BrokerUnavailable)
                 yield BrokerCheck(name, "could not tell", str(error)[:200])
 
     def _check_versions(self) -> BrokerCheck:
@@ -108,7 +121,7 @@ class AccountExaminer:
         try:
             events = list(self._events.read(kind, rfc3339(now - RESEND_NS), rfc3339(now), result))
         except NoResend as error:
-            return BrokerCheck(name, "different", f"/{release}{path}: {error}", f"It is not used; {otherwise}.")
+            return BrokerCheck(name, "different", str(error), f"It is not used; {otherwise}.")
         except BadCredentials:
             return BrokerCheck(name, "different", f"/{release}{path} refuses these keys", f"{otherwise.capitalize()}.")
         if not result.is_delivered:
@@ -190,7 +203,7 @@ class AccountExaminer:
         if odd:
             told = f"{len(odd)} of {len(positions)} positions have no symbol or qty"
             return BrokerCheck("positions", "different", told, "Positions are not compared with the trades.", odd[:1])
-        return BrokerCheck("positions", "as expected", f"{len(positions)} positions", evidence=positions[:1])
+        return BrokerCheck("positions", "as expected", f"{len(positions)} open positions", evidence=positions[:1])
 
     def _list_orders(self) -> list[Any]:
         return self._rest.orders_page(rfc3339(time.time_ns() - LOOK_BACK_NS))

@@ -20,6 +20,7 @@ import msgspec
 from compactor.broker.alpaca.leg_executions import find_unknown_kind
 from compactor.broker.alpaca.rest import describe_refusal, is_refusal
 from compactor.broker.alpaca.transport import TIMEOUT_SECONDS, NoAnswer, OpenAnswer, Transport
+from compactor.broker.alpaca.wording import describe_answer
 from compactor.broker.budget import Budget
 from compactor.broker.credentials import BadCredentials, Credentials
 from compactor.core import CompactorError
@@ -91,7 +92,7 @@ class EventStreams:
         self._budget.spend()
         try:
             with self._transport.open("GET", path, params, version=version, headers=_HEADERS) as answer:
-                self._check(path, answer)
+                self._check(f"/{version}{path}", answer)
                 yield from self._read_events(answer, end, result)
         except NoAnswer as error:
             result.reason = self._credentials.hide(str(error))[:200]
@@ -103,10 +104,10 @@ class EventStreams:
         if status == 200 and "event-stream" in kind:
             return
         body = next(answer.pieces, b"")
-        found = f"{path}: the broker answered HTTP {status}"
+        said = self._credentials.hide(describe_answer(status, body))
+        found = f"{path}: the broker answered {said}"
         if is_refusal(status, body):
-            said = self._credentials.hide(body[:200].decode(errors="replace"))
-            raise BadCredentials(describe_refusal(self._credentials, f"HTTP {status}: {said}"))
+            raise BadCredentials(describe_refusal(self._credentials, said))
         if status == 429:
             self._budget.pause(5.0)
         if status in (408, 429) or status >= 500 or ("html" in kind and status != 404):

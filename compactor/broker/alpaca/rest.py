@@ -23,6 +23,7 @@ from compactor.broker.alpaca.transport import (
     Transport,
     read_skew,
 )
+from compactor.broker.alpaca.wording import describe_answer, name_request
 from compactor.broker.budget import Budget
 from compactor.broker.credentials import BadCredentials, Credentials
 from compactor.broker.port import (
@@ -245,23 +246,24 @@ class AlpacaRest:
         except NoAnswer as error:
             raise BrokerUnavailable(str(error)) from None
         self.headers, self.skew_seconds = answer.headers, read_skew(answer.headers)
-        self._check(method, path, answer)
+        about = name_request(method, path, params, body)
+        self._check(method, about, answer)
         if answer.status == 204:
             return None
         found = parse(answer.body)
         if isinstance(found, Problem):
             # A gateway that is being restarted answers 200 with an HTML page.
-            raise BrokerUnavailable(f"{path}: {self._credentials.hide(found.detail)}")
+            raise BrokerUnavailable(f"{about}: {self._credentials.hide(found.detail)}")
         return found
 
-    def _check(self, method: str, path: str, answer: HttpAnswer) -> None:
+    def _check(self, method: str, about: str, answer: HttpAnswer) -> None:
         status = answer.status
         if status == 200 or (status == 204 and method != "GET"):
             return
-        said = self._credentials.hide(answer.body[:200].decode(errors="replace")).strip()
-        found = f"{path}: the broker answered HTTP {status}: {said!r}"
+        said = self._credentials.hide(describe_answer(status, answer.body))
+        found = f"{about}: the broker answered {said}"
         if is_refusal(status, answer.body):
-            message = describe_refusal(self._credentials, f"HTTP {status}: {said}")
+            message = describe_refusal(self._credentials, said)
             raise BadCredentials(message, status=status, code=_read_code(answer.body))
         if status in (401, 403) and isinstance(parse(answer.body), Problem):
             # A page of a gateway says nothing about the keys.

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from compactor.broker.alpaca.access import LIVE_HOST, PAPER_HOST
 from compactor.broker.alpaca.rest import describe_refusal, is_refusal
+from compactor.broker.alpaca.wording import describe_answer, describe_failure
 from compactor.broker.credentials import BadCredentials, Credentials
 from compactor.broker.port import Message, StreamListener, parse
 from compactor.core import CompactorError
@@ -57,6 +58,7 @@ class TradeStream:
     ) -> None:
         self._credentials = credentials
         self._listener = listener
+        self._url = stream_url(credentials.url) or f"wss://{PAPER_HOST if credentials.paper else LIVE_HOST}/stream"
         self._ping_seconds = ping_seconds
         self._backoff = backoff_seconds or BACKOFF_SECONDS
         self._stopping = threading.Event()
@@ -139,7 +141,7 @@ class TradeStream:
         except TimeoutError:
             return f"the broker did not answer within {GREETING_SECONDS:.0f} s"
         except Exception as error:
-            return self._credentials.hide(str(error) or type(error).__name__)[:300]
+            return self._credentials.hide(_describe_end(error, self._url))[:300]
         finally:
             if not self._stopping.is_set():
                 self._interrupt.clear()
@@ -170,10 +172,9 @@ class TradeStream:
             def process_redirect(self, error: Exception) -> Exception:
                 return error
 
-        host = PAPER_HOST if self._credentials.paper else LIVE_HOST
         try:
             return await Connect(
-                stream_url(self._credentials.url) or f"wss://{host}/stream",
+                self._url,
                 open_timeout=GREETING_SECONDS,
                 close_timeout=CLOSE_SECONDS,
                 ping_interval=self._ping_seconds,
@@ -183,10 +184,10 @@ class TradeStream:
             )
         except InvalidStatus as error:
             status, body = error.response.status_code, bytes(error.response.body or b"")
+            said = self._credentials.hide(describe_answer(status, body))
             if is_refusal(status, body):
-                said = f"HTTP {status}: {body[:200].decode(errors='replace')}"
-                raise BadCredentials(describe_refusal(self._credentials, self._credentials.hide(said))) from None
-            raise
+                raise BadCredentials(describe_refusal(self._credentials, said)) from None
+            raise StreamBroken(f"the broker answered the request for a stream with {said}") from None
 
     async def _hand_on(self, socket: ClientConnection, early: list[Message], writer: Executor) -> None:
         """Hand on what arrives. Everything that arrives during a write is the next batch: one sync per ledger."""
@@ -224,8 +225,8 @@ class TradeStream:
         await socket.send(json.dumps({"action": "authenticate", "data": data}))
         answer = _read_answer(await socket.recv(decode=False), "authorization")
         if answer.get("status") == "unauthorized":
-            said = self._credentials.hide(str(answer)[:200])
-            raise BadCredentials(describe_refusal(self._credentials, f"stream: {said}"))
+            said = self._credentials.hide(": ".join(["the stream says unauthorized", *_read_message(answer)]))
+            raise BadCredentials(describe_refusal(self._credentials, said))
         if answer.get("status") != "authorized":
             raise StreamBroken(f"expected to be authorized by the broker's stream, found {str(answer)[:120]}")
 
@@ -269,6 +270,12 @@ async def _subscribe(socket: ClientConnection) -> list[Message]:
         return early
 
 
+def _read_message(answer: dict[str, Any]) -> list[str]:
+    """What an answer says besides its status."""
+    said = answer.get("message")
+    return [str(said)[:200]] if said else []
+
+
 def _read_answer(message: bytes, stream: str) -> dict[str, Any]:
     """Read the data of one of the two answers of the greeting."""
     found = parse(message)
@@ -276,6 +283,25 @@ def _read_answer(message: bytes, stream: str) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise StreamBroken(f"expected the broker's answer about {stream}, found {str(message[:120])!r}")
     return data
+
+
+def _describe_end(error: Exception, url: str) -> str:
+    """Why a connection ended or could not be made, as a sentence."""
+    from websockets.exceptions import ConnectionClosed, InvalidHandshake
+
+    if isinstance(error, ConnectionClosed):
+        if error.rcvd is not None and (error.sent is None or error.rcvd_then_sent):
+            why = f": {error.rcvd.reason}" if error.rcvd.reason else ""
+            return f"the broker closed the connection with code {error.rcvd.code}{why}"
+        if error.sent is not None:
+            why = error.sent.reason or "no reason was given"
+            return f"the connection was given up with code {error.sent.code}: {why}"
+        return "the connection broke off"
+    if isinstance(error, InvalidHandshake):
+        return "what answered is no stream: its greeting is none of WebSocket"
+    if isinstance(error, OSError):
+        return describe_failure(error, url.partition("://")[2].partition("/")[0])
+    return str(error) or type(error).__name__
 
 
 def stream_url(url: str | None) -> str | None:

@@ -18,8 +18,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import urlsplit
 
 from compactor.broker.alpaca.access import LIVE_HOST, PAPER_HOST
+from compactor.broker.alpaca.wording import describe_failure, name_request
 from compactor.broker.credentials import Credentials
 
 if TYPE_CHECKING:
@@ -89,8 +91,9 @@ class Transport:
             for piece in answer.pieces:
                 content += piece
                 if len(content) > BODY_BYTES_MAX:
+                    about = name_request(method, path, params, body)
                     raise BadBody(
-                        f"{path}: found more than {BODY_BYTES_MAX} bytes, expected an answer of at most 16 MiB"
+                        f"{about}: found more than {BODY_BYTES_MAX} bytes, expected an answer of at most 16 MiB"
                     )
             return HttpAnswer(answer.status, answer.headers, bytes(content))
 
@@ -108,6 +111,7 @@ class Transport:
         """Send a request; the body of the answer is read piece by piece within the block."""
         import requests
 
+        about = name_request(method, path, params, body)
         expected = f"expected a complete answer within {self._deadline_seconds:g} s"
         with _Deadline(self._deadline_seconds) as deadline:
             try:
@@ -116,19 +120,19 @@ class Transport:
                     headers=headers, stream=True, allow_redirects=False,
                 )  # fmt: skip
                 with answer:
-                    pieces = _read_pieces(answer, path)
+                    pieces = _read_pieces(answer, about)
                     yield OpenAnswer(answer.status_code, answer.headers, pieces)
             except requests.Timeout:
                 if deadline.is_exceeded:
-                    raise DeadlineExceeded(f"{path}: {expected}") from None
-                raise NoAnswer(f"{path}: no answer within {self._timeout[1]:g} s; is the network up?") from None
+                    raise DeadlineExceeded(f"{about}: {expected}") from None
+                raise NoAnswer(f"{about}: no answer within {self._timeout[1]:g} s; is the network up?") from None
             except (requests.RequestException, OSError, _urllib3_error()) as error:
                 if deadline.is_exceeded:
-                    raise DeadlineExceeded(f"{path}: {expected}") from None
-                detail = self._credentials.hide(str(error))[:200]
-                raise NoAnswer(f"{path}: the broker could not be reached: {detail}") from None
+                    raise DeadlineExceeded(f"{about}: {expected}") from None
+                why = describe_failure(error, urlsplit(self._base).netloc)
+                raise NoAnswer(f"{about}: the broker could not be reached: {why}") from None
             if deadline.is_exceeded:
-                raise DeadlineExceeded(f"{path}: {expected}")
+                raise DeadlineExceeded(f"{about}: {expected}")
 
     @property
     def _session(self) -> Session:
@@ -237,7 +241,7 @@ class _Deadline:
                     continue
 
 
-def _read_pieces(answer: Response, path: str) -> Iterator[bytes]:
+def _read_pieces(answer: Response, about: str) -> Iterator[bytes]:
     """Yield the body as it arrives, decompressed at most one piece at a time."""
     encoding = answer.headers.get("Content-Encoding", "").strip().lower()
     raw = answer.raw.stream(_PIECE_BYTES, decode_content=False)
@@ -245,7 +249,7 @@ def _read_pieces(answer: Response, path: str) -> Iterator[bytes]:
         yield from raw
         return
     if encoding not in ("gzip", "x-gzip", "deflate"):
-        raise BadBody(f"{path}: found an answer with the encoding {encoding[:40]!r}, expected gzip or none")
+        raise BadBody(f"{about}: found an answer with the encoding {encoding[:40]!r}, expected gzip or none")
     decompressor = zlib.decompressobj(wbits=32 + zlib.MAX_WBITS)
     try:
         for piece in raw:
@@ -253,9 +257,9 @@ def _read_pieces(answer: Response, path: str) -> Iterator[bytes]:
                 yield decompressor.decompress(piece, _PIECE_BYTES)
                 piece = decompressor.unconsumed_tail
     except zlib.error as error:
-        raise BadBody(f"{path}: found an answer whose compression is damaged ({error})") from None
+        raise BadBody(f"{about}: found an answer whose compression is damaged ({error})") from None
     if not decompressor.eof:
-        raise BadBody(f"{path}: found a compressed answer that breaks off, expected all of it")
+        raise BadBody(f"{about}: found a compressed answer that breaks off, expected all of it")
 
 
 def read_skew(headers: Mapping[str, str]) -> float:
