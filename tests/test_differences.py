@@ -344,7 +344,7 @@ def test_a_replacement_without_executions_of_its_own_infers_nothing() -> None:
     there = replacement(filled_qty="3", filled_avg_price="10")
     found = plan([there, earlier()], view, fills_asked={"o1"})
     [event] = [event for events in found.events.values() for event in events]
-    assert ("snapshot", "new", None) == (event["event"], event["order_status"], event.get("filled_qty"))
+    assert ("snapshot", "new", "0") == (event["event"], event["order_status"], event.get("filled_qty"))
     row = {**(known().row or {}), "quantity": "7", "replaces": "o0"}
     assert [] == told(plan([there, earlier()], view | {"o1": known(row=row)}, fills_asked={"o1"}))
 

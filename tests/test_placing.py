@@ -399,17 +399,3 @@ def test_a_cancel_of_an_order_that_has_ended_says_how(data: Path, trader: Trader
         trader.cancel(order["id"])
     assert [] == rows(data)
     assert ["2"] == [trade["quantity"] for trade in Ledger(data / "team/alpha").rows("trades")]
-
-
-@pytest.mark.parametrize(
-    ("asked", "told"),
-    [
-        ({"symbol": "BTCUSD"}, {"symbol": "BTC/USD"}),
-        ({"order_class": "simple"}, {}),
-        ({"quantity": "2"}, {"quantity": "2.00"}),
-    ],
-)
-def test_the_same_terms_in_other_words_are_the_same(asked: dict[str, Any], told: dict[str, Any]) -> None:
-    """Issue 16, 5: the broker writes symbols, classes and numbers in its own way."""
-    terms, order = {"client_order_id": "alpha:1", **asked}, {"order_id": "o-1", "order_status": "new", **told}
-    assert placing._find_objection(terms, order) is None

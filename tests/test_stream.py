@@ -17,10 +17,10 @@ from aiohttp import WSMsgType, web
 
 from compactor import Ledger
 from compactor.books.order_index import OrderIndex
-from compactor.broker.adapters import find_credentials, open_broker
+from compactor.broker.adapters import find_credentials
 from compactor.broker.alpaca.stream import TradeStream, _draw_pause, stream_url
 from compactor.broker.alpaca.translate import translate_message
-from compactor.broker.credentials import BadCredentials, Credentials
+from compactor.broker.credentials import BadCredentials
 from compactor.broker.port import Message
 from compactor.sync.stream_writer import StreamWriter
 from tests.alpaca_server import AlpacaServer
@@ -657,29 +657,3 @@ def test_what_is_stored_is_on_disk_with_its_name(data: Path, write_log: Any, mon
     synced.clear()
     writer.store([frame("o-3", client_order_id="alice:2")])
     assert [f"{alice}/events.jsonl"] == synced
-
-
-def test_what_a_replacement_carries_over_is_no_fill_of_its_own(data: Path) -> None:
-    """Issue 16, 5: a replacement whose sums go on from its predecessor's trades nothing twice."""
-    keys = Credentials("key", "secret", ("KEY", "SECRET"))
-    writer = StreamWriter(data, open_broker(keys).translate, index=OrderIndex(data, ["alice"]))
-    at = "2026-03-02T15:00:0{}Z"
-    terms = {"client_order_id": "alice:1", "symbol": "SPY", "side": "buy", "qty": "10", "time_in_force": "day"}
-    first = {"id": "a", **terms, "filled_qty": "3", "filled_avg_price": "10"}
-    second = {"id": "b", **terms, "client_order_id": "b", "replaces": "a", "filled_avg_price": "10"}
-    updates = [
-        {"event": "partial_fill", "execution_id": "x-1", "qty": "3", "price": "10", "order": first},
-        {"event": "replaced", "order": {**first, "replaced_by": "b", "status": "replaced"}},
-        {"event": "new", "order": {**second, "filled_qty": "3", "status": "new"}},
-        {"event": "partial_fill", "execution_id": "x-2", "qty": "2", "price": "10",
-         "order": {**second, "filled_qty": "5", "status": "partially_filled"}},
-    ]  # fmt: skip
-    writer.store(
-        json.dumps({"stream": "trade_updates", "data": {"timestamp": at.format(n), **one}}).encode()
-        for n, one in enumerate(updates)
-    )
-    with Ledger(data / "team/alice") as ledger:
-        ledger.compact()
-        assert ["3", "2"] == [trade["quantity"] for trade in ledger.rows("trades")]
-        assert [] == list(ledger.rows("findings"))
-        assert ["2"] == [row["filled_qty"] for row in ledger.rows("pending_orders")]

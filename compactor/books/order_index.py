@@ -18,6 +18,7 @@ from pathlib import Path
 
 from compactor.books.followed_log import FollowedLog
 from compactor.books.ownership import CLAIM, UNASSIGNED, Claim, Owner, settle_claims
+from compactor.core.events import Event
 from compactor.core.instants import BadInstant, nanos
 from compactor.ledger import LedgerEntry, LedgerError, discover
 from compactor.ledger.files import Files
@@ -206,6 +207,13 @@ class OrderIndex:
         """The orders and groups that an order belongs to, as far as the parts of the logs in memory tell."""
         for ties in (self._ties, *(log.ties for log in self._logs.values())):
             yield from sorted(ties.get(order_id, ()))
+
+    def read_order(self, order_id: str, team: str) -> list[tuple[Event, bytes]]:
+        """The events of an order in the ledger of a team, each with its line. Raises LedgerError and OSError."""
+        with self._lock:
+            # A directory that is itself a ledger has one log, whatever team an order is of.
+            log = self.find_log(team) or (self.logs[0] if len(self._logs) == 1 else None)
+            return [found for found in log.read_order(order_id) if found[0].order_id == order_id] if log else []
 
     def find_named_team(self, client_order_id: object) -> str | None:
         """The team that a `client_order_id` names, where that team is known and its ledger can be read."""

@@ -19,10 +19,10 @@ from compactor.books.ownership import parse_team
 from compactor.broker.adapters import find_credentials, open_broker
 from compactor.broker.budget import Budget
 from compactor.broker.credentials import BadCredentials, Credentials
+from compactor.broker.earlier_order import find_objection, is_ended
 from compactor.broker.intents import IntentWriter
 from compactor.broker.port import BrokerError, BrokerUnavailable, Fields, NotFound, Refused, Translation
-from compactor.core.decimals import BadDecimal, parse_decimal
-from compactor.core.lifecycle import TERMINAL, normalize_name
+from compactor.core.lifecycle import TERMINAL
 from compactor.ledger import Ledger, LedgerError
 from compactor.ledger.errors import BadTeam
 from compactor.ledger.paths import LOG, locate_ledger, resolve_data
@@ -100,7 +100,7 @@ class Trader:
         except (Refused, BadCredentials) as refusal:
             intent.refuse(refusal)
             raise
-        except PlacementUnknown:
+        except BrokerError:
             intent.give_up()
             raise
         self._write(path, team, order, [intent.conclude(order, objection)])
@@ -138,7 +138,7 @@ class Trader:
             try:
                 self._broker.cancel(order_id)
                 break
-            except Refused as refusal:
+            except (Refused, NotFound) as refusal:
                 self._explain(order_id, refusal)
                 raise
             except BrokerUnavailable:
@@ -148,18 +148,19 @@ class Trader:
                 self._sleep(PAUSE_SECONDS * 2**attempt)
         self._write_state(self._broker.read_order(order_id))
 
-    def _explain(self, order_id: str, refusal: Refused) -> None:
+    def _explain(self, order_id: str, refusal: Refused | NotFound) -> None:
         """Write down an order that has ended, and raise Refused with how it did."""
         try:
             found = self._broker.read_order(order_id)
         except BrokerError:
             raise refusal from None
-        if found is None or not found.events or not _is_ended(found.events[0]):
+        if found is None or not found.events or not is_ended(found.events[0]):
             return
         self._write_state(found)
         order = found.events[0]
         filled = f", {order['filled_qty']} of {order.get('quantity')} filled" if order.get("filled_qty") else ""
         status = order["order_status"]
+        status += f" by {order['replaced_by']}" if order.get("replaced_by") else ""
         raise Refused(f"order {order_id} has ended as {status}{filled}; there is nothing to cancel") from None
 
     def _write_state(self, order: Translation | None, team: str | None = None) -> None:
@@ -175,7 +176,7 @@ class Trader:
         client_order_id, error = terms["client_order_id"], None
         is_unique = self._broker.capabilities.unique_client_ids
         if not is_unique and (found := self._look_for(client_order_id)) is not None:
-            return found, _find_objection(terms, found.events[0])
+            return found, self._object(terms, found)
         for attempt in range(TRIES):
             try:
                 # An order that may be there already is placed again only where the broker would refuse that.
@@ -186,7 +187,7 @@ class Trader:
                 found = self._look_for(client_order_id)
                 if found is None:
                     raise refusal from None
-                return found, None if error is not None else _find_objection(terms, found.events[0])
+                return found, None if error is not None else self._object(terms, found)
             except BrokerUnavailable as failure:
                 error = failure
             # It may have the order and the answer was lost, or it may still be at it.
@@ -196,6 +197,13 @@ class Trader:
                 return found, None
         assert error is not None
         raise self._unknown(client_order_id, error)
+
+    def _object(self, terms: Fields, found: Translation) -> str | None:
+        """Why the order that is there is not the one that is asked for; its legs are told by its id only."""
+        order = found.events[0]
+        if not is_ended(order) and {"take_profit", "stop_loss", "legs"} & terms.keys():
+            found = self._broker.read_order(str(order["order_id"])) or found
+        return find_objection(terms, order, found.events[1:])
 
     def _look_for(self, client_order_id: str, because: BrokerError | None = None) -> Translation | None:
         try:
@@ -251,44 +259,12 @@ class Trader:
         return owner.team if owner is not None else parse_team(name, (), self._index.knows_team)
 
 
-_COMPARED = (
-    "symbol", "side", "quantity", "notional", "order_type", "time_in_force", "limit_price", "stop_price", "trail_price",
-    "trail_percent", "order_class", "extended_hours", "position_intent",
-)  # fmt: skip
-"""The terms of an order by which a second request for it is told from another one."""
-
-
-def _is_ended(order: Fields) -> bool:
-    return normalize_name(str(order.get("order_status"))) in TERMINAL
-
-
-def _find_objection(terms: Fields, order: Fields) -> str | None:
-    """Why an order that was placed before under the same id is not what was asked for now."""
-    known = f"the broker has order {order['order_id']} under the client_order_id {terms['client_order_id']}"
-    if _is_ended(order):
-        return f"{known}, which has ended as {order['order_status']}; place a new one under another id"
-    for name in _COMPARED:
-        wanted, found = terms.get(name), order.get(name)
-        if wanted is not None and _comparable(name, wanted) != _comparable(name, found):
-            return f"{known}, whose {name} is {found}, and not {wanted}; place a new one under another id"
-    return None
-
-
-def _comparable(name: str, value: Any) -> Any:
-    """A term as it compares: `"2"` is `"2.0"`, `BTCUSD` is `BTC/USD`, and a plain order has no class."""
-    if name == "symbol" and isinstance(value, str):
-        return value.replace("/", "")
-    if name == "order_class":
-        return value or "simple"
-    try:
-        return parse_decimal(value) if isinstance(value, str) else value
-    except BadDecimal:
-        return value
-
-
 def _placed(event: Fields) -> Fields:
-    """The event without what was filled by then, unless it is over: the executions themselves tell that better."""
-    if event.get("order_status") in TERMINAL:
+    """The event without what was filled by then, unless it is over: the executions themselves tell that better.
+
+    Of an order that replaces another one the sums may be those of both, whatever has become of it.
+    """
+    if event.get("order_status") in TERMINAL and not event.get("replaces"):
         return event
     return {name: value for name, value in event.items() if name not in ("filled_qty", "filled_avg_price")}
 

@@ -14,9 +14,10 @@ from typing import Any
 import msgspec
 
 from compactor.broker.port import Fields, content_digest
-from compactor.core.decimals import parse_decimal, plain, quotient
+from compactor.core.decimals import parse_decimal, quotient
 from compactor.core.instants import nanos, rfc3339
 from compactor.core.lifecycle import TERMINAL, normalize_name
+from compactor.sync.carried import leave_out
 from compactor.sync.revisions import plan_revisions
 
 ZERO = Decimal(0)
@@ -90,8 +91,9 @@ class Comparison:
 
     `fills` are those of its activities that are there, all of them where `all_fills_there`. Orders whose numbers are
     among `agreed` were looked into before, and their activities are what the ledger has. `carried` is what is filled of
-    the order that this one replaces, which the broker may count again. `needs_fills`: compare again
-    with all activities. `newest` is the last time at which something happened to the order.
+    the order that this one replaces, which the broker may count again; None where that order was not asked for.
+    `needs_fills`: compare again with all activities, and `needs_predecessor`: with that order. `newest` is the last
+    time at which something happened to the order.
     """
 
     def __init__(
@@ -102,7 +104,7 @@ class Comparison:
         quiet: int,
         all_fills_there: bool,
         agreed: Collection[tuple[str, str]] = (),
-        carried: Decimal = ZERO,
+        carried: Decimal | None = ZERO,
     ) -> None:
         self._order = order
         self._carried = carried
@@ -113,7 +115,7 @@ class Comparison:
         self._theirs = _number(order, "filled_qty")
         self._ours = known.filled if known is not None else ZERO
         self._executions: list[Fields] = []
-        self._is_missing_fills = self.needs_fills = False
+        self._is_missing_fills = self.needs_fills = self.needs_predecessor = False
         self.agreement = (str(order["order_id"]), f"{self._theirs} {order.get('filled_avg_price')} {self._sums()}")
         if self._theirs is not None:
             self._take_fills(fills, self._theirs, all_fills_there, self.agreement in agreed)
@@ -141,9 +143,12 @@ class Comparison:
         revised = known is not None and not inferred and self._is_revised(ours, value, theirs, places)
         # What was inferred gives way to its executions, and the oldest of them may be in no list that was asked for.
         suspicious = ((behind or inferred > ZERO) and told != theirs) or revised
+        if suspicious and self._carried is None:
+            self.needs_predecessor = True
+            return
         if suspicious and self._carried and told + self._carried == theirs and (all_there or is_agreed):
             # Its own executions are all there, and the rest is what was filled before it was replaced.
-            self._leave_out_carried(told)
+            new = self._leave_out_carried(self._carried, told, new)
             suspicious, behind = told != self._ours, told > self._ours
         elif suspicious and not all_there:
             self.needs_fills = not is_agreed
@@ -154,11 +159,16 @@ class Comparison:
         self._executions = new if behind or inferred > ZERO else []
         self._is_missing_fills = behind and told < theirs
 
-    def _leave_out_carried(self, own: Decimal) -> None:
-        """Tell of the order without what its predecessor had filled, or that would be traded twice."""
-        kept = {name: value for name, value in self._order.items() if name not in _SUMS}
-        self._order = kept | ({"filled_qty": plain(own)} if own else {})
+    def _leave_out_carried(self, carried: Decimal, own: Decimal, fills: list[Fields]) -> list[Fields]:
+        """Tell of the order without what its predecessor had filled, or that would be traded twice.
+
+        Returns its executions, whose cumulative quantities may begin there as well.
+        """
+        # An order of which nothing is filled needs no sum, and has no average.
+        self._order = leave_out(self._order, carried)
         self._theirs = own
+        is_continued = any((_number(fill, "filled_qty") or ZERO) > own for fill in fills)
+        return [leave_out(fill, carried) for fill in fills] if is_continued else fills
 
     def _is_revised(self, ours: Decimal, value: Decimal, theirs: Decimal, places: int) -> bool:
         """Whether an execution was taken back or corrected, by the sums alone: quantity, and quantity times price."""

@@ -78,7 +78,8 @@ class LedgerView:
         """
         view, wanted = self._view, orders_wanted(answers)
         # An order that ended with a fill may be gone at the broker by now, so that it says that nothing is filled.
-        new = (wanted | self._known.keys() | answers.orders.keys()) - self._looked_up
+        earlier = {str(order["replaces"]) for order in answers.orders.values() if order.get("replaces")}
+        new = (wanted | self._known.keys() | answers.orders.keys() | earlier) - self._looked_up
         self._looked_up |= new
         for team, ledger in self._ledgers.items() if new else ():
             self._add_trades(team, ledger, new)

@@ -152,7 +152,7 @@ def plan_reconcile(
         known, fills = ledger_view.get(order_id), answers.fills.get(order_id, [])
         try:
             with exactly():
-                carried = _find_carried(order, answers, ledger_view)
+                carried = _find_carried(order, answers, ledger_view, {*missing, *unasked})
                 one = Comparison(order, known, fills, quiet, order_id in fills_asked, agreed, carried)
                 events = one.events()
         except (BadDecimal, BadInstant) as error:
@@ -160,7 +160,9 @@ def plan_reconcile(
                 BrokerDifference("bad_value", f"the broker's answer cannot be read: {error}", order_id)
             )
             continue
-        if one.needs_fills:
+        if one.needs_predecessor:
+            plan.to_ask.append(str(order["replaces"]))
+        elif one.needs_fills:
             plan.to_ask_fills.append(order_id)
         elif events and one.newest > quiet:
             plan.waiting.append(order_id)
@@ -182,14 +184,18 @@ def plan_reconcile(
     return plan
 
 
-def _find_carried(order: Fields, answers: Answers, view: View) -> Decimal:
-    """What is filled of the order that this one replaces, as far as that is known."""
-    earlier = order.get("replaces")
+def _find_carried(order: Fields, answers: Answers, view: View, asked: Collection[str]) -> Decimal | None:
+    """What is filled of the order that this one replaces; None where that order is still to be asked for."""
+    earlier = str(order.get("replaces") or "")
     if not earlier:
         return Decimal(0)
-    told = answers.orders.get(str(earlier), {}).get("filled_qty")
-    known = view.get(str(earlier))
-    return parse_decimal(str(told)) if told is not None else known.filled if known is not None else Decimal(0)
+    told = answers.orders.get(earlier, {}).get("filled_qty")
+    if told is not None:
+        return parse_decimal(str(told))
+    if earlier not in answers.orders and earlier not in asked:
+        return None
+    known = view.get(earlier)
+    return known.filled if known is not None else Decimal(0)
 
 
 def _tell_successors(plan: Plan, answers: Answers, view: View, silent: Collection[str], quiet: int) -> None:

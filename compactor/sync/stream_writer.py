@@ -22,6 +22,7 @@ from compactor.core.events import Problem, decode
 from compactor.ledger import BadTeam, RejectedEvents
 from compactor.ledger.log_writer import OpenLogs, check_events
 from compactor.ledger.paths import LOG, locate_ledger
+from compactor.sync.carried import CarriedSums
 
 BACKLOG_BYTES_MAX = 64 << 20
 """How much is kept in memory for ledgers that cannot be written; beyond that the reconcile has to tell it again."""
@@ -63,6 +64,7 @@ class StreamWriter:
         self._data = data
         self._translate = translate
         self._index = index or OrderIndex(data)
+        self._carried = CarriedSums(self._index)
         self._patterns = patterns
         self._account_team = account_team
         self._logs = OpenLogs()
@@ -126,7 +128,8 @@ class StreamWriter:
             self._note_unread(told.order)
         for event in told.events:
             if adopt or self._is_owned(event):
-                yield self._find_team(event), event
+                team = self._find_team(event)
+                yield team, self._carried.leave_out(event, team)
         if told.problems:
             yield self._find_team_unread(told.order, told.events), _as_it_came(content)
 

@@ -187,7 +187,7 @@ def _show(done: Reconciled, as_json: bool) -> None:
         say(f"{len(done.moved)} orders {would} from unassigned to {found}.", err=True)
     if done.waiting:
         say(f"{len(done.waiting)} orders were not quiet yet; the next run sees to them.", err=True)
-    name_lines([f"{one.order_id or 'an answer'}: {one.kind}: {one.detail}" for one in done.problems])
+    name_lines([": ".join(filter(None, (one.order_id, one.kind, one.detail))) for one in done.problems])
 
 
 def _name_failures(done: Reconciled) -> None:

@@ -37,7 +37,6 @@ from compactor.broker.port import (
     StreamListener,
     Translation,
 )
-from compactor.core.decimals import BadDecimal, parse_decimal, plain
 from compactor.core.events import Problem
 from compactor.core.instants import nanos, rfc3339
 
@@ -48,34 +47,6 @@ DAY_NS = 86_400 * 10**9
 _REQUEST = {"quantity": "qty", "order_type": "type"}
 """Terms of an order whose name in a request differs from the ledger's."""
 _TERMS = {theirs: ours for ours, theirs in _REQUEST.items()}
-
-
-class CarriedSums:
-    """What replacements count of their predecessors, by some reports: their sums then begin above zero.
-
-    An order that was only just accepted has no executions of its own, so that what its first update says is filled was
-    filled before; further updates are told without it, or it would be traded twice.
-    """
-
-    def __init__(self) -> None:
-        self._of_orders: dict[str, Decimal] = {}
-
-    def leave_out(self, told: Translation) -> Translation:
-        """The same, with the sums that are an order's own."""
-        for event in told.events:
-            order_id, filled = str(event["order_id"]), event.get("filled_qty")
-            if not event.get("replaces") or filled is None:
-                continue
-            try:
-                number = parse_decimal(str(filled))
-            except BadDecimal:
-                continue
-            if event["event"] in ("new", "accepted", "pending_new") and number > 0:
-                self._of_orders[order_id] = number
-            if carried := self._of_orders.get(order_id):
-                event.pop("filled_avg_price", None)
-                event["filled_qty"] = plain(max(number - carried, Decimal(0)))
-        return told
 
 
 class AlpacaAccount:
@@ -100,7 +71,6 @@ class AlpacaAccount:
         self.event_streams = EventStreams(credentials, budget=budget, timeout_seconds=timeout_seconds)
         self._legs = LegBook(self.rest.order)
         self._entries = EntryReader(self._legs)
-        self._carried = CarriedSums()
 
     @property
     def requests(self) -> int:
@@ -191,7 +161,7 @@ class AlpacaAccount:
 
     def translate(self, message: Message) -> Translation:
         """As the port says."""
-        return self._carried.leave_out(translate_message(message))
+        return translate_message(message)
 
     def open_stream(self, listener: StreamListener) -> BrokerStream:
         """As the port says."""

@@ -268,8 +268,8 @@ class AlpacaRest:
         if status in (401, 403) and isinstance(parse(answer.body), Problem):
             # A page of a gateway says nothing about the keys.
             raise BrokerUnavailable(found, status=status)
-        if status in (400, 403, 422) and method != "GET":
-            # Alpaca also answers 403 if the account has too little money.
+        if status in ((400, 403, 404, 409, 422) if method == "POST" else (400, 403, 409, 422)) and method != "GET":
+            # Alpaca also answers 403 if the account has too little money, and 404 if it does not know the asset.
             raise Refused(found, status=status, code=_read_code(answer.body))
         if status == 429:
             pause = _read_pause(answer.headers)

@@ -1,0 +1,124 @@
+"""Leave out of a replacement's sums what its predecessor had filled, which some brokers count on.
+
+By some reports the `filled_qty` of an order that replaces another one begins at what was filled before. Taken as its
+own, those shares would be traded twice. `CarriedSums` does this for the stream and for a resend; `compare` does it for
+the answers of a reconcile.
+
+Note: what was left out stands in the event as `carried_qty`, so that it is known after a restart: from the log.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from decimal import Decimal
+
+import msgspec
+
+from compactor.books.order_index import OrderIndex
+from compactor.broker.port import Fields
+from compactor.core.decimals import BadDecimal, exactly, parse_decimal, plain
+from compactor.core.events import FILLS
+from compactor.ledger import LedgerError
+
+CARRIED = "carried_qty"
+_SUMS = ("filled_qty", "filled_avg_price")
+_ACCEPTED = frozenset({"new", "accepted", "pending_new"})
+"""Events of an order that has no executions of its own yet."""
+_KEPT_MAX = 100_000
+ZERO = Decimal(0)
+
+
+class _Told(msgspec.Struct):
+    """What an earlier line of an order says of its sums."""
+
+    filled_qty: str | int | None = None
+    carried_qty: str | None = None
+
+
+_decode = msgspec.json.Decoder(_Told).decode
+
+
+class CarriedSums:
+    """What replacements count of their predecessors, by order. For one thread at a time."""
+
+    def __init__(self, index: OrderIndex) -> None:
+        self._index = index
+        self._of_orders: dict[str, Decimal] = {}
+        self._replaced: dict[str, Decimal] = {}
+        """What was filled of orders when they were replaced, which may not be in a log yet."""
+
+    def leave_out(self, event: Fields, team: str) -> Fields:
+        """The event with the sums that are the order's own, for the ledger of a team; the same where nothing is
+        carried."""
+        filled = _parse(event.get("filled_qty"))
+        if filled and event.get("replaced_by"):
+            _keep(self._replaced, str(event["order_id"]), filled)
+        if filled is None or not (event.get("replaces") or self._may_continue(event)):
+            return event
+        carried = self._find(event, filled, team)
+        if carried is None:
+            # Nobody can say which of it is its own: the reconcile does, by the executions.
+            return {name: value for name, value in event.items() if name not in _SUMS}
+        return leave_out(event, carried)
+
+    def _may_continue(self, event: Fields) -> bool:
+        """Whether an event that does not tell what its order replaces may be of a replacement."""
+        order_id = str(event["order_id"])
+        return order_id in self._of_orders or (
+            event["event"] in FILLS and event.get("qty") != event["filled_qty"] and any(self._index.list_ties(order_id))
+        )
+
+    def _find(self, event: Fields, filled: Decimal, team: str) -> Decimal | None:
+        """What of the sums of an order was filled before it; None where that cannot be told."""
+        order_id = str(event["order_id"])
+        found = self._of_orders.get(order_id)
+        if found is None:
+            found = self._decide(event, filled, team)
+            if found is not None:
+                _keep(self._of_orders, order_id, found)
+        return found
+
+    def _decide(self, event: Fields, filled: Decimal, team: str) -> Decimal | None:
+        told = self._read(str(event["order_id"]), team)
+        carried = max((_parse(one.carried_qty) or ZERO for one in told), default=ZERO)
+        if carried or any(one.filled_qty is not None for one in told):
+            return carried
+        if event["event"] in _ACCEPTED:
+            return filled
+        # The first that is heard of its sums is a later event: they are its own, unless they may be its predecessor's.
+        with exactly():
+            rest = filled - (_parse(event.get("qty")) or ZERO if event["event"] in FILLS else ZERO)
+        name = str(event.get("replaces") or "")
+        earlier = self._read(name, team) if name and name not in self._replaced else []
+        before = max((_parse(one.filled_qty) or ZERO for one in earlier), default=self._replaced.get(name, ZERO))
+        return ZERO if rest <= 0 or not before else None
+
+    def _read(self, order_id: str, team: str) -> Sequence[_Told]:
+        """What the lines of an order say, in the ledger of a team."""
+        try:
+            return [_decode(line) for _event, line in self._index.read_order(order_id, team)]
+        except (LedgerError, OSError, msgspec.DecodeError):
+            return []
+
+
+def leave_out(event: Fields, carried: Decimal) -> Fields:
+    """An event without what of its sums was filled before the order was there."""
+    if not carried:
+        return event
+    kept = {name: value for name, value in event.items() if name not in _SUMS}
+    with exactly():
+        own = max((_parse(event.get("filled_qty")) or ZERO) - carried, ZERO)
+    return kept | {"filled_qty": plain(own), CARRIED: plain(carried)}
+
+
+def _keep(memory: dict[str, Decimal], order_id: str, quantity: Decimal) -> None:
+    if len(memory) > _KEPT_MAX:
+        memory.clear()
+    memory[order_id] = quantity
+
+
+def _parse(value: object) -> Decimal | None:
+    try:
+        return parse_decimal(str(value)) if value is not None else None
+    except BadDecimal:
+        return None
