@@ -63,6 +63,7 @@ if TYPE_CHECKING:
     from compactor.tables.export import BadTarget as BadTarget
     from compactor.tables.query import BadQuery as BadQuery
     from compactor.tables.query import QueryFailed as QueryFailed
+    from compactor.tracker.asked_orders import UnplacedOrder as UnplacedOrder
     from compactor.tracker.blocking_tracker import BlockingTracker as BlockingTracker
     from compactor.tracker.change import Change as Change
     from compactor.tracker.change import EndedOrder as EndedOrder
@@ -98,6 +99,7 @@ _MODULES = {
     "compactor.tables.arrow": ("Unfit",),
     "compactor.tables.export": ("BadTarget",),
     "compactor.tables.query": ("BadQuery", "QueryFailed"),
+    "compactor.tracker.asked_orders": ("UnplacedOrder",),
     "compactor.tracker.blocking_tracker": ("BlockingTracker",),
     "compactor.tracker.change": ("Change", "EndedOrder"),
     "compactor.tracker.compacting": ("DaemonFailed",),

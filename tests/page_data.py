@@ -53,6 +53,19 @@ class TeamLog:
         self.write({name: value for name, value in event.items() if value is not None})
         return event
 
+    def ask(self, name: str, seconds_ago: float = 0.0, note: str | None = None, **terms: Any) -> None:
+        """Say that an order will be asked for."""
+        request = {"side": "buy", "quantity": "10", "order_type": "limit", "limit_price": "100.00", **terms}
+        self._intend("submitting", name, seconds_ago, request=request, tags=["demo"], note=note)
+
+    def conclude(self, name: str, outcome: str, seconds_ago: float = 0.0, **fields: Any) -> None:
+        """Say what became of it."""
+        self._intend(outcome, name, seconds_ago, **fields)
+
+    def _intend(self, event: str, name: str, seconds_ago: float, **fields: Any) -> None:
+        named = {"event": event, "order_id": name, "client_order_id": name, "ts": format_time(seconds_ago)}
+        self.write({**named, **{field: value for field, value in fields.items() if value is not None}})
+
     def fill(self, order: dict[str, Any], quantity: int, filled: int, seconds_ago: float = 0.0) -> None:
         """A fill; `filled` is the sum with this one."""
         price = float(order["requested_price"]) * self._random.uniform(0.9995, 1.0006)

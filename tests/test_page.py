@@ -132,6 +132,28 @@ def test_an_event_appears_without_a_reload_and_a_filled_order_moves_to_the_trade
         assert "1" == page.locator("#orders-count").inner_text()
 
 
+def test_requests_without_an_order_stand_above_the_open_orders(browser: Any, served: Served) -> None:
+    """On its way, refused, never placed; and the origin of an order once it is one."""
+    log = TeamLog(served.data, "asked")
+    log.place(30, client_order_id="elsewhere", symbol="KO")
+    with opened(browser, served, f"key={served.key('asked')}") as page:
+        page.locator("#orders-table tbody tr").first.wait_for()
+        assert page.locator("#asked").is_hidden()
+        log.ask("asked:1", symbol="SPY", note="signal 7")
+        row = see(page, "asked", "asked:1")
+        assert "submitting" in row.inner_text() and "signal 7" in row.inner_text()
+        log.ask("asked:2", symbol="NVDA")
+        log.conclude("asked:2", "refused", code="40310000", reason="insufficient buying power")
+        page.locator("#asked-table tr[data-mark=refused]").wait_for()
+        assert "insufficient buying power (40310000)" in page.locator("#asked-table").inner_text()
+        picture(page, "asked")
+        order = log.place(client_order_id="asked:1", symbol="SPY")
+        log.conclude("asked:1", "submitted", broker_order_id=order["order_id"])
+        row.wait_for(state="detached")
+        assert "submitted here" in see(page, "orders", order["order_id"]).inner_text()
+        assert "adopted" in page.locator("#orders-table").inner_text()
+
+
 def test_a_change_patches_its_cells_and_leaves_selection_focus_and_scroll(browser: Any, served: Served) -> None:
     """Cells are patched, never a table redrawn."""
     log = TeamLog(served.data, "patch")

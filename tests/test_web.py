@@ -56,7 +56,8 @@ def test_open_orders_are_those_of_the_file_and_say_how_fresh_they_are(served: Se
     answer = served.get("/api/v1/team/alpha/orders/open", alpha)
     body = answer.json()
     assert ["team_id", "open_orders_count", "orders", "as_of", "reconciled_through", "stale"] == list(body)
-    assert lines(served, "alpha", "pending_orders.jsonl") == body["orders"]
+    wanted = [{**row, "origin": "adopted"} for row in lines(served, "alpha", "pending_orders.jsonl")]
+    assert wanted == body["orders"]
     assert ("alpha", 5, False) == (body["team_id"], body["open_orders_count"], body["stale"])
     log = (served.data / "team/alpha/events.jsonl").stat().st_size
     assert (str(log), body["as_of"]) == tuple(answer.headers[name] for name in CHECKED)
@@ -109,7 +110,8 @@ def test_every_list_is_there_as_csv_and_json_lines(served: Served, alpha: str) -
     """`.csv` is safe to open in a spreadsheet, `.jsonl` has one row a line."""
     for path, name in (("orders/open", "pending_orders"), ("trades", "trades"), ("findings", "findings")):
         wanted = lines(served, "alpha", f"{name}.jsonl")
-        wanted = wanted if name == "pending_orders" else wanted[::-1]
+        is_open = name == "pending_orders"
+        wanted = [{**row, "origin": "adopted"} for row in wanted] if is_open else wanted[::-1]
         found = served.get(f"/api/v1/team/alpha/{path}.jsonl", alpha)
         assert wanted == [json.loads(line) for line in found.text.splitlines()]
         table = list(csv.DictReader(io.StringIO(served.get(f"/api/v1/team/alpha/{path}.csv", alpha).text)))
@@ -144,7 +146,7 @@ def test_an_order_is_found_by_a_unique_beginning_of_its_id_open_or_ended(served:
     """`GET …/orders/{order_id}`: open or ended, a unique prefix too."""
     pending = lines(served, "alpha", "pending_orders.jsonl")[0]
     found = served.get(f"/api/v1/team/alpha/orders/{pending['order_id'][:8]}", alpha).json()
-    assert pending | {"open": True} == found
+    assert pending | {"origin": "adopted", "open": True} == found
     ended = served.get("/api/v1/team/alpha/orders/1dbb3aa3-a4a3-4b7d-9f08-1d2b51774b23", alpha).json()
     assert (False, "filled", "40") == (ended["open"], ended["status"], ended["filled_qty"])
     assert ended == served.get("/api/v1/team/alpha/orders/1dbb3aa3", alpha).json()
@@ -410,8 +412,56 @@ def test_intents_whose_outcome_nobody_knows_are_in_the_status(served: Served) ->
     log.write({**asked, "order_id": "golf:1", "tags": ["a"], "note": "why"})
     until(lambda: served.get("/api/v1/team/golf/status", key).json()["intents"], "the intent")
     status = served.get("/api/v1/team/golf/status", key).json()
-    wanted = {"client_order_id": "golf:1", "ts": asked["ts"], "tags": ["a"], "note": "why"}
+    wanted = {"client_order_id": "golf:1", "ts": asked["ts"], "request": request, "tags": ["a"], "note": "why"}
     assert ([wanted], 0) == (status["intents"], status["open_orders_count"])
+
+
+def test_requests_that_led_to_no_order_are_in_the_status_with_the_brokers_words(served: Served) -> None:
+    """`refused` and `never_placed`: what was asked for, why, and what became of it."""
+    log, key = TeamLog(served.data, "hotel"), served.key("hotel")
+    for name, outcome in (
+        ("1", {"event": "refused", "status": 403, "code": "40310000", "reason": "buying power"}),
+        ("2", {"event": "never_placed", "reason": "not there"}),
+    ):
+        named = {"order_id": f"hotel:{name}", "client_order_id": f"hotel:{name}"}
+        asked = {"event": "submitting", **named, "ts": "2026-03-09T14:30:00Z", "request": {"symbol": "SPY"}}
+        log.write({**asked, "tags": ["x"], "note": "why"}, {**outcome, **named, "ts": "2026-03-09T14:30:01Z"})
+    until(lambda: len(served.get("/api/v1/team/hotel/status", key).json()["unplaced"]) == 2, "the outcomes")
+    status = served.get("/api/v1/team/hotel/status", key).json()
+    refused, missed = status["unplaced"]
+    assert {
+        "outcome": "refused",
+        "status": 403,
+        "code": "40310000",
+        "reason": "buying power",
+    }.items() <= refused.items()
+    assert {"request": {"symbol": "SPY"}, "tags": ["x"], "note": "why"}.items() <= refused.items()
+    assert ("never_placed", "2026-03-09T14:30:00Z", []) == (missed["outcome"], missed["asked_at"], status["intents"])
+
+
+def test_every_answer_with_orders_says_where_they_came_from(served: Served) -> None:
+    """`submitted` here, or `adopted`: in lists, in one order, in its story, and in the events."""
+    log, key = TeamLog(served.data, "india"), served.key("india")
+    named = {"order_id": "india:1", "client_order_id": "india:1", "ts": "2026-03-09T14:30:00Z"}
+    log.write({"event": "submitting", **named})
+    ours = log.place(client_order_id="india:1")
+    log.write({"event": "submitted", **named, "broker_order_id": ours["order_id"]})
+    theirs = log.place(client_order_id="theirs")
+    path, wanted = "/api/v1/team/india", {ours["order_id"]: "submitted", theirs["order_id"]: "adopted"}
+    until(lambda: served.get(f"{path}/status", key).json()["open_orders_count"] == 2, "the orders")
+
+    def collect(rows: Any) -> dict[str, str]:
+        return {row["order_id"]: row["origin"] for row in rows}
+
+    assert wanted == collect(served.get(f"{path}/orders/open", key).json()["orders"])
+    assert wanted == collect(csv.DictReader(io.StringIO(served.get(f"{path}/orders/open.csv", key).text)))
+    rows = served.get(f"{path}/orders/open.jsonl", key).text.splitlines()
+    assert wanted == collect(json.loads(row) for row in rows)
+    assert wanted == collect(served.get(f"{path}/orders/{one}", key).json() for one in wanted)
+    assert wanted == collect(served.get(f"{path}/orders/{one}/history", key).json() for one in wanted)
+    reader = EventReader(served, "india", key, after=0)
+    assert wanted == collect(one.data for one in reader.wait(2))
+    reader.close()
 
 
 def test_a_load_balancer_that_speaks_http_1_0_names_no_host(served: Served) -> None:

@@ -118,8 +118,16 @@ class _Teller:
         name = str(story.order.get("client_order_id") or order_id)
         story.intents = read_story_intents(self._pieces(name), name)
         if story.events:
-            story.origin = "submitted" if story.intents else "adopted"
+            parent = story.order.get("parent_order_id")
+            is_asked = story.intents or (parent not in (None, order_id) and self._is_asked(parent))
+            story.origin = "submitted" if is_asked else "adopted"
         return story
+
+    def _is_asked(self, order_id: str) -> bool:
+        """Whether an order was asked for here, of which another one is a leg."""
+        order = build_story(order_id, self._pieces(order_id), self._team, False).order
+        name = str(order.get("client_order_id") or order_id)
+        return bool(read_story_intents(self._pieces(name), name))
 
     def _pieces(self, name: str) -> list[tuple[Placed | Finding, bytes]]:
         """What stands in the lines that name an id. Searched for once, because what is not sealed is read whole."""

@@ -76,8 +76,8 @@ class Story(Struct, omit_defaults=True):
     """What a log tells of one order. `order` is its row as of the end, as `pending_orders.jsonl` would have it;
     `unread` are the lines that name it and were not applied.
 
-    `origin`: `submitted` where the log says that it was asked for here (3.13), with the `intents`; `adopted` where the
-    broker told of it first. None where the log has no event of it.
+    `origin`: `submitted` where the log says that it was asked for here (3.13), with the `intents`, or that the order
+    was whose leg it is; `adopted` where the broker told of it first. None where the log has no event of it.
     """
 
     order_id: str

@@ -9,13 +9,14 @@ from datetime import datetime
 from decimal import Decimal
 from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar
 
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from compactor.core.derived import Finding
 from compactor.ledger.open_intents import Intent
 from compactor.ledger.records import Instant, PendingOrder, Trade
+from compactor.tracker.asked_orders import Origin, UnplacedOrder
 from compactor.tracker.change import Change, EndedOrder
 from compactor.tracker.change_stream import After
 from compactor.tracker.order_tracker import OrderTracker
@@ -93,9 +94,16 @@ class BlockingTracker:
     find_order = order
     """Here the two are one."""
 
-    def read_origin(self, order_id: str, team: str | None = None) -> Literal["submitted", "adopted"] | None:
-        """Whether an order was asked for here, or the broker told of it first; None where no log has it."""
+    def unplaced(self, team: str) -> list[UnplacedOrder]:
+        """The last requests of a team that led to no order: refused, or never placed."""
+        return self._look(self._tracker.unplaced, team)
+
+    def origin(self, order_id: str, team: str | None = None) -> Origin | None:
+        """Whether an order was asked for here, or adopted; None where no log has it."""
         return self._wait(self._tracker.read_origin, order_id, team)
+
+    read_origin = origin
+    """Here the two are one."""
 
     def encode_pending(self, team: str) -> bytes:
         """The open orders of a team as the bytes of `pending_orders.jsonl`."""

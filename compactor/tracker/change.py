@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from compactor.core.derived import Finding
 from compactor.ledger.records import PendingOrder, Trade, line_decoder
+from compactor.tracker.asked_orders import Origin
 
 Kind = Literal["order", "trade", "finding"]
 
@@ -36,7 +37,8 @@ class Change(Struct, frozen=True, kw_only=True):
 
     `offset` is where to go on: `changes(team, after=change.offset)` tells everything behind this change and nothing
     else. It grows from change to change, and lies in the line of the log or right behind it. `event_offset` is the
-    address of the event (format.md, rule 1.5); a trade that was held back has that of its own event.
+    address of the event (format.md, rule 1.5); a trade that was held back has that of its own event. `origin` says
+    where an order came from: `submitted` here, or `adopted`; None for trades and findings.
     """
 
     team_id: str
@@ -45,6 +47,7 @@ class Change(Struct, frozen=True, kw_only=True):
     kind: Kind
     row: PendingOrder | EndedOrder | Trade | Finding
     line: bytes
+    origin: Origin | None = None
 
     @property
     def order_id(self) -> str | None:
@@ -66,6 +69,7 @@ class RawChange(Struct, frozen=True, gc=False):
     key: tuple[int, str] | None = None
     assigned_to: str | None = None
     first: int = 0
+    origin: Origin | None = None
     is_shared: bool = False
     """Whether a further change of the same line has this offset; who goes on from there is told of both again."""
 
@@ -77,8 +81,9 @@ class RawChange(Struct, frozen=True, gc=False):
         """The change as a typed value."""
         row = self.decode_order() if self.kind == "order" else _DECODERS[self.kind](self.line)
         return Change(
-            team_id=team_id, offset=self.offset, event_offset=self.event_offset, kind=self.kind, row=row, line=self.line
-        )
+            team_id=team_id, offset=self.offset, event_offset=self.event_offset, kind=self.kind, row=row,
+            line=self.line, origin=self.origin,
+        )  # fmt: skip
 
     def decode_order(self) -> PendingOrder | EndedOrder:
         """The order of an order's change."""

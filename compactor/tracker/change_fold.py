@@ -13,6 +13,7 @@ from compactor.core.derived import encode_lines
 from compactor.core.fold import Fold
 from compactor.core.lines import Block
 from compactor.core.orders import Order, build_row, get_sort_key
+from compactor.tracker.asked_orders import AskedOrders
 from compactor.tracker.change import RawChange
 
 SHRINK_BYTES = 1 << 16
@@ -29,8 +30,9 @@ _decode_address = msgspec.json.Decoder(_Address).decode
 class ChangeRecorder:
     """Records what each line changes that is fed to a fold from here on."""
 
-    def __init__(self, fold: Fold) -> None:
+    def __init__(self, fold: Fold, asked: AskedOrders) -> None:
         self.fold = fold
+        self.asked = asked
         self._before = b""
         self._was_open = False
         self._fed = 0
@@ -42,6 +44,7 @@ class ChangeRecorder:
         """Fold one whole line, and tell what it changes: its orders first, then trades, then findings."""
         self._fed += block.length
         shrinks = self._fed >= SHRINK_BYTES
+        self.asked.take(block)
         self.fold.feed_block(block, shrinks=shrinks)
         self._fed = 0 if shrinks else self._fed
         lines = self.fold.take_lines()
@@ -62,18 +65,23 @@ class ChangeRecorder:
         line, is_open = self._encode(order), order.open
         if (line == self._before and is_open == self._was_open) or not (is_open or self._was_open or order.status):
             return
-        self._rows.append(self._make_change(order, line))
+        self._rows.append(self._make_change(order, line, order.last))
 
     def find_order(self, order_id: str, end: int) -> RawChange | None:
         """An order of the log up to an offset, as its last event left it; None where there is none."""
         with exactly():
             order = self.fold.recall_order(order_id, end)
-            return self._make_change(order, self._encode(order)) if order is not None and order.status else None
+            return self._make_change(order, self._encode(order), end) if order is not None and order.status else None
 
-    def _make_change(self, order: Order, line: bytes) -> RawChange:
+    def _make_change(self, order: Order, line: bytes, here: int) -> RawChange:
+        names = order.terms
+        origin = self.asked.find_origin(
+            order.order_id, names.client_order_id if names else None, names.parent_order_id if names else None,
+            order.first, here,
+        )  # fmt: skip
         return RawChange(
             0, order.last, "order", line, order.order_id, get_sort_key(order) if order.open else None,
-            order.rare.away if order.rare is not None else None, order.first,
+            order.rare.away if order.rare is not None else None, order.first, origin,
         )  # fmt: skip
 
     def _encode(self, order: Order) -> bytes:

@@ -13,6 +13,7 @@ from compactor.core.instants import nanos, rfc3339
 from compactor.ledger.open_intents import Intent
 from compactor.ledger.paths import FINDINGS, TRADES
 from compactor.ledger.records import PendingOrder, Trade
+from compactor.tracker.asked_orders import Origin, UnplacedOrder
 from compactor.tracker.change import EndedOrder, RawChange, decode_finding, decode_trade
 from compactor.tracker.kept_lines import KeptLines
 from compactor.tracker.tracked_ledger import LedgerBatch, LoadedLedger, OpenRow
@@ -34,6 +35,7 @@ class LedgerRows:
         self.is_loaded = False
         self.open: dict[str, OpenRow] = {}
         self.intents: list[Intent] = []
+        self.unplaced: list[UnplacedOrder] = []
         self.ended: dict[str, RawChange] = {}
         """Orders that ended while the tracker ran, in the order in which they did."""
         self.trades: KeptLines[Trade] = KeptLines(path / TRADES, decode_trade, 0, [])
@@ -55,6 +57,8 @@ class LedgerRows:
             self.open = batch.rows
         if batch.intents is not None:
             self.intents = batch.intents
+        if batch.unplaced is not None:
+            self.unplaced = batch.unplaced
         self.offset, self.log_bytes, self.clock = batch.offset, batch.log_bytes, batch.clock
         self.team_id = batch.team_id or self.team_id
         return batch.changes
@@ -72,7 +76,8 @@ class LedgerRows:
         if change.kind == "order":
             self.ended.pop(change.order_id, None)
             if change.key is not None:
-                self.open[change.order_id] = OpenRow(change.key, change.line)
+                assert change.origin is not None
+                self.open[change.order_id] = OpenRow(change.key, change.line, change.origin)
             else:
                 self.open.pop(change.order_id, None)
                 self.ended[change.order_id] = change
@@ -95,6 +100,15 @@ class LedgerRows:
 
     def _sort(self) -> list[OpenRow]:
         return sorted(self.open.values(), key=lambda row: row.key)
+
+    def list_rows(self) -> list[OpenRow]:
+        """The rows of the open orders, oldest first."""
+        return self._sort()
+
+    def find_origin(self, order_id: str) -> Origin | None:
+        """Where an order in memory came from."""
+        row = self.open.get(order_id) or self.ended.get(order_id)
+        return row.origin if row is not None else None
 
     def find(self, order_id: str) -> PendingOrder | EndedOrder | None:
         """An order in memory, open or ended."""

@@ -12,19 +12,20 @@ from collections.abc import AsyncGenerator, Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, Self
+from typing import Self
 
 from compactor.core.derived import Finding
 from compactor.ledger.errors import LogRewritten, NoLedger
 from compactor.ledger.open_intents import Intent
 from compactor.ledger.paths import LOG, resolve_data
 from compactor.ledger.records import Instant, PendingOrder, Trade
+from compactor.tracker.asked_orders import Origin, UnplacedOrder
 from compactor.tracker.change import Change, EndedOrder
 from compactor.tracker.change_stream import After, ChangeStream
 from compactor.tracker.compacting import keep_compacted
 from compactor.tracker.ledger_rows import LedgerRows
 from compactor.tracker.log_follower import LogFollower
-from compactor.tracker.selecting import find_origin, make_trade_filter
+from compactor.tracker.selecting import make_trade_filter
 from compactor.tracker.subscription import QUEUE_MAX, Subscription, TrackerClosed
 from compactor.tracker.tracked_ledger import LedgerBatch
 from compactor.tracker.tracker_status import TrackerStatus, read_status_of_team
@@ -180,10 +181,26 @@ class LiveOrders:
         rows = self._find_team(team)
         return list(rows.intents) if rows is not None else []
 
-    async def read_origin(self, order_id: str, team: str | None = None) -> Literal["submitted", "adopted"] | None:
-        """Whether an order was asked for here (rule 3.13), or the broker told of it first; None where no log has it."""
-        entries = self._require().list_entries(team)
-        return await asyncio.to_thread(find_origin, entries, order_id)
+    def unplaced(self, team: str) -> list[UnplacedOrder]:
+        """The last fifty requests of a team that led to no order, refused or never placed, oldest first; of those that
+        were made before the tracker began, what is not sealed."""
+        rows = self._find_team(team)
+        return list(rows.unplaced) if rows is not None else []
+
+    def origin(self, order_id: str, team: str | None = None) -> Origin | None:
+        """Where an order in memory came from: `submitted` here (rule 3.13, also as a leg of such an order), or
+        `adopted`, because the broker told of it; None where it is not in memory. `read_origin` knows them all."""
+        found = (rows.find_origin(order_id) for rows in self._ledgers.values() if team in (None, rows.team_id))
+        return next((one for one in found if one is not None), None)
+
+    async def read_origin(self, order_id: str, team: str | None = None) -> Origin | None:
+        """As `origin`, for every order by its whole id; None where no log has it. Raises LedgerError."""
+        found = self.origin(order_id, team)
+        if found is not None:
+            return found
+        follower = self._require()
+        change = await asyncio.to_thread(follower.find_order, order_id, team)
+        return change.origin if change is not None else None
 
     def offset(self, team: str) -> int:
         """The offset of a team's log up to which everything is shown; 0 where the team has no ledger."""

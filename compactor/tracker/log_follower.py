@@ -133,10 +133,6 @@ class LogFollower:
         """The ledger at a path, as it was found."""
         return next(one.entry for one in list(self._ledgers.values()) if one.entry.path == path)
 
-    def list_entries(self, team: str | None) -> list[LedgerEntry]:
-        """The ledgers that were found, or that of a team."""
-        return [one.entry for one in list(self._ledgers.values()) if team in (None, one.team_id)]
-
     def find_order(self, order_id: str, team: str | None) -> RawChange | None:
         """An order of any ledger, or of a team's, read from its log if need be. Raises LedgerError.
 

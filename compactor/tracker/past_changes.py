@@ -13,6 +13,7 @@ from compactor.ledger.files import Files
 from compactor.ledger.log import Log, open_log
 from compactor.ledger.points import usable_points
 from compactor.ledger.segments import Segments
+from compactor.tracker.asked_orders import AskedOrders
 from compactor.tracker.change import RawChange
 from compactor.tracker.change_fold import SHRINK_BYTES, ChangeRecorder
 from compactor.tracker.paced_restore import Pace, make_fold, restore_paced
@@ -40,7 +41,9 @@ def fold_changes(entry: LedgerEntry, after: int, end: int, hand: Hand, stop: thr
             if stop.is_set():
                 return
         fold.before_event = None
-        recorder, found = ChangeRecorder(fold), list[RawChange]()
+        asked = AskedOrders(fold, segments, files, lambda: log)
+        asked.load(offset, pace)
+        recorder, found = ChangeRecorder(fold, asked), list[RawChange]()
         for block in log.blocks(offset, end):
             for line in block.split():
                 found += [change for change in recorder.feed(line) if change.is_behind(after)]

@@ -1,16 +1,13 @@
-"""Which trades a caller asks for, decided from a few fields of their lines; and where an order came from."""
+"""Which trades a caller asks for, decided from a few fields of their lines."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from datetime import datetime
-from typing import Literal
 
 import msgspec
 
 from compactor.core.instants import nanos
-from compactor.history.lookup import find_histories
-from compactor.ledger import LedgerEntry
 from compactor.ledger.records import Instant
 
 
@@ -44,15 +41,6 @@ def make_trade_filter(
         return (first is None or at >= first) and (end is None or at < end)
 
     return wants
-
-
-def find_origin(entries: Iterable[LedgerEntry], order_id: str) -> Literal["submitted", "adopted"] | None:
-    """The origin of an order, by the first ledger that has events of it. Raises LedgerError."""
-    for entry in entries:
-        for history in find_histories(entry, order_id):
-            if history.story.order_id == order_id and history.story.origin is not None:
-                return history.story.origin
-    return None
 
 
 def _read_instant(value: str | datetime | Instant | None) -> int | None:

@@ -27,6 +27,7 @@ from compactor.ledger.paths import FINDINGS, LOG, STATE, TRADES
 from compactor.ledger.points import newest_point, usable_points
 from compactor.ledger.records import PendingOrder
 from compactor.ledger.segments import Segments
+from compactor.tracker.asked_orders import AskedOrders, Origin, UnplacedOrder
 from compactor.tracker.change import RawChange, decode_pending
 from compactor.tracker.change_fold import SHRINK_BYTES, ChangeRecorder
 from compactor.tracker.kept_lines import read_tail
@@ -45,6 +46,7 @@ class OpenRow(Struct, gc=False):
 
     key: tuple[int, str]
     line: bytes
+    origin: Origin
     order: PendingOrder | None = None
 
     def decode(self) -> PendingOrder:
@@ -80,6 +82,8 @@ class LedgerBatch(Struct):
     """All rows, after an event has named the team (rule 1.2)."""
     intents: list[Intent] | None = None
     """The intents without an outcome, where these are others than before."""
+    unplaced: list[UnplacedOrder] | None = None
+    """The last requests that led to no order, where these are others than before."""
     problem: str | None = None
 
 
@@ -136,8 +140,11 @@ class TrackedLedger:
 
     def recall(self, order_id: str, first: int, end: int) -> Iterable[tuple[int, bytes]]:
         """The lines of a range that may name an order, for the fold."""
-        assert self._log is not None
-        return self._log.lines_naming(order_id, first, end)
+        return self._require_log().lines_naming(order_id, first, end)
+
+    def _require_log(self) -> Log:
+        assert self._log is not None, "a log is open while one of the methods of this class runs"
+        return self._log
 
     def find_order(self, order_id: str) -> RawChange | None:
         """An order as of the last event read, from its lines in the log if need be; None where there is none."""
@@ -168,9 +175,11 @@ class TrackedLedger:
             fold.renew_rows()
             pace.keep()
         fold.before_event = None
-        rows = _make_rows(fold, pace)
+        asked = AskedOrders(fold, self._segments, self._files, self._require_log)
+        asked.load(start, pace)
+        rows = _make_rows(fold, asked, start, pace)
         fold.drop_rows()
-        self._recorder, self.offset = ChangeRecorder(fold), start
+        self._recorder, self.offset = ChangeRecorder(fold, asked), start
         loaded = LoadedLedger(fold.team_id, start, fold.clock, rows, trades, findings)
         return LedgerBatch(self.entry, start, end, fold.clock, fold.team_id, loaded)
 
@@ -207,13 +216,14 @@ class TrackedLedger:
 
     def _follow(self, recorder: ChangeRecorder, log: Log, end: int, pace: Pace) -> Iterator[LedgerBatch]:
         batch = self._make_batch(recorder, end)
+        recorder.asked.forget_sealed()
         for block in log.blocks(self.offset, end):
             for line in block.split():
                 team_id = recorder.fold.team_id
                 batch.changes.extend(recorder.feed(line))
                 self.offset = line.end
                 if recorder.fold.team_id != team_id:
-                    batch.rows = _make_rows(recorder.fold, pace)
+                    batch.rows = _make_rows(recorder.fold, recorder.asked, self.offset, pace)
                     recorder.fold.drop_rows()
                 pace.keep()
                 if len(batch.changes) >= BATCH_CHANGES or batch.rows is not None:
@@ -222,6 +232,8 @@ class TrackedLedger:
         if recorder.fold.intents != self._intents:
             self._intents = dict(recorder.fold.intents)
             batch.intents = read_intents(log, self._intents, recorder.fold.team_id)
+        if recorder.asked.is_changed:
+            batch.unplaced = recorder.asked.take_unplaced()
         yield self._finish(batch, recorder)
 
     def _make_batch(self, recorder: ChangeRecorder, end: int) -> LedgerBatch:
@@ -232,11 +244,11 @@ class TrackedLedger:
         return batch
 
 
-def _make_rows(fold: Fold, pace: Pace) -> dict[str, OpenRow]:
+def _make_rows(fold: Fold, asked: AskedOrders, here: int, pace: Pace) -> dict[str, OpenRow]:
     """The rows of all open orders."""
     rows = {}
-    for order_id, (key, line) in fold.renew_rows().items():
-        rows[order_id] = OpenRow(key, line)
+    for order_id, (key, line) in list(fold.renew_rows().items()):
+        rows[order_id] = OpenRow(key, line, asked.find_origin_by_row(order_id, line, here))
         pace.keep()
     return rows
 

@@ -14,7 +14,8 @@ from msgspec import Struct
 
 from compactor.core.derived import Finding, PendingLine, TradeLine
 from compactor.history.lookup import RelatedOrder
-from compactor.history.story import StoryEvent
+from compactor.history.story import StoryEvent, StoryIntent
+from compactor.tracker.asked_orders import Origin, UnplacedOrder
 
 Numbers = Literal["text", "json"]
 
@@ -25,7 +26,14 @@ class ErrorAnswer(Struct, frozen=True):
     detail: str
 
 
-class OrderAnswer(PendingLine, gc=False, omit_defaults=True):
+class OpenOrderAnswer(PendingLine, gc=False, omit_defaults=True):
+    """An open order: its row in `pending_orders.jsonl`, and its `origin`: `submitted` where it was asked for here, or
+    is a leg of such an order; `adopted` where it was placed elsewhere and the broker told of it."""
+
+    origin: Origin = "adopted"
+
+
+class OrderAnswer(OpenOrderAnswer, gc=False, omit_defaults=True):
     """An order. `open` is false once it has ended, or went to another team's ledger (`assigned_to`)."""
 
     open: bool = False
@@ -41,7 +49,7 @@ class OpenOrders(Struct, frozen=True):
 
     team_id: str
     open_orders_count: int
-    orders: list[PendingLine]
+    orders: list[OpenOrderAnswer]
     as_of: str | None
     reconciled_through: str | None
     stale: bool
@@ -80,10 +88,15 @@ class StreamState(Struct, frozen=True):
 
 
 class IntentState(Struct, frozen=True):
-    """An order that was about to be asked for, and of which nobody knows yet whether the broker has it."""
+    """An order on its way: it was about to be asked for at `ts`, and nobody knows yet whether the broker has it.
+
+    `request` is what is asked for by the names of the terms, as far as it was written down; `tags` and `note` say by
+    whom and why.
+    """
 
     client_order_id: str
     ts: str
+    request: dict[str, Any]
     tags: list[str]
     note: str | None
 
@@ -92,7 +105,8 @@ class TeamStatus(Struct, frozen=True):
     """How current the answers about a team are.
 
     `reasons` say why the data may be old, empty while `stale` is false. `intents` are no open orders: the next
-    reconcile finds out what became of each. `trading` is what an order is canceled at:
+    reconcile finds out what became of each. `unplaced` are the last requests that led to no order, `refused` or
+    `never_placed`, oldest first, fifty at most. `trading` is what an order is canceled at:
     `paper`, `real money`, or null where this server has no keys of the broker, and then nothing can be canceled here.
     """
 
@@ -102,6 +116,7 @@ class TeamStatus(Struct, frozen=True):
     log_bytes: int
     open_orders_count: int
     intents: list[IntentState]
+    unplaced: list[UnplacedOrder]
     as_of: str | None
     reconciled_through: str | None
     stale: bool
@@ -172,13 +187,14 @@ class Summary(Struct, frozen=True):
 
 
 class HistoryAnswer(Struct, frozen=True):
-    """The story of an order: its events in log order, what each changed, and the orders around it. `origin` is
-    `submitted` where it was asked for here, `adopted` where the broker told of it first."""
+    """The story of an order: its events in log order, what each changed, and the orders around it. `intents` are what
+    was asked for here, by whom and why, and what the broker said; `origin` is as that of an `OpenOrderAnswer`."""
 
     team_id: str
     order_id: str
     open: bool
-    origin: Literal["submitted", "adopted"] | None
+    origin: Origin | None
+    intents: list[StoryIntent]
     order: dict[str, Any]
     events: list[StoryEvent]
     unread: list[Finding]

@@ -143,7 +143,7 @@ def _make_document(inner: Litestar) -> dict[str, Any]:
     """The OpenAPI document; decimals are strings by their types, and may be numbers where that is asked for."""
     document = inner.openapi_schema.to_schema()
     either = {"type": ["string", "number", "null"], "description": "A decimal; a number with numbers=json."}
-    for name, table in (("PendingLine", PENDING), ("OrderAnswer", PENDING), ("TradeLine", TRADES)):
+    for name, table in (("OpenOrderAnswer", PENDING), ("OrderAnswer", PENDING), ("TradeLine", TRADES)):
         properties = document["components"]["schemas"][name]["properties"]
         properties |= {column.name: either for column in table.columns if column.kind == "decimal"}
     return document

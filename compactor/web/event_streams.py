@@ -18,6 +18,7 @@ from compactor.ledger.errors import LogRewritten
 from compactor.tracker import Change, EndedOrder
 from compactor.tracker.live_orders import LiveOrders
 from compactor.web.api_answers import encode
+from compactor.web.row_formats import add_origin
 from compactor.web.team_view import TeamView
 
 QUEUE_MAX = 5_000
@@ -177,7 +178,9 @@ class TeamStreams:
         """Tell whenever something changes that is no event: reconciles, streams, reasons."""
         before = None
         while True:
-            now = msgspec.structs.replace(self._view.status, offset=0, log_bytes=0, as_of=None)
+            status = msgspec.structs.replace(self._view.status, offset=0, log_bytes=0, as_of=None)
+            rows = self._view.rows
+            now = (status, rows.intents if rows else None, rows.unplaced if rows else None)
             if before is not None and now != before:
                 for stream in self._streams:
                     stream.put(-1, self._encode_status(False))
@@ -191,7 +194,7 @@ class TeamStreams:
 
 def encode_change(change: Change) -> bytes:
     """A change as a server-sent event: its row, an order's with `open` as in the API."""
-    data = change.line.rstrip()
+    data = add_origin(change.line, change.origin).rstrip()
     if change.kind == "order":
         row = change.row
         more = b',"open":false}' if isinstance(row, EndedOrder) else b',"open":true}'

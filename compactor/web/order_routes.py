@@ -18,6 +18,7 @@ from compactor.ledger import LedgerEntry
 from compactor.ledger.paths import team_in_path
 from compactor.ledger.records import PendingOrder
 from compactor.tracker import EndedOrder
+from compactor.tracker.asked_orders import Origin
 from compactor.web.api_answers import HistoryAnswer, Numbers, OpenOrders, OrderAnswer, encode, refusals
 from compactor.web.canceling import CannotCancel
 from compactor.web.replies import CSV, JSON_LINES, encode_order, reply
@@ -68,7 +69,8 @@ async def get_order(
     """An order by its id, or by a beginning that fits one order only; however long ago it ended."""
     site = find_site(request)
     view, order = site.view(team), await _find_order(site, team, order_id)
-    return reply(request, view, encode_order(order, numbers), view.make_etag("order", order_id, numbers))
+    origin = await _read_origin(site, team, order)
+    return reply(request, view, encode_order(order, origin, numbers), view.make_etag("order", order_id, numbers))
 
 
 @get("/orders/{order_id:str}/history", summary="The story of an order", responses=refusals(404, 503))
@@ -120,7 +122,8 @@ async def cancel_order(request: AnyRequest, team: str, order_id: OrderId) -> Res
     finally:
         site.log.info("cancel_requested", team_id=team, order_id=order.order_id, key_id=access.key_id)
     after = site.tracker.order(order.order_id, team) or order
-    return reply(request, site.view(team), encode_order(after, "text"), status=202)
+    origin = await _read_origin(site, team, after)
+    return reply(request, site.view(team), encode_order(after, origin, "text"), status=202)
 
 
 async def _find_order(site: Site, team: str, order_id: str) -> PendingOrder | EndedOrder:
@@ -148,6 +151,17 @@ async def _find_in_log(site: Site, team: str, order_id: str) -> PendingOrder | E
             raise HTTPException(status_code=503, detail=str(error)) from None
 
 
+async def _read_origin(site: Site, team: str, order: PendingOrder) -> Origin | None:
+    found = site.tracker.origin(order.order_id, team)
+    if found is not None:
+        return found
+    async with site.reading:
+        try:
+            return await site.tracker.read_origin(order.order_id, team)
+        except CompactorError as error:
+            raise HTTPException(status_code=503, detail=str(error)) from None
+
+
 def _find_traded(view: TeamView, prefix: str) -> str | None:
     """The one order among the last trades whose id begins so."""
     tail = view.kept_trades()
@@ -170,7 +184,7 @@ async def _read(site: Site, function: Any, *arguments: Any) -> Any:
 def _encode_history(found: History) -> bytes:
     story = found.story
     answer = HistoryAnswer(
-        found.team_id, story.order_id, story.open, story.origin, story.order,
+        found.team_id, story.order_id, story.open, story.origin, story.intents, story.order,
         story.events[-EVENTS_MAX:], story.unread, found.chain,
     )  # fmt: skip
     return encode(answer)

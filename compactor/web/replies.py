@@ -9,6 +9,7 @@ from litestar.response import Response
 
 from compactor.ledger.records import Instant, PendingOrder
 from compactor.tracker import EndedOrder
+from compactor.tracker.asked_orders import Origin
 from compactor.web.site import AnyRequest
 from compactor.web.team_view import TeamView
 
@@ -61,8 +62,9 @@ def reply(
     return Response(content=data, status_code=status, headers=headers, media_type=media_type)
 
 
-def encode_order(order: PendingOrder | EndedOrder, numbers: str) -> bytes:
-    """An order with `open`, and without what is absent."""
-    found = {name: value for name, value in msgspec.structs.asdict(order).items() if value is not None}
+def encode_order(order: PendingOrder | EndedOrder, origin: Origin | None, numbers: str) -> bytes:
+    """An order with `origin` and `open`, and without what is absent."""
+    known = {**msgspec.structs.asdict(order), "origin": origin}
+    found = {name: value for name, value in known.items() if value is not None}
     found["open"] = not isinstance(order, EndedOrder)
     return _ENCODERS[numbers].encode(found)

@@ -1,6 +1,7 @@
 """The rows of an answer in the format that was asked for: lines of the derived files as JSON, JSON lines or CSV.
 
-Note: a line is passed on as it is, byte for byte, except for `numbers=json` and CSV.
+Note: a line is passed on as it is, byte for byte, except for `numbers=json` and CSV; that of an order has its origin
+added.
 """
 
 from __future__ import annotations
@@ -16,10 +17,16 @@ import msgspec
 from compactor.core.printable import escape_json
 from compactor.tables.export import spreadsheet_safe
 from compactor.tables.schema import Table
+from compactor.tracker.asked_orders import Origin
 
 _decode = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _decode_any = msgspec.json.Decoder(dict[str, Any], float_hook=str).decode
 _encode = msgspec.json.Encoder().encode
+
+
+def add_origin(line: bytes, origin: Origin | None) -> bytes:
+    """The row of an order with where it came from, which no derived file has."""
+    return line[: line.rindex(b"}")] + (b',"origin":"%b"}\n' % origin.encode() if origin is not None else b"}\n")
 
 
 def make_line_converter(table: Table, numbers: str) -> Callable[[bytes], bytes]:

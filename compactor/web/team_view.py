@@ -20,7 +20,7 @@ from compactor.tracker.ledger_rows import LedgerRows
 from compactor.tracker.live_orders import LiveOrders
 from compactor.web.api_answers import IntentState, StreamState, TeamRow, TeamStatus, encode
 from compactor.web.line_pages import KeptTail
-from compactor.web.row_formats import make_line_converter, write_csv, write_json_lines
+from compactor.web.row_formats import add_origin, make_line_converter, write_csv, write_json_lines
 from compactor.web.trade_summary import TradeSummary
 
 FRESH_SECONDS = 1.0
@@ -115,12 +115,13 @@ class TeamView:
         return body
 
     def _encode_open(self, format_: str, numbers: str) -> bytes:
-        lines = self._tracker.encode_pending(self.team).splitlines(keepends=True)
+        rows = self.rows
+        lines = [add_origin(row.line, row.origin) for row in rows.list_rows()] if rows is not None else []
         convert = make_line_converter(PENDING, numbers)
         if format_ == "jsonl":
             return write_json_lines(lines, convert)
         if format_ == "csv":
-            return write_csv(lines, PENDING.names)
+            return write_csv(lines, [*PENDING.names, "origin"])
         head = b'{"team_id":%b,"open_orders_count":%d,"orders":' % (encode(self.team), len(lines))
         return head + self.join(lines, convert) + b"," + self.encode_freshness() + b"}"
 
@@ -169,9 +170,10 @@ class TeamView:
             log_bytes=rows.log_bytes if rows is not None else 0,
             open_orders_count=len(rows.open) if rows is not None else 0,
             intents=[
-                IntentState(one.client_order_id, one.ts, one.tags, one.note)
+                IntentState(one.client_order_id, one.ts, one.request, one.tags, one.note)
                 for one in self._tracker.intents(self.team)
             ],
+            unplaced=self._tracker.unplaced(self.team),
             as_of=self.recorded_at, reconciled_through=status.reconciled_through, stale=bool(status.stale),
             reasons=status.stale, daemon_running=status.is_daemon_running,
             streams=[

@@ -1,6 +1,7 @@
 /** One team's orders and trades: loaded once, then kept current by the event stream, change by change. */
 
 import { Api, EventFeed, Refusal } from "./api.js";
+import { askedColumns, listAsked } from "./asked.js";
 import { confirmCancel, cancelOrders, withoutLegs } from "./cancel.js";
 import { DayChart } from "./chart.js";
 import { formatAge, formatTime, formatWords, get, make, setText, toMillis, tradingDayStart } from "./format.js";
@@ -55,6 +56,10 @@ export class Desk {
       descending: false,
       arrange: arrangeBrackets,
       row_class: (row) => row.bracket ?? "",
+    });
+    this.askedTable = new LiveTable(get("asked-table", HTMLTableElement), {
+      name: "asked", caption: "Requests without an order", columns: askedColumns(to.zone), key: (row) => row.key, sort: "time", descending: true,
+      row_class: (row) => row.state,
     });
     this.tradeTable = new LiveTable(get("trades-table", HTMLTableElement), {
       name: "trades", caption: "Trades today", columns: tradeColumns(to), key: (row) => row.trade_id, sort: "time", descending: true,
@@ -186,6 +191,7 @@ export class Desk {
   takeStatus(status) {
     this.status = status;
     this.to.onStatus(status);
+    this.schedule();
   }
 
   schedule() {
@@ -200,6 +206,10 @@ export class Desk {
     const orders = [...this.orders.values()];
     const shown = this.orderTable.show(orders);
     this.drawFills();
+    const asked = listAsked(this.status, this.dayStart);
+    get("asked", HTMLElement).hidden = this.askedTable.show(asked) === 0;
+    setText(get("asked-count", HTMLElement), String(asked.length));
+    setText(get("asked-title", HTMLElement), asked.some((row) => row.state === "submitting") ? "Asked for, and no order yet" : "Asked for, and not placed");
     setText(get("orders-count", HTMLElement), count(shown, orders.length));
     setText(get("orders-empty", HTMLElement), this.whyNoOrders(orders.length, shown));
     get("orders-empty", HTMLElement).hidden = shown > 0;
@@ -223,6 +233,7 @@ export class Desk {
   /** Once a second: ages, and the day that may have ended. */
   tick() {
     this.orderTable.tick("age");
+    this.askedTable.tick("time");
     if (this.team && tradingDayStart(Date.now()) !== this.dayStart) {
       this.dayStart = tradingDayStart(Date.now());
       for (const [id, trade] of this.trades) if (toMillis(trade.timestamp) < this.dayStart) this.trades.delete(id);

@@ -48,7 +48,7 @@ export function orderColumns(to) {
     { id: "status", title: "Status", text: (row) => formatWords(row.status), class_of: (row) => `status ${statusClass(row.status)}` },
     { id: "age", title: "Age", number: true, text: (row) => formatAge(Date.now() - toMillis(row.created_at)), sort: (row) => -toMillis(row.created_at), title_of: (row) => formatInstant(row.created_at, to.zone()) },
     { id: "updated", title: "Updated", off: true, text: (row) => formatTime(row.updated_at, to.zone()), sort: (row) => toMillis(row.updated_at) },
-    { id: "origin", title: "Origin", text: (row) => formatWords(row.origin) },
+    { id: "origin", title: "Origin", text: (row) => (row.origin === "submitted" ? "submitted here" : formatWords(row.origin)), class_of: (row) => (row.origin === "adopted" ? "dim" : ""), title_of: (row) => (row.origin === "adopted" ? "Placed elsewhere: the broker told of it" : "Asked for here, before the broker was") },
     { id: "client", title: "Client id", off: true, text: (row) => row.client_order_id ?? "" },
     { id: "id", title: "Order id", off: true, text: (row) => row.order_id },
     { id: "actions", title: "", always: true, text: () => "", draw: (cell, row) => drawCancel(cell, row, to) },
