@@ -25,7 +25,7 @@ from compactor.core.decimals import exactly, parse_decimal, plain
 from compactor.core.events import TERMS, Problem
 from compactor.core.instants import nanos
 from compactor.core.lifecycle import normalize_name
-from compactor.imports.messages import is_absent_zero
+from compactor.imports.dialects import is_absent_zero
 from compactor.imports.old_orders import (
     ORDERS,
     TRADES,

@@ -10,10 +10,8 @@ of an array, does not cost the others.
 
 from __future__ import annotations
 
-import ast
 import gzip
 import io
-import json
 import re
 import shlex
 import sys
@@ -26,7 +24,8 @@ from typing import IO, Any, NamedTuple
 
 from compactor.broker.port import parse
 from compactor.core import CompactorError
-from compactor.core.events import LINE_BYTES_MAX, Problem, is_too_deep
+from compactor.core.events import Problem
+from compactor.imports.printed import PrintedObject, find_printed, read_behind
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -50,11 +49,11 @@ _UNREADABLE = {
     b"\xfd7zXZ": ("an xz file", "xz -dc {} > captured.jsonl"),
     b"BZh": ("a bzip2 file", "bzip2 -dc {} > captured.jsonl"),
 }
-
-
-_TABLE = re.compile(rb'\xef?\xbb?\xbf?"?[A-Za-z_][A-Za-z_ ]*"?(?:[,;\t]"?[A-Za-z_][A-Za-z_ ]*"?){3,}\s*')
+_SCRIPT = re.compile(rb"[A-Za-z_$][\w$]*:")
+_STARTS = (b"{", b"[", b"]", b"}", b",", b'"')
+_HEADER = re.compile(rb'(?:"?[A-Za-z_ ./()-]*"?[,;\t]){2,}"?[A-Za-z_ ./()-]+"?\s*')
+_COLUMN = re.compile(rb"(?:^|[^A-Za-z_])(?:(?:order[_ ]?)?id|symbol)(?:$|[^A-Za-z_])", re.IGNORECASE)
 _READ_TABLE = "python3 -c 'import csv,json,sys;[print(json.dumps(row)) for row in csv.DictReader(sys.stdin)]'"
-_BEHIND = re.compile(rb"[\s'\")>;,]*")
 
 
 class BadRecording(CompactorError):
@@ -79,9 +78,9 @@ def read_recording(path: Path, on_bytes: Callable[[int], None] = lambda _: None)
         for magic, (what, command) in _UNREADABLE.items():
             if start.startswith(magic):
                 raise BadRecording(f"{path}: found {what}, expected JSON messages. Run: {command.format(path)}")
-        first = file.readline(1 << 16)
+        first = file.readline(1 << 16).removeprefix(_BOM)
         file.seek(0)
-        if _TABLE.fullmatch(first):
+        if _HEADER.fullmatch(first) and _COLUMN.search(first):
             command = f"{_READ_TABLE} < {shlex.quote(str(path))} > captured.jsonl"
             raise BadRecording(f"{path}: found a table, expected JSON messages. Run: {command}")
         yield from _Reader().read(_read_lines(file, start, on_bytes))
@@ -202,32 +201,19 @@ class _Scanner:
         self._expected = "comma or end" if self._open else "value"
 
 
-def _read_printed(text: bytes) -> dict[str, Any] | None:
-    """Read an object that a program printed: behind a time and a level, as loggers do, or as Python prints it."""
-    start, end = text.find(b"{"), text.rfind(b"}") + 1
-    before = text[:start]
-    is_array = before.strip(b"[], \t:") == b"" and before != b""
-    if start < 0 or is_array or b'"' in before or b"}" in before or _BEHIND.fullmatch(text, end) is None:
-        return None
-    found = parse(text[start:end])
-    if not isinstance(found, dict) and b"'" in text and len(text) <= LINE_BYTES_MAX and not is_too_deep(text):
-        found = _evaluate(text[start:end])
-    return found if isinstance(found, dict) else None
-
-
-def _evaluate(text: bytes) -> Any:
-    """Read an object as Python prints it; None for one that JSON cannot tell."""
-    try:
-        return parse(json.dumps(ast.literal_eval(text.decode()), allow_nan=False).encode())
-    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
-        return None
-
-
 def _describe(rest: bytes) -> str:
     if rest.startswith((b"NaN", b"Infinity", b"-Infinity")):
         word = rest.split(b",")[0].split(b"}")[0].decode(errors="replace").strip()[:10]
         return f"found {word}, which is not JSON; expected a number or null"
-    return f"found {rest[:40].decode(errors='replace')!r}" if rest else "the text ends within a value"
+    if _SCRIPT.match(rest):
+        return (
+            f"found {_shorten(rest)!r}: what JavaScript and Go print is not JSON; write JSON.stringify or json.Marshal"
+        )
+    return f"found {_shorten(rest)!r}" if rest else "the text ends within a value"
+
+
+def _shorten(text: bytes) -> str:
+    return text[:40].decode(errors="replace")
 
 
 class _Reader:
@@ -239,6 +225,8 @@ class _Reader:
         """The lines of the value that has begun."""
         self._skipped_indent: int | None = None
         """After a bad value over several lines: how far its first line was indented. Deeper lines belong to it."""
+        self._printed: PrintedObject | None = None
+        """The object that has begun, where it is one as Python prints it."""
 
     def read(self, lines: Iterator[bytes | Problem]) -> Iterator[Found]:
         number = 0
@@ -261,6 +249,9 @@ class _Reader:
 
     def _read_line(self, number: int, line: bytes, waiting: deque[tuple[int, bytes]]) -> Iterator[Found]:
         text = line.strip()
+        if self._printed is not None:
+            yield from self._continue_printed(self._printed, number, line, waiting)
+            return
         if not self._pending:
             if not text or self._is_skipped(line, text):
                 return
@@ -276,8 +267,15 @@ class _Reader:
         if not self._pending and (found := parse(text)) is not None and not isinstance(found, Problem):
             yield Found(number, found)
             return
-        if not self._pending and (printed := _read_printed(text)) is not None:
-            yield Found(number, printed)
+        if not self._pending and (behind := read_behind(text)) is not None:
+            yield Found(number, behind)
+            return
+        if not self._pending and (printed := find_printed(line)) is not None:
+            self._pending = [(number, line)]
+            yield from self._read_printed(printed, number, waiting)
+            return
+        if not self._pending and not text.startswith(_STARTS):
+            yield Found(number, Problem("not_json", f"expected a JSON message, found {_shorten(text)!r}"))
             return
         yield from self._scan(number, line, waiting)
 
@@ -288,6 +286,33 @@ class _Reader:
             return True
         self._skipped_indent = None
         return False
+
+    def _continue_printed(
+        self, printed: PrintedObject, number: int, line: bytes, waiting: deque[tuple[int, bytes]]
+    ) -> Iterator[Found]:
+        """Read on in an object as Python prints it, whose further lines are always indented."""
+        self._pending.append((number, line))
+        if not line.startswith((b" ", b"\t")) or printed.is_too_long:
+            yield self._give_up("the object has no end", waiting)
+            return
+        printed.add(line)
+        yield from self._read_printed(printed, number, waiting)
+
+    def _read_printed(
+        self, printed: PrintedObject | None, number: int, waiting: deque[tuple[int, bytes]]
+    ) -> Iterator[Found]:
+        """Yield the objects that end on the line that was read last, and keep the one that does not."""
+        while printed is not None and printed.ends_at is not None:
+            found, rest, is_last = printed.read(), printed.rest, printed.ends_line
+            printed = None if is_last else find_printed(rest)
+            if found is None or (printed is None and not is_last):
+                yield self._give_up("it is no object that Python prints either", waiting)
+                return
+            yield Found(self._pending[0][0], found)
+            self._pending = [(number, rest)]
+        self._printed = printed
+        if printed is None:
+            self._pending = []
 
     def _scan(self, number: int, line: bytes, waiting: deque[tuple[int, bytes]]) -> Iterator[Found]:
         first = self._pending[0][0] if self._pending else number
@@ -306,8 +331,8 @@ class _Reader:
         """Report the value that has begun as a problem, and read the lines after its first one again."""
         (number, line), *rest = self._pending
         waiting.extendleft(reversed(rest))
-        self._scanner, self._pending = _Scanner(self._scanner.arrays), []
+        self._scanner, self._pending, self._printed = _Scanner(self._scanner.arrays), [], None
         self._skipped_indent = len(line) - len(line.lstrip()) if rest else None
-        start = line.strip()[:40].decode(errors="replace")
         where = f" in line {rest[-1][0]}" if rest else ""
-        return Found(number, Problem("not_json", f"expected a JSON message, found {start!r} ({reason}{where})"))
+        detail = f"expected a JSON message, found {_shorten(line.strip())!r} ({reason}{where})"
+        return Found(number, Problem("not_json", detail))

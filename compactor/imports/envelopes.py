@@ -1,0 +1,122 @@
+"""Find the messages in the values of a recording: in lists, in what other programs put around them, and in tables.
+
+An envelope is an object that is no message itself and holds some, in fields of whatever names: an answer of an HTTP
+client or of a tool, a line of a program that stores messages beside a time, a page of a list, a dictionary by order id.
+Its other fields are about the program. A table is a list without the names of its values, or a column for each of them,
+as pandas writes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+
+from compactor.broker.port import parse
+from compactor.core.events import Problem
+from compactor.imports.printed import read_behind, read_whole
+
+ENVELOPES_MAX = 8
+"""How many envelopes may lie in each other."""
+
+_REQUESTS = frozenset(("auth", "authenticate", "listen", "subscribe", "unsubscribe"))
+"""What a program sends to the stream; it is about the connection, and may hold a key."""
+
+
+def unwrap(found: Any) -> Iterator[Any]:
+    """Yield the messages in a value of a recording, and problems in place of what is none."""
+    if isinstance(found, list):
+        yield from _unwrap_list(found)
+    elif isinstance(found, str):
+        yield from _unwrap_text(found)
+    elif not isinstance(found, dict) or (_is_message(found) and not isinstance(found.get("id"), dict)):
+        yield found
+    elif "action" in found and found["action"] in _REQUESTS:
+        return
+    elif (rows := _read_table(found)) is not None:
+        for row in rows:
+            yield from unwrap(row)
+    else:
+        yield from _open_envelope(found)
+
+
+def _unwrap_list(found: list[Any]) -> Iterator[Any]:
+    if found and not any(isinstance(one, dict | list) or _read_text(one) is not None for one in found):
+        detail = f"expected JSON objects, found a list of {len(found)} values without names"
+        yield Problem("bad_value", f"{detail}; pandas writes the names by to_json(orient='records', lines=True)")
+        return
+    for one in found:
+        yield from unwrap(one)
+
+
+def _unwrap_text(text: str) -> Iterator[Any]:
+    inner = _read_text(text)
+    if inner is not None:
+        yield from unwrap(inner)
+        return
+    detail = f"expected a JSON object, found the text {text[:60]!r}; write an object of alpaca-py by"
+    yield Problem("bad_value", f"{detail} json.dumps(found.model_dump(), default=str)")
+
+
+def _read_text(text: Any) -> Any:
+    """Read a message that was written as a text: JSON once more, or as Python prints it; None where it is none."""
+    if not isinstance(text, str):
+        return None
+    content = text.encode(errors="surrogatepass")
+    found = parse(content) if text.lstrip()[:1] in ("{", "[") else None
+    if isinstance(found, dict | list):
+        return found
+    return read_whole(content) or read_behind(content)
+
+
+def _is_message(found: dict[Any, Any]) -> bool:
+    """Whether an object is a message by the names of its fields, in the spelling of any language."""
+    if found.keys() >= {"stream", "data"} or "activity_type" in found or isinstance(found.get("order"), dict):
+        return True
+    names = {str(name).strip().replace("_", "").lower() for name in found}
+    if "event" in names:
+        return "order" in names or "orderid" in names
+    is_order = not names.isdisjoint(("id", "orderid")) and not names.isdisjoint(("status", "orderstatus"))
+    return "activitytype" in names or (is_order and not names.isdisjoint(("timeinforce", "clientorderid")))
+
+
+def _read_table(found: dict[str, Any]) -> list[dict[str, Any]] | None:
+    """Read the rows of a table: `columns` and `data`, or an object of columns by name; None for anything else."""
+    columns, data = found.get("columns"), found.get("data")
+    if isinstance(columns, list) and isinstance(data, list):
+        return [dict(zip(map(str, columns), row, strict=False)) for row in data if isinstance(row, list)]
+    if _is_message(found) and all(isinstance(column, dict) for column in found.values()):
+        return [{name: column.get(key) for name, column in found.items()} for key in found["id"]]
+    return None
+
+
+def _open_envelope(envelope: dict[Any, Any]) -> Iterator[Any]:
+    """Yield the messages in an envelope, or what stands for it where it holds none."""
+    status = envelope.get("status")
+    if type(status) is int and status >= 300:
+        yield _describe_answer(envelope, status)
+        return
+    is_empty = True
+    for value in envelope.values():
+        if _holds_messages(value, ENVELOPES_MAX):
+            is_empty = False
+            yield from unwrap(value)
+    if is_empty:
+        yield envelope if type(status) is not int else _describe_answer(envelope, status)
+
+
+def _holds_messages(value: Any, depth: int) -> bool:
+    if isinstance(value, str):
+        value = _read_text(value)
+    if isinstance(value, dict):
+        return _is_message(value) or (depth > 0 and any(_holds_messages(one, depth - 1) for one in value.values()))
+    return isinstance(value, list) and depth > 0 and any(_holds_messages(one, depth - 1) for one in value)
+
+
+def _describe_answer(answer: dict[str, Any], status: int) -> Problem:
+    """Say that an answer of a request has no order in it, and what it has instead."""
+    body = answer.get("body")
+    which = answer.get("id") or answer.get("symbol")
+    told = f": {msgspec.json.encode(body).decode()[:120]}" if body is not None else ""
+    return Problem("bad_value", f"the answer of HTTP status {status} about {which} holds no order{told}")

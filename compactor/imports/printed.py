@@ -1,0 +1,198 @@
+"""Read objects as Python prints them, in a log of a program or saved from a console, over one line or several.
+
+Understood are dictionaries, within a class's name too (`Order({…})`, as alpaca-trade-api prints), objects printed by
+their fields (`id=UUID('…') symbol='AAPL' …`, as alpaca-py prints), and in them the identifiers, decimals, times and
+enums of Python.
+
+Note: only literals are read. Nothing is imported or called, whatever the text holds.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from datetime import UTC, datetime, timedelta, timezone, tzinfo
+from typing import Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from compactor.broker.port import parse
+from compactor.core.events import LINE_BYTES_MAX, is_too_deep
+
+_BEGINNING = re.compile(rb"\{(?=\s*')|[A-Z]\w*\((?=[a-z_]+=)|\b(?:id|event)=(?=UUID\(|['<])")
+_BEFORE = re.compile(rb"\s*(?:[A-Z]\w*\(\s*)?")
+_BEHIND = re.compile(rb"[\s'\")>;,]*")
+_BRACKETS = re.compile(rb"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|(?P<opens>[{(\[])|(?P<closes>[})\]])")
+_BETWEEN_FIELDS = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|[{(\[})\]]|(?P<gap>\s(?=[a-z][a-z_]*=))")
+_ENUM = re.compile(r"<\w+\.\w+: ('[^'\\]*')>")
+_ZONE = re.compile(r"\bTzInfo\(([^()']*)\)")
+
+
+class PrintedObject:
+    """A printed object that is read line by line. `ends_at` is its length, None while its end has not been read."""
+
+    def __init__(self, text: bytes) -> None:
+        self._text = b""
+        self._depth = 0
+        self._has_brackets = not text.startswith((b"id=", b"event="))
+        self.ends_at: int | None = None
+        self.add(text)
+
+    def add(self, line: bytes) -> None:
+        """Read one more line."""
+        start = len(self._text)
+        self._text += line
+        for match in _BRACKETS.finditer(self._text, start):
+            self._depth += (match["opens"] is not None) - (match["closes"] is not None)
+            if match["closes"] and self._has_brackets and self._depth <= 0:
+                self.ends_at = match.end()
+                return
+        if not self._has_brackets and self._depth <= 0:
+            self.ends_at = len(self._text)
+
+    @property
+    def is_too_long(self) -> bool:
+        return len(self._text) > LINE_BYTES_MAX
+
+    @property
+    def rest(self) -> bytes:
+        """What stands behind the object on its last line."""
+        return self._text[self.ends_at :]
+
+    @property
+    def ends_line(self) -> bool:
+        """Whether only the ends of calls and lists stand behind the object."""
+        return re.fullmatch(rb"[\s'\")>;,\]]*", self.rest) is not None
+
+    def read(self) -> dict[str, Any] | None:
+        """Read the whole object; None if JSON cannot tell it."""
+        return read_printed(self._text[: self.ends_at])
+
+
+def find_printed(line: bytes) -> PrintedObject | None:
+    """Find the first printed object that begins in a line. Text in double quotes before it is of something else."""
+    match = _BEGINNING.search(line)
+    return None if match is None or b'"' in line[: match.start()] else PrintedObject(line[match.start() :])
+
+
+def read_whole(text: bytes) -> dict[str, Any] | None:
+    """Read a text that is one printed object and no more; None for any other."""
+    match = _BEGINNING.search(text)
+    if match is None or _BEFORE.fullmatch(text, 0, match.start()) is None:
+        return None
+    printed = PrintedObject(text[match.start() :])
+    return printed.read() if printed.ends_at is not None and _BEHIND.fullmatch(printed.rest) else None
+
+
+def read_behind(text: bytes) -> Any:
+    """Read what stands behind a time and a level, as loggers print it; None if that is no object or list of them.
+
+    An object is JSON, or as Python prints it; a list is JSON.
+    """
+    start, end = text.find(b"{"), max(text.rfind(b"}"), text.rfind(b"]")) + 1
+    if start < 0 or b'"' in text[:start] or b"}" in text[:start] or _BEHIND.fullmatch(text, end) is None:
+        return None
+    before = text[:start].rstrip()
+    if before.endswith(b"["):
+        found = parse(text[before.rindex(b"[") : end]) if before.strip(b"[], \t:") else None
+        return found if isinstance(found, list) else None
+    if text[:start].strip(b"[], \t:") == b"" and start > 0:
+        return None  # It is within an array.
+    found = parse(text[start:end])
+    if not isinstance(found, dict) and b"'" in text:
+        found = read_printed(text[start:end])
+    return found if isinstance(found, dict) else None
+
+
+def read_printed(text: bytes) -> dict[str, Any] | None:
+    """Read one object as Python prints it; None for what is none, or what JSON cannot tell."""
+    if len(text) > LINE_BYTES_MAX or is_too_deep(text):
+        return None
+    try:
+        source = _ZONE.sub(r"TzInfo('\1')", _ENUM.sub(r"\1", text.decode()))
+        if source.startswith(("id=", "event=")):
+            source = f"Fields({_separate_fields(source)})"
+        found = parse(json.dumps(_evaluate(ast.parse(source.strip(), mode="eval").body), allow_nan=False).encode())
+    except (ValueError, TypeError, SyntaxError, OverflowError, MemoryError, RecursionError, ZoneInfoNotFoundError):
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _separate_fields(source: str) -> str:
+    """Put commas between the fields of an object, which its printed form has not."""
+    parts, depth, start = [], 0, 0
+    for match in _BETWEEN_FIELDS.finditer(source):
+        depth += (match[0] in "{([") - (match[0] in "})]")
+        if match["gap"] is not None and depth == 0:
+            parts.append(source[start : match.start()])
+            start = match.end()
+    return ", ".join([*parts, source[start:]])
+
+
+def _evaluate(node: ast.expr) -> Any:
+    """Evaluate a literal to what JSON can tell. Raises ValueError for anything else."""
+    match node:
+        case ast.Constant(value=str() | int() | float() | None as value):
+            return value
+        case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float() as value)):
+            return -value
+        case ast.Dict(keys=keys, values=values):
+            return {_evaluate_key(key): _evaluate(value) for key, value in zip(keys, values, strict=True)}
+        case ast.List(elts=items) | ast.Tuple(elts=items):
+            return [_evaluate(item) for item in items]
+        case ast.Attribute(value=ast.Name(id=owner), attr=name):
+            return f"{owner}.{name}"  # A member of an enum.
+        case ast.Call(args=args, keywords=keywords) if _get_name(node.func) == "datetime":
+            return datetime(*map(ast.literal_eval, args), **_read_zone(keywords)).isoformat()  # type: ignore[arg-type]
+        case ast.Call(args=[], keywords=[_, *_] as keywords):
+            return {str(one.arg): _evaluate(one.value) for one in keywords}
+        case ast.Call(args=[inner]):
+            return _evaluate(inner)  # An identifier, a decimal, or an object around a dictionary.
+    raise ValueError("no literal")
+
+
+def _evaluate_key(key: ast.expr | None) -> str:
+    if isinstance(key, ast.Constant) and isinstance(key.value, str):
+        return key.value
+    raise ValueError("no text as a key")
+
+
+def _get_name(function: ast.expr) -> str:
+    return function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
+
+
+def _read_zone(keywords: list[ast.keyword]) -> dict[str, tzinfo]:
+    """Read the `tzinfo` of a printed time; empty if it has none."""
+    zones = [one.value for one in keywords if one.arg == "tzinfo"]
+    return {"tzinfo": _evaluate_zone(zones[0])} if zones else {}
+
+
+def _evaluate_zone(node: ast.expr) -> tzinfo:
+    if isinstance(node, ast.Attribute) and node.attr in ("utc", "UTC"):
+        return UTC
+    if not isinstance(node, ast.Call):
+        raise ValueError("no zone")
+    arguments = [*node.args, *(one.value for one in node.keywords)]
+    match _get_name(node.func), arguments:
+        case "tzutc", []:
+            return UTC
+        case "TzInfo", [ast.Constant(value=str() as offset)]:
+            return _read_offset(offset)
+        case "ZoneInfo", [ast.Constant(value=str() as key)]:
+            return ZoneInfo(key)
+        case "timezone", [ast.Call(args=args, keywords=keywords)]:
+            numbers = {str(one.arg): ast.literal_eval(one.value) for one in keywords}
+            return timezone(timedelta(*map(ast.literal_eval, args), **numbers))
+    raise ValueError("an unknown zone")
+
+
+def _read_offset(offset: str) -> tzinfo:
+    """Read an offset as pydantic prints it: `UTC`, a number of seconds, or `-04:00`."""
+    if offset == "UTC":
+        return UTC
+    if re.fullmatch(r"-?[0-9]+", offset):
+        return timezone(timedelta(seconds=int(offset)))
+    found = datetime.fromisoformat(f"2000-01-01T00:00:00{offset}").tzinfo
+    if found is None:
+        raise ValueError("no offset")
+    return found

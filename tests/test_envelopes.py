@@ -1,0 +1,102 @@
+"""Messages are found in whatever other programs put around them, and nothing is passed over in silence."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from compactor.core.events import Problem
+from compactor.imports.envelopes import ENVELOPES_MAX, unwrap
+from tests.test_dialects import ORDER
+from tests.test_recordings import JSON
+
+FRAME = {"stream": "trade_updates", "data": {"event": "new", "order": ORDER}}
+ACTIVITY = {"activity_type": "FILL", "id": "1::a", "order_id": "o-1"}
+TOOL = {"content": [{"type": "text", "text": json.dumps([ORDER, FRAME])}], "isError": False}
+ENVELOPES: dict[str, tuple[Any, list[Any]]] = {
+    "a page of a list": ({"orders": [ORDER, ORDER], "next_page_token": None}, [ORDER, ORDER]),
+    "a line with a time": ({"received_at": "2026-03-02T14:30:00Z", "message": FRAME}, [FRAME]),
+    "a line with the text of a message": ({"ts": 1, "raw": json.dumps(FRAME)}, [FRAME]),
+    "a line with what a logger printed": ({"log": f"14:30 INFO {json.dumps(FRAME)}\n", "stream": "stdout"}, [FRAME]),
+    "an event of the program's own": ({"event": "order_update", "payload": FRAME["data"]}, [FRAME["data"]]),
+    "an answer of a tool": ({"jsonrpc": "2.0", "id": 3, "result": TOOL}, [ORDER, FRAME]),
+    "an answer of an HTTP client": ({"status": 200, "headers": {}, "data": [ORDER]}, [ORDER]),
+    "a recorded answer": ({"request": {"url": "x"}, "response": {"body": {"string": json.dumps([ORDER])}}}, [ORDER]),
+    "answers within an answer": ({"status": 207, "body": [{"id": "o-1", "status": 200, "body": ORDER}]}, [ORDER]),
+    "a dictionary by order": ({"o-1": ORDER, "o-2": ORDER}, [ORDER, ORDER]),
+    "different kinds of messages": ({"orders": [ORDER], "activities": [ACTIVITY]}, [ORDER, ACTIVITY]),
+    "pandas, split": ({"columns": ["id", "status"], "index": [0], "data": [["o-1", "new"]]}, [None]),
+    "pandas, columns": ({name: {"0": value, "1": value} for name, value in ORDER.items()}, [ORDER, ORDER]),
+    "pandas, index": ({"0": ORDER, "1": ORDER}, [ORDER, ORDER]),
+    "pandas, table": ({"schema": {"fields": []}, "data": [ORDER]}, [ORDER]),
+}
+ENVELOPES["pandas, split"] = (
+    {"columns": list(ORDER), "index": [0, 1], "data": [list(ORDER.values())] * 2},
+    [ORDER, ORDER],
+)
+
+
+@pytest.mark.parametrize("kind", ENVELOPES)
+def test_the_messages_in_an_envelope_are_found(kind: str) -> None:
+    """Whatever its fields are called; the same where the envelope is in a list, or is a text."""
+    envelope, messages = ENVELOPES[kind]
+    assert messages == list(unwrap(envelope))
+    assert messages == list(unwrap([[envelope]]))
+    assert messages == list(unwrap(json.dumps(envelope)))
+
+
+@pytest.mark.parametrize("message", [ORDER, FRAME, FRAME["data"], ACTIVITY], ids=["order", "frame", "update", "fill"])
+def test_a_message_is_not_searched_for_others(message: dict[str, Any]) -> None:
+    """Legs, and what a program stored in a field of a message, belong to it."""
+    full = {**message, "legs": [ORDER], "details": {"x": ORDER}}
+    assert [full] == list(unwrap(full))
+
+
+def test_what_lies_beside_messages_in_a_list_is_named() -> None:
+    """An element that is no message may be a torn one."""
+    assert [ORDER, {"id": "torn"}, 5] == list(unwrap({"orders": [ORDER, {"id": "torn"}, 5]}))
+
+
+def test_an_object_without_messages_is_told_as_it_is() -> None:
+    """A position, or an answer of an error, is for the translation to name."""
+    for found in ({"symbol": "AAPL", "qty": "5"}, {"code": 40410000, "message": "order not found"}, {}, None, 5):
+        assert [found] == list(unwrap(found))
+
+
+def test_a_list_of_values_without_names_is_one_problem() -> None:
+    """`to_json(orient="values")` writes no names; one sentence says what to write instead."""
+    [problem] = unwrap(list(ORDER.values()))
+    assert isinstance(problem, Problem)
+    assert f"a list of {len(ORDER)} values without names" in problem.detail
+    assert "orient='records'" in problem.detail
+    assert [] == list(unwrap([]))
+
+
+@pytest.mark.parametrize("action", ["auth", "authenticate", "listen"], ids=str)
+def test_what_a_program_sent_to_the_stream_gives_nothing(action: str) -> None:
+    """It is about the connection, and its keys must not be shown."""
+    assert [] == list(unwrap({"action": action, "key": "PK1", "secret": "S", "data": {"streams": ["trade_updates"]}}))
+    assert [] == list(unwrap([json.dumps({"action": action, "key": "PK1", "secret": "S"})]))
+
+
+def test_a_refused_request_is_named_with_its_status() -> None:
+    """`{"status": 429, …}`: there is no order in it, whatever it repeats."""
+    [problem] = unwrap({"status": 429, "symbol": "AAPL", "body": {"message": "too many requests."}})
+    assert "HTTP status 429 about AAPL holds no order" in problem.detail
+    assert "too many requests." in problem.detail
+    [problem] = unwrap({"id": "o-1", "status": 300, "body": ORDER})
+    assert "HTTP status 300 about o-1" in problem.detail
+
+
+@given(JSON, st.integers(0, 2 * ENVELOPES_MAX))
+def test_nothing_in_an_envelope_makes_it_raise(value: Any, depth: int) -> None:
+    """However deep the envelopes lie; those that lie too deep are told as they are."""
+    for _ in range(depth):
+        value = {"data": value}
+    list(unwrap(value))
+    whole: Any = ORDER
+    for _ in range(depth):
+        whole = [{"data": whole}]
+    assert ([ORDER] == list(unwrap(whole))) is (2 * depth <= ENVELOPES_MAX + 2 or depth == 0)

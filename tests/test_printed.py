@@ -1,0 +1,165 @@
+"""Objects that Python printed are read as the objects they were: every field, over any number of lines."""
+
+import json
+import pprint
+from datetime import UTC, datetime, timedelta, timezone
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+from zoneinfo import ZoneInfo
+
+import pytest
+from alpaca.trading.models import Order, TradeUpdate
+from hypothesis import given
+from hypothesis import strategies as st
+
+from compactor.core.events import Problem
+from compactor.imports.printed import read_behind, read_printed, read_whole
+from compactor.imports.recordings import read_recording
+from tests.test_dialects import ORDER
+from tests.test_recordings import JSON, TEXTS
+
+ORDER_ID = UUID(ORDER["id"])
+TYPED = Order(**ORDER)
+OTHER = Order(**{**ORDER, "symbol": "MSFT", "client_order_id": "it's (a {test})"})
+UPDATE = TradeUpdate(
+    event="fill", execution_id=ORDER_ID, order=TYPED, timestamp=datetime(2026, 3, 2, tzinfo=UTC), price=9.5, qty=2.0
+)
+
+
+def _read(tmp_path: Path, text: str) -> list[Any]:
+    (tmp_path / "f").write_text(text)
+    return [found.value for found in read_recording(tmp_path / "f")]
+
+
+def _old_style(order: dict[str, Any]) -> str:
+    """An order as alpaca-trade-api prints it."""
+    return f"Order({pprint.pformat(order)})"
+
+
+FORMS: dict[str, tuple[str, list[Order | TradeUpdate]]] = {
+    "an object of alpaca-py": (f"{TYPED}\n", [TYPED]),
+    "its representation": (f"{TYPED!r}\n", [TYPED]),
+    "one after the other": (f"{TYPED!r}\n{OTHER!r}\n{OTHER}\n", [TYPED, OTHER, OTHER]),
+    "a list of them": (f"{[TYPED, OTHER, TYPED]}\n", [TYPED, OTHER, TYPED]),
+    "a dictionary of one": (f"{OTHER.model_dump()}\n", [OTHER]),
+    "behind a time and a level": (f"2026-03-02 14:30:01,204 INFO got {TYPED!r}\n{OTHER!r}\n", [TYPED, OTHER]),
+    "an update of the stream": (f"{UPDATE}\n{UPDATE!r}\n{UPDATE.model_dump()}\n", [UPDATE] * 3),
+    "Windows' line ends": (f"{TYPED!r}\n{UPDATE}\n".replace("\n", "\r\n"), [TYPED, UPDATE]),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_objects_of_alpaca_py_are_read_as_they_were_printed(form: str, tmp_path: Path) -> None:
+    """`print(order)` and `print(client.get_orders())`, into a file or through a logger."""
+    text, objects = FORMS[form]
+    expected = [json.loads(model.model_dump_json(), parse_float=str) for model in objects]
+    assert [_place_times(one) for one in expected] == [_place_times(one) for one in _read(tmp_path, text)]
+
+
+def _place_times(value: Any) -> Any:
+    """The same with every time as an instant."""
+    if isinstance(value, dict):
+        return {name: _place_times(one) for name, one in value.items()}
+    return datetime.fromisoformat(value) if isinstance(value, str) and value[:2] == "20" else value
+
+
+def test_objects_of_alpaca_trade_api_are_read(tmp_path: Path) -> None:
+    """One after the other, and in a list, each over many lines."""
+    other = {**ORDER, "client_order_id": 'a "quoted" {id'}
+    text = f"{_old_style(ORDER)}\n[{_old_style(other)}, {_old_style(ORDER)}]\n{json.dumps(other)}\n"
+    assert [ORDER, other, ORDER, other] == _read(tmp_path, text)
+
+
+def test_an_object_that_was_cut_off_costs_nothing_but_itself(tmp_path: Path) -> None:
+    """A program was killed while it printed; the next one goes on at the beginning of a line, or never does."""
+    torn = _old_style(ORDER)[:200]
+    first, *found = _read(tmp_path, f"{torn}\n{_old_style(ORDER)}\n{json.dumps(ORDER)}\n{torn}")
+    assert [ORDER, ORDER] == found[:2]
+    assert all(isinstance(one, Problem) for one in (first, *found[2:]))
+    assert "the object has no end in line" in first.detail
+    assert 1 == len(found[2:])
+
+
+def test_text_behind_an_object_is_named(tmp_path: Path) -> None:
+    """What may be a message is never passed over in silence."""
+    problem, other = _read(tmp_path, "{'a': 1} {\"event\": 1}\n{'b': 2}\n")
+    assert isinstance(problem, Problem)
+    assert {"b": 2} == other
+
+
+@given(st.dictionaries(TEXTS, JSON, max_size=4), st.integers(10, 90))
+def test_whatever_a_dictionary_holds_is_read(value: dict[str, Any], width: int) -> None:
+    """Quotes, brackets, line ends and escapes in texts, nested lists, in one line or in many."""
+    value = {"id": "o-1", **value}
+    for text in (repr(value), pprint.pformat(value, width=width), f"Order({value!r})"):
+        assert value == read_whole(text.encode())
+
+
+TIMES = [
+    datetime(2026, 3, 2, 14, 30, tzinfo=UTC),
+    datetime(2026, 3, 2, 14, 30, 1, 204, tzinfo=timezone(timedelta(hours=-5))),
+    datetime(2026, 3, 2, 14, 30, 1, tzinfo=timezone(timedelta(hours=5, minutes=45))),
+    datetime(2026, 7, 2, 14, 30, 1, tzinfo=ZoneInfo("America/New_York")),
+    datetime(2026, 3, 2, 14, 30),
+]
+
+
+@pytest.mark.parametrize("time", TIMES, ids=repr)
+def test_a_printed_time_is_the_same_instant(time: datetime) -> None:
+    """With its offset; without one where it had none, so that the user is asked for the zone."""
+    assert {"at": time.isoformat()} == read_printed(repr({"at": time}).encode())
+
+
+@pytest.mark.parametrize(
+    ("zone", "offset"),
+    [("UTC", "+00:00"), ("0", "+00:00"), ("-14400", "-04:00"), ("+01:00", "+01:00"), ("-04:00", "-04:00")],
+)
+def test_every_version_of_pydantic_prints_zones_of_its_own(zone: str, offset: str) -> None:
+    """`TzInfo(UTC)`, a number of seconds, or an offset."""
+    found = read_printed(f"{{'at': datetime.datetime(2026, 3, 2, 14, 30, tzinfo=TzInfo({zone}))}}".encode())
+    assert {"at": f"2026-03-02T14:30:00{offset}"} == found
+
+
+def test_identifiers_decimals_and_enums_are_read_as_their_values() -> None:
+    """What Python's own types print; a number keeps its digits."""
+    printed = {"id": ORDER_ID, "qty": Decimal("0.150"), "side": TYPED.side, "price": 9.5, "loss": -2, "legs": (1, None)}
+    expected = {"id": str(ORDER_ID), "qty": "0.150", "side": "buy", "price": "9.5", "loss": -2, "legs": [1, None]}
+    assert expected == read_printed(repr(printed).encode())
+    named = b"Order(id='o-1', side=OrderSide.BUY)"
+    assert {"id": "o-1", "side": "OrderSide.BUY"} == read_whole(named)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{'a': __import__('os').getcwd()}",
+        "{'a': f'{1}'}",
+        "{'a': [x for x in ()]}",
+        "{'a': nan}",
+        "{'a': 1e999}",
+        "{'a': b'x'}",
+        "{1: 2}",
+        "{**{'a': 1}}",
+        "{'a': datetime.datetime(2026, 13, 2)}",
+        "{'a': datetime.datetime(2026, 1, 2, tzinfo=Nowhere())}",
+        "{'a': datetime.datetime(2026, 1, 2, tzinfo=zoneinfo.ZoneInfo(key='No/Where'))}",
+        "{'a': datetime.datetime(2026, 1, 2, tzinfo=5)}",
+        "{'a': " + "[" * 200 + "]" * 200 + "}",
+        "['a']",
+        "{'a': 1",
+    ],
+)
+def test_what_is_no_literal_is_not_read(text: str) -> None:
+    """Nothing is called or guessed, and nothing makes it raise."""
+    assert read_printed(text.encode()) is None
+
+
+def test_what_stands_behind_a_time_and_a_level_is_read() -> None:
+    """An object, or a list of them; a part of a line that is an array of its own is left to the array."""
+    assert {"a": 1} == read_behind(b'14:30 [INFO] stream: {"a": 1}')
+    assert [{"a": 1}, {"b": [2]}] == read_behind(b'14:30 [INFO] orders: [{"a": 1}, {"b": [2]}]')
+    assert {"a": 1} == read_behind(b"got message={'a': 1})")
+    for text in (b'[{"a": 1}', b', {"a": 1}', b'"x" {"a": 1}', b'{"a": 1} and more', b"no object", b'a [{"a": 1}'):
+        assert read_behind(text) is None, text
