@@ -102,7 +102,7 @@ def test_a_position_that_nothing_explains_is_named(data: Path, server: AlpacaSer
     server.account.opening = {"AAPL": Decimal(2)}
     done = quiet_run(reconciler, server)
     assert ["position_differs"] == [one.kind for one in done.problems]
-    assert "AAPL: found 12 at the broker, expected 10" in done.problems[0].detail
+    assert "account default, AAPL: found 12 at the broker, expected 10" in done.problems[0].detail
     assert ["AAPL"] == read_reconciled(data)["default"].positions_differing
     assert {"AAPL": "differs"} == kinds(quiet_run(healer(data, server), server))
     reconciler = healer(data, server)

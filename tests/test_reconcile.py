@@ -422,7 +422,7 @@ class TestSeveralAccounts:
         server.requests.clear()
         done = both.run(only="first")
         assert (0, []) == (done.events, done.problems)
-        assert 3 == len(server.requests)
+        assert 4 == len(server.requests), "positions, open orders, placed since, activities"
 
 
 def test_the_memory_is_a_hint(data: Path, server: AlpacaServer) -> None:

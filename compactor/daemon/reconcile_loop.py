@@ -188,8 +188,8 @@ class ReconcileLoop:
                 name,
                 last_reconcile_at=started,
                 reconcile_reason=None,
-                differences=len(done.problems),
-                positions_differing=sum(one.kind == "differs" for one in done.positions),
+                differences=sum(one.account in (None, name) for one in done.problems),
+                positions_differing=sum((one.account, one.kind) == (name, "differs") for one in done.positions),
             )
             self._health.add_to_account(name, reconciles=1)
             is_mute = False

@@ -7,7 +7,7 @@ order is called missing only after every account was asked.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from decimal import Decimal
 from typing import Any
@@ -28,6 +28,8 @@ HOUR_SECONDS, DAY_SECONDS, WEEK_SECONDS = 3600, 86_400, 7 * 86_400
 are compared once more: executions are taken back and corrected long after the end of an order."""
 TOGETHER_MIN = 3
 """So many orders are worth to be asked for together."""
+HOMES_ASKED_MAX = 10
+"""Orders with trades that are asked for in a turn, because no list says which account has them."""
 UNANSWERED_MAX = 10
 """Orders that may be left out in a turn, because the broker does not answer for them; with more it is an outage."""
 _SECOND = 1_000_000_000
@@ -75,6 +77,8 @@ class Accounts:
         self.homes: dict[str, str] = {}
         self.held: dict[str, dict[str, Decimal]] = {}
         """What each account holds, by symbol, as of the last time that it was asked."""
+        self.homeless: set[str] = set()
+        """Orders with trades that no account has."""
 
     @property
     def fallback(self) -> set[str]:
@@ -96,7 +100,7 @@ class Accounts:
         for name in names:
             try:
                 known = memory.get(name, AccountReconciled())
-                orders, fills = self._ask(self.by_name[name], known, now, is_all=len(names) == len(self.by_name))
+                orders, fills = self._ask(self.by_name[name], known, now)
             except (BrokerError, BadCredentials) as error:
                 errors[name] = error
                 continue
@@ -105,17 +109,14 @@ class Accounts:
             self.homes |= {str(event["order_id"]): name for event in [*orders.events, *fills.events]}
         return told, errors
 
-    def _ask(
-        self, account: AskedAccount, known: AccountReconciled, now: str, *, is_all: bool
-    ) -> tuple[Translation, Translation]:
+    def _ask(self, account: AskedAccount, known: AccountReconciled, now: str) -> tuple[Translation, Translation]:
         source = account.source
         if account.name not in self.ids:
             self.ids[account.name] = source.read_account_id()
         if known.account_id != self.ids[account.name]:
             known = AccountReconciled()  # Other keys: what is known is of another account.
         # Before the orders: whatever moved since is an order to which something happened just now.
-        if is_all:
-            self._ask_positions(account)
+        self._ask_positions(account)
         found, placed = source.read_open_orders(), source.read_orders_since(_placed_since(known, now))
         orders = Translation(found.events + placed.events, found.problems + placed.problems)
         # The list of open orders may not tell which of them are whose legs.
@@ -145,12 +146,34 @@ class Accounts:
             except BrokerError:
                 return
 
-    def ask_adjustments(self, since: str) -> list[Adjustment] | None:
-        """What moved positions of any account without an order since an instant; None where one cannot say."""
+    def ask_adjustments(self, name: str, since: str) -> Sequence[Adjustment] | None:
+        """What moved positions of an account without an order since an instant; None where it cannot say."""
         try:
-            return [found for one in self.by_name.values() for found in one.source.read_adjustments(since)]
+            return self.by_name[name].source.read_adjustments(since)
         except (BrokerError, BadCredentials):
             return None
+
+    def find_homes(self, order_ids: Collection[str], answering: Collection[str]) -> dict[str, str]:
+        """The account of each of some orders; empty for one that no account has. A few that no list has are asked for;
+        of the others, and where one that does not answer may have it, there is nothing."""
+        found = {one: self.homes[one] for one in order_ids if one in self.homes}
+        unknown = [one for one in order_ids if one not in found and one not in self.homeless]
+        for order_id in unknown[:HOMES_ASKED_MAX]:
+            self._ask_home(order_id, answering)
+        found |= {one: self.homes[one] for one in unknown if one in self.homes}
+        return found | {one: "" for one in order_ids if one in self.homeless}
+
+    def _ask_home(self, order_id: str, answering: Collection[str]) -> None:
+        for name in answering:
+            try:
+                told = self.by_name[name].source.read_order(order_id)
+            except (BrokerError, BadCredentials):
+                return
+            if told is not None:
+                self.homes[order_id] = name
+                return
+        if len(answering) == len(self.by_name):
+            self.homeless.add(order_id)
 
     def ask_orders(self, wanted: Mapping[str, str | None], told: BrokerAnswers, answering: list[str]) -> None:
         """Ask for several orders, by id with their `created_at`: together where that is possible, or one by one."""

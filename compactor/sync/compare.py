@@ -56,6 +56,8 @@ class BrokerDifference(msgspec.Struct, frozen=True):
     kind: str
     detail: str
     order_id: str | None = None
+    account: str | None = None
+    """The account that it is about, where it is about no order."""
 
 
 def new_fills(fills: Iterable[Fields], known: Known | None) -> tuple[list[Fields], Decimal, Decimal]:

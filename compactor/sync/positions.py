@@ -4,8 +4,8 @@ The first complete run records an opening balance per symbol: what the account h
 From then on a position is `equal`, or `explained` by something that moved shares and is no trade of an order (a split,
 an exercise, a fee taken in the asset), or it `differs`.
 
-Note: trades do not say which account they were made on. With several accounts their positions are added up, and
-compared only where all of them were read. A symbol to which something happened just now is compared the next time.
+Each account is compared by itself. Where there is only one, all trades are its own; with several, `account_trades` says
+which are. A symbol to which something happened just now is compared the next time.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from compactor.core.instants import nanos
 from compactor.ledger.files import Files, replace
 from compactor.ledger.paths import PRIVATE, TRADES
 from compactor.ledger.unlocked import whole_lines
+from compactor.sync.account_trades import CountedTrades, FindHomes, TradedShares, TradesChanged, normalize_symbol
 from compactor.sync.compare import BrokerDifference
 
 FILE = "positions.json"
@@ -47,22 +48,28 @@ class ComparedPosition(msgspec.Struct, frozen=True):
 
 
 class _Recorded(msgspec.Struct):
-    """What is remembered of the accounts whose positions are compared together."""
+    """What is remembered of an account. `counted` are its trades, where there are other accounts."""
 
     account_ids: list[str] = []
     recorded_at: str = ""
     opening: dict[str, str] = {}
     explained: dict[str, str] = {}
     kinds: dict[str, list[str]] = {}
+    counted: CountedTrades | None = None
 
 
-class _Traded(msgspec.Struct):
-    symbol: str | None = None
-    side: str | None = None
-    quantity: str = "0"
+class ComparedAccount(msgspec.Struct, frozen=True):
+    """An account whose positions are compared: its name and id, and what it holds. With several accounts `find_homes`
+    says which of them has an order, and one of the accounts `is_first`."""
+
+    name: str
+    account_id: str
+    held: Quantities
+    find_homes: FindHomes | None = None
+    is_first: bool = True
 
 
-_decode_trade = msgspec.json.Decoder(_Traded).decode
+_decode_trade = msgspec.json.Decoder(TradedShares).decode
 _decode = msgspec.json.Decoder(dict[str, _Recorded]).decode
 
 
@@ -74,24 +81,8 @@ def sum_trades(ledgers: Iterable[Path]) -> dict[str, Decimal]:
             for line in whole_lines(path / TRADES):
                 trade = _decode_trade(line)
                 if trade.symbol is not None and trade.side is not None:
-                    quantity = parse_computed(trade.quantity)
-                    sums[normalize_symbol(trade.symbol)] += quantity if trade.side == "buy" else -quantity
+                    sums[normalize_symbol(trade.symbol)] += trade.moved
     return sums
-
-
-def add_quantities(several: Iterable[Quantities]) -> dict[str, Decimal]:
-    """What several accounts hold together, by symbol."""
-    sums: dict[str, Decimal] = defaultdict(Decimal)
-    with exactly():
-        for one in several:
-            for symbol, quantity in one.items():
-                sums[normalize_symbol(symbol)] += quantity
-    return sums
-
-
-def normalize_symbol(symbol: str) -> str:
-    """A pair with and without its slash is one symbol."""
-    return symbol.replace("/", "")
 
 
 class PositionBook:
@@ -102,9 +93,8 @@ class PositionBook:
 
     def compare(
         self,
-        accounts: Mapping[str, str],
-        at_broker: Quantities,
-        by_trades: Quantities,
+        account: ComparedAccount,
+        ledgers: Collection[Path],
         now: str,
         *,
         restless: Collection[str],
@@ -112,27 +102,47 @@ class PositionBook:
         may_record: bool,
         is_dry: bool = False,
     ) -> list[ComparedPosition]:
-        """Compare; `accounts` maps names to account ids, `restless` are symbols to which something happened just now.
+        """Compare an account with the trades of all ledgers; to `restless` symbols something happened just now.
 
-        Without an opening balance of these accounts nothing is compared, and one is recorded if `may_record`. `is_dry`
-        writes nothing.
-        `read_adjustments` is asked, with the time of the opening balance, only where something differs.
+        Without an opening balance of the account nothing is compared, and one is recorded if `may_record`. `is_dry`
+        writes nothing. `read_adjustments` is asked, with the time of the opening balance, only where something differs.
+        Raises LedgerError and TradesChanged.
         """
-        name, ids = "+".join(sorted(accounts)), sorted(accounts.values())
-        recorded = self._read().get(name, _Recorded())
-        if recorded.account_ids != ids:
+        recorded = self._read().get(account.name, _Recorded())
+        at_broker = {normalize_symbol(symbol): quantity for symbol, quantity in account.held.items()}
+        is_known = recorded.account_ids == [account.account_id]
+        try:
+            is_known = is_known and self._count(account, recorded, ledgers)
+        except TradesChanged:
+            if not may_record:
+                raise
+            is_known = False
+        if not is_known:
             if may_record and not restless:
-                self._record(name, ids, at_broker, by_trades, now)
+                self._record(account, ledgers, at_broker, now)
             return []
-        symbols = sorted({*at_broker, *by_trades, *recorded.opening, *recorded.explained} - set(restless))
+        counted = recorded.counted
+        by_trades = counted.read_sums() if counted is not None else sum_trades(ledgers)
+        silent = {*restless, *(counted.waiting_symbols if counted is not None else ())}
+        symbols = sorted({*at_broker, *by_trades, *recorded.opening, *recorded.explained} - silent)
         with exactly():
             off = [one for one in symbols if self._find_gap(one, recorded, at_broker, by_trades)]
             moved = read_adjustments(recorded.recorded_at) if off else ()
+            is_explained = bool(off and moved) and self._explain(off, moved or (), recorded, at_broker, by_trades)
+            if (is_explained or counted is not None) and not is_dry:
+                self._write(account.name, recorded)
             if moved is None:
                 return []  # Nobody can say whether it is explained.
-            if off and self._explain(off, moved, recorded, at_broker, by_trades) and not is_dry:
-                self._write(name, recorded)
-            return [self._describe(name, one, recorded, at_broker, by_trades) for one in symbols]
+            return [self._describe(account.name, one, recorded, at_broker, by_trades) for one in symbols]
+
+    def _count(self, account: ComparedAccount, recorded: _Recorded, ledgers: Iterable[Path]) -> bool:
+        """Count what is new for one of several accounts; whether what was recorded is of the same kind."""
+        if account.find_homes is None:
+            return recorded.counted is None
+        if recorded.counted is None:
+            return False
+        recorded.counted.count(ledgers, account.name, account.is_first, account.find_homes)
+        return True
 
     def forget(self) -> None:
         """Let the next complete run record the opening balances anew."""
@@ -176,8 +186,8 @@ class PositionBook:
             kind: Literal["equal", "explained", "differs"] = "differs"
             seen = f"; since then {', '.join(kinds)} moved shares as well" if kinds else ""
             detail = (
-                f"{symbol}: found {plain(theirs)} at the broker, expected {plain(theirs - gap)}: trades of "
-                f"{plain(ours)}, an opening balance of {plain(opening)} on {recorded.recorded_at[:10]}, and "
+                f"account {name}, {symbol}: found {plain(theirs)} at the broker, expected {plain(theirs - gap)}: "
+                f"trades of {plain(ours)}, an opening balance of {plain(opening)} on {recorded.recorded_at[:10]}, and "
                 f"{plain(explained)} explained{seen}. An execution may be missing or be there twice; if older trades "
                 "were imported since, record the opening balance anew: compactor reconcile --once --record-positions"
             )
@@ -188,11 +198,20 @@ class PositionBook:
             name, symbol, kind, plain(theirs), plain(ours), plain(opening), plain(explained), detail
         )
 
-    def _record(self, name: str, ids: list[str], at_broker: Quantities, by_trades: Quantities, now: str) -> None:
+    def _record(self, account: ComparedAccount, ledgers: Collection[Path], at_broker: Quantities, now: str) -> None:
+        """Record what was there before the trades; those whose account nobody knows any more are in it."""
+        counted = None
+        if account.find_homes is not None:
+            counted = CountedTrades()
+            counted.count(ledgers, account.name, account.is_first, account.find_homes)
+            counted.waiting = {}
+            by_trades = counted.read_sums()
+        else:
+            by_trades = sum_trades(ledgers)
         with exactly():
             gaps = {one: at_broker.get(one, ZERO) - by_trades.get(one, ZERO) for one in {*at_broker, *by_trades}}
         opening = {symbol: plain(gap) for symbol, gap in sorted(gaps.items()) if gap}
-        self._write(name, _Recorded(ids, now, opening))
+        self._write(account.name, _Recorded([account.account_id], now, opening, counted=counted))
 
     def _read(self) -> dict[str, _Recorded]:
         """A file that is gone or damaged: the opening balances are recorded anew."""
@@ -209,7 +228,8 @@ class PositionBook:
 
 def list_differing(positions: Iterable[ComparedPosition]) -> list[BrokerDifference]:
     """The positions that differ, as differences that no event can put right."""
-    return [BrokerDifference("position_differs", one.detail) for one in positions if one.kind == "differs"]
+    found = [one for one in positions if one.kind == "differs"]
+    return [BrokerDifference("position_differs", one.detail, account=one.account) for one in found]
 
 
 def _get(found: Mapping[str, str], symbol: str) -> Decimal:

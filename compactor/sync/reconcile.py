@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -25,6 +26,7 @@ from compactor.broker.port import BrokerError
 from compactor.core.instants import nanos, rfc3339
 from compactor.ledger import Ledger, LedgerError, discover
 from compactor.ledger.paths import LOG
+from compactor.sync.account_trades import TradesChanged, normalize_symbol
 from compactor.sync.answers import (
     DAY_SECONDS,
     HOUR_SECONDS,
@@ -39,15 +41,7 @@ from compactor.sync.compare import BrokerDifference
 from compactor.sync.ledger_view import LedgerView
 from compactor.sync.open_ledgers import OpenLedgers, TeamReconciled
 from compactor.sync.plan import Plan, Rules, plan_reconcile
-from compactor.sync.positions import (
-    ComparedPosition,
-    PositionBook,
-    Quantities,
-    add_quantities,
-    list_differing,
-    normalize_symbol,
-    sum_trades,
-)
+from compactor.sync.positions import ComparedAccount, ComparedPosition, PositionBook, list_differing
 from compactor.sync.reconciled import Reconciled, join_turns
 from compactor.sync.state import AccountReconciled, read_reconciled, remember
 
@@ -162,16 +156,12 @@ class Reconciler:
             is_whole = not unreadable and not any(team.error for team in teams)
             # What these events did not put right is named the next time, instead of being appended for ever.
             self._agreed |= set(plan.tried if is_whole else [])
-        # Only a run that looks back a week has found what was busted meanwhile: an opening balance must not hide that.
-        is_deep = all(is_due(memory.get(one, AccountReconciled()).week_at, now, DAY_SECONDS) for one in asked)
         positions = self._compare_positions(
-            {one: held for one, held in self._accounts.held.items() if one in answering}, told, plan, ledgers, now,
-            is_whole=not unreadable, may_record=(is_deep or self._is_recording) and not dry_run, is_dry=dry_run,
-        )  # fmt: skip
+            told, plan, ledgers, now, memory, answering, is_whole=not unreadable, is_dry=dry_run
+        )
         plan.problems += list_differing(positions)
         if not dry_run:
-            differing = [one.symbol for one in positions if one.kind == "differs"]
-            self._remember(memory, now, asked, errors, plan, is_whole, differing)
+            self._remember(memory, now, asked, errors, plan, is_whole, positions)
         resolved = [] if dry_run else self._resolve_intents(plan, unreadable, answering, only is None and not errors)
         moved = self._move_unassigned(plan, dry_run)
         return Reconciled(
@@ -191,28 +181,34 @@ class Reconciler:
         )
 
     def _compare_positions(
-        self, held: Mapping[str, Quantities], told: BrokerAnswers, plan: Plan, ledgers: Mapping[str, Ledger], now: str,
-        *, is_whole: bool, may_record: bool, is_dry: bool,
+        self, told: BrokerAnswers, plan: Plan, ledgers: Mapping[str, Ledger], now: str,
+        memory: Mapping[str, AccountReconciled], answering: Collection[str], *, is_whole: bool, is_dry: bool,
     ) -> list[ComparedPosition]:  # fmt: skip
-        """Compare what the accounts hold with all trades, where all of both could be read."""
-        if not is_whole or held.keys() != self._accounts.by_name.keys() or not held.keys() <= self._accounts.ids.keys():
-            return []
+        """Compare what each account holds with its trades, where all of both could be read."""
         quiet = nanos(now) - self._quiet_seconds * _SECOND
         restless = {normalize_symbol(symbol) for symbol in told.answers.list_restless(quiet, plan.waiting)}
-        try:
-            return self._positions.compare(
-                {name: self._accounts.ids[name] for name in held},
-                add_quantities(held.values()),
-                sum_trades({*(ledger.path for ledger in ledgers.values()), *self._open_ledgers.paths}),
-                now,
-                restless=restless,
-                read_adjustments=self._accounts.ask_adjustments,
-                may_record=may_record,
-                is_dry=is_dry,
-            )
-        except (LedgerError, OSError) as error:
-            plan.problems.append(BrokerDifference("positions_unread", f"positions were not compared: {error}"))
-            return []
+        paths = sorted({*(ledger.path for ledger in ledgers.values()), *self._open_ledgers.paths})
+        positions: list[ComparedPosition] = []
+        names = sorted(self._accounts.by_name)
+        for name in [one for one in answering if is_whole and one in self._accounts.held]:
+            # Only a run that looks back a week has found what was busted: an opening balance must not hide that.
+            is_deep = is_due(memory.get(name, AccountReconciled()).week_at, now, DAY_SECONDS)
+            account = ComparedAccount(name, self._accounts.ids[name], self._accounts.held[name])
+            if len(names) > 1:
+                find_homes = partial(self._accounts.find_homes, answering=answering)
+                account = msgspec.structs.replace(account, find_homes=find_homes, is_first=name == names[0])
+            try:
+                positions += self._positions.compare(
+                    account, paths, now,
+                    restless=restless,
+                    read_adjustments=partial(self._accounts.ask_adjustments, name),
+                    may_record=(is_deep or self._is_recording) and not is_dry,
+                    is_dry=is_dry,
+                )  # fmt: skip
+            except (LedgerError, TradesChanged, OSError) as error:
+                detail = f"positions were not compared: {error}"
+                plan.problems.append(BrokerDifference("positions_unread", detail, account=name))
+        return positions
 
     def record_positions(self) -> None:
         """Let the next complete run record the opening balances of positions anew."""
@@ -308,7 +304,7 @@ class Reconciler:
         errors: Errors,
         plan: Plan | None,
         is_whole: bool,
-        differing: Sequence[str] = (),
+        positions: Sequence[ComparedPosition] = (),
     ) -> None:
         changed = {}
         for name in names:
@@ -320,10 +316,12 @@ class Reconciler:
                 week_at = now if is_due(one.week_at, now, DAY_SECONDS) else one.week_at
                 waiting = sorted({one for one in plan.to_watch if self._accounts.homes.get(one) == name})
                 differences = sum(
-                    self._accounts.homes.get(found.order_id or "", name) == name for found in plan.problems
+                    self._accounts.homes.get(found.order_id or "", found.account or name) == name
+                    for found in plan.problems
                 )
+                differing = [one.symbol for one in positions if (one.account, one.kind) == (name, "differs")]
                 one = AccountReconciled(
-                    self._accounts.ids[name], now, day_at, week_at, waiting, differences, list(differing), now
+                    self._accounts.ids[name], now, day_at, week_at, waiting, differences, differing, now
                 )
             else:
                 # A ledger that could not be read or written is no failure of the account; the run names it. What that
