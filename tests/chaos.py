@@ -19,35 +19,40 @@ import shutil
 import sys
 import tempfile
 import time
+import traceback
 from collections import Counter
-from collections.abc import Sequence
-from contextlib import ExitStack
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
 
-from compactor.books.order_index import OrderIndex
-from compactor.broker.adapters import open_broker
-from compactor.broker.budget import Budget
-from compactor.broker.placing import Trader
-from compactor.broker.port import BrokerError, Translation
-from compactor.sync.answers import AskedAccount
-from compactor.sync.gaps import Gaps
-from compactor.sync.reconcile import Reconciler
+from compactor.broker.credentials import BadCredentials
+from compactor.broker.port import BrokerError
 from compactor.sync.reconciled import Reconciled
-from compactor.sync.stream_writer import StreamWriter
 from tests.alpaca_server import Faults
 from tests.alpaca_server.life import TEAMS
-from tests.alpaca_server.truth import joined
-from tests.chaos_brokers import BROKERS, ChaosBroker, ChaosServer, Mouth
-from tests.chaos_law import differences, find_doubled, nameless_orders, orphaned_orders, revised_orders
+from tests.alpaca_server.truth import Truth, joined
+from tests.chaos_brokers import BROKERS, ChaosServer, Mouth
+from tests.chaos_hardships import ALPACA, POISONS, Hardships, World
+from tests.chaos_law import (
+    changed_trades,
+    differences,
+    find_doubled,
+    find_family,
+    nameless_orders,
+    orphaned_orders,
+    revised_orders,
+)
+from tests.chaos_side import QUIET_SECONDS, Killed, Side
 
-START = "2026-03-02T14:30:00Z"
+START, EVENING, FRIDAY = "2026-03-02T14:30:00Z", "2026-03-03T00:59:00Z", "2026-03-07T00:40:00Z"
+"""A Monday's morning in New York, its evening just before 20:00, and that of a Friday before the clocks change."""
 STEPS = 60
-QUIET_SECONDS = 10
 DAY_NS = 86_400 * 10**9
-DAY_SECONDS = 86_400 + 60
-TIMEOUT_SECONDS = (1.0, 0.04)
+DAY_SECONDS = 86_400 + 900
+"""A day, and more than our clock is ever set back."""
+POISON_SHARE = 0.25
 
 
 @dataclass
@@ -57,103 +62,8 @@ class Run:
     seed: int
     broken: list[str] = field(default_factory=list)
     counts: Counter[str] = field(default_factory=Counter)
-
-
-class Patient(Budget):
-    """A budget that does not wait when the broker asks for a pause: here nobody has real seconds."""
-
-    def pause(self, seconds: float) -> None:
-        """Go on at once."""
-
-
-class Killed(Exception):
-    """An application was killed between the broker's yes and its own write."""
-
-
-class MortalTrader(Trader):
-    """An application that places orders, and is killed at the worst moment where `dies` says so."""
-
-    dies = False
-
-    def _write(self, path: Path, team: str, order: Translation, outcome: Sequence[Any] = ()) -> None:
-        if self.dies:
-            raise Killed
-        super()._write(path, team, order, outcome)
-
-
-class Side:
-    """Our side: for each account the writer of its stream and its resends, one reconciler, and an application that
-    trades on the first account. They can be killed and started again."""
-
-    def __init__(self, data: Path, *servers: ChaosServer, broker: str = "alpaca") -> None:
-        self.data = data
-        self._servers = servers
-        self.broker: ChaosBroker = BROKERS[broker]
-        self._credentials = [self.broker.find_credentials(one, broker) for one in servers]
-        self._budget = Patient(10**9)
-        self._clock = servers[0].clock
-        self.timeout_seconds = TIMEOUT_SECONDS
-        self.start()
-
-    def start(self) -> None:
-        """Start as after a crash: nothing is remembered but what is on disk."""
-        timeout, budget, clock = self.timeout_seconds, self._budget, self._clock
-        index, accounts = OrderIndex(self.data, TEAMS), []
-        self.writers: list[StreamWriter] = []
-        self.all_gaps: list[Gaps] = []
-        for number, credentials in enumerate(self._credentials):
-            name = f"paper-{number}"
-            broker = open_broker(credentials, budget=budget, timeout_seconds=timeout, tries=2, sleep=lambda _: None)
-            self.writers.append(StreamWriter(self.data, broker.translate, index=index))
-            self.all_gaps.append(Gaps(self.data, name, broker, self.writers[-1], clock=clock))
-            accounts.append(AskedAccount(name, broker))
-        self.writer, self.gaps = self.writers[0], self.all_gaps[0]
-        self.reconciler = Reconciler(
-            self.data, accounts, quiet_seconds=QUIET_SECONDS, clock=clock, sleep=lambda _: None, index=index
-        )
-        self.trader = MortalTrader(
-            self.data, self._credentials[0], budget=budget, timeout_seconds=timeout, sleep=lambda _: None
-        )
-
-    def restart(self) -> None:
-        """Be killed, and start again."""
-        self.close()
-        self.start()
-
-    def close(self) -> None:
-        """Give back what a process that has ended does not have open any more."""
-        for writer in self.writers:
-            writer.close()
-        self.reconciler.close()
-
-    def reconcile(self) -> Reconciled | None:
-        """Reconcile; None where the broker could not be asked."""
-        started = self._clock()
-        try:
-            done = self.reconciler.run()
-        except BrokerError:
-            return None
-        if done.errors:
-            return None
-        if not done.waiting and not done.failed:
-            for gaps in self.all_gaps:
-                gaps.note_known(started)
-        return done
-
-    def holds(self, team: str, order_id: str) -> bool:
-        """Whether a team's log names an order."""
-        log = self.data / "team" / team / "events.jsonl"
-        return log.exists() and order_id.encode() in log.read_bytes()
-
-    def tear(self, rng: random.Random) -> None:
-        """Leave a torn line at the end of a log, as a writer does that is killed."""
-        logs = sorted(self.data.glob("team/*/events.jsonl"))
-        if logs:
-            with rng.choice(logs).open("ab") as log:
-                log.write(b'{"event":"fill","order_id":"'[: rng.randint(1, 28)])
-
-    def bytes_of_logs(self) -> dict[str, int]:
-        return {str(path): path.stat().st_size for path in sorted(self.data.glob("team/*/events.jsonl"))}
+    drawn: Counter[str] = field(default_factory=Counter)
+    """How often each fault struck, and each rare thing happened."""
 
 
 def run(seed: int, data: Path, steps: int = STEPS, broker: str = "alpaca") -> Run:
@@ -167,11 +77,18 @@ def run(seed: int, data: Path, steps: int = STEPS, broker: str = "alpaca") -> Ru
         mouths = [BROKERS[broker].make_mouth(server, rng) for server in servers]
         side = Side(data, *servers, broker=broker)
         stack.callback(side.close)
+        world = World(servers, mouths, side, rng, lambda: _connect(side, done))
+        hardships = Hardships(world, ALPACA if broker == "alpaca" else ())
         for _ in range(steps):
             rng.choice(servers).live(1)
+            hardships.step()
             _let_us_live(rng, servers, mouths, side, done)
         _hear(mouths, side)
-        _end(servers, mouths, side, done)
+        hardships.end()
+        _end(world, done, hardships)
+    for server in servers:
+        done.drawn += server.faults.struck + server.life.drawn
+    done.drawn += hardships.drawn
     return done
 
 
@@ -183,7 +100,7 @@ def _seeds(seed: int, rng: random.Random, broker: str) -> list[int]:
 def _start(seed: int, rng: random.Random, broker: str) -> ChaosServer:
     wild = Faults.wild(seed, share=rng.choice((0.02, 0.1, 0.3)))
     wild.hang, wild.hang_seconds, wild.slow_seconds = min(wild.hang, 0.02), 0.1, 0.001
-    return BROKERS[broker].make_server(seed, START, rng, wild)
+    return BROKERS[broker].make_server(seed, rng.choice((START, START, EVENING, FRIDAY)), rng, wild)
 
 
 def _hear(mouths: list[Mouth], side: Side) -> int:
@@ -197,7 +114,7 @@ def _let_us_live(rng: random.Random, servers: list[ChaosServer], mouths: list[Mo
         done.counts["stream events"] += _hear(mouths, side)
     if rng.random() < 0.04:
         mouth = rng.choice(mouths)
-        mouth.is_connected = not mouth.is_connected
+        mouth.is_connected = not (mouth.is_connected or mouth.is_refused)
         if mouth.is_connected:
             _connect(side, done)
     if rng.random() < 0.04:
@@ -224,7 +141,7 @@ def _place(rng: random.Random, side: Side, done: Run) -> None:
     for _ in range(rng.randint(1, 2)):
         try:
             order = side.trader.submit(team, terms | {"client_order_id": name})
-        except (BrokerError, Killed) as error:
+        except (BrokerError, BadCredentials, Killed) as error:
             done.counts[f"placing: {type(error).__name__}"] += 1
             continue
         done.counts["placing: done"] += 1
@@ -239,7 +156,7 @@ def _cancel(rng: random.Random, server: ChaosServer, side: Side, done: Run) -> N
     try:
         if orders:
             side.trader.cancel(rng.choice(orders))
-    except BrokerError as error:
+    except (BrokerError, BadCredentials) as error:
         done.counts[f"canceling: {type(error).__name__}"] += 1
 
 
@@ -251,29 +168,41 @@ def _connect(side: Side, done: Run) -> None:
 
 def _close_gaps(side: Side, done: Run) -> None:
     for gaps in side.all_gaps:
-        done.counts["messages resent"] += gaps.close().messages
+        try:
+            closed = gaps.close()
+        except BadCredentials:
+            done.counts["resends refused"] += 1
+        else:
+            done.counts["messages resent"] += closed.messages
+            done.counts["resends incomplete"] += bool(closed.kind) and not closed.complete
 
 
-def _end(servers: list[ChaosServer], mouths: list[Mouth], side: Side, done: Run) -> None:
+def _end(world: World, done: Run, hardships: Hardships) -> None:
+    servers, mouths, side = world.servers, world.mouths, world.side
     for server in servers:
         server.calm()
     # Nothing hangs any more: from now on a slow answer means a busy machine.
-    side.timeout_seconds = (5.0, 30.0)
+    side.timeout_seconds, side.resend_seconds = (5.0, 30.0), 30.0
     side.restart()
+    clock = servers[0].exchange.clock
+    # How far the clocks are apart is known to the second only.
+    clock.advance(QUIET_SECONDS + (3 if side.skew_seconds else 1))
     if not all(mouth.is_connected for mouth in mouths):
         _close_gaps(side, done)
-    clock = servers[0].exchange.clock
-    clock.advance(QUIET_SECONDS + 1)
+    if hardships.drawn["paper_reset"]:
+        side.reconcile(forget_missing=True)
+    truth = joined([server.truth() for server in servers])
+    _reconcile_around_poison(world, truth, done)
     first = side.reconcile()
     if first is None:
         done.broken.append("the reconcile failed although the broker was calm")
         return
-    truth = joined([server.truth() for server in servers])
     done.counts["events by reconcile"] += first.events
     done.broken += [f"a ledger failed: {team.error}" for team in first.failed]
     done.broken += list(find_doubled(truth))
     done.broken += [f"{order_id} still waits after the quiet period" for order_id in first.waiting]
     done.broken += differences(truth, side.data, revised_orders(truth))
+    done.broken += changed_trades(side.data, hardships.fills_before)
     _expect_nothing(side, done, "a second reconcile")
     clock.advance(DAY_SECONDS)
     deep = side.reconcile()
@@ -305,6 +234,23 @@ def _end(servers: list[ChaosServer], mouths: list[Mouth], side: Side, done: Run)
     done.counts["runs with two accounts"] += len(servers) - 1
 
 
+def _reconcile_around_poison(world: World, truth: Truth, done: Run) -> None:
+    """In some runs, reconcile once while an order cannot be asked for: all others have to be the broker's."""
+    if world.side.broker is not BROKERS["alpaca"] or world.rng.random() > POISON_SHARE or not truth.orders:
+        return
+    poisoned = world.rng.choice(sorted(truth.orders))
+    for server in world.servers:
+        server.poison(poisoned, world.rng.choice(POISONS))
+    done.drawn["poison_at_the_end"] += 1
+    if world.side.reconcile() is None:
+        done.broken.append(f"the reconcile failed because {poisoned} could not be asked for")
+    left_out = find_family(truth, poisoned)
+    found = differences(truth, world.side.data, revised_orders(truth), unasked=left_out)
+    done.broken += [f"while {poisoned} could not be asked for: {one}" for one in found]
+    for server in world.servers:
+        server.gate.poisoned.clear()
+
+
 def _expect_nothing(side: Side, done: Run, what: str) -> Reconciled | None:
     before = side.bytes_of_logs()
     again = side.reconcile()
@@ -323,27 +269,53 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--steps", type=int, default=STEPS, help=f"how much happens in a run (default {STEPS})")
     parser.add_argument("--broker", choices=sorted(BROKERS), default="alpaca", help="which broker (default alpaca)")
+    parser.add_argument("--jobs", type=int, default=1, help="how many processes share the runs (default 1)")
     parser.add_argument("--keep", type=Path, help="keep the data directory of each bad run below this one")
     chosen = parser.parse_args(arguments)
-    started, bad, counts = time.monotonic(), 0, Counter[str]()
-    for seed in range(chosen.seed, chosen.seed + chosen.runs):
-        with tempfile.TemporaryDirectory(prefix="chaos-", dir=fast_directory()) as directory:
-            done = run(seed, Path(directory), chosen.steps, chosen.broker)
+    started, bad, counts, drawn = time.monotonic(), 0, Counter[str](), Counter[str]()
+    seeds = range(chosen.seed, chosen.seed + chosen.runs)
+    one = partial(_run_one, steps=chosen.steps, broker=chosen.broker, keep=chosen.keep)
+    with ProcessPoolExecutor(chosen.jobs) if chosen.jobs > 1 else nullcontext() as pool:
+        for done in map(one, seeds) if pool is None else pool.map(one, seeds):
             counts += done.counts
+            drawn += done.drawn
             if done.broken:
                 bad += 1
-                print(f"seed {seed} breaks the law:", *done.broken, sep="\n  ")
+                print(f"seed {done.seed} breaks the law:", *done.broken, sep="\n  ")
                 print(
-                    f"  again: python -m tests.chaos --runs 1 --seed {seed} --steps {chosen.steps} "
+                    f"  again: python -m tests.chaos --runs 1 --seed {done.seed} --steps {chosen.steps} "
                     f"--broker {chosen.broker} --keep kept",
                     flush=True,
                 )
-                if chosen.keep:
-                    shutil.copytree(directory, chosen.keep / str(seed), dirs_exist_ok=True)
     elapsed = time.monotonic() - started
     told_counts = ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))
     print(f"{chosen.runs} runs from seed {chosen.seed} in {elapsed:.1f} s, {bad} bad: {told_counts}")
+    print(f"drawn: {tell_drawn(drawn, chosen.broker)}")
     return 1 if bad else 0
+
+
+def _run_one(seed: int, *, steps: int, broker: str, keep: Path | None) -> Run:
+    with tempfile.TemporaryDirectory(prefix="chaos-", dir=fast_directory()) as directory:
+        try:
+            done = run(seed, Path(directory), steps, broker)
+        except Exception:
+            done = Run(seed, [f"the run failed: {traceback.format_exc()}"])
+        if done.broken and keep:
+            shutil.copytree(directory, keep / str(seed), dirs_exist_ok=True)
+        return done
+
+
+def tell_drawn(drawn: Counter[str], broker: str) -> str:
+    """How often each fault was drawn, and which were not."""
+    never = sorted(list_draws(broker) - {name for name, count in drawn.items() if count})
+    told = ", ".join(f"{count} {name}" for name, count in sorted(drawn.items()) if count)
+    return told + (f"; NEVER DRAWN: {', '.join(never)}" if never else "; none was never drawn")
+
+
+def list_draws(broker: str) -> frozenset[str]:
+    """The names of all that has to be drawn sooner or later."""
+    lasting = {"poison_at_the_end", *(kind.name for kind in ALPACA)}
+    return BROKERS[broker].draws | (lasting if broker == "alpaca" else set())
 
 
 def fast_directory() -> str | None:

@@ -15,6 +15,7 @@ import msgspec
 from compactor.broker.credentials import Credentials
 from tests.alpaca_server import AlpacaServer, Faults, Truth
 from tests.alpaca_server.exchange import Exchange
+from tests.alpaca_server.life import RARE, Life
 from tests.alpaca_server.orders import Happening
 from tests.alpaca_server.stream import told
 from tests.small_broker.server import PAGE, SmallServer, describe
@@ -31,6 +32,7 @@ class ChaosServer(Protocol):
     secret: str
     faults: Faults
     clock: Callable[[], float]
+    life: Life
 
     @property
     def url(self) -> str: ...
@@ -57,6 +59,8 @@ class Mouth:
         self._rng = rng
         self._waiting: list[tuple[bytes, set[str]]] = []
         self.is_connected = True
+        self.is_refused = False
+        """Whether the broker lets nobody listen."""
         self.unheard: set[str] = set()
         """The orders of which a bust or a correction was not heard as it was said."""
         self._listen()
@@ -126,17 +130,21 @@ def _tells(frame: bytes, update: dict[str, Any]) -> bool:
         data = msgspec.json.decode(frame)["data"] or {}
     except (msgspec.DecodeError, KeyError, TypeError):
         return False
-    return data.keys() == update.keys() and data["event"] == update["event"]
+    return data.keys() | {"event_id"} == update.keys() and data["event"] == update["event"]
 
 
 @dataclass(frozen=True)
 class ChaosBroker:
-    """A broker: its server, its stream, an order in its own words, and the ledger's id of an order that it returned."""
+    """A broker: its server, its stream, an order in its own words, and the ledger's id of an order that it returned.
+
+    `draws` are the names of all that can go wrong there.
+    """
 
     make_server: Callable[[int, str, random.Random, Faults], ChaosServer]
     make_mouth: Callable[[Any, random.Random], Mouth]
     terms: dict[str, str]
     find_id: Callable[[Any], str]
+    draws: frozenset[str]
 
     def find_credentials(self, server: ChaosServer, name: str) -> Credentials:
         return Credentials(server.key, server.secret, ("KEY", "SECRET"), True, server.url, name)
@@ -146,6 +154,8 @@ def _make_alpaca(seed: int, start: str, rng: random.Random, faults: Faults) -> C
     resend = rng.choice((False, "trades", "activities", True))
     server = AlpacaServer(seed, start=start, rate_limit=None, resend=resend, faults=faults)
     server.account.lists_held = random.Random(f"held {seed}").random() < 0.4
+    server.account.writer.share_without_event_id = rng.choice((0.0, 0.0, 0.2, 1.0))
+    server.resend.knows_ids = rng.random() < 0.8
     return server
 
 
@@ -156,12 +166,23 @@ def _make_small(seed: int, start: str, rng: random.Random, faults: Faults) -> Ch
 
 
 _TERMS = {"symbol": "AAPL", "side": "buy", "limit_price": "181.5", "time_in_force": "gtc"}
+_OF_BOTH = frozenset(
+    {
+        "drop", "double", "reorder", "null_data", "html_frame", "misspell", "server_error", "html_page", "cut_body",
+        "hang", "crash_after_accept",
+    }
+)  # fmt: skip
+_OF_ALPACA = frozenset(
+    {"unknown_event", "rate_limited", "null_body", "gateway_page", "slow", "missing_event_id", "poison"}
+)
 BROKERS = {
     "alpaca": ChaosBroker(
-        _make_alpaca, AlpacaMouth, {**_TERMS, "qty": "3", "type": "limit"}, lambda order: str(order["id"])
+        _make_alpaca, AlpacaMouth, {**_TERMS, "qty": "3", "type": "limit"}, lambda order: str(order["id"]),
+        _OF_BOTH | _OF_ALPACA | set(RARE),
     ),
     "small": ChaosBroker(
         _make_small, SmallMouth, {**_TERMS, "quantity": "3", "order_type": "limit"},
         lambda order: f"{order['sym']}-{order['no']}",
+        _OF_BOTH | (set(RARE) - {"held_exit", "leg_fill"}),
     ),
 }  # fmt: skip

@@ -7,7 +7,7 @@ order that was never heard of, nobody knows; `unassigned` is right for it too.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,8 @@ import msgspec
 from tests.alpaca_server import Truth
 from tests.alpaca_server.orders import UNASSIGNED, team_of
 
+Fills = dict[str, Counter[tuple[str, Decimal, Decimal]]]
+"""Our trades by order: team, quantity and price of each, and how often."""
 _TERMS = {
     "symbol": "symbol", "side": "side", "quantity": "qty", "notional": "notional", "order_type": "type",
     "limit_price": "limit_price", "stop_price": "stop_price", "trail_price": "trail_price",
@@ -25,22 +27,44 @@ _TERMS = {
 }  # fmt: skip
 
 
-def differences(truth: Truth, data: Path, revised: set[str]) -> Iterator[str]:
-    """Where our files are not what is true at the broker; the fills of `revised` orders are left out."""
+def differences(truth: Truth, data: Path, revised: Collection[str], *, unasked: Collection[str] = ()) -> Iterator[str]:
+    """Where our files are not what is true at the broker; the fills of `revised` orders are left out, and of those that
+    nobody could ask for everything. Of orders that a reset took away, `changed_trades` says more."""
     rows, fills = read_rows(data), read_fills(data)
-    for order_id in truth.open.keys() | rows.keys():
+    for order_id in (truth.open.keys() | rows.keys()) - set(unasked):
         if order_id not in rows:
             yield f"{order_id} is open at the broker ({truth.open[order_id].status}), and nowhere here"
         elif order_id not in truth.open:
-            status = truth.orders[order_id].status if order_id in truth.orders else "unknown"
+            is_known = order_id in truth.orders
+            status = truth.orders[order_id].status if is_known else "gone" if order_id in truth.gone else "unknown"
             yield f"{order_id} is open here, and {status} at the broker"
         else:
             yield from _row_differences(truth, order_id, rows[order_id], order_id in revised)
-    for order_id in truth.fills.keys() | fills.keys():
+    for order_id in (truth.fills.keys() | fills.keys()) - set(unasked) - truth.gone:
         theirs, found = truth.fills.get(order_id, Counter()), fills.get(order_id, Counter())
         allowed = [Counter({(team, *fill): n for fill, n in theirs.items()}) for team in _teams(truth, order_id)]
         if found not in allowed and order_id not in revised:
             yield f"{order_id}: trades are {_shown(found)}, at the broker {_shown(allowed[0])}"
+
+
+def changed_trades(data: Path, before: Fills) -> Iterator[str]:
+    """What became of the trades of orders that a reset took away: nothing may."""
+    fills = read_fills(data)
+    for order_id, expected in before.items():
+        if (found := fills.get(order_id, Counter())) != expected:
+            yield f"{order_id} is gone: trades were {_shown(expected)}, and are {_shown(found)}"
+
+
+def find_family(truth: Truth, order_id: str) -> set[str]:
+    """An order and all that it came from, its legs, and what they were replaced by."""
+    found: set[str] = set()
+    left = {order_id} & truth.orders.keys()
+    while left:
+        order = truth.orders[left.pop()]
+        found.add(order.id)
+        near = {order.parent, order.replaces, order.replaced_by, *order.legs}
+        left |= {one for one in near if one in truth.orders} - found
+    return found
 
 
 def _row_differences(truth: Truth, order_id: str, rows: list[dict[str, Any]], revised: bool) -> Iterator[str]:
@@ -83,9 +107,9 @@ def read_rows(data: Path) -> dict[str, list[dict[str, Any]]]:
     return rows
 
 
-def read_fills(data: Path) -> dict[str, Counter[tuple[str, Decimal, Decimal]]]:
-    """Our trades that stand, by order: team, quantity and price of each, and how often."""
-    fills: dict[str, Counter[tuple[str, Decimal, Decimal]]] = {}
+def read_fills(data: Path) -> Fills:
+    """Our trades that stand."""
+    fills: Fills = {}
     for path in data.glob("team/*/trades.jsonl"):
         for trade in _standing(path):
             numbers = Decimal(trade["quantity"]), Decimal(trade["execution_price"])

@@ -22,8 +22,9 @@ from pathlib import Path
 from tests.alpaca_server import AlpacaServer, Faults
 from tests.alpaca_server.demo import COMPACTOR
 from tests.alpaca_server.life import Life
-from tests.chaos import QUIET_SECONDS, Run, fast_directory
+from tests.chaos import Run, fast_directory
 from tests.chaos_law import differences
+from tests.chaos_side import QUIET_SECONDS
 
 STEP_SECONDS = 0.03
 OPEN_MAX = 60

@@ -91,7 +91,7 @@ def test_after_a_quiet_reconcile_everything_is_the_broker_s(data: Path, seed: in
         assert (0, [], before) == (again.events, again.waiting, tree(data)), f"seed {seed}"
 
 
-@pytest.mark.parametrize("seed", range(10, 12))
+@pytest.mark.parametrize("seed", [10, 14])
 def test_orders_may_be_assigned_between_reconciles(data: Path, seed: int) -> None:
     """4.12, issue 4, 5: an order goes on in the ledger that it was assigned to, and so does what replaces it."""
     rng = random.Random(seed)

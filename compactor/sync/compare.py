@@ -179,7 +179,8 @@ class Comparison:
             return theirs < ours
         exponent = price.as_tuple().exponent
         assert isinstance(exponent, int)
-        return abs(quotient(value, theirs) - price) > Decimal(1).scaleb(min(exponent, -places))
+        # An average that was rounded or cut off is less than one of its last digit away.
+        return abs(quotient(value, theirs) - price) >= Decimal(1).scaleb(min(exponent, -places))
 
     def events(self) -> list[Fields]:
         """What to append for this order; nothing where it agrees."""
@@ -274,7 +275,7 @@ class Comparison:
             exponent = price.as_tuple().exponent
             assert isinstance(exponent, int)
             average = quotient(known.value, theirs)
-            if abs(average - price) > Decimal(1).scaleb(min(exponent, -2)):
+            if abs(average - price) >= Decimal(1).scaleb(min(exponent, -2)):
                 yield "price_differs", f"an average of {average} in the ledger, {price} at the broker"
 
     def snapshot(self, *, ended: bool = False) -> Fields:

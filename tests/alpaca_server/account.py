@@ -31,10 +31,21 @@ class Account:
         """What the account held before its first order."""
         self.moved: list[dict[str, Any]] = []
         """Activities that are no fills, as they are told: splits, exercises, fees."""
+        self.withheld_since: int | None = None
+        """From when on executions are in no list of activities, until they are backfilled."""
         self.requests: list[float] = []
         """When requests were counted, for the limit."""
         self.connections = 0
         """How many streams this account has open, half-open ones included."""
+
+    def reset(self, key: str, secret: str) -> None:
+        """Become a new account with new keys: paper accounts can be reset."""
+        with self.exchange.lock:
+            self.key, self.secret = key, secret
+            self.exchange.reset()
+            self.writer.reset()
+            for kept in (self.told, self.opening, self.moved):
+                kept.clear()
 
     def _tell(self, happening: Happening) -> None:
         update = self.writer.update(happening)

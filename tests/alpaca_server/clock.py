@@ -8,13 +8,10 @@ from __future__ import annotations
 
 import random
 import time
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import UTC, datetime
 
 from compactor.core.instants import nanos
-
-SECOND = 1_000_000_000
-NEW_YORK = timezone(timedelta(hours=-4))
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+from tests.alpaca_server.sessions import SECOND, in_new_york
 
 
 class Clock:
@@ -54,7 +51,7 @@ def written(at: int, rng: random.Random) -> str:
     digits = f"{at % SECOND:09d}"
     short = digits.rstrip("0")
     fraction = digits[: rng.randint(len(short), 9)]
-    zone = UTC if rng.random() < 0.85 else NEW_YORK
-    whole = (_EPOCH + timedelta(seconds=at // SECOND)).astimezone(zone)
-    offset = "Z" if zone is UTC else "-04:00"
-    return f"{whole:%Y-%m-%dT%H:%M:%S}{'.' + fraction if fraction else ''}{offset}"
+    if rng.random() < 0.85:
+        return f"{datetime.fromtimestamp(at // SECOND, UTC):%Y-%m-%dT%H:%M:%S}{'.' + fraction if fraction else ''}Z"
+    local = in_new_york(at).isoformat()
+    return f"{local[:19]}{'.' + fraction if fraction else ''}{local[19:]}"

@@ -7,44 +7,24 @@ too: legs of a bracket that start to work, or are canceled.
 
 from __future__ import annotations
 
-import random
-import threading
-import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any
 
-from tests.alpaca_server.clock import SECOND, Clock
-from tests.alpaca_server.orders import (
-    UNASSIGNED,
-    Execution,
-    Happening,
-    Order,
-    Refused,
-    copy_of,
-    team_of,
-    terms_of,
-)
+from tests.alpaca_server.book import Number, OrderBook
+from tests.alpaca_server.orders import Execution, Happening, Order, Refused, copy_of, team_of, terms_of
+from tests.alpaca_server.sessions import EVENING, MORNING, SECOND, next_at
 
 _ENDS = {"canceled": "canceled_at", "expired": "expired_at", "rejected": "failed_at"}
-DAY = 86_400 * SECOND
-Number = Decimal | str | int
 
 
-class Exchange:
+class Exchange(OrderBook):
     """One account at the broker. Safe to use from several threads; `listeners` are called with the lock held."""
 
     def __init__(self, seed: int = 0, start: str | None = None) -> None:
-        self.rng = random.Random(f"exchange {seed}")
-        self.clock = Clock(self.rng, start)
-        self.account_id = self._uuid()
-        self.orders: dict[str, Order] = {}
-        self.by_client_id: dict[str, str] = {}
-        self.executions: dict[str, Execution] = {}
+        super().__init__(seed, start)
         self.listeners: list[Callable[[Happening], None]] = []
-        self.lock = threading.RLock()
 
     def place(
         self,
@@ -158,10 +138,14 @@ class Exchange:
             self._touch(order)
             self._tell(event or status, order)
 
-    def replace(self, order_id: str, *, loses: bool = False, client_order_id: str | None = None, **terms: Any) -> Order:
+    def replace(
+        self, order_id: str, *, loses: bool = False, rejected: bool = False, client_order_id: str | None = None,
+        **terms: Any,
+    ) -> Order:  # fmt: skip
         """Replace an order by a new one with other terms, which is returned.
 
-        With `loses` a fill is faster: the old order is filled and the new one rejected. Raises Refused.
+        With `loses` a fill is faster: the old order is filled and the new one rejected. With `rejected` the new one is
+        rejected, and the old one lives on. Raises Refused.
         """
         with self.lock:
             old = self._open(order_id, "replaceable")
@@ -175,15 +159,12 @@ class Exchange:
                 old,
                 id=self._uuid(), client_order_id=client_order_id or self._uuid(), created_at=at, submitted_at=at,
                 updated_at=at, status="pending_new", replaces=old.id, replaced_by=None, executions=[], legs=[],
-                filled_at=None, replaced_at=None, net_qty=Decimal(0), net_price=None,
+                filled_at=None, replaced_at=None, filled=Decimal(0), cost=Decimal(0), net_price=None,
                 **terms_of({name: value for name, value in terms.items() if value is not None}),
             )  # fmt: skip
-            if client_order_id and team_of(client_order_id) != UNASSIGNED:
-                new.team = team_of(client_order_id)
-            new.team = old.team
             self._add(new)
-            if loses:
-                self._lose(old, new)
+            if loses or rejected:
+                self._lose(old, new, fills=loses)
                 return new
             new.legs = old.legs
             for leg in self._legs(new):
@@ -201,6 +182,7 @@ class Exchange:
             order = self.orders[execution.order_id]
             assert not execution.busted
             execution.busted = True
+            order.recount()
             self._revise("trade_bust", order, replace(execution, qty=-execution.qty, id=self._uuid()), execution_id)
 
     def correct(self, execution_id: str, qty: Number, price: Number) -> str:
@@ -212,8 +194,17 @@ class Exchange:
             execution.qty, execution.price, execution.corrected = Decimal(qty), Decimal(price), True
             execution.id = self._uuid()
             self.executions[execution.id] = execution
+            order.recount()
             self._revise("trade_correct", order, replace(execution), execution_id)
             return execution.id
+
+    def adjust(self, order_id: str, **terms: Any) -> None:
+        """Other terms that nobody is told of, as after a dividend, a split or with a trailing stop. Raises Refused."""
+        with self.lock:
+            order = self._open(order_id, "adjustable")
+            for name, value in terms_of(terms).items():
+                setattr(order, name, value)
+            self._touch(order)
 
     def next_day(self) -> None:
         """The session ends: day orders expire, the others live on; and the clock goes to the next morning."""
@@ -223,70 +214,18 @@ class Exchange:
                     self._end(order, "expired")
                 elif order.status == "new" and order.parent is None and self.rng.random() < 0.3:
                     self.set_status(order.id, "done_for_day")
-            self.clock.advance((DAY - self.clock.now() % DAY) / SECOND + 13.5 * 3600)
+            self._advance_to(next_at(self.clock.now(), MORNING))
+
+    def next_evening(self) -> None:
+        """The clock goes to the last second before 20:00 in New York, when a trading day ends and the next one begins;
+        all orders live on."""
+        with self.lock:
+            self._advance_to(next_at(self.clock.now() + SECOND, EVENING) - SECOND)
 
     # What the above is made of.
 
-    def _new_order(
-        self, client_order_id: str, team: str, symbol: str, side: str, qty: Number | None, notional: Number | None,
-        at: int | None, terms: Mapping[str, Any],
-    ) -> Order:  # fmt: skip
-        now = self.clock.tick() if at is None else at
-        order = Order(
-            self._uuid(), client_order_id, team, now, now, now, symbol, side,
-            qty=Decimal(str(qty)) if qty is not None and notional is None else None,
-            notional=Decimal(str(notional)) if notional is not None else None,
-            **terms_of(terms),
-        )  # fmt: skip
-        order.position_intent = order.position_intent or ("" if order.is_multi_leg else f"{side}_to_open")
-        self._add(order)
-        return order
-
-    def _new_legs(self, order: Order, terms: Mapping[str, Any]) -> list[Order]:
-        """The legs that come with an order: two exits, one, or those of a multi-leg order."""
-        if order.order_class == "mleg":
-            return [
-                self._new_leg(
-                    order, leg["symbol"], leg.get("side") or str(leg.get("position_intent", "buy")).split("_")[0],
-                    type="", ratio=int(leg.get("ratio_qty") or 1), position_intent=leg.get("position_intent") or "",
-                )
-                for leg in terms.get("legs") or ()
-            ]  # fmt: skip
-        opposite = "sell" if order.side == "buy" else "buy"
-        side = order.side if order.order_class == "oco" else opposite
-        legs = []
-        if terms.get("take_profit") and order.order_class != "oco":
-            price = terms["take_profit"]["limit_price"]
-            legs.append(self._new_leg(order, order.symbol, side, type="limit", limit_price=price, status="held"))
-        if terms.get("stop_loss"):
-            stop = terms["stop_loss"]
-            kind = "stop_limit" if stop.get("limit_price") else "stop"
-            prices = {"stop_price": stop["stop_price"], "limit_price": stop.get("limit_price")}
-            legs.append(self._new_leg(order, order.symbol, side, type=kind, status="held", **prices))
-        return legs
-
-    def _new_leg(self, parent: Order, symbol: str, side: str, *, ratio: int = 1, **terms: Any) -> Order:
-        status = terms.pop("status", "pending_new")
-        leg = Order(
-            self._uuid(), self._uuid(), parent.team, parent.created_at, parent.submitted_at, parent.updated_at,
-            symbol, side, qty=(parent.qty or Decimal(1)) * ratio, parent=parent.id, status=status, ratio=ratio,
-            order_class=parent.order_class,
-            **terms_of({"time_in_force": parent.time_in_force, **terms}),
-        )  # fmt: skip
-        self._add(leg)
-        return leg
-
-    def _add(self, order: Order) -> None:
-        self.orders[order.id] = order
-        self.by_client_id[order.client_order_id] = order.id
-
-    def _execute(self, order: Order, qty: Decimal, price: Decimal, at: int, is_last: bool) -> Execution:
-        cum = order.filled_qty + qty
-        leaves = None if order.qty is None else order.qty - cum
-        execution = Execution(self._uuid(), order.id, self._activity_id(at), at, qty, price, cum, leaves, is_last)
-        order.executions.append(execution)
-        self.executions[execution.id] = execution
-        return execution
+    def _advance_to(self, at: int) -> None:
+        self.clock.advance((at - self.clock.now()) / SECOND)
 
     def _fill_legs(self, order: Order, qty: Decimal) -> None:
         at = self.clock.tick()
@@ -297,10 +236,10 @@ class Exchange:
             self._filled(leg, at, is_last)
         signs = {leg.id: (1 if leg.side == order.side else -1) * leg.ratio for leg in self._legs(order)}
         price = sum((one.price * signs[one.order_id] for one in done), Decimal(0))
-        total = order.net_qty + qty
-        order.net_price = ((order.net_price or Decimal(0)) * order.net_qty + price * qty) / total
+        total = order.filled + qty
+        order.net_price = ((order.net_price or Decimal(0)) * order.filled + price * qty) / total
         order.net_price = order.net_price.quantize(Decimal("1e-9")).normalize()
-        order.net_qty = total
+        order.filled = total
         self._filled(order, at, is_last)
         summary = Execution("", order.id, "", at, qty, price, total, order.left, is_last)
         self._tell("fill" if is_last else "partial_fill", order, summary, tuple(replace(one) for one in done))
@@ -354,9 +293,11 @@ class Exchange:
         setattr(leg, _ENDS[status], self.clock.tick())
         self._touch(leg)
 
-    def _lose(self, old: Order, new: Order) -> None:
+    def _lose(self, old: Order, new: Order, fills: bool) -> None:
         old.status = old.status_before
-        self.fill(old.id)
+        self._touch(old)
+        if fills:
+            self.fill(old.id)
         self._tell("order_replace_rejected", old)
         self._end(new, "rejected")
 
@@ -383,9 +324,6 @@ class Exchange:
         for listener in self.listeners:
             listener(happening)
 
-    def _legs(self, order: Order) -> list[Order]:
-        return [self.orders[leg] for leg in order.legs]
-
     def _touch(self, *orders: Order) -> None:
         at = self.clock.tick()
         for order in orders:
@@ -400,16 +338,3 @@ class Exchange:
         if order.parent is not None and order.order_class == "mleg":
             raise Refused(422, 42210000, "the legs of a multi-leg order live and end with it")
         return order
-
-    def _price(self, order: Order) -> Decimal:
-        base = order.limit_price or order.stop_price or Decimal("100.00")
-        # Prices of options and crypto have more digits than shares have.
-        step = Decimal(self.rng.choice(("0.01", "0.01", "0.0001", "0.00000001")))
-        return max(base + step * self.rng.randrange(-40, 41), step)
-
-    def _activity_id(self, at: int) -> str:
-        moment = datetime(1970, 1, 1) + timedelta(milliseconds=at // 1_000_000)
-        return f"{moment:%Y%m%d%H%M%S}{at // 1_000_000 % 1000:03d}::{self._uuid()}"
-
-    def _uuid(self) -> str:
-        return str(uuid.UUID(int=self.rng.getrandbits(128), version=4))

@@ -8,6 +8,7 @@ Each kind has its own source of chance, so that one more request does not change
 from __future__ import annotations
 
 import random
+from collections import Counter
 from dataclasses import dataclass, field, fields
 
 
@@ -43,6 +44,8 @@ class Faults:
     slow_seconds: float = 0.05
     crash_after_accept: float = 0.0
     rng: random.Random = field(init=False, repr=False)
+    struck: Counter[str] = field(default_factory=Counter, init=False, repr=False)
+    """How often each fault has struck."""
     _sources: dict[str, random.Random] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -55,7 +58,9 @@ class Faults:
             return False
         if name not in self._sources:
             self._sources[name] = random.Random(f"{name} {self.seed}")
-        return self._sources[name].random() < share
+        strikes = self._sources[name].random() < share
+        self.struck[name] += strikes
+        return strikes
 
     @classmethod
     def wild(cls, seed: int, *, share: float = 0.08) -> Faults:

@@ -75,9 +75,13 @@ class Order:
     failed_at: int | None = None
     replaced_at: int | None = None
     executions: list[Execution] = field(default_factory=list)
-    net_qty: Decimal = Decimal(0)
+    advanced_instructions: Mapping[str, Any] | None = None
+    """How a large order is worked: by TWAP, for example, in many small executions."""
+    filled: Decimal = Decimal(0)
+    cost: Decimal = Decimal(0)
+    """`filled` and `cost` are what the executions that stand add up to, for a multi-leg order what its legs do."""
     net_price: Decimal | None = None
-    """`net_qty` and `net_price` are what the legs of a multi-leg order add up to."""
+    """The price of a multi-leg order."""
     status_before: str = "new"
     """Where a request to cancel or to replace returns to when it is rejected."""
 
@@ -95,20 +99,23 @@ class Order:
         """The executions that have not been taken back."""
         return [one for one in self.executions if not one.busted]
 
+    def recount(self) -> None:
+        """Add up the executions that stand, after one of them was revised."""
+        self.filled = sum((one.qty for one in self.standing), Decimal(0))
+        self.cost = sum((one.qty * one.price for one in self.standing), Decimal(0))
+
     @property
     def filled_qty(self) -> Decimal:
-        return self.net_qty if self.is_multi_leg else sum((one.qty for one in self.standing), Decimal(0))
+        return self.filled
 
     @property
     def filled_avg_price(self) -> Decimal | None:
         """As Alpaca writes it: rounded to nine decimals. What was busted whole keeps its price."""
         if self.is_multi_leg:
             return self.net_price
-        kept = self.standing or self.executions[-1:]
-        if not kept:
-            return None
-        total = sum((one.qty for one in kept), Decimal(0))
-        return (sum((one.qty * one.price for one in kept), Decimal(0)) / total).quantize(Decimal("1e-9")).normalize()
+        if not self.filled:
+            return self.executions[-1].price.normalize() if self.executions else None
+        return (self.cost / self.filled).quantize(Decimal("1e-9")).normalize()
 
     @property
     def left(self) -> Decimal | None:
@@ -137,7 +144,8 @@ def team_of(client_order_id: str) -> str:
 
 
 def copy_of(order: Order) -> Order:
-    return replace(order, executions=[replace(one) for one in order.executions], legs=list(order.legs))
+    """An order as it is now, with its sums and its last execution: a large one has thousands."""
+    return replace(order, executions=[replace(one) for one in order.executions[-1:]], legs=list(order.legs))
 
 
 _DECIMALS = ("qty", "limit_price", "stop_price", "trail_price", "trail_percent")
@@ -148,6 +156,8 @@ def terms_of(terms: Mapping[str, Any]) -> dict[str, Any]:
     """The terms of a request as those of an order; what is no term of an order is left out."""
     found: dict[str, Any] = {name: str(terms[name]) for name in _TEXTS if terms.get(name) is not None}
     found |= {name: Decimal(str(terms[name])) for name in _DECIMALS if terms.get(name) is not None}
+    if terms.get("advanced_instructions") is not None:
+        found["advanced_instructions"] = dict(terms["advanced_instructions"])
     if terms.get("extended_hours") is not None:
         found["extended_hours"] = bool(terms["extended_hours"])
     return found

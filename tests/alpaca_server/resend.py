@@ -48,14 +48,26 @@ class Resend:
         """By the id of an update the instant at which it was backfilled."""
 
     def withhold(self, account: Account) -> None:
-        """Leave out what happens from now on, until it is backfilled."""
+        """Leave out what happens from now on, until it is backfilled; the list of FILL activities does as well."""
         self._withheld[id(account)] = len(account.told)
+        account.withheld_since = account.exchange.clock.tick()
 
     def backfill(self, account: Account) -> None:
         """Send what was withheld from now on, with new ids and its old time."""
         now = account.exchange.clock.tick()
-        for _, update in account.told[self._withheld.pop(id(account)) :]:
+        account.withheld_since = None
+        for _, update in account.told[self._withheld.pop(id(account), len(account.told)) :]:
             self._late[update["event_id"]] = now
+
+    def calm(self) -> None:
+        """Answers are complete from now on, and have an end."""
+        self.slow_comment = self.is_endless = False
+        self.extra.clear()
+
+    def forget(self, account: Account) -> None:
+        """The account was reset: nothing of before is withheld or late."""
+        self._withheld.pop(id(account), None)
+        account.withheld_since = None
 
     async def trades(self, account: Account, request: web.Request) -> web.StreamResponse:
         """Every update, as the stream told it."""

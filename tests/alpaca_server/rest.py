@@ -94,7 +94,9 @@ class Gate:
     def _fault(self, account: Account, request: web.Request) -> str | None:
         asked = f"{request.method} {request.path}"
         order_id = request.match_info.get("id", "")
+        order_id = order_id or request.query.get("order_id", "")
         if request.method == "GET" and order_id in account.exchange.orders and order_id in self.poisoned:
+            self.faults.struck["poison"] += 1
             return self.poisoned[order_id]
         for number, (part, fault) in enumerate(self.scripted):
             if part in asked:
@@ -335,6 +337,7 @@ async def get_fills(account: Account, request: web.Request) -> web.Response:
         return (
             (after is None or one.at > after)
             and (until is None or one.at < until)
+            and (account.withheld_since is None or one.at < account.withheld_since)
             and order_id in (None, writer.activity_order_id(account.exchange.orders[one.order_id]))
             and (token is None or (name(one) > token if direction == "asc" else name(one) < token))
         )

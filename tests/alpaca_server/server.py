@@ -16,7 +16,8 @@ from aiohttp import web
 
 from tests.alpaca_server import rest
 from tests.alpaca_server.account import Account
-from tests.alpaca_server.exchange import Exchange, Number
+from tests.alpaca_server.book import Number
+from tests.alpaca_server.exchange import Exchange
 from tests.alpaca_server.faults import SHARES, Faults
 from tests.alpaca_server.life import TEAMS, Life
 from tests.alpaca_server.orders import Execution, Order
@@ -63,6 +64,7 @@ class AlpacaServer:
         both = {"trades", "activities"}
         self.resend = Resend(frozenset(both if resend is True else {resend} if isinstance(resend, str) else ()))
         self.port = port
+        self._resets = 0
         self._loop = asyncio.new_event_loop()
         self._runner: web.AppRunner | None = None
         self._thread: threading.Thread | None = None
@@ -198,10 +200,33 @@ class AlpacaServer:
         """Let every request for this order by its id meet a fault."""
         self.gate.poisoned[order_id] = fault
 
+    def withhold(self) -> None:
+        """Let activities of executions come late: none is told from now on."""
+        self.resend.withhold(self.account)
+
+    def backfill(self) -> None:
+        """Tell the activities that were withheld, with their old time."""
+        self.resend.backfill(self.account)
+
+    def reset(self) -> None:
+        """Reset the paper account: it has other keys and another id now, and its orders answer 404."""
+        account = self.account
+        del self.accounts[account.key]
+        self._resets += 1
+        account.reset(f"{KEY}-{self._resets}", f"{SECRET}-{self._resets}")
+        self.accounts[account.key] = account
+        self.key, self.secret = account.key, account.secret
+        self.resend.forget(account)
+        self.gate.poisoned.clear()
+        self.disconnect()
+
     def calm(self) -> None:
-        """No faults from now on."""
+        """No faults from now on. What was withheld is told now; a clock that is wrong stays wrong."""
         self.accept()
         self.gate.poisoned.clear()
+        self.resend.calm()
+        if self.account.withheld_since is not None:
+            self.backfill()
         for name in SHARES:
             setattr(self.faults, name, 0.0)
         self.gate.scripted.clear()

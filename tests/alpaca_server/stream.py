@@ -218,6 +218,9 @@ def told(update: dict[str, Any], account: Account, faults: Faults) -> list[bytes
         frames.append(account.writer.encode({"stream": "trade_updates", "data": odd}))
     if not faults.happens("drop"):
         data = misspelt(update, faults) if faults.happens("misspell") else update
+        if not account.writer.has_stream_id(update):
+            data = {name: value for name, value in data.items() if name != "event_id"}
+            faults.struck["missing_event_id"] += 1
         frame = account.writer.encode({"stream": "trade_updates", "data": data})
         frames += [frame, frame] if faults.happens("double") else [frame]
     return frames

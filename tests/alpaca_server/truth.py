@@ -14,11 +14,13 @@ Fill = tuple[Decimal, Decimal]
 
 @dataclass(frozen=True)
 class Truth:
-    """All orders by id; those that are open; and of each order the executions that stand, as (quantity, price)."""
+    """All orders by id; those that are open; of each order the executions that stand, as (quantity, price); and the
+    ids of those that a reset of the account took away."""
 
     orders: dict[str, Order]
     open: dict[str, Order]
     fills: dict[str, Counter[Fill]]
+    gone: frozenset[str] = frozenset()
 
     def team(self, order_id: str) -> str:
         """Whose order it is."""
@@ -37,6 +39,7 @@ def truth_of(exchange: Exchange) -> Truth:
                 for order_id, order in orders.items()
                 if order.standing
             },
+            frozenset(exchange.gone),
         )
 
 
@@ -45,8 +48,10 @@ def joined(truths: list[Truth]) -> Truth:
     orders: dict[str, Order] = {}
     still_open: dict[str, Order] = {}
     fills: dict[str, Counter[Fill]] = {}
+    gone: frozenset[str] = frozenset()
     for truth in truths:
         orders |= truth.orders
         still_open |= truth.open
         fills |= truth.fills
-    return Truth(orders, still_open, fills)
+        gone |= truth.gone
+    return Truth(orders, still_open, fills, gone)

@@ -14,14 +14,23 @@ from typing import Any
 
 import msgspec
 
+from compactor.core.instants import nanos
 from tests.alpaca_server.clock import written
 from tests.alpaca_server.exchange import Exchange
 from tests.alpaca_server.orders import Execution, Happening, Order
+from tests.alpaca_server.sessions import settle_date
 
 Json = dict[str, Any]
 NOBODY = "00000000-0000-0000-0000-000000000000"
 _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _OPTION_LENGTH = 15
+_REASONS = {
+    "canceled": ("CORPORATE_ACTION", "canceled by the user, at 19:59:59"),
+    "rejected": ("CORPORATE_ACTION", "insufficient buying power"),
+    "order_cancel_rejected": ("TOO_LATE_TO_CANCEL",),
+    "trade_bust": ("TRADE_BUST",),
+}
+"""Why something happened, on some events: a word, or a sentence."""
 
 
 class Writer:
@@ -31,6 +40,8 @@ class Writer:
         self._exchange = exchange
         self._rng = random.Random(f"wire {seed}")
         self._plain = plain
+        self.share_without_event_id = 0.0
+        """How many of the stream's updates have no `event_id`, which is optional."""
         self._positions: dict[str, Decimal] = {}
         self.activity_ids_match = not plain and random.Random(f"ids {seed}").random() < 0.5
         """Whether the second part of an activity's id is the execution id of the stream."""
@@ -79,6 +90,8 @@ class Writer:
             "subtag": None,
             "source": None,
         }
+        if order.advanced_instructions is not None:
+            found["advanced_instructions"] = dict(order.advanced_instructions)
         if order.position_intent:
             found["position_intent"] = order.position_intent
         if order.parent is not None and order.order_class == "mleg":
@@ -113,8 +126,9 @@ class Writer:
             "timestamp": self._time(happening.at),
             "order": body,
         }
-        if happening.event in ("canceled", "rejected") and not self._plain and order.id[0] in "0123":
-            found["reason"] = "CORPORATE_ACTION"
+        if happening.event in _REASONS and not self._plain and order.id[0] in "01234567":
+            reasons = _REASONS[happening.event]
+            found["reason"] = reasons[int(order.id[1], 16) % len(reasons)]
         if execution is not None:
             found |= {"price": execution.price, "qty": execution.qty}
             found["position_qty"] = self._position(order, execution)
@@ -188,13 +202,21 @@ class Writer:
             "previous_id": execution.get("previous_execution_id"),
             "status": {"trade_bust": "canceled", "trade_correct": "correct"}.get(update["event"], "executed"),
             "executed_at": update["timestamp"],
-            "settle_date": str(update["timestamp"])[:10],
+            "settle_date": str(settle_date(nanos(str(update["timestamp"])))),
             "qty": execution["qty"],
             "price": execution["price"],
             "net_amount": "0",
             "currency": "USD",
             "details": details,
         }
+
+    def has_stream_id(self, update: Json) -> bool:
+        """Whether the stream tells the `event_id` of an update; each time the same."""
+        return int.from_bytes(update["event_id"].encode()[-4:]) % 1000 >= self.share_without_event_id * 1000
+
+    def reset(self) -> None:
+        """Begin anew with an account that was reset."""
+        self._positions.clear()
 
     def has_event_id(self, ref_id: str) -> bool:
         """Whether an entry has an id, which is optional."""

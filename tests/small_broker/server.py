@@ -6,6 +6,7 @@ After a bust or a correction the rows of its history are what they would have be
 
 from __future__ import annotations
 
+import contextlib
 import json
 import queue
 import threading
@@ -51,13 +52,12 @@ class SmallExchange(Exchange):
 
 def describe(order: Order) -> dict[str, Any]:
     """An order in the small broker's words."""
-    cost = sum((one.qty * one.price for one in order.standing), Decimal(0))
     told = {
         "sym": order.symbol, "no": _number(order.id), "ref": order.client_order_id, "dir": order.side[0].upper(),
         "size": order.qty, "cash": order.notional, "kind": order.type, "limit": order.limit_price,
         "trigger": order.stop_price, "trail": order.trail_price, "trail_pct": order.trail_percent,
         "life": order.time_in_force, "state": STATES.get(order.status, order.status), "done": order.filled_qty,
-        "cost": cost, "born": order.created_at, "moved": order.updated_at, "was": _number(order.replaces),
+        "cost": order.cost, "born": order.created_at, "moved": order.updated_at, "was": _number(order.replaces),
         "now": _number(order.replaced_by),
     }  # fmt: skip
     return {name: f"{value:f}" if isinstance(value, Decimal) else value for name, value in told.items() if value != ""}
@@ -177,10 +177,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self, status: int, found: Any) -> None:
         text = (found if isinstance(found, str) else json.dumps(found)).encode()
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(text)))
-        self.end_headers()
-        self.wfile.write(text)
+        with contextlib.suppress(ConnectionError):  # Whoever asked has gone.
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(text)))
+            self.end_headers()
+            self.wfile.write(text)
 
     def _feed(self, server: SmallServer) -> None:
         """Lines of what happens from now on, and an empty one now and then."""
