@@ -130,6 +130,29 @@ def test_an_array_that_was_cut_off_is_named() -> None:
     assert [(2, {"a": 1}), (1, "not_json")] == _read(b'[\n{"a": 1},\n')
 
 
+@pytest.mark.parametrize("text", ["[DONE]", "[INFO] connected", "[2026-03-02 14:30:00] started"])
+def test_a_bracket_before_text_begins_no_array(text: str) -> None:
+    """The end of a stream of a tool, and the level of a logger: one problem, and nothing is said to be cut off."""
+    assert [(1, "not_json"), (2, {"a": 1})] == _read(f'{text}\n{{"a": 1}}\n'.encode())
+
+
+TORN = ['{"stream": "x", "data": {"id": "o-', '{"id": "o-1", "qty": "1', '{"id": "o-1", "legs": [{"id": 1}', '{"a', "{"]
+
+
+@pytest.mark.parametrize("torn", TORN)
+def test_a_message_behind_a_torn_one_is_read(torn: str) -> None:
+    """A program died while it wrote; the next one wrote on in the same line."""
+    for whole in ({"stream": "trade_updates", "data": {"order": {"id": "o-2"}}}, {"id": "o-2", "legs": [{"id": "l"}]}):
+        found = _read(f'{torn}{json.dumps(whole)}\n{{"b": 2}}\n'.encode())
+        assert [(1, "not_json"), (1, whole), (2, {"b": 2})] == found
+
+
+@pytest.mark.parametrize("torn", ['{"event": "new", "order": {"id": "o-1"}', '{"legs": [{"id": 1}, {"id": 2}'])
+def test_a_part_of_a_torn_message_is_no_message(torn: str) -> None:
+    """The order inside an update whose last brace is missing is not what the broker said of that order."""
+    assert [(1, "not_json"), (2, {"b": 2})] == _read(f'{torn}\n{{"b": 2}}\n'.encode())
+
+
 def test_a_comment_about_dropped_messages_is_named() -> None:
     """Alpaca says in a comment that it dropped messages; heartbeats say nothing."""
     found = _read(b': heartbeat\n: you are reading too slowly, dropped 3 messages\ndata: {"a": 1}\n')

@@ -19,6 +19,7 @@ import zlib
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -35,6 +36,8 @@ else:
 VALUE_BYTES_MAX = 2 << 20
 """The longest value over several lines; a log takes no line of more than 1 MiB."""
 DEPTH_MAX = 64
+OBJECTS_TRIED_MAX = 100
+"""How many objects of a damaged line are looked at for one that reaches to its end."""
 
 _BOM = b"\xef\xbb\xbf"
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
@@ -51,6 +54,7 @@ _UNREADABLE = {
 }
 _SCRIPT = re.compile(rb"[A-Za-z_$][\w$]*:")
 _STARTS = (b"{", b"[", b"]", b"}", b",", b'"')
+_CLOCK = re.compile(rb"\[[0-9]+[-:/]")
 _HEADER = re.compile(rb'(?:"?[A-Za-z_ ./()-]*"?[,;\t]){2,}"?[A-Za-z_ ./()-]+"?\s*')
 _COLUMN = re.compile(rb"(?:^|[^A-Za-z_])(?:(?:order[_ ]?)?id|symbol)(?:$|[^A-Za-z_])", re.IGNORECASE)
 _READ_TABLE = "python3 -c 'import csv,json,sys;[print(json.dumps(row)) for row in csv.DictReader(sys.stdin)]'"
@@ -212,6 +216,16 @@ def _describe(rest: bytes) -> str:
     return f"found {_shorten(rest)!r}" if rest else "the text ends within a value"
 
 
+def _find_behind_torn(line: bytes) -> dict[str, Any] | None:
+    """Find the whole object at the end of a line whose beginning was cut off; None for an object within another."""
+    for match in islice(re.finditer(rb'\{\s*"', line), OBJECTS_TRIED_MAX):
+        found = parse(line[match.start() :])
+        if isinstance(found, dict):
+            is_within = line[: match.start()].rstrip()[-1:] in (b":", b",", b"[")
+            return found if not is_within or "stream" in found else None
+    return None
+
+
 def _shorten(text: bytes) -> str:
     return text[:40].decode(errors="replace")
 
@@ -240,7 +254,7 @@ class _Reader:
             while waiting:
                 yield from self._read_line(*waiting.popleft(), waiting)
         while self._pending:
-            yield self._give_up("the file ends within the value", waiting)
+            yield from self._give_up("the file ends within the value", waiting)
             while waiting:
                 yield from self._read_line(*waiting.popleft(), waiting)
         if self._scanner.arrays:
@@ -274,7 +288,7 @@ class _Reader:
             self._pending = [(number, line)]
             yield from self._read_printed(printed, number, waiting)
             return
-        if not self._pending and not text.startswith(_STARTS):
+        if not self._pending and (not text.startswith(_STARTS) or _CLOCK.match(text)):
             yield Found(number, Problem("not_json", f"expected a JSON message, found {_shorten(text)!r}"))
             return
         yield from self._scan(number, line, waiting)
@@ -293,7 +307,7 @@ class _Reader:
         """Read on in an object as Python prints it, whose further lines are always indented."""
         self._pending.append((number, line))
         if not line.startswith((b" ", b"\t")) or printed.is_too_long:
-            yield self._give_up("the object has no end", waiting)
+            yield from self._give_up("the object has no end", waiting)
             return
         printed.add(line)
         yield from self._read_printed(printed, number, waiting)
@@ -306,7 +320,7 @@ class _Reader:
             found, rest, is_last = printed.read(), printed.rest, printed.ends_line
             printed = None if is_last else find_printed(rest)
             if found is None or (printed is None and not is_last):
-                yield self._give_up("it is no object that Python prints either", waiting)
+                yield from self._give_up("it is no object that Python prints either", waiting)
                 return
             yield Found(self._pending[0][0], found)
             self._pending = [(number, rest)]
@@ -322,17 +336,24 @@ class _Reader:
                 yield Found(first, parse(value))
                 first, self._pending = number, [(number, line)]
         except _Malformed as error:
-            yield self._give_up(str(error), waiting)
+            yield from self._give_up(str(error), waiting)
             return
         if not self._scanner.is_inside:
             self._pending = []
 
-    def _give_up(self, reason: str, waiting: deque[tuple[int, bytes]]) -> Found:
-        """Report the value that has begun as a problem, and read the lines after its first one again."""
+    def _give_up(self, reason: str, waiting: deque[tuple[int, bytes]]) -> Iterator[Found]:
+        """Report the value that has begun as a problem, and read the lines after its first one again.
+
+        A message that was written behind a torn one, on the same line, is read all the same.
+        """
         (number, line), *rest = self._pending
+        if not self._scanner.is_inside and self._scanner.arrays[-1:] == [number]:
+            self._scanner.arrays.pop()  # What stands behind this bracket is text, so it is no array.
         waiting.extendleft(reversed(rest))
         self._scanner, self._pending, self._printed = _Scanner(self._scanner.arrays), [], None
         self._skipped_indent = len(line) - len(line.lstrip()) if rest else None
         where = f" in line {rest[-1][0]}" if rest else ""
         detail = f"expected a JSON message, found {_shorten(line.strip())!r} ({reason}{where})"
-        return Found(number, Problem("not_json", detail))
+        yield Found(number, Problem("not_json", detail))
+        if (found := _find_behind_torn(line.strip())) is not None:
+            yield Found(number, found)
