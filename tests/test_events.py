@@ -13,15 +13,18 @@ from compactor.core.events import (
     EVENTS,
     LEGS_MAX,
     LINE_BYTES_MAX,
+    NESTING_MAX,
     TERMS,
     Event,
     Problem,
     UnknownEvent,
     build_event,
     decode,
+    is_intent,
     read_leg_fills,
     rewritten,
 )
+from compactor.core.instants import FIRST_INSTANT
 from compactor.core.lifecycle import LIFE
 
 HEAD = {"event": "new", "order_id": "o-1", "ts": "2026-03-02T10:00:00Z"}
@@ -60,6 +63,14 @@ def test_an_unknown_event_keeps_its_name_and_its_fields() -> None:
     assert ("order_paused", "o-1", "10.00") == (found.event, found.order_id, found.limit_price)
 
 
+def test_an_intent_is_about_the_id_that_is_asked_under() -> None:
+    """3.13: an event of such a name about another id, or of another name about such an id, is about an order."""
+    asked = {**HEAD, "event": "submitting", "client_order_id": "o-1"}
+    assert is_intent(event_in(asked))
+    assert not is_intent(event_in({**asked, "client_order_id": "o-2"}))
+    assert not is_intent(event_in({**asked, "event": "new"}))
+
+
 @pytest.mark.parametrize(
     ("fields", "kind"),
     [
@@ -95,6 +106,16 @@ def test_an_unknown_event_keeps_its_name_and_its_fields() -> None:
         ({**HEAD, "ts": ""}, "bad_value"),
         ({**HEAD, "event": "trade_bust"}, "missing_field"),
         ({**HEAD, "event": "trade_correct", "execution_id": "x-1", "qty": "1"}, "missing_field"),
+        ({**HEAD, "event": "trade_correct", "execution_id": "x-1", "price": "1", "filled_qty": "1"}, "missing_field"),
+        ({**FILL, "legs": [{**LEG, "order_id": ""}]}, "bad_value"),
+        ({**FILL, "legs": [{**LEG, "symbol": 7}]}, "bad_value"),
+        ({**FILL, "legs": [{**LEG, "qty": "x"}]}, "bad_value"),
+        ({**FILL, "legs": [{**LEG, "price": "x"}]}, "bad_value"),
+        ({**FILL, "legs": [{**LEG, "filled_qty": "x"}]}, "bad_value"),
+        ({**HEAD, "event": "assigned"}, "missing_field"),
+        ({**HEAD, "event": "assigned", "to_team": "alpha", "from_team": "bravo"}, "missing_field"),
+        ({**HEAD, "recorded_at": "1899-12-31T23:59:59Z"}, "bad_value"),
+        ({**HEAD, "recorded_at": "2262-01-01T00:00:00Z"}, "bad_value"),
     ],
     ids=str,
 )
@@ -134,6 +155,19 @@ def test_what_the_contract_allows_is_an_event() -> None:
     assert "o-1" == event_in(json.loads('{"event":"new","order_id":"\\u006f-1","ts":"2026-03-02T10:00:00Z"}')).order_id
     assert "1500" == event_in({**HEAD, "quantity": "1.5e3"}).quantity
     assert "canceled" == event_in({**HEAD, "order_status": "cancelled"}).order_status
+    assert ["0", "0.5"] == [event_in({**FILL, "filled_qty": told}).filled_qty for told in ("0", "0.5")]
+    assert event_in({**HEAD, "recorded_at": "1900-01-01T00:00:00Z"}).recorded_at == FIRST_INSTANT
+    assert event_in({**HEAD, "raw": [[1, {"{[": '"['}]] * (2 * NESTING_MAX)}) == event_in(HEAD)
+
+
+def test_an_assignment_names_one_other_team() -> None:
+    """4.12: it goes somewhere or comes from somewhere; the message says what the line has."""
+    assigned = {**HEAD, "event": "assigned"}
+    assert ("alpha", None) == (event_in({**assigned, "to_team": "alpha"}).to_team, event_in(HEAD).to_team)
+    assert "alpha" == event_in({**assigned, "from_team": "alpha", "quantity": 1}).from_team
+    for teams, found in [({}, "neither"), ({"to_team": "alpha", "from_team": "bravo"}, "both")]:
+        problem = decode(line_of({**assigned, **teams}))
+        assert isinstance(problem, Problem) and problem.detail.endswith(f"found {found}")
 
 
 @pytest.mark.parametrize("number", ["530.10", "0.1", "1e2", "123456789012345678901234567890.123456789", "5"])
@@ -154,8 +188,8 @@ def test_a_float_in_a_mapping_is_refused() -> None:
 
 def test_an_event_has_a_hundred_legs_at_most() -> None:
     """2: each is an order of its own, and one line of log must not change thousands."""
-    event = decode(line_of({**FILL, "legs": [LEG] * LEGS_MAX}))
-    assert not isinstance(event, Problem) and event.leg_fills is not None and 100 == len(event.leg_fills)
+    assert 100 == len(event_in({**FILL, "legs": [LEG] * 100}).leg_fills)
+    assert "bad_value" == kind_of(line_of({**FILL, "legs": [LEG] * 101}))
     problem = decode(line_of({**FILL, "legs": [LEG] * 300}))
     assert Problem("bad_value", "`legs` has 300 entries, expected at most 100") == problem
 
@@ -189,6 +223,8 @@ def test_what_some_writers_send_for_nothing_is_absent() -> None:
         "limit_price": "",
         "side": "",
     }
+    for name, value in fields.items():
+        assert event_in(FILL) == event_in({**FILL, name: value})
     for event in (decode(line_of(fields)), build_event(fields)):
         assert not isinstance(event, Problem)
         assert [None] * 6 == [
@@ -208,14 +244,16 @@ def test_legs_are_a_term_unless_they_are_executions() -> None:
     both = decode(line_of({**FILL, "legs": [{"order_id": "l-1"}, LEG]}))
     assert not isinstance(term, Problem) and not isinstance(both, Problem)
     assert (2, None) == (len(term.legs or ()), term.leg_fills)
+    placed = event_in({**HEAD, "legs": [LEG]})
+    assert ([LEG], None) == (placed.legs, placed.leg_fills)
     assert (None, [1]) == (both.legs, [leg.index for leg in both.leg_fills])
 
 
 def test_no_line_can_bring_leg_fills_of_its_own() -> None:
     """2: the model's own field is an unknown field of a line."""
-    event = decode(line_of({**FILL, "leg_fills": [LEG]}))
-    assert not isinstance(event, Problem)
-    assert event.leg_fills is None
+    for name in ("leg_fills", "(leg_fills)"):
+        for price in ("10", 10):
+            assert event_in({**FILL, "price": price, name: [LEG]}).leg_fills is None
 
 
 TEXTS = st.sampled_from(["", "buy", "SPY", "o-1", "é", "\x00", "1", "null"])

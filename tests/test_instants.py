@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compactor.core.instants import BadInstant, is_older, moment, nanos, rfc3339
+from compactor.core.instants import BadInstant, is_common, is_older, moment, nanos, rfc3339
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # Seconds as `date -u +%s -d` counts them.
@@ -71,6 +71,15 @@ def test_anything_else_is_no_time(text: str) -> None:
     for read in (nanos, moment):
         with pytest.raises(BadInstant, match="is not a"):
             read(text)
+
+
+def test_the_form_that_brokers_write_is_known_at_sight() -> None:
+    """It is read several times as fast; a text of any other form, or with anything odd in it, is read in full."""
+    whole = "2026-03-02T14:30:00."
+    common = [f"{whole}{'123456789'[:places]}Z" for places in range(1, 10)]
+    other = [whole + end for end in ("Z", "1234567890Z", "1", "1+00:00", "123456xZ", "12345678xZ", "12345678\u0662Z")]
+    other += ["2026-03-02T24:00:00.1Z", "2026-03-02 14:30:00.1Z", "2026-03-02T14:30:00,1Z", "2026-03-02T14:30:00Z"]
+    assert ([True] * 9, [False] * len(other)) == ([*map(is_common, common)], [*map(is_common, other)])
 
 
 @given(instants())

@@ -54,10 +54,10 @@ class TestMutators:
         "text",
         ['"""Words."""', "a = f'{b + 1} words'", "assert a > 1", "a = 'words'", "if TYPE_CHECKING:\n    a = 1",
          "def f(a: int = b) -> 'c':\n    '''Words.'''", "logger.info('words', count=1)", "raise_ = 'a' + 'b'",
-         "a = zip(b, c, strict=True)"],
+         "a = zip(b, c, strict=True)", "A = defstruct('A', [], gc=False)"],
     )  # fmt: skip
     def test_what_stays(self, tmp_path: Path, text: str) -> None:
-        """Words, annotations, assertions and notices are nothing that a test should look at."""
+        """Words, annotations, assertions, notices and garbage collection are nothing that a test should look at."""
         assert {} == mutants_in(tmp_path, text)
 
     def test_a_removed_sync_is_a_kind_of_its_own(self, tmp_path: Path) -> None:

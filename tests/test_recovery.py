@@ -131,6 +131,37 @@ def test_what_the_budget_does_not_reach_is_one_finding(monkeypatch: pytest.Monke
     assert ("fused_line", len(events) * E, (100 - len(events)) * E + 1) == (last.kind, last.offset, last.length)
 
 
+def _count_events(line: bytes) -> int:
+    return sum(isinstance(one, Placed) for one in read_line(line, 0))
+
+
+@pytest.mark.parametrize(
+    ("line", "events", "work"),
+    [
+        (EVENT + EVENT, 1, 73),
+        (EVENT + EVENT, 2, 308),
+        (EVENT[:20] + EVENT, 1, 167),
+        (b'{"x":[' + EVENT + b"," + OTHER + b"x", 2, 144),
+        (b'{"a":[' + b"[1]," * 10 + EVENT, 1, 329),
+        (b'{"a":{"b":[1,2]},"c":{}}' + EVENT, 1, 203),
+        (EVENT + b'{"' * 10 + OTHER, 2, 1108),
+    ],
+)  # fmt: skip
+def test_how_far_a_budget_goes_is_the_same_in_every_version(
+    line: bytes, events: int, work: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """1.4: what is found in a hostile line is derived from it, so that the work that each step counts for is fixed."""
+    monkeypatch.setattr("compactor.core.recovery.WORK_PER_BYTE", 0)
+    for budget, is_enough in [(work - 1, False), (work, True)]:
+        monkeypatch.setattr("compactor.core.recovery.WORK_MIN", budget)
+        assert is_enough is (_count_events(line) >= events)
+
+
+def test_the_budget_is_eight_bytes_of_work_for_each_byte_and_64_kib() -> None:
+    """Section 5: behind so many torn beginnings of objects an event is found, and behind one more it is not."""
+    assert [1, 0] == [_count_events(b'{"' * torn + EVENT) for torn in (1030, 1031)]
+
+
 def _deep(levels: int) -> bytes:
     return EVENT[:-1] + b',"raw":' + b"[" * (levels - 1) + b"]" * (levels - 1) + b"}"
 
@@ -143,10 +174,18 @@ def _call(depth: int, function: Callable[[], Any]) -> Any:
 def test_nesting_has_a_limit_that_no_stack_changes() -> None:
     """Section 2: so many objects and arrays may lie in each other, however deep the caller's stack is."""
     limit = sys.getrecursionlimit()
-    for levels, kind in [(NESTING_MAX, None), (NESTING_MAX + 1, "not_json"), (100_000, "not_json")]:
+    for levels, kind in [(64, None), (65, "not_json"), (100_000, "not_json")]:
         for depth in (0, limit - 200 - NESTING_MAX):
             found = _call(depth, partial(decode, _deep(levels)))
             assert kind == (found.kind if isinstance(found, Problem) else None)
+
+
+def test_nesting_is_counted_by_what_is_open() -> None:
+    """Section 2: what stood side by side before, and brackets inside of texts, count for nothing."""
+    beside = b'"a":' + b"[[],{}]" + b',"b":"' + b"[{" * 99 + b'","c":[' + b",".join([b"[{}]"] * 99) + b"],"
+    for levels, kind in [(64, None), (65, "not_json")]:
+        found = decode(b"{" + beside + _deep(levels)[1:])
+        assert kind == (found.kind if isinstance(found, Problem) else None)
 
 
 @pytest.mark.parametrize("unread", [b"1e400", b'"\xff"', b"123456789012345678901234567890", b'{"a":[1e400,"\xff"]}'])

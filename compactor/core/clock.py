@@ -31,8 +31,7 @@ class LogClock(Struct):
 
     def advance(self, at: datetime) -> None:
         """Move the clock to an instant, unless that lies before it. No time may be waiting."""
-        if self.now is None or at > self.now:
-            self.now = at
+        self.now = at if self.now is None else max(self.now, at)
 
     def take(self, event: Event, offset: int, length: int) -> Finding | None:
         """Let an event move the clock; the finding about the time that waited, if that proves to be wild."""

@@ -22,16 +22,14 @@ PLACES_MAX = 9
 
 # Products have twice the digits of their factors, and sums of any number of them that fits into a log some thirty more.
 # A computed price has less than 140 digits, and its product with a quantity less than 200.
-EXACT = Context(
-    prec=200, rounding=ROUND_HALF_EVEN, traps=[Inexact, InvalidOperation, DivisionByZero], Emin=-9999, Emax=9999
-)
+EXACT = Context(prec=COMPUTED_DIGITS_MAX, rounding=ROUND_HALF_EVEN, traps=[Inexact, InvalidOperation, DivisionByZero])
 
 # What the division of two exact sums is rounded to before it is cut to PLACES_MAX: wide enough that no double
 # rounding shows.
-_ROUNDING = Context(prec=200, rounding=ROUND_HALF_EVEN, traps=[InvalidOperation, DivisionByZero], Emin=-9999, Emax=9999)
+_ROUNDING = Context(prec=COMPUTED_DIGITS_MAX, rounding=ROUND_HALF_EVEN, traps=[InvalidOperation, DivisionByZero])
 
 _GRAMMAR = re.compile(r"-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]{1,4})?")
-_LAST_PLACE = Decimal(1).scaleb(-PLACES_MAX)
+_LAST_PLACE = Decimal(f"1e-{PLACES_MAX}")
 
 
 class BadDecimal(ValueError):
@@ -56,11 +54,9 @@ def _parse(text: str, digits_max: int) -> Decimal:
     if _GRAMMAR.fullmatch(text) is None:
         raise BadDecimal(f"{text[:60]!r} is not a decimal such as 12.50")
     value = Decimal(text)
-    if len(text) <= digits_max and "e" not in text and "E" not in text:
-        return value
     _sign, digits, exponent = value.as_tuple()
     assert isinstance(exponent, int)
-    written = max(len(digits) + exponent, 1) + max(-exponent, 0) if exponent < 0 else len(digits) + exponent
+    written = max(len(digits) + exponent, 1) + max(-exponent, 0)
     if written > digits_max:
         raise BadDecimal(f"{text[:60]!r} has {written} digits, expected at most {digits_max}")
     return value
@@ -102,12 +98,7 @@ def quotient(dividend: Decimal, divisor: Decimal) -> Decimal:
 
 def plain(value: Decimal) -> str:
     """Write a computed decimal: no exponent, no trailing zeros, at most nine places, rounded half even, never `-0`."""
-    exponent = value.as_tuple().exponent
-    if isinstance(exponent, int) and exponent < -PLACES_MAX:
-        value = value.quantize(_LAST_PLACE, context=_ROUNDING)
-    text = f"{value:f}"
-    if "." in text:
-        text = text.rstrip("0").rstrip(".")
+    text = f"{value.quantize(_LAST_PLACE, context=_ROUNDING):f}".rstrip("0").rstrip(".")
     return "0" if text == "-0" else text
 
 
@@ -120,18 +111,11 @@ class JsonNumber(str):
     """The text of a JSON number, kept apart from a JSON string."""
 
 
-def refuse_number(number: str) -> float:
-    """A number where a text belongs: a float is what makes msgspec name the field and the types. It is never used as
-    a value."""
-    return float("nan") if number else 0.0
-
-
 def write_numbers(value: Any) -> Any:
     """Nested values in which a number that is no whole one of 64 bits is the text that it came as."""
     if isinstance(value, dict):
         return {name: write_numbers(one) for name, one in value.items()}
     if isinstance(value, list):
         return [write_numbers(one) for one in value]
-    if isinstance(value, JsonNumber):
-        return str.__str__(value)
-    return str(value) if type(value) is int and not -(1 << 63) <= value < 1 << 64 else value
+    is_wide = type(value) is int and not -(1 << 63) <= value < 1 << 64
+    return str(value) if is_wide or type(value) is JsonNumber else value

@@ -22,7 +22,6 @@ from compactor.core.decimals import (
     Decimals,
     JsonNumber,
     parse_decimal,
-    refuse_number,
     without_exponent,
     write_numbers,
 )
@@ -43,9 +42,9 @@ class Leg(Struct, gc=False):
     side: str
     qty: str
     price: str
+    index: int
     execution_id: str | None = None
     filled_qty: str | None = None
-    index: int = 0
 
 
 def read_leg_fills(legs: list[Any]) -> list[Leg]:
@@ -179,7 +178,7 @@ DECIMALS = (
     "price", "qty", "filled_qty", "filled_avg_price",
 )  # fmt: skip
 _DECIMAL = Decimals()
-_OPTIONAL = tuple(name for name in Event.__struct_fields__ if name not in (*REQUIRED, "recorded_at", "leg_fills"))
+_OPTIONAL = tuple(name for name in Event.__struct_fields__ if name not in REQUIRED)
 _POSITIVE = ("quantity", "notional")
 
 
@@ -215,14 +214,14 @@ class UnknownEvent(Event, gc=False, tag=False, tag_field=None, kw_only=True):
 
 def is_intent(event: Event) -> bool:
     """Whether an event is about an order that somebody asks for, and about none that the broker has (rule 3.13)."""
-    return isinstance(event, UnknownEvent) and event.event in INTENTS and event.order_id == event.client_order_id
+    return event.event in INTENTS and event.order_id == event.client_order_id
 
 
 _ANY_EVENT: Any = reduce(or_, EVENTS.values())
 AnyEvent = _ANY_EVENT | None
 _decode_full = msgspec.json.Decoder(_ANY_EVENT, float_hook=str).decode
 _encode = msgspec.json.Encoder().encode
-_Loose = msgspec.defstruct("_Loose", [(name, Any, None) for name in ("event", *Event.__struct_fields__[:-1])], gc=False)
+_Loose = msgspec.defstruct("_Loose", [(name, Any, None) for name in ("event", *Event.__struct_fields__)], gc=False)
 _decode_loose = msgspec.json.Decoder(_Loose, float_hook=JsonNumber).decode
 _decode_any = msgspec.json.Decoder(float_hook=str).decode
 _NESTING = re.compile(rb'"(?>[^"\\]++|\\.)*+"|[][{}]', re.DOTALL)
@@ -320,10 +319,10 @@ def _build_event(fields: dict[str, Any]) -> Event | Problem:
         if fields.get(name) is None:
             return Problem("missing_field", f"`{name}` is missing")
     for name in DECIMALS:
-        value = fields.get(name)
-        if isinstance(value, JsonNumber) or (isinstance(value, int) and not isinstance(value, bool)):
-            fields[name] = str.__str__(value) if isinstance(value, str) else str(value)
-    fields = {name: refuse_number(value) if isinstance(value, JsonNumber) else value for name, value in fields.items()}
+        if type(fields.get(name)) in (int, JsonNumber):
+            fields[name] = str(fields[name])
+    # A number where a text belongs: a float makes msgspec name the field and the types.
+    fields = {name: float("nan") if type(value) is JsonNumber else value for name, value in fields.items()}
     kind = EVENTS.get(fields["event"]) if isinstance(fields["event"], str) else UnknownEvent
     try:
         return msgspec.convert(fields, kind or UnknownEvent)
@@ -364,8 +363,7 @@ def _check_values(event: Event) -> None:
             raise BadDecimal(f"`{name}` is {text}, expected more than zero")
         if value < 0 and name == "filled_qty":
             raise BadDecimal(f"`{name}` is {text}, expected zero or more")
-        if "e" in text or "E" in text:
-            setattr(event, name, without_exponent(text))
+        setattr(event, name, without_exponent(text))
     if event.order_status is not None:
         event.order_status = normalize_name(event.order_status)
     if event.side is not None:

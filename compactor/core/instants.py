@@ -75,7 +75,7 @@ def is_common(text: str) -> bool:
     at what stands behind the sixth digit.
     """
     # Later versions of Python read 24:00 as the next day.
-    if text[4:20:3] != "--T::." or text[-1] != "Z" or text[11:13] == "24":
+    if text[4:22:3] != "--T::." or text[-1] != "Z" or text[11:13] == "24":
         return False
     return 22 <= len(text) <= 27 or (28 <= len(text) <= 30 and text[26:-1].isdigit() and text.isascii())
 

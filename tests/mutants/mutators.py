@@ -71,9 +71,13 @@ def is_python(mutant: Mutant, root: Path) -> bool:
     return True
 
 
-def _is_assertion(option: ast.keyword) -> bool:
-    """Whether an option only raises where the program is wrong: `zip(..., strict=True)`."""
-    return option.arg == "strict" and isinstance(option.value, ast.Constant) and option.value.value is True
+def _changes_nothing(option: ast.keyword) -> bool:
+    """Whether an option only raises where the program is wrong, `zip(..., strict=True)`, or only spares the garbage
+    collector objects that have no part in a cycle, `defstruct(..., gc=False)`."""
+    return isinstance(option.value, ast.Constant) and (option.arg, option.value.value) in (
+        ("strict", True),
+        ("gc", False),
+    )
 
 
 class _Finder(ast.NodeVisitor):
@@ -176,7 +180,7 @@ class _Finder(ast.NodeVisitor):
         if isinstance(node.func, ast.Name) and name in _CALLS:
             self._add(node.func, "call", _CALLS[name])
         self.visit(node.func)
-        for one in (*node.args, *(option.value for option in node.keywords if not _is_assertion(option))):
+        for one in (*node.args, *(option.value for option in node.keywords if not _changes_nothing(option))):
             self.visit(one)
 
     def visit_Expr(self, node: ast.Expr) -> None:
