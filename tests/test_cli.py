@@ -300,7 +300,7 @@ class TestShow:
         write_log("alice", placed(symbol="A\x1b[2J\n\u202e"))
         run("compact")
         output = run("show", "pending").stdout
-        assert r"A\x1b[2J\x0a\u202e" in output
+        assert r"A\x1b[2J\n\u202e" in output
         assert "\x1b" not in output
 
 

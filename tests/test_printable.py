@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from compactor import Ledger
-from compactor.core.printable import escape_json, printable, redact
+from compactor.core.printable import escape_json, printable, printable_lines, printable_text, redact
 from compactor.tables.export import spreadsheet_safe
 from compactor.ui.cli import app
 from tests.conftest import ROOT
@@ -159,6 +159,32 @@ def test_escaped_json_is_the_same_json(text: str) -> None:
     line = json.dumps({"a": text}, ensure_ascii=False).encode(errors="replace")
     assert json.loads(line) == json.loads(escape_json(line))
     assert not UNSAFE.search(escape_json(line).decode())
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (None, ""), (True, "yes"), (False, "no"), (0, "0"), ("é – €", "é – €"), ("a\nb", r"a\nb"), ("\x1b[2J", r"\x1b[2J"),
+        ("\x9b", r"\x9b"), ("\u202e", r"\u202e"), ("\U000e0041", r"\U000e0041"), ("\ud800", r"\ud800"),
+    ],
+)  # fmt: skip
+def test_a_value_is_shown_in_one_line(value: object, shown: str) -> None:
+    """A character that a terminal would obey is written as Python writes it; a truth is a word."""
+    assert shown == printable(value)
+
+
+def test_lines_stay_lines() -> None:
+    """Data keeps its lines and its keys; a message hides the keys."""
+    text = "one\n\x1btwo\tPRIVATE+KEY+a+b+c\n"
+    assert "one\n\\x1btwo\\tPRIVATE+KEY+a+b+c\n" == printable_text(text)
+    assert "one\n\\x1btwo\\tPRIVATE+KEY+(hidden)\n" == printable_lines(text)
+
+
+def test_a_document_keeps_its_values() -> None:
+    """A character beyond 16 bits is a pair of escapes in JSON; white space between values stays white space."""
+    shown = b'{ "a": "\\u009b\\udb40\\udc41 ok" }\n'
+    assert shown == escape_json('{\t"a":\r"\x9b\U000e0041 ok"\t}\n'.encode())
+    assert "�" == escape_json(b"\xff").decode()
 
 
 @given(st.text())

@@ -62,11 +62,10 @@ class MerkleAccumulator:
 
     def __init__(self, tree: Tree | None = None) -> None:
         self.size = tree.size if tree is not None else 0
-        heights = [height for height in range(self.size.bit_length() - 1, -1, -1) if self.size >> height & 1]
+        heights = [height for height in reversed(range(self.size.bit_length())) if self.size >> height & 1]
         peaks = [bytes.fromhex(peak) for peak in tree.peaks] if tree is not None else []
         self._peaks = dict(zip(heights, peaks, strict=True))
         self._begun = sha256(b"\0")
-        self._is_begun = False
 
     @property
     def peaks(self) -> list[bytes]:
@@ -90,17 +89,13 @@ class MerkleAccumulator:
         lines = data.split(b"\n")
         rest = lines.pop()
         hashes: list[bytes] = []
-        if lines and self._is_begun:
+        if lines:
             # What is longer than a piece is hashed as it comes, so that nobody has to hold it.
-            self._begun.update(lines[0] + b"\n")
+            self._begun.update(lines.pop(0) + b"\n")
             hashes.append(self._begun.digest())
-            self._begun, self._is_begun = sha256(b"\0"), False
-            del lines[0]
-        hashes += [sha256(b"\0" + line + b"\n").digest() for line in lines]
-        if rest:
-            self._begun.update(rest)
-            self._is_begun = True
-        return hashes
+            self._begun = sha256(b"\0")
+        self._begun.update(rest)
+        return hashes + [sha256(b"\0" + line + b"\n").digest() for line in lines]
 
     def extend(self, level: list[bytes]) -> None:
         """Append lines by their hashes."""
@@ -166,7 +161,7 @@ def hash_range(span: Range, base: int, peaks: dict[Range, bytes], over: Callable
 def list_spans(size: int) -> list[Range]:
     """The ranges of the whole subtrees of so many lines, largest first: those of the peaks."""
     spans, low = list[Range](), 0
-    for height in range(size.bit_length() - 1, -1, -1):
+    for height in reversed(range(size.bit_length())):
         if size >> height & 1:
             spans.append((low, low + (1 << height)))
             low += 1 << height

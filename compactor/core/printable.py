@@ -8,6 +8,7 @@ Note: JSON stays the same JSON. Only the notation of such characters changes, to
 
 from __future__ import annotations
 
+import json
 import re
 
 _UNSAFE = (
@@ -55,16 +56,9 @@ def redact(text: str) -> str:
 
 
 def _write_out(match: re.Match[str]) -> str:
-    code = ord(match.group())
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+    return match.group().encode("unicode_escape").decode()
 
 
 def _write_out_json(match: re.Match[str]) -> str:
-    if match.group() in "\t\r":
-        # White space between the values of a document that stands here as it came.
-        return " "
-    return "".join(f"\\u{unit:04x}" for unit in _utf16(ord(match.group())))
-
-
-def _utf16(code: int) -> list[int]:
-    return [code] if code < 0x10000 else [0xD800 + (code - 0x10000 >> 10), 0xDC00 + (code - 0x10000 & 0x3FF)]
+    # White space between the values of a document stands here as it came.
+    return " " if match.group() in "\t\r" else json.dumps(match.group())[1:-1]
