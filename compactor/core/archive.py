@@ -10,7 +10,7 @@ can only append to a log can make order ids that fall together and fill one page
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from itertools import groupby, starmap
 from operator import attrgetter
@@ -125,20 +125,16 @@ class BloomFilter:
         return is_marked(self._pages, self._page, len(self.counts), mark)
 
     def _page(self, number: int) -> bytearray:
-        page = self._pages.get(number)
-        if page is None:
-            stored = self._fetch(number) if self._fetch is not None else b""
-            page = self._pages[number] = bytearray(stored or PAGE_BYTES)
+        page = self._pages[number] = bytearray(self._read_stored(number) or PAGE_BYTES)
         return page
+
+    def _read_stored(self, number: int) -> bytes:
+        return self._fetch(number) if self._fetch is not None else b""
 
     def pages(self) -> Iterator[bytes | bytearray]:
         """Every page in order, ready to be stored; empty bytes for a page without a mark."""
         for number in range(_LAYOUT[len(self.counts)][0]):
-            page = self._pages.get(number)
-            if page is not None:
-                yield page
-            else:
-                yield self._fetch(number) if self._fetch is not None else b""
+            yield self._pages.get(number) or self._read_stored(number)
 
 
 class SpanRecord(Struct, array_like=True, gc=False):
@@ -160,7 +156,7 @@ class Archive:
     """
 
     def __init__(self, spans: int = 0, fetch: Fetch | None = None, marks: BloomFilter | None = None) -> None:
-        self.recent: dict[str, Span] = {}
+        self.recent: dict[str, tuple[int, int, datetime]] = {}
         self._ages: deque[tuple[datetime, list[str]]] = deque()
         self.marks = marks or BloomFilter()
         self._stored_pages = spans
@@ -174,14 +170,14 @@ class Archive:
             return True
         return bool(self.marks.counts) and order_id in self.marks
 
-    def keep(self, orders: Iterable[Ended], clock: datetime | None) -> None:
+    def keep(self, orders: Sequence[Ended], clock: datetime | None) -> None:
         """Add ended orders that leave the state when the log's clock shows `clock`."""
-        recent, together = self.recent, []
+        if not orders:
+            return
+        assert clock is not None
         for order_id, first, last in orders:
-            recent[order_id] = (first, last, clock)
-            together.append(order_id)
-        if together and clock is not None:
-            self._ages.append((clock, together))
+            self.recent[order_id] = (first, last, clock)
+        self._ages.append((clock, [order_id for order_id, _first, _last in orders]))
 
     def keep_all(self, records: Iterable[SpanRecord]) -> None:
         """Add spans that were stored earlier."""
@@ -215,16 +211,13 @@ class Archive:
             for order_id in together:
                 span = self.recent.get(order_id)
                 # An order that came back may have left again since.
-                if span is not None and span[2] is not None and span[2] < limit:
+                if span is not None and span[2] < limit:
                     del self.recent[order_id]
                     self.marks.add(order_id)
 
     def encode_spans(self, limit: datetime | None) -> list[bytes]:
         """Encode all spans as pages of a table: recent ones, and stored ones that are not older than `limit`."""
-        table = {}
-        for order_id, (first, last, seen) in self.recent.items():
-            assert last is not None and seen is not None
-            table[order_id] = SpanRecord(order_id, first, last, seen)
+        table = {order_id: SpanRecord(order_id, *span) for order_id, span in self.recent.items()}
         for record in self._stored_records():
             if record.order_id in table:
                 continue

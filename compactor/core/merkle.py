@@ -173,8 +173,8 @@ def derive_inclusion_root(leaf: bytes, index: int, size: int, path: Sequence[byt
     if not 0 <= index < size or len(path) != len(plan_inclusion(index, size)):
         return None
     found = leaf
-    for (low, _high), other in zip(plan_inclusion(index, size), path, strict=True):
-        found = node_hash(other, found) if low <= index else node_hash(found, other)
+    for (_low, high), other in zip(plan_inclusion(index, size), path, strict=True):
+        found = node_hash(other, found) if high <= index else node_hash(found, other)
     return found
 
 
@@ -186,7 +186,7 @@ def derive_consistency_roots(old: int, new: int, old_root: bytes, path: Sequence
     if len(path) != len(ranges):
         return None
     hashes = list(path)
-    if ranges and ranges[0][1] == old and ranges[0][0] > 0:
+    if ranges and ranges[0][0] < old:
         first = second = hashes.pop(0)
         ranges = ranges[1:]
     else:

@@ -242,7 +242,6 @@ class Entry:
         """Hand the findings over, in the order of the rules that make them."""
         self.findings.sort(key=lambda finding: FINDING_ORDER[finding.kind])
         self.derived.findings.extend(self.findings)
-        self.findings.clear()
 
     def write(
         self,
