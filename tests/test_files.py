@@ -10,10 +10,9 @@ from typing import Any
 
 import pytest
 
-from compactor import DiskFull, LedgerUnreadable, UnsafeFile
 from compactor.ledger import files as files_module
 from compactor.ledger import system_calls
-from compactor.ledger.errors import IrregularFile, from_os
+from compactor.ledger.errors import IrregularFile
 from compactor.ledger.files import Files, Identity, replace
 from tests.test_system_calls import opened
 
@@ -349,32 +348,3 @@ class TestLock:
         Files().release(second)
         os.close(inherited)
         assert before == opened()
-
-
-@pytest.mark.parametrize(
-    ("number", "kind", "told"),
-    [
-        (errno.ENOSPC, DiskFull, "while compacting; the derived files are as they were. Make room and compact again"),
-        (errno.EDQUOT, DiskFull, "Make room"),
-        (errno.EFBIG, DiskFull, "Make room"),
-        (errno.EACCES, LedgerUnreadable, "check owner and permissions, then compact again"),
-        (errno.EPERM, LedgerUnreadable, "check owner and permissions"),
-        (errno.EROFS, LedgerUnreadable, "check owner and permissions"),
-        (errno.EIO, LedgerUnreadable, "the disk may be failing. The log is the truth: save it first"),
-        (errno.EMFILE, LedgerUnreadable, "put that right and compact again"),
-    ],
-)
-def test_an_error_of_the_system_says_what_to_do(number: int, kind: type[Exception], told: str) -> None:
-    """What was being done, to which file, and what helps."""
-    error = from_os(Path("/ledger"), OSError(number, os.strerror(number), "/ledger/trades"), "compacting")
-    assert (kind, Path("/ledger/trades")) == (type(error), error.path)
-    assert f"{os.strerror(number)} while compacting" in error.message and told in error.message
-    assert Path("/ledger") == from_os(Path("/ledger"), OSError(number, "no"), "compacting").path
-    assert "no words" in from_os(Path("/ledger"), OSError("no words"), "compacting").message
-
-
-def test_what_is_no_file_of_a_ledger_is_unsafe() -> None:
-    """It was not used, and the message says what a ledger has."""
-    error = from_os(Path("/ledger"), IrregularFile(errno.EINVAL, "found a pipe", "/ledger/trades"), "compacting")
-    assert (UnsafeFile, Path("/ledger/trades")) == (type(error), error.path)
-    assert "found a pipe; a ledger has neither links nor special files" in error.message

@@ -4,6 +4,7 @@ import os
 import shutil
 import sys
 import time
+from datetime import timedelta
 from pathlib import Path
 
 import msgspec
@@ -44,7 +45,15 @@ def segments_of(raw: bytes, frame_bytes: int, segment_bytes: int, tail: bytes = 
     disk = Disk()
     disk.put(DIRECTORY / LOG, raw)
     compactor = Compactor(DIRECTORY, None, None, disk)
-    Sealer(compactor, disk).run(now=True, frame_bytes=frame_bytes, segment_bytes=segment_bytes)
+    sealer = Sealer(compactor, disk)
+    sealer.run(
+        segment_bytes=segment_bytes,
+        segment_age=timedelta(),
+        reclaim="punch",
+        now=True,
+        at=None,
+        frame_bytes=frame_bytes,
+    )
     disk.put(DIRECTORY / LOG, (disk.take(DIRECTORY / LOG) or b"") + tail)
     segments = Segments(DIRECTORY, disk)
     segments.refresh()

@@ -13,7 +13,16 @@ from pathlib import Path
 from msgspec import Struct
 
 from compactor.core.fold import Fold
-from compactor.ledger.checkpoint import FOLD_VERSION, FORMAT, DamagedCheckpoint, Slot, Slots, begin_fold, encode_slot
+from compactor.ledger.checkpoint import (
+    FOLD_VERSION,
+    FORMAT,
+    DamagedCheckpoint,
+    PrefixDigest,
+    Slot,
+    Slots,
+    begin_fold,
+    encode_slot,
+)
 from compactor.ledger.errors import DerivedConflict, TooMuch, from_os
 from compactor.ledger.files import Files, replace
 from compactor.ledger.log import Log, open_log
@@ -52,11 +61,11 @@ class Compaction(Struct, frozen=True):
     new_trades: int
     new_findings: int
     elapsed_ms: int
-    kinds: dict[str, int] = {}
+    kinds: dict[str, int]
     """`events` by name."""
-    set_aside: list[str] = []
+    set_aside: list[str]
     """Derived files of an older fold version that were kept under another name (section 7)."""
-    moved: bool = False
+    moved: bool
     """Whether the log was found under another inode, after a copy or a restore, and proven to be the same."""
 
 
@@ -75,11 +84,13 @@ class Compactor:
         self._slot: Slot | None = None
         self._log: Log | None = None
         self._fold: Fold | None = None
+        # Where the state is in the log, known once there is one.
+        self._inode: int
+        self._offset: int
+        self._log_digest: PrefixDigest
         self._generation = 0
-        self._inode = 0
-        self._offset = 0
         self._checkpoint_at: int | None = None
-        self._checkpoint_bytes = 0
+        self._checkpoint_bytes: int
         self._readable_bytes: int | None = None
         self._fold_until: float | None = None
         self._upgrades: int | None = None
@@ -198,7 +209,6 @@ class Compactor:
             if self._is_behind_files() or log.identity().inode != self._inode:
                 self.close()
         if self._fold is None:
-            self._files.make_directory(self.path / STATE)
             self._fold = self._restore(log) or self._start_over(log)
         self._trades.begin()
         self._findings.begin()

@@ -31,8 +31,6 @@ from compactor.ledger.segment_format import (
 from compactor.ledger.segment_writer import SegmentWriter, build_tree, find_line_end, find_recorded_at
 from compactor.ledger.segments import Segments
 
-SEGMENT_BYTES = 64 << 20
-SEGMENT_AGE = timedelta(hours=24)
 FRAME_BYTES = 1 << 20
 _BLOCK_BYTES = 4096
 
@@ -45,13 +43,13 @@ class Sealed(Struct, frozen=True):
     gave their space back. `reclaim` is `unsupported` where the file system cannot. `total_*` are those of the ledger.
     """
 
-    segments: int = 0
-    sealed_bytes: int = 0
-    file_bytes: int = 0
-    punched_bytes: int = 0
-    reclaim: Literal["punch", "never", "unsupported"] = "punch"
-    total_segments: int = 0
-    total_bytes: int = 0
+    segments: int
+    sealed_bytes: int
+    file_bytes: int
+    punched_bytes: int
+    reclaim: Literal["punch", "never", "unsupported"]
+    total_segments: int
+    total_bytes: int
 
 
 def plan_seal(
@@ -80,11 +78,11 @@ class Sealer:
     def run(
         self,
         *,
-        segment_bytes: int = SEGMENT_BYTES,
-        segment_age: timedelta = SEGMENT_AGE,
-        reclaim: Reclaim = "punch",
-        now: bool = False,
-        at: datetime | None = None,
+        segment_bytes: int,
+        segment_age: timedelta,
+        reclaim: Reclaim,
+        now: bool,
+        at: datetime | None,
         frame_bytes: int = FRAME_BYTES,
     ) -> Sealed:
         """Seal what is due, after a compaction with a checkpoint; the first run completes what an earlier process left.
@@ -108,7 +106,7 @@ class Sealer:
         self._has_completed = True
         return Sealed(
             done.segments, done.sealed_bytes, done.file_bytes, done.punched_bytes, done.reclaim,
-            total_segments=len(segments.seals), total_bytes=segments.sealed_end,
+            len(segments.seals), segments.sealed_end,
         )  # fmt: skip
 
     def is_due(self, *, segment_bytes: int, segment_age: timedelta, at: datetime | None = None) -> bool:

@@ -8,6 +8,7 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 
+import msgspec
 from msgspec import Struct
 
 from compactor.core.fold import Fold
@@ -41,8 +42,8 @@ class LedgerStatus(Struct):
     findings: int
     last_event_at: str | None
     checkpoint: str
-    sealed_bytes: int = 0
-    segments: int = 0
+    sealed_bytes: int
+    segments: int
 
 
 def whole_lines(path: Path) -> Iterator[bytes]:
@@ -69,25 +70,30 @@ def read_status(path: Path, team_id: str | None, files: Files) -> LedgerStatus:
     """How the ledger in a directory is. Raises LedgerError where there is no log, or it cannot be read."""
     segments = Segments(path, files)
     with open_log(path, files, segments, doing="reading the ledger") as log:
-        status = _status(path, team_id, files, log)
-        status.sealed_bytes, status.segments = segments.sealed_end, len(segments.seals)
-        return status
+        size = log.identity().size
+        whole = log.end_of_whole_lines(size)
+        status = LedgerStatus(
+            team_id or DEFAULT_TEAM, str(path), size, 0, whole, size - whole, 0, 0, 0, 0, None, "missing",
+            segments.sealed_end, len(segments.seals),
+        )  # fmt: skip
+        try:
+            return _read_checkpoint(path, files, log, whole, status)
+        except DamagedCheckpoint:
+            return msgspec.structs.replace(status, checkpoint="damaged")
 
 
-def _status(path: Path, team_id: str | None, files: Files, log: Log) -> LedgerStatus:
-    size = log.identity().size
-    whole = log.end_of_whole_lines(size)
+def _read_checkpoint(path: Path, files: Files, log: Log, whole: int, status: LedgerStatus) -> LedgerStatus:
+    """The status with what the newest good checkpoint knows. Raises DamagedCheckpoint where there are only others."""
     damaged: list[DamagedCheckpoint] = []
     slot = open_newest_slot(path / STATE, files, damaged.append)
-    checkpoint = "good" if slot is not None else "damaged" if damaged else "missing"
     if slot is None:
-        team = team_id or DEFAULT_TEAM
-        return LedgerStatus(team, str(path), size, 0, whole, size - whole, 0, 0, 0, 0, None, checkpoint)
+        if damaged:
+            raise damaged[0]
+        return status
     try:
         log.check(None, slot.header.log)
-        if log.identity().inode != slot.header.inode:
-            # After a copy or a restore: the next pass proves that it is the same log.
-            checkpoint = "moved"
+        # After a copy or a restore the next pass proves that it is the same log.
+        is_moved = log.identity().inode != slot.header.inode
         fold, offset = slot.restore(log.lines_naming, None), slot.header.log.length
         if whole - offset <= LOOK_AHEAD_BYTES:
             ahead = slot.restore(log.lines_naming, None)
@@ -95,15 +101,12 @@ def _status(path: Path, team_id: str | None, files: Files, log: Log) -> LedgerSt
                 fold, offset = ahead, whole
         fold.pending_lines()
         counts, clock = fold.counts, fold.clock
-        return LedgerStatus(
-            fold.team_id, str(path), size, offset, max(0, whole - offset), size - whole, counts.events,
-            fold.open_orders, counts.trades, counts.findings,
-            _format_clock(clock) if clock is not None else None, checkpoint,
+        return msgspec.structs.replace(
+            status, team_id=fold.team_id, offset=offset, lag_bytes=whole - offset, events=counts.events,
+            open_orders=fold.open_orders, trades=counts.trades, findings=counts.findings,
+            last_event_at=_format_clock(clock) if clock is not None else None,
+            checkpoint="moved" if is_moved else "good",
         )  # fmt: skip
-    except DamagedCheckpoint:
-        return LedgerStatus(
-            team_id or DEFAULT_TEAM, str(path), size, 0, whole, size - whole, 0, 0, 0, 0, None, "damaged"
-        )
     finally:
         slot.close()
 
