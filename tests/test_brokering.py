@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
 
+from compactor.ui import brokering
 from compactor.ui.cli import app
 from tests.alpaca_server import AlpacaServer
 
@@ -88,6 +90,57 @@ def test_a_broker_that_cannot_be_asked_is_exit_code_1(data: Path, server: Alpaca
     done = call("reconcile", data, "--once")
     assert 1 == done.exit_code
     assert "/account: found None, expected an object with an id" in done.stderr
+
+
+class Night:
+    """A clock that a command sleeps away; `happen` are what the broker does at given seconds."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, happen: dict[float, Callable[[], Any]]) -> None:
+        self.now, self._happen = 0.0, dict(happen)
+        self.pauses: list[float] = []
+        monkeypatch.setattr(brokering, "time", SimpleNamespace(monotonic=lambda: self.now, sleep=self.sleep))
+        monkeypatch.setattr("compactor.broker.alpaca.rest._choose_pause", lambda state: 0.0)
+
+    def sleep(self, seconds: float) -> None:
+        self.pauses.append(seconds)
+        self.now += seconds
+        for at in [at for at in self._happen if at <= self.now]:
+            self._happen.pop(at)()
+
+
+def end() -> None:
+    raise KeyboardInterrupt
+
+
+def test_refused_keys_are_retried_for_minutes_by_a_reconcile_that_goes_on(
+    data: Path, server: AlpacaServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Issue 16, 1: those that have worked for 15 minutes, others for 2; then exit code 4. Each try is told."""
+    server.refuse()
+    night = Night(monkeypatch, {})
+    done = call("reconcile", data)
+    assert (4, 120.0) == (done.exit_code, night.now)
+    assert [15.0, 30.0, 60.0, 15.0] == night.pauses
+    assert done.stderr.count("the broker refused the keys") == 5
+
+    server.accept()
+    night = Night(monkeypatch, {300: server.refuse})
+    done = call("reconcile", data)
+    assert (4, 300.0 + 900.0) == (done.exit_code, night.now)
+    assert [300.0, 15.0, 30.0, 60.0, 120.0, 240.0, 300.0, 135.0] == night.pauses
+
+
+def test_an_outage_is_no_refusal_of_keys(data: Path, server: AlpacaServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Issue 16, 1: a page of a gateway is waited for, and a refusal before it counts no more."""
+    server.refuse()
+    happen = {
+        100.0: lambda: server.refuse("page"), 500.0: server.refuse, 760.0: server.accept, 2_000.0: end,
+    }  # fmt: skip
+    night = Night(monkeypatch, happen)
+    done = call("reconcile", data)
+    assert night.now >= 2_000.0
+    assert 4 != done.exit_code
+    assert "HTTP 403 with a page that is no JSON" in done.stderr
 
 
 def test_what_no_event_can_put_right_is_named(data: Path, server: AlpacaServer) -> None:

@@ -101,6 +101,7 @@ class Reconciler:
         Raises BadCredentials or BrokerError where no account could be asked, and ReconcileBusy; no log was then
         written.
         """
+        self.errors = {}
         with nullcontext() if dry_run else turn(self._data):
             done = self._turn(only, dry_run, forget_missing)
             for _ in range(_SETTLE_TURNS_MAX if settle else 0):

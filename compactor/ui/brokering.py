@@ -35,6 +35,10 @@ if TYPE_CHECKING:
     from compactor.sync.reconciled import Reconciled
 
 
+_SEVERAL = 2
+_REFUSED_SECONDS_MIN = 15.0
+
+
 @contextmanager
 def show_broker_errors() -> Iterator[None]:
     """Show failures of the broker, and a held turn, as messages."""
@@ -85,7 +89,8 @@ def reconcile(
     Orders that nobody knew are adopted; open orders that the broker does not list are asked for one by one. An order to
     which something happened in the last 10 seconds is left for later; with --once it is waited for. Keys come from the
     environment: ALPACA_API_KEY and ALPACA_SECRET_KEY, or APCA_API_KEY_ID and APCA_API_SECRET_KEY. Exit code 1 when the
-    broker could not be asked or a ledger not be written, 4 when there are no keys or the broker refuses them.
+    broker could not be asked or a ledger not be written, 4 when there are no keys or the broker refuses them; without
+    --once only after 15 minutes of that (2 at the start).
 
     \b
     Example:
@@ -101,26 +106,63 @@ def reconcile(
     if forget_missing and not (once or dry_run):
         raise click.UsageError("--forget-missing goes with --once or --dry-run")
     if once or dry_run:
-        with show_broker_errors():
-            if forget_missing and not dry_run and not yes:
-                _confirm_forgetting(reconciler)
-            done = reconciler.run(dry_run=dry_run, settle=once and not dry_run, forget_missing=forget_missing)
+        try:
+            with show_broker_errors():
+                if forget_missing and not dry_run and not yes:
+                    _confirm_forgetting(reconciler)
+                done = reconciler.run(dry_run=dry_run, settle=once and not dry_run, forget_missing=forget_missing)
+        except click.ClickException as failure:
+            if len(reconciler.errors) < _SEVERAL:
+                raise
+            _name_each(reconciler, failure)
+            raise click.exceptions.Exit(BAD_CREDENTIALS if _are_all_refused(reconciler) else 1) from None
         _show(done, as_json)
         _exit_by_result(done)
         return
+    _reconcile_for_ever(reconciler, found.settings.reconcile_seconds, as_json)
+
+
+def _reconcile_for_ever(reconciler: Reconciler, every_seconds: int, as_json: bool) -> None:
+    """Reconcile again and again, until the keys of all accounts have been refused for minutes, as by `run`."""
+    from compactor.daemon.account_link import START_SECONDS, WORKED_SECONDS
+
+    patience, refused_since, tries = START_SECONDS, None, 0
     while True:
         started = time.monotonic()
+        pause = float(every_seconds)
         try:
             with show_broker_errors():
                 done = reconciler.run()
             _show(done, as_json)
             _name_failures(done)
-        except CredentialsRefused:
-            raise
+            patience, refused_since, tries = WORKED_SECONDS, None, 0
         except click.ClickException as failure:
-            failure.show()
+            is_refused = isinstance(failure, CredentialsRefused) and _are_all_refused(reconciler)
+            refused_since = None if not is_refused else started if refused_since is None else refused_since
+            if refused_since is not None and started - refused_since >= patience:
+                raise
+            _name_each(reconciler, failure)
+            if refused_since is not None:
+                left = refused_since + patience - started
+                pause, tries = min(pause, _REFUSED_SECONDS_MIN * 2**tries, max(left, 1.0)), tries + 1
+                say(f"Tried again in {pause:.0f} s, for {left:.0f} s more.", err=True)
         sys.stdout.flush()
-        time.sleep(max(1.0, found.settings.reconcile_seconds - (time.monotonic() - started)))
+        time.sleep(max(1.0, pause - (time.monotonic() - started)))
+
+
+def _are_all_refused(reconciler: Reconciler) -> bool:
+    from compactor.broker.credentials import BadCredentials
+
+    return all(isinstance(error, BadCredentials) for error in reconciler.errors.values())
+
+
+def _name_each(reconciler: Reconciler, failure: click.ClickException) -> None:
+    """Show why a run failed: of several accounts, for each of them."""
+    if len(reconciler.errors) > 1:
+        for name, error in reconciler.errors.items():
+            say(f"account {name}: {error}", err=True)
+    else:
+        failure.show()
 
 
 def _make_reconciler(data: Path, found: Configuration) -> Reconciler:
