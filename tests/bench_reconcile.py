@@ -1,5 +1,6 @@
 """Counts the REST requests of a reconcile, and times it: `python -m tests.bench_reconcile --teams 20 --orders 500`,
-`--brackets 700` for brackets whose entries are filled and whose held stop losses are in no list of open orders.
+`--brackets 700` for brackets whose entries are filled and whose held stop losses are in no list of open orders,
+`--away 100 --a-minute 20` for a reconnect after so many minutes with so many fills each, with and without a resend.
 
 The broker is the local one, over HTTP and through alpaca-py, so that the time is ours and its, and not the network's.
 Note: the first run of an account costs more than the others, since it looks back a week and has all
@@ -13,11 +14,16 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
+from compactor import Ledger, discover
+from compactor.books.order_index import OrderIndex
 from compactor.broker.adapters import find_credentials, open_broker
 from compactor.broker.budget import Budget
 from compactor.sync.answers import AskedAccount
+from compactor.sync.gaps import Gaps
 from compactor.sync.reconcile import Reconciler
+from compactor.sync.stream_writer import StreamWriter
 from tests.alpaca_server import AlpacaServer
 
 
@@ -28,7 +34,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--orders", type=int, default=500, help="open orders of each team (default 500)")
     parser.add_argument("--fills", type=int, default=1000, help="fills that no stream has told (default 1000)")
     parser.add_argument("--brackets", type=int, default=0, help="so many filled brackets of one team instead")
+    parser.add_argument("--away", type=int, default=0, help="a reconnect after so many minutes instead")
+    parser.add_argument("--a-minute", type=int, default=20, help="fills in each of them (default 20)")
     chosen = parser.parse_args(arguments)
+    if chosen.away:
+        for resend in (True, "activities", False):
+            _measure_reconnect(chosen.away, chosen.a_minute, resend)
+        return 0
     if chosen.brackets:
         return _measure_brackets(chosen.brackets)
     with (
@@ -81,6 +93,43 @@ def _measure_brackets(count: int) -> int:
             server.exchange.clock.advance(300)
             _run(what, reconciler)
     return 0
+
+
+def _measure_reconnect(minutes: int, a_minute: int, resend: bool | str) -> None:
+    """Fill orders of 20 teams while nobody listens; then close the gap and reconcile, as a new connection does."""
+    with (
+        tempfile.TemporaryDirectory() as directory,
+        AlpacaServer(rate_limit=None, start="2026-03-02T14:30:00Z", plain=True, resend=resend) as server,
+    ):
+        data, teams = Path(directory), [f"team{number:02}" for number in range(20)]
+        terms: dict[str, Any] = {"type": "limit", "limit_price": "10", "time_in_force": "gtc"}
+        orders = [server.place(team=teams[number % 20], qty=100, **terms).id for number in range(1000)]
+        broker = open_broker(find_credentials(server.environment), budget=Budget(1_000_000))
+        writer = StreamWriter(data, broker.translate, index=OrderIndex(data, teams))
+        gaps = Gaps(data, "default", broker, writer, clock=server.clock)
+        reconciler = Reconciler(data, [AskedAccount("default", broker)], clock=server.clock, teams=teams)
+        clock = server.exchange.clock
+        clock.advance(60)
+        gaps.close()
+        reconciler.run()
+        gaps.note_known(server.clock())
+        for number in range(minutes * a_minute):
+            clock.advance(60 / a_minute)
+            server.fill(orders[number % len(orders)], 1, "10")
+        clock.advance(15)
+        seen, started = len(server.requests), time.perf_counter()
+        told = gaps.close()
+        gap_seconds = time.perf_counter() - started
+        done = reconciler.run()
+        seconds, requests = time.perf_counter() - started, len(server.requests) - seen
+        trades = [row["quantity"] for place in discover(data) for row in Ledger(place.path).rows("trades")]
+        print(
+            f"{minutes} min away, {minutes * a_minute} fills, resend {told.kind or 'none'}: {requests} requests, "
+            f"{told.messages} messages in {gap_seconds:.2f} s, {done.events} events by the reconcile, {seconds:.2f} s "
+            f"in all, {trades.count('1')} of {len(trades)} trades"
+        )
+        if ["1"] * (minutes * a_minute) != trades:
+            raise SystemExit("these are not the trades of the broker")
 
 
 def _run(what: str, reconciler: Reconciler) -> None:
