@@ -7,8 +7,10 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs
 
 import pytest
+from aiohttp import web
 from click.testing import CliRunner
 
 from compactor.broker.adapters import find_credentials, open_broker
@@ -16,8 +18,10 @@ from compactor.broker.alpaca.redact import redact
 from compactor.broker.budget import Budget
 from compactor.broker.credentials import BadCredentials
 from compactor.broker.port import BrokerCheck
+from compactor.core.instants import nanos
 from compactor.ui.cli import app
 from tests.alpaca_server import AlpacaServer
+from tests.scripted_alpaca import ScriptedAlpaca, ago, make_fill, make_order
 from tests.test_answers import BRACKET
 from tests.test_gaps import place_spread
 
@@ -125,3 +129,161 @@ def test_redacting_keeps_the_shape() -> None:
         {"id": "20260302143000123::61ea9-8", "status": "new", "qty": "1.5", "legs": None}
     )
     assert {"xxx9": [True, "9"]} == redact({"abc7": [True, 4]})
+
+
+@pytest.fixture
+def scripted() -> Iterator[ScriptedAlpaca]:
+    with ScriptedAlpaca() as one:
+        yield one
+
+
+def examine_scripted(server: ScriptedAlpaca, per_minute: int = 150) -> dict[str, BrokerCheck]:
+    account = open_broker(find_credentials(server.environment), budget=Budget(100_000), tries=1)
+    return {one.check: one for one in account.examine(per_minute)}
+
+
+@pytest.mark.parametrize(
+    ("account", "verdict", "found"),
+    [
+        ({"status": "ACTIVE", "trading_blocked": False}, "as expected", "paper, status ACTIVE"),
+        ({"status": "ACTIVE", "trading_blocked": True}, "different", "paper, status ACTIVE, trading_blocked"),
+        ({"status": "ACTIVE", "account_blocked": True}, "different", "paper, status ACTIVE, account_blocked"),
+        ({"status": "SUBMITTED"}, "different", "paper, status SUBMITTED"),
+    ],
+)
+def test_what_an_account_may_do(scripted: ScriptedAlpaca, account: Any, verdict: str, found: str) -> None:
+    scripted.answers["GET", "/v2/account"] = lambda request: {"id": "a", **account}
+    one = examine_scripted(scripted)["permissions"]
+    assert (verdict, found) == (one.verdict, one.found)
+    assert ("Orders will be refused; reading works." if verdict == "different" else "") == one.follows
+
+
+def test_an_account_for_real_money_says_so(scripted: ScriptedAlpaca, data: Path) -> None:
+    """What is asked is the same; that it is no paper account is said first."""
+    environ = {**scripted.environment, "COMPACTOR_LIVE": "yes-real-money"}
+    found = {one.check: one for one in open_broker(find_credentials(environ), tries=1).examine(150)}
+    assert "real money, status ACTIVE" == found["permissions"].found
+
+
+@pytest.mark.parametrize(
+    ("headers", "verdict"),
+    [
+        ({}, "could not tell"),
+        ({"X-Ratelimit-Limit": "many"}, "could not tell"),
+        ({"X-Ratelimit-Limit": "150"}, "as expected"),
+        ({"X-RateLimit-Limit": "149", "X-Ratelimit-Remaining": "3"}, "different"),
+    ],
+)
+def test_what_the_rate_limit_says(scripted: ScriptedAlpaca, headers: dict[str, str], verdict: str) -> None:
+    scripted.answers["GET", "/v2/account"] = lambda request: web.json_response({"id": "a"}, headers=headers)
+    one = examine_scripted(scripted)["rate limit"]
+    assert verdict == one.verdict
+    assert set(headers) == set(one.evidence or {}), "its headers are the evidence"
+    assert ("Set requests_per_minute below 149." if verdict == "different" else "") == one.follows
+
+
+def test_an_answer_without_a_date_tells_no_clock(scripted: ScriptedAlpaca) -> None:
+    scripted.answers["GET", "/v2/account"] = lambda request: web.json_response({"id": "a"}, headers={"Date": "soon"})
+    assert ("could not tell", "the answer has no Date") == tell(examine_scripted(scripted)["clock"])
+
+
+def tell(one: BrokerCheck) -> tuple[str, str]:
+    return one.verdict, one.found
+
+
+def spread(order_id: str) -> dict[str, Any]:
+    legs = [make_order(f"{order_id}-{side}", side=side, order_class="mleg", symbol=side.upper()) for side in SIDES]
+    return make_order(order_id, symbol="", side="", type="limit", legs=legs)
+
+
+SIDES = ("buy", "sell")
+
+
+def test_fills_of_a_spread_may_name_either(scripted: ScriptedAlpaca) -> None:
+    """Parent or leg: both are read, and it is counted which; other orders' fills are none of them."""
+    scripted.orders["s"] = spread("s")
+    scripted.orders["o"] = make_order("o")
+    scripted.fills = [
+        make_fill("s", "e1", "1", "1", "1", 60), make_fill("s-buy", "e2", "1", "1", "1", 50),
+        make_fill("s-sell", "e3", "1", "1", "1", 40), make_fill("o", "e4", "1", "1", "1", 30),
+    ]  # fmt: skip
+    one = examine_scripted(scripted)["multi-leg fills"]
+    assert ("as expected", "1 of 3 activities name the parent, the others a leg") == (one.verdict, one.found)
+    assert 2 == len(one.evidence)
+
+
+def test_an_activity_id_beside_the_execution_ids_of_a_resend(scripted: ScriptedAlpaca) -> None:
+    """The part behind `::` is the execution's id, or it is not; what was not sent again says nothing."""
+    scripted.fills = [make_fill("o", f"e{number}", "1", f"{number}", "1", 60 - number) for number in (1, 2, 3)]
+    assert "no fill of the last hour was sent again" == examine_scripted(scripted)["activity id"].found
+    order = {"id": "o", "client_order_id": "c", "status": "new"}
+    scripted.resent["/v2/events/trades"] = [
+        {"event": "fill", "execution_id": "e1", "price": "1", "qty": "1", "at": ago(60), "order": order},
+        {"event": "new", "execution_id": "none", "qty": "1", "at": ago(60), "order": order},
+    ]
+    scripted.resent["/v2beta1/events/activities"] = [
+        {
+            "activity_type": "TRD", "ref_id": "another", "price": "2", "qty": "1", "at": ago(58),
+            "details": {"order_id": "o"},
+        }
+    ]  # fmt: skip
+    one = examine_scripted(scripted)["activity id"]
+    assert ("different", "in 1 of 2 the part behind '::' is the execution id of the stream") == (one.verdict, one.found)
+    assert "Fills are matched by their numbers." == one.follows
+    scripted.resent["/v2beta1/events/activities"][0]["ref_id"] = "e2"
+    one = examine_scripted(scripted)["activity id"]
+    assert ("as expected", "in 2 of 2 the part behind '::' is the execution id of the stream") == (
+        one.verdict,
+        one.found,
+    )
+    scripted.fills = [{**scripted.fills[0], "id": "no-parts"}]
+    one = examine_scripted(scripted)["activity id"]
+    assert ("different", "the id of an activity has 1 parts around '::', expected 2") == (one.verdict, one.found)
+
+
+def test_a_resend_with_entries_of_unknown_kinds_is_different(scripted: ScriptedAlpaca) -> None:
+    entries = [{"activity_type": kind, "at": ago(60), "details": {}} for kind in ("NEWS", "MOON", "DIV")]
+    scripted.resent["/v2beta1/events/activities"] = entries
+    one = examine_scripted(scripted)["resend of activities"]
+    assert ("different", "entries of unknown kinds: MOON, NEWS") == (one.verdict, one.found)
+    assert "Such a resend never counts as complete." == one.follows
+    scripted.resent["/v2beta1/events/activities"] = [entries[2]] * 5
+    one = examine_scripted(scripted)["resend of activities"]
+    assert ("as expected", "5 entries of the last hour", 3) == (one.verdict, one.found, len(one.evidence))
+
+
+def test_groups_and_held_legs_of_the_last_week(scripted: ScriptedAlpaca) -> None:
+    legs = [make_order("b-tp", side="sell"), make_order("b-sl", side="sell", status="held")]
+    scripted.orders["b"] = make_order("b", order_class="bracket", status="filled", legs=legs)
+    scripted.orders["c"] = make_order("c", order_class="oto", status="filled", legs=[make_order("c-sl", status="held")])
+    found = examine_scripted(scripted)
+    assert ("different", "0 of 2 orders with exits have a group_id") == tell(found["groups"])
+    assert ("as expected", "0 of 2 held legs are in the list of open orders") == tell(found["held legs"])
+    scripted.orders["b"]["group_id"] = "g"
+    assert ("as expected", "1 of 2 orders with exits have a group_id") == tell(examine_scripted(scripted)["groups"])
+    listed = [make_order("b-sl", status="held"), make_order("c-sl", status="held")]
+    scripted.answers["GET", "/v2/orders"] = lambda request: listed if request.query["status"] == "open" else None
+    one = examine_scripted(scripted)["held legs"]
+    assert ("different", "2 of 2 held legs are in the list of open orders") == (one.verdict, one.found)
+    assert "Nothing is missing; a few requests could be saved." == one.follows
+
+
+@pytest.mark.parametrize("odd", [{"symbol": "A"}, {"qty": "1"}, {"symbol": "", "qty": "1"}])
+def test_positions_that_cannot_be_compared(scripted: ScriptedAlpaca, odd: dict[str, str]) -> None:
+    scripted.positions = [{"symbol": "B", "qty": "1"}, odd, odd]
+    one = examine_scripted(scripted)["positions"]
+    assert ("different", "2 of 3 positions have no symbol or qty", 1) == (one.verdict, one.found, len(one.evidence))
+    assert "Positions are not compared with the trades." == one.follows
+
+
+def test_only_the_last_week_is_looked_at(scripted: ScriptedAlpaca) -> None:
+    """Orders and fills of a week, a resend of an hour; nothing is asked that is dear."""
+    scripted.orders["old"] = make_order("old", order_class="bracket", seconds_ago=7 * 86_400 + 60)
+    scripted.fills = [make_fill("old", "e1", "1", "1", "1", 7 * 86_400 + 60)]
+    found = examine_scripted(scripted)
+    assert "no bracket, OCO or OTO order in the last week" == found["groups"].found
+    assert "no fill in the last week" == found["activity id"].found
+    scripted.orders["new"] = make_order("new", order_class="bracket", seconds_ago=7 * 86_400 - 60)
+    assert "different" == examine_scripted(scripted)["groups"].verdict
+    query = parse_qs(next(one for one in scripted.seen if "/events/trades" in one).partition("?")[2])
+    assert 3600 * 10**9 == nanos(query["until"][0]) - nanos(query["since"][0])
