@@ -267,6 +267,8 @@ def test_a_resend_without_an_end_is_bounded(data: Path) -> None:
         done = gaps(data, server, seconds_max=0.5).close()
         assert (done.complete, "no end" in done.reason) == (False, True)
         assert server.truth().fills == ours(data)[1]
+        asked = [one for one in server.requests if "/events/activities" in one]
+        assert 1 == len(asked), "another try would take as long, and the reconcile waits for it"
 
 
 @pytest.mark.parametrize("fault", ["gateway_page", "unauthorized"])

@@ -86,11 +86,6 @@ class Reconciler:
         self.errors: Errors = {}
         """After `run` has raised: why each account failed."""
 
-    def add(self, account: AskedAccount) -> OneAccount:
-        """Take in an account; what is returned reconciles it by itself."""
-        self._accounts.by_name[account.name] = account
-        return OneAccount(self, account.name)
-
     def run(
         self, *, only: str | None = None, dry_run: bool = False, settle: bool = False, forget_missing: bool = False
     ) -> Reconciled:
@@ -330,19 +325,3 @@ class Reconciler:
                 one.error, one.failures = None, 0
             changed[name] = one
         remember(self._data, changed)
-
-
-class OneAccount:
-    """One account of a reconciler."""
-
-    def __init__(self, reconciler: Reconciler, name: str) -> None:
-        self._reconciler = reconciler
-        self._name = name
-
-    def run(self, *, dry_run: bool = False, settle: bool = False) -> Reconciled:
-        """As `Reconciler.run`, for this account."""
-        return self._reconciler.run(only=self._name, dry_run=dry_run, settle=settle)
-
-    def close(self) -> None:
-        """Forget what is in memory, of all accounts."""
-        self._reconciler.close()

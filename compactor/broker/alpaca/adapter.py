@@ -192,7 +192,7 @@ class AlpacaAccount:
         found = yield from self._read_window(kind, since, until)
         windows = [found]
         newest = found.newest_id
-        if cursor:
+        if cursor and not found.is_endless:
             try:
                 late = yield from self._read_window(kind, "", until, step_back_ulid(cursor, RESEND_OVERLAP_SECONDS))
                 windows.append(late)
@@ -216,7 +216,7 @@ class AlpacaAccount:
                 yield ResentBatch(batch, self._entries.translate, kind != "activities")
             found.reason = found.reason or problem
             found.complete = found.complete and not problem
-            if found.is_delivered or attempt == RESEND_TRIES - 1:
+            if found.is_delivered or found.is_endless or attempt == RESEND_TRIES - 1:
                 break
         return found
 

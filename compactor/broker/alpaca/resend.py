@@ -19,7 +19,7 @@ import msgspec
 
 from compactor.broker.alpaca.leg_executions import find_unknown_kind
 from compactor.broker.alpaca.rest import describe_refusal, is_refusal
-from compactor.broker.alpaca.transport import TIMEOUT_SECONDS, NoAnswer, OpenAnswer, Transport
+from compactor.broker.alpaca.transport import TIMEOUT_SECONDS, DeadlineExceeded, NoAnswer, OpenAnswer, Transport
 from compactor.broker.alpaca.wording import describe_answer
 from compactor.broker.budget import Budget
 from compactor.broker.credentials import BadCredentials, Credentials
@@ -58,6 +58,8 @@ class WindowResult(msgspec.Struct):
     reason: str = ""
     unknown: set[str] = set()
     newest_id: str = ""
+    is_endless: bool = False
+    """It was left at the deadline, so that another try would take as long."""
 
 
 class EventStreams:
@@ -97,6 +99,7 @@ class EventStreams:
         except NoAnswer as error:
             result.reason = self._credentials.hide(str(error))[:200]
             result.is_delivered = result.complete = False
+            result.is_endless = isinstance(error, DeadlineExceeded)
 
     def _check(self, path: str, answer: OpenAnswer) -> None:
         """Tell an endpoint that is not there from one that cannot answer now."""
@@ -121,6 +124,7 @@ class EventStreams:
         for line in _read_lines(answer):
             if time.monotonic() > deadline:
                 result.reason = f"it had no end after {self._seconds_max:.0f} s"
+                result.is_endless = True
                 return
             if line.startswith(b":"):
                 result.reason = result.reason or _read_complaint(line)
