@@ -242,7 +242,9 @@ def test_an_activity_id_beside_the_execution_ids_of_a_resend(scripted: ScriptedA
 
 
 def test_a_resend_with_entries_of_unknown_kinds_is_different(scripted: ScriptedAlpaca) -> None:
-    entries = [{"activity_type": kind, "at": ago(60), "details": {}} for kind in ("NEWS", "MOON", "DIV")]
+    entries: list[dict[str, Any]] = [
+        {"activity_type": kind, "at": ago(60), "details": {}} for kind in ("NEWS", "MOON", "DIV")
+    ]
     scripted.resent["/v2beta1/events/activities"] = entries
     one = examine_scripted(scripted)["resend of activities"]
     assert ("different", "entries of unknown kinds: MOON, NEWS") == (one.verdict, one.found)
