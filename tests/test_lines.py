@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from compactor.core.derived import Finding
 from compactor.core.events import LINE_BYTES_MAX, decode
 from compactor.core.fold import Fold
-from compactor.core.lines import Block, Deliveries, EventReader, Placed
+from compactor.core.lines import Assignments, Block, Deliveries, EventReader, Placed
 from tests.stories import damaged, order_lives, to_lines
 
 
@@ -59,8 +59,22 @@ class TestBlocks:
         )  # fmt: skip
         assert f"{LINE_BYTES_MAX + 1} bytes, expected at most {LINE_BYTES_MAX}" in found.detail
 
+    def test_what_cannot_be_read_is_kept_whole(self) -> None:
+        """Section 5: only of a line that is too long its beginning stands in the finding, 1,024 bytes of it."""
+        for line, kept in [(b"x" * 3000, 3000), (b"x" * (LINE_BYTES_MAX + 1), 1024)]:
+            ((found, data),) = EventReader("alpha").read_block(block_of(line + b"\n", 9))
+            assert isinstance(found, Finding)
+            assert (9, len(line) + 1, "x" * kept, line) == (found.offset, found.length, found.line, data)
+
+    def test_lines_that_nobody_wants_are_left_out(self) -> None:
+        """A glance at the order decides; what cannot be read at a glance is read."""
+        lines = [write(), write(order_id="o-2"), b"torn\n", write(order_id="o-2", event="canceled"), write()]
+        wanted = EventReader("alpha").read_block(block_of(b"".join(lines), 50), lambda glance: glance.order_id == "o-2")
+        assert [lines[1][:-1], lines[2][:-1], lines[3][:-1]] == [data for _found, data in wanted]
+
     def test_lines_have_their_offsets(self) -> None:
         """1.5: the address of a line is the offset of its first byte."""
+        assert (5, 8) == (block_of(b"ab\n", 5).offset, block_of(b"ab\n", 5).end)
         assert [(5, b"ab"), (8, b""), (9, b"c")] == list(block_of(b"ab\n\nc\n", 5).lines())
         assert [Block(5, b"ab\n", 3), Block(8, b"\n", 1)] == list(block_of(b"ab\n\n", 5).split())
 
@@ -85,6 +99,31 @@ class TestBlocks:
         fold = Fold("alpha", lambda *_: ())
         fold.feed(log, 0)
         assert fold.counts.events == sum(isinstance(one, Placed) for one in found)
+
+
+class TestAssignments:
+    def take(self, assignments: Assignments, **teams: str) -> str | None:
+        event = decode(write(event="assigned", **teams)[:-1])
+        assignments.take(event)  # type: ignore[arg-type]
+        return assignments.away_to
+
+    def test_an_order_is_where_it_went_last(self) -> None:
+        """4.12: it can go on from team to team, and comes back from any."""
+        one = Assignments()
+        assert one.away_to is None
+        went = [self.take(one, **{to: team}) for to, team in [("to_team", "b"), ("to_team", "c"), ("from_team", "b")]]
+        assert ["b", "c", None] == went
+
+    def test_it_comes_back_eight_times(self) -> None:
+        """4.12: a `from_team` of an order that is here counts for nothing; the ninth return does not happen."""
+        one = Assignments()
+        for _ in range(8):
+            assert self.take(one, from_team="b") is None and one.may_return
+            assert self.take(one, to_team="b") == "b"
+            assert self.take(one, from_team="b") is None
+        assert not one.may_return
+        assert ["b", "b", "c"] == [self.take(one, **{to: team}) for to, team in
+                                   [("to_team", "b"), ("from_team", "b"), ("to_team", "c")]]  # fmt: skip
 
 
 class TestDeliveries:

@@ -44,6 +44,10 @@ E, C = len(EVENT), len(OTHER)
         (EVENT + OTHER, [(0, E, "o-1"), (0, E, "fused_line", True), (E, C + 1, "o-2")]),
         (b" " + EVENT + b"xyz", [(0, E + 1, "o-1"), (0, E + 1, "fused_line", True), (E + 1, 4, "fused_line", False)]),
         (EVENT + b" \t" + OTHER + b" ", [(0, E + 2, "o-1"), (0, E + 2, "fused_line", True), (E + 2, C + 2, "o-2")]),
+        (
+            EVENT + b"xyz" + OTHER,
+            [(0, E, "o-1"), (0, E, "fused_line", True), (E, 3, "fused_line", False), (E + 3, C + 1, "o-2")],
+        ),
         (EVENT + b" x", [(0, E, "o-1"), (0, E, "fused_line", True), (E, 3, "fused_line", False)]),
         (
             EVENT[:20] + OTHER + EVENT[:20],

@@ -10,7 +10,6 @@ between the events become findings.
 
 import base64
 from collections.abc import Callable, Iterator
-from itertools import pairwise
 from typing import NamedTuple
 
 import msgspec
@@ -54,14 +53,14 @@ def _recover(line: bytes, offset: int, problem: Problem) -> Iterator[Placed | Fi
         yield report_unreadable(line, offset, len(line) + 1, problem)
         return
     at = 0
-    for (start, stop, event), (next_start, _, _) in pairwise([*events, (len(line), 0, None)]):
+    starts = [start for start, _stop, _event in events]
+    for (start, stop, event), next_start in zip(events, [*starts[1:], len(line)], strict=True):
         if not is_blank(line, at, start):
             yield _report_fragment(line[at:start], offset + at, start - at)
             at = start
         # Blanks between two events, or around one, belong to an event.
         end = next_start if is_blank(line, stop, next_start) else stop
         is_last = end == len(line)
-        assert event is not None
         yield Placed(offset + at, end - at + is_last, event)
         if not is_last:
             detail = "a whole event without its newline stands before other bytes in the same line; it is applied"
