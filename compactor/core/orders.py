@@ -281,7 +281,7 @@ class Entry:
 
     def release_held(self, order: Order) -> None:
         """Write the lines that were held back, once the terms are known."""
-        if order.rare is not None and order.rare.held and is_tradable(order):
+        if order.rare is not None and is_tradable(order):
             for trade in order.rare.held:
                 self._release(order, trade)
             order.rare.held = []
