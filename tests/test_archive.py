@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from compactor.core import archive
-from compactor.core.archive import NO_SECRET, PRIME, Archive, BloomFilter, fingerprint
+from compactor.core.archive import NO_SECRET, PRIME, Archive, BloomFilter, SpanRecord, fingerprint
 from compactor.ledger.checkpoint import begin_fold
 
 START = datetime(2026, 3, 2, tzinfo=UTC)
@@ -79,6 +79,7 @@ def test_a_generation_that_is_full_is_followed_by_a_larger_one(marked: BloomFilt
     """The filter grows with what it has taken; the sum of its counts is what it holds, but for false marks."""
     assert MANY * 0.999 <= sum(marked.counts) <= MANY
     assert marked.counts[0] == 4 * (archive.PAGE_BYTES // 6)
+    assert [0, 4, 4 + 16] == [len(list(one.pages())) for one in (BloomFilter(), BloomFilter([1]), marked)]
 
 
 IDS = st.text(st.characters(exclude_characters="\0", codec="utf-8"), max_size=40)
@@ -144,6 +145,17 @@ def test_spans_survive_a_store() -> None:
     assert (1, 2, START + DAY) == last.find("new")
     assert last.find("o-500") is None
     assert [True, False] == [last.may_know("o-3"), last.may_know("o-500")]
+    assert [True, True, False] == [again.may_know(one) for one in ("new", "o-7", "o-500")]
+    assert not Archive().may_know("o-3")
+
+
+def test_spans_that_were_stored_are_kept_as_if_they_had_just_left() -> None:
+    """6.1: each is as old as it was, in whatever order they come."""
+    kept = Archive()
+    kept.keep_all([SpanRecord("o-2", 3, 4, START + DAY), SpanRecord("o-1", 1, 2, START)])
+    kept.age(START + DAY)
+    assert [(0, None, None), (3, 4, START + DAY)] == [kept.find(one) for one in ("o-1", "o-2")]
+    assert [True, True, False] == [kept.may_know(one) for one in ("o-1", "o-2", "o-3")]
 
 
 @pytest.mark.parametrize("is_stored", [False, True])
