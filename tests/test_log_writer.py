@@ -216,7 +216,7 @@ class TestTheLog:
         ledger.append([placed("o2")], durability=durability)
 
         log, team = str(ledger.path / LOG), ledger.path
-        names = [log, str(team), str(team.parent), str(team.parent.parent), log]
+        names = [str(team), str(team.parent), str(team.parent.parent), log, log]
         assert (names if syncs else []) == synced
         assert 2 == len(events_of(ledger))
 

@@ -123,7 +123,7 @@ def acquire(data: Path) -> Presence:
     path = data / PRIVATE / LOCK
     files = Files()
     files.make_directory(path.parent)
-    descriptor, _is_new = files.open_or_create(path, os.O_RDWR)
+    descriptor = files.open_or_create(path, os.O_RDWR)
     # `compactor status` holds the lock for a moment while it tests whether a daemon has it.
     for _ in range(_TRIES):
         try:

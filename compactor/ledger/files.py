@@ -161,21 +161,21 @@ class Files:
 
     def append(self, path: Path, data: bytes) -> None:
         """Append bytes to a file, which is made if need be; not yet durable."""
-        descriptor, _is_new = self.open_or_create(path, os.O_WRONLY | os.O_APPEND)
+        descriptor = self.open_or_create(path, os.O_WRONLY | os.O_APPEND)
         try:
             write_all(descriptor, data, path)
         finally:
             os.close(descriptor)
 
-    def open_or_create(self, path: Path, flags: int) -> tuple[int, bool]:
-        """Open a file, or make it with the rights that are due to it; the descriptor, and whether it is new."""
+    def open_or_create(self, path: Path, flags: int) -> int:
+        """Open a file, or make it with the rights that are due to it; the descriptor."""
         with self._parent(path) as directory:
             while True:
                 try:
-                    return open_file(path, flags, directory), False
+                    return open_file(path, flags, directory)
                 except FileNotFoundError:
                     with suppress(FileExistsError):
-                        return self._create(path, flags, directory), True
+                        return self._create(path, flags, directory)
 
     def _create(self, path: Path, flags: int, directory: int) -> int:
         """Make a file that is not there, whose rights do not depend on the umask."""
@@ -300,7 +300,7 @@ class Files:
 
     def acquire(self, path: Path) -> int | None:
         """Acquire the lock on a file that is never replaced; the descriptor, or None if another process has it."""
-        descriptor, _is_new = self.open_or_create(path, os.O_RDWR)
+        descriptor = self.open_or_create(path, os.O_RDWR)
         try:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

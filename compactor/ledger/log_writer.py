@@ -48,15 +48,15 @@ def append_lines(log: Path, lines: list[bytes], durability: Durability) -> Appen
     """Append checked lines to a log, which is made if need be. Raises LedgerError; then nothing is acknowledged."""
     data = b"".join(lines)
     try:
-        descriptor, is_new = Files().open_or_create(log, os.O_RDWR | os.O_APPEND)
+        descriptor = Files().open_or_create(log, os.O_RDWR | os.O_APPEND)
         try:
+            if durability == "sync" and is_empty(descriptor):
+                sync_names(log.parent)
             offset = write_lines(descriptor, data, log)
             if durability == "sync":
                 os.fdatasync(descriptor)
         finally:
             os.close(descriptor)
-        if is_new and durability == "sync":
-            sync_names(log.parent)
     except OSError as error:
         what = "one event, which is" if len(lines) == 1 else f"{len(lines)} events, which are"
         raise from_os(log, error, f"appending {what} not acknowledged", "append again") from error
@@ -84,6 +84,11 @@ def make_ledger(path: Path) -> None:
             one.chmod(0o755)
 
 
+def is_empty(descriptor: int) -> bool:
+    """Whether a log has no byte yet: then its name may be new, and is made durable before anything is written."""
+    return os.fstat(descriptor).st_size == 0
+
+
 def sync_names(directory: Path) -> None:
     """Make a new log's name durable, and those of the directories that may have been made for it."""
     for one in (directory, directory.parent, directory.parent.parent):
@@ -99,7 +104,6 @@ class _Open(Struct):
     descriptor: int
     device: int
     inode: int
-    is_new: bool
 
 
 class OpenLogs:
@@ -140,12 +144,8 @@ class OpenLogs:
         return list(self._threads.map(self._sync, paths))
 
     def _sync(self, path: Path) -> OSError | None:
-        log = self._logs[path]
         try:
-            os.fdatasync(log.descriptor)
-            if log.is_new:
-                sync_names(path)
-                log.is_new = False
+            os.fdatasync(self._logs[path].descriptor)
         except OSError as error:
             return error
         return None
@@ -179,9 +179,15 @@ class OpenLogs:
 
 def _opened(path: Path) -> _Open:
     make_ledger(path)
-    descriptor, is_new = Files().open_or_create(path / LOG, os.O_RDWR | os.O_APPEND)
+    descriptor = Files().open_or_create(path / LOG, os.O_RDWR | os.O_APPEND)
+    try:
+        if is_empty(descriptor):
+            sync_names(path)
+    except OSError:
+        os.close(descriptor)
+        raise
     found = os.fstat(descriptor)
-    return _Open(descriptor, found.st_dev, found.st_ino, is_new)
+    return _Open(descriptor, found.st_dev, found.st_ino)
 
 
 def _is_at(log: Path, opened: _Open) -> bool:

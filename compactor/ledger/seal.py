@@ -131,7 +131,7 @@ class Sealer:
         ) as log:
             sealed, size = self._compactor.segments.sealed_end, log.identity().size
             waiting = log.end_of_whole_lines(size) - sealed
-            oldest = find_recorded_at(log, sealed, size) if waiting > 0 and not now else None
+            oldest = find_recorded_at(log, sealed, size)
             return plan_seal(
                 waiting_bytes=waiting, oldest=oldest, at=at, segment_bytes=segment_bytes, segment_age=segment_age,
                 now=now,

@@ -104,7 +104,7 @@ class Segments:
             self._check_owner(seal, ledger_id, path)
             ledger_id = seal.ledger_id or ledger_id
             segment = self.path / seal.name
-            if seal.name not in names and self._files.identity(segment) is None:
+            if seal.name not in names:
                 raise SegmentDamaged(segment, f"expected the segment of its seal, found no such file. {RESTORE}")
             seals.append(seal)
             digest, end = sha256(data).hexdigest(), seal.end
@@ -130,7 +130,7 @@ class Segments:
 
     def seals_from(self, offset: int) -> list[Seal]:
         """The seals of what lies behind an offset."""
-        return self.seals[max(0, bisect_right(self._starts, offset) - 1) :]
+        return self.seals[bisect_right(self._starts, offset) - 1 :]
 
     def check_log(self, log: Path, reader: Reader, *, head: bool = False) -> None:
         """Raise SegmentDamaged where the log shows that more was sealed than there are seals for, or is shorter.

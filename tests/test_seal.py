@@ -1,0 +1,160 @@
+"""What a run of sealing opens, compares and gives back, on a real disk. What stops a run is in `test_sealing`."""
+
+import os
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from compactor import Ledger, SegmentDamaged
+from compactor.ledger.files import Files, Reader
+from compactor.ledger.segment_format import HOLE_BYTES_MIN
+from tests.cases import LOG
+from tests.faults import orders
+from tests.test_sealing import RAW, all_of
+
+SEGMENT = 30_000
+
+
+class Noting(Files):
+    """Notes which segments are opened, and what is punched."""
+
+    def __init__(self) -> None:
+        self.opened: Counter[str] = Counter()
+        self.punched: list[tuple[int, int]] = []
+
+    def open(self, path: Path) -> Reader:
+        if path.suffix == ".zst":
+            self.opened[path.name] += 1
+        return super().open(path)
+
+    def punch(self, path: Path, start: int, length: int) -> bool:
+        self.punched.append((start, length))
+        return super().punch(path, start, length)
+
+
+def names(data: Path) -> list[str]:
+    """The segments, in the order of the log."""
+    return sorted(path.name for path in (data / "segments").glob("*.zst"))
+
+
+@pytest.fixture
+def whole(data: Path) -> Path:
+    """A ledger that is sealed and has its log whole."""
+    (data / LOG).write_bytes(RAW)
+    with Ledger(data) as ledger:
+        assert ledger.seal(now=True, segment_bytes=SEGMENT, reclaim="never").segments > 3
+    return data
+
+
+def test_a_segment_is_opened_once_by_the_run_that_makes_it(data: Path) -> None:
+    """8.3: to read it back; nothing that this run made is compared again. Its index is made from the log or from it."""
+    (data / LOG).write_bytes(RAW)
+    files = Noting()
+    with Ledger(data, files=files) as ledger:
+        ledger.seal(now=True, segment_bytes=SEGMENT)
+    made = files.opened
+    assert set(names(data)) == set(made)
+    assert max(made.values()) <= 2
+
+
+def test_what_an_earlier_run_made_is_compared_once_before_it_is_punched(whole: Path) -> None:
+    """8.3: however many segments this run adds."""
+    old = names(whole)
+    with (whole / LOG).open("ab") as log:
+        log.write(orders(500, 800))
+    files = Noting()
+    with Ledger(whole, files=files) as ledger:
+        done = ledger.seal(now=True, segment_bytes=SEGMENT)
+    if done.reclaim == "unsupported":
+        pytest.skip("this file system cannot punch")
+    assert done.segments > 1
+    assert {1} == {files.opened[name] for name in old}
+    assert done.punched_bytes == sum(length for _, length in files.punched) > HOLE_BYTES_MIN
+
+
+def test_where_nothing_is_left_to_do_no_segment_is_opened(whole: Path) -> None:
+    """A daemon that starts looks at the log, whatever was sealed before: all is punched that may be."""
+    with Ledger(whole) as ledger:
+        ledger.seal()
+    files = Noting()
+    with Ledger(whole, files=files) as ledger:
+        for _ in range(2):
+            assert (0, 0) == (ledger.seal().segments, len(files.punched))
+    assert Counter() == files.opened
+    assert RAW == all_of(whole)
+
+
+@pytest.mark.parametrize("at", [0, 1, 4095, 4096, 70_000, SEGMENT - 1, SEGMENT + 1])
+def test_a_byte_that_differs_anywhere_keeps_the_log(whole: Path, at: int) -> None:
+    """8.3: from the first byte of a segment to its last, whatever block of the log it is in."""
+    with (whole / LOG).open("r+b") as log:
+        log.seek(at)
+        log.write(bytes([RAW[at] ^ 1]))
+    changed = (whole / LOG).read_bytes()
+    with (
+        pytest.raises(SegmentDamaged, match="expected the bytes that the log has from"),
+        Ledger(whole) as ledger,
+    ):
+        ledger.seal()
+    assert changed == (whole / LOG).read_bytes()
+
+
+def test_small_segments_are_punched_as_well(data: Path) -> None:
+    """8.3: several may end in one block, and many lie before the first hole that may be made."""
+    (data / LOG).write_bytes(RAW)
+    files = Noting()
+    with Ledger(data, files=files) as ledger:
+        if ledger.seal(now=True, segment_bytes=1500).reclaim == "unsupported":
+            pytest.skip("this file system cannot punch")
+    ends = [start + length for start, length in files.punched]
+    assert [0, *ends[:-1]] == [start for start, _ in files.punched]
+    assert HOLE_BYTES_MIN <= ends[0] < HOLE_BYTES_MIN + 2 * 4096
+    assert (len(RAW) - 4096) // 4096 * 4096 == ends[-1]
+    assert RAW == all_of(data)
+
+
+def test_a_segment_beyond_what_is_sealed_is_not_removed(whole: Path) -> None:
+    """8.3: it may be all that is left of its range; one within is what a stopped run left."""
+    beyond, within = (f"{start:020d}-{end:020d}.jsonl.zst" for start, end in ((len(RAW), 1 << 40), (0, len(RAW))))
+    for name in (beyond, within):
+        (whole / "segments" / name).write_bytes(b"left")
+    with Ledger(whole) as ledger:
+        ledger.seal()
+    assert [True, False] == [(whole / "segments" / name).exists() for name in (beyond, within)]
+
+
+def test_a_log_is_due_at_64_mib_or_after_a_day(data: Path) -> None:
+    """8.1: what holds where the settings say nothing."""
+    line = b'{"event":"order_paused","order_id":"o","ts":"2026-03-02T10:00:00Z"}\n'
+    blank = b" " * 65_535 + b"\n"
+    day = datetime(2026, 3, 3, 10, tzinfo=UTC)
+    with (data / LOG).open("wb") as log:
+        log.write(line)
+        for _ in range(1023):
+            log.write(blank)
+    with Ledger(data) as ledger:
+        assert 0 == ledger.seal(at=day - timedelta(microseconds=1)).segments
+        with (data / LOG).open("ab") as log:
+            log.write(b" " * ((64 << 20) - os.path.getsize(data / LOG) - 2) + b"\n")
+        assert 0 == ledger.seal(at=day - timedelta(microseconds=1)).segments
+        with (data / LOG).open("ab") as log:
+            log.write(b"\n")
+        done = ledger.seal(at=day - timedelta(microseconds=1))
+        assert (1, 64 << 20) == (done.segments, done.total_bytes)
+        with (data / LOG).open("ab") as log:
+            log.write(line)
+        assert 1 == ledger.seal(at=day).segments
+
+
+def test_whether_something_is_due_is_told_as_of_now(data: Path) -> None:
+    """8.1: needs no lock and changes nothing."""
+    (data / LOG).write_bytes(RAW)
+    with Ledger(data) as ledger:
+        for segment_bytes, age, due in (
+            (len(RAW), timedelta(days=36_500), True), (len(RAW) + 1, timedelta(days=36_500), False),
+            (len(RAW) + 1, timedelta(hours=1), True),
+        ):  # fmt: skip
+            assert due == ledger.is_seal_due(segment_bytes=segment_bytes, segment_age=age)
+    assert [LOG] == os.listdir(data)
