@@ -101,10 +101,13 @@ class TestTeam:
 class TestStatus:
     def test_a_log_without_any_event_has_no_last_one(self, data: Path) -> None:
         """Neither with a checkpoint nor without."""
-        (data / LOG).write_bytes(b"\n")
-        for checkpoint in ("missing", "good"):
+        (data / LOG).write_bytes(b"\n12345")
+        for checkpoint in ("missing", "good", "damaged"):
+            if checkpoint == "damaged":
+                (data / ".state/checkpoint.0").write_bytes(b"")
             found = Ledger(data).status()
-            assert ("default", str(data), 1, 0, 0, 0, 0, None, checkpoint, 0, 0) == (
+            assert (0 if checkpoint == "good" else 1, 5) == (found.lag_bytes, found.tail_bytes)
+            assert ("default", str(data), 6, 0, 0, 0, 0, None, checkpoint, 0, 0) == (
                 found.team_id, found.path, found.log_bytes, found.events, found.open_orders, found.trades,
                 found.findings, found.last_event_at, found.checkpoint, found.sealed_bytes, found.segments,
             )  # fmt: skip
