@@ -184,6 +184,23 @@ def test_a_log_that_cannot_be_written_does_not_hide_the_order(
     assert [caught.value.order["id"]] == list(server.truth().orders)
 
 
+def test_a_ledger_without_an_open_intent_says_so_from_memory(data: Path) -> None:
+    """3.13: certain only right after a pass, while no other writer has appended; so no reconcile reads the log anew."""
+    with Ledger(data / "team/alpha") as ledger:
+        assert ledger.may_have_intents()
+        ledger.append([{"event": "new", "order_id": "o-1", "ts": "2026-03-02T14:30:00Z"}])
+        ledger.compact()
+        assert not ledger.may_have_intents()
+        writer = IntentWriter(data / "team/alpha", "alpha", "alpha:1")
+        writer.announce({"symbol": "SPY"}, [], None)
+        assert ledger.may_have_intents()
+        ledger.compact()
+        assert ledger.may_have_intents()
+        writer.write([writer.miss()])
+        ledger.compact()
+        assert not ledger.may_have_intents()
+
+
 def test_what_cannot_be_announced_is_not_asked_for(data: Path, trader: Trader, server: AlpacaServer) -> None:
     """Issue 14: the intent is durable before the request; where it cannot be, there is no request."""
     (data / "team" / "alpha" / "events.jsonl").mkdir(parents=True)

@@ -108,10 +108,17 @@ class Compactor:
     def may_know(self, order_id: str) -> bool:
         """Whether the log may have an event of an order: False is certain, as of now. True where the log has grown
         since the last pass of this object, or nothing is in memory."""
+        fold = self._fold
+        return fold is None or not self._is_current() or fold.may_know(order_id)
+
+    def may_have_intents(self) -> bool:
+        """Whether the log may have an intent without an outcome; as `may_know`."""
+        return self._fold is None or not self._is_current() or bool(self._fold.intents)
+
+    def _is_current(self) -> bool:
+        """Whether the log is what the last pass of this object has read."""
         identity = self._files.identity(self.path / LOG)
-        if self._fold is None or identity is None or identity.size != self._offset or identity.inode != self._inode:
-            return True
-        return self._fold.may_know(order_id)
+        return identity is not None and identity.size == self._offset and identity.inode == self._inode
 
     def close(self) -> None:
         """Forget the state; the files stay as they are."""

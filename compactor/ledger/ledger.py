@@ -126,6 +126,10 @@ class Ledger:
         """Whether the log may have an event of an order. False is certain; costs nothing right after `compact`."""
         return self._compactor.may_know(order_id)
 
+    def may_have_intents(self) -> bool:
+        """Whether the log may have an intent without an outcome (rule 3.13); as `may_know`."""
+        return self._compactor.may_have_intents()
+
     @property
     def is_ahead_of_checkpoint(self) -> bool:
         """Whether `compact(checkpoint=True)` would spare the next process any work."""

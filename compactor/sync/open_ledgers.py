@@ -85,6 +85,10 @@ class OpenLedgers:
         except Exception as error:
             team.error = describe_failure(error, team.path)
 
+    def may_have_intents(self, path: Path) -> bool:
+        """Whether a ledger may have an intent without an outcome: what is in memory says so at no cost."""
+        return path not in self._ledgers or self._ledgers[path].may_have_intents()
+
     @property
     def paths(self) -> list[Path]:
         """Where the ledgers are that were read or written."""

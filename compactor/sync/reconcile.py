@@ -221,7 +221,11 @@ class Reconciler:
         bad = {one.path for one in unreadable}
         brokers = [self._accounts.by_name[name].source for name in answering]
         try:
-            entries = [one for one in discover(self._data) if str(one.path) not in bad]
+            entries = [
+                one
+                for one in discover(self._data)
+                if str(one.path) not in bad and self._open_ledgers.may_have_intents(one.path)
+            ]
             found = resolve_intents(entries, brokers, is_complete=is_complete, now=self._clock())
             if found:
                 self._open_ledgers.read()
