@@ -44,7 +44,15 @@ from tests.chaos_law import (
     orphaned_orders,
     revised_orders,
 )
-from tests.chaos_side import QUIET_SECONDS, Killed, Side
+from tests.chaos_side import (
+    QUIET_SECONDS,
+    RESEND_SECONDS,
+    SHORT_RESEND_SECONDS,
+    SHORT_TIMEOUT_SECONDS,
+    TIMEOUT_SECONDS,
+    Killed,
+    Side,
+)
 
 START, EVENING, FRIDAY = "2026-03-02T14:30:00Z", "2026-03-03T00:59:00Z", "2026-03-07T00:40:00Z"
 """A Monday's morning in New York, its evening just before 20:00, and that of a Friday before the clocks change."""
@@ -77,6 +85,8 @@ def run(seed: int, data: Path, steps: int = STEPS, broker: str = "alpaca") -> Ru
         mouths = [BROKERS[broker].make_mouth(server, rng) for server in servers]
         side = Side(data, *servers, broker=broker)
         stack.callback(side.close)
+        side.timeout_seconds, side.resend_seconds = SHORT_TIMEOUT_SECONDS, SHORT_RESEND_SECONDS
+        side.restart()
         world = World(servers, mouths, side, rng, lambda: _connect(side, done))
         hardships = Hardships(world, ALPACA if broker == "alpaca" else ())
         for _ in range(steps):
@@ -181,8 +191,8 @@ def _end(world: World, done: Run, hardships: Hardships) -> None:
     servers, mouths, side = world.servers, world.mouths, world.side
     for server in servers:
         server.calm()
-    # Nothing hangs any more: from now on a slow answer means a busy machine.
-    side.timeout_seconds, side.resend_seconds = (5.0, 30.0), 30.0
+    # Nothing hangs any more.
+    side.timeout_seconds, side.resend_seconds = TIMEOUT_SECONDS, RESEND_SECONDS
     side.restart()
     clock = servers[0].exchange.clock
     # How far the clocks are apart is known to the second only.

@@ -27,9 +27,10 @@ from tests.alpaca_server.life import TEAMS
 from tests.chaos_brokers import BROKERS, ChaosBroker, ChaosServer
 
 QUIET_SECONDS = 10
-TIMEOUT_SECONDS = (1.0, 0.04)
-RESEND_SECONDS = 0.2
-"""How long a resend may take that has no end."""
+TIMEOUT_SECONDS, RESEND_SECONDS = (5.0, 30.0), 30.0
+"""Where nothing hangs a slow answer means a busy machine. The second is for a resend that has no end."""
+SHORT_TIMEOUT_SECONDS, SHORT_RESEND_SECONDS = (1.0, 0.04), 0.2
+"""Where requests hang, nobody has time to wait for them in each of thousands of runs."""
 
 
 class Patient(Budget):
@@ -99,7 +100,6 @@ class Side:
         timeout, budget = self.timeout_seconds, self._budget
         broker = open_broker(credentials, budget=budget, timeout_seconds=timeout, tries=2, sleep=lambda _: None)
         if isinstance(broker, AlpacaAccount):
-            # A minute is too long to wait for in each of thousands of runs.
             broker.event_streams = EventStreams(
                 credentials, budget=budget, timeout_seconds=timeout, seconds_max=self.resend_seconds
             )
