@@ -304,6 +304,56 @@ def test_a_stream_without_an_id_begins_now_and_names_the_offset(served: Served, 
     assert 400 == refused.status_code
 
 
+def test_an_id_of_another_log_is_answered_with_a_reset(tmp_path: Path) -> None:
+    """Also where the log that took its place is longer: the mark tells them apart, and the id alone where it can."""
+    data = tmp_path / "data"
+    log = TeamLog(data, "alpha")
+    log.day(3, 3)
+    served = Served(data, "--insecure-no-auth")
+    reader = EventReader(served, "alpha", "", after=0)
+    ids = [(one.id or 0, one.mark) for one in reader.wait(9)]
+    size = log.path.stat().st_size
+    reader.close()
+
+    def begin(last: str) -> EventReader:
+        one = EventReader(served, "alpha", "", last)
+        until(lambda: any(event.kind in ("reset", "order", "trade") for event in one.events), "an event")
+        one.close()
+        return one
+
+    try:
+        assert all(mark for _, mark in ids)
+        for offset, mark in ids[:-1]:
+            found = begin(f"{offset}-{mark}")
+            assert "reset" not in [one.kind for one in found.events]
+            assert offset < (found.rows()[0].id or 0)
+        shutil.rmtree(data / "team" / "alpha")
+        until(lambda: served.get("/api/v1/team/alpha/status").json()["stale"], "the log is missed")
+        TeamLog(data, "alpha", 7).day(12, 12)
+        until(lambda: served.get("/api/v1/team/alpha/status").json()["offset"] > size, "the new log")
+        line_ends = {at for at, byte in enumerate(log.path.read_bytes(), 1) if byte == 10}
+        known = {0, *line_ends, *((one.id or 0) for one in read_all_events(served, "alpha"))}
+        for offset, mark in ids[:-1]:
+            assert ["status", "reset"] == [one.kind for one in begin(f"{offset}-{mark}").events][:2]
+            assert ("reset" in [one.kind for one in begin(str(offset)).events]) == (offset not in known)
+        beyond = begin(str(log.path.stat().st_size + 1))
+        assert beyond.events[1].data == {
+            "detail": "the last id is one of another log: read everything again",
+            "offset": log.path.stat().st_size,
+        }
+    finally:
+        served.close()
+
+
+def read_all_events(served: Served, team: str) -> list[Any]:
+    """All rows of a log as events."""
+    reader = EventReader(served, team, "", after=0)
+    end = served.get(f"/api/v1/team/{team}/status").json()["offset"]
+    until(lambda: any(one.id == end for one in reader.rows()), "the last event")
+    reader.close()
+    return reader.rows()
+
+
 # Who may see what.
 
 
@@ -397,8 +447,13 @@ def test_a_log_that_takes_the_place_of_another_one_is_shown_alone(tmp_path: Path
         wanted = sum(-1 if one["kind"] == "reversal" else 1 for one in trades)
         assert old != rows and (80, wanted) == (len(trades), sum(row["fills"] for row in rows))
         assert 2 == ask("orders/open")["open_orders_count"]
-        assert reader.is_over.wait(20)
-        assert ("end", True) == (reader.events[-1].kind, reader.events[-1].data["anew"])
+        until(lambda: any(one.kind == "reset" for one in reader.events), "the reset")
+        reset = next(one for one in reader.events if one.kind == "reset")
+        assert reset.data["offset"] == reset.id and "replaced" in reset.data["detail"]
+        # The stream goes on, behind what the client reads anew.
+        TeamLog(data, "alpha").place(order_id="after-the-reset")
+        until(lambda: any(one.data.get("order_id") == "after-the-reset" for one in reader.rows()), "what follows")
+        assert reset.id is not None and all((one.id or 0) > reset.id for one in reader.rows())
         reader.close()
     finally:
         served.close()

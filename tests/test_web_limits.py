@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -115,27 +117,80 @@ def test_a_key_has_so_many_streams_and_no_more(limited: Served) -> None:
         one.close()
 
 
-def test_idle_streams_leave_nothing_behind(tmp_path: Path) -> None:
-    """Many streams: when they are gone, so are their descriptors, and others are served meanwhile."""
+IDLE_STREAMS = 2_000
+
+
+def test_idle_streams_leave_nothing_behind_and_the_watcher_its_work(tmp_path: Path) -> None:
+    """Two thousand streams on a watcher: passes go on, everybody is told, and when they are gone, so are their
+    descriptors."""
     log = TeamLog(tmp_path, "alpha")
     log.place()
-    (tmp_path / "compactor.toml").write_text("http_requests_per_minute = 100000\nhttp_streams_per_key = 1000\n")
-    one = Served(tmp_path)
-    key, before = one.key("alpha"), one.descriptors()
+    (tmp_path / "compactor.toml").write_text(
+        f"http_requests_per_minute = 100000\nhttp_streams_per_key = {IDLE_STREAMS}\n"
+        f"http_connections = {IDLE_STREAMS + 200}\n"
+    )
+    one = Served(tmp_path, command="watch")
+    server = one.find_server()
+    key, before = one.key("alpha"), one.descriptors(server)
     head = f"GET /api/v1/team/alpha/events HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {key}\r\n\r\n"
     clients = []
-    for _ in range(300):
+    for _ in range(IDLE_STREAMS):
         client = socket.create_connection((one.host, one.port), timeout=20)
         client.sendall(head.encode())
         assert b"200 OK" in client.recv(4096)
         clients.append(client)
     assert 200 == one.get("/api/v1/team/alpha/orders/open", key).status_code
-    assert "compactor_http_streams 300.0" in one.get("/metrics").text
+    assert f"compactor_http_streams {IDLE_STREAMS}.0" in one.get("/metrics").text
+    pending = log.path.parent / "pending_orders.jsonl"
+    for number in range(3):
+        order = log.place()["order_id"]
+        until(lambda order=order: pending.exists() and order in pending.read_text(), "the pass")
+        for client in clients if number == 2 else ():
+            found = b""
+            while order.encode() not in found:
+                found += client.recv(1 << 16)
     for client in clients:
         client.close()
     until(lambda: "compactor_http_streams 0.0" in one.get("/metrics").text, "the end of the streams")
-    until(lambda: one.descriptors() <= before + 3, "their descriptors")
+    until(lambda: one.descriptors(server) <= before + 3, "their descriptors")
     assert 0 == one.close()
+
+
+def test_a_reader_that_takes_nothing_is_dropped_with_a_reason(tmp_path: Path) -> None:
+    """Never buffered without bound; others are told everything meanwhile, and it goes on from its last id."""
+    log = TeamLog(tmp_path, "alpha")
+    log.place()
+    one = Served(tmp_path, "--insecure-no-auth")
+    slow = socket.socket()
+    slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    slow.connect((one.host, one.port))
+    slow.settimeout(20)
+    slow.sendall(b"GET /api/v1/team/alpha/events HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    until(lambda: "compactor_http_streams 1.0" in one.get("/metrics").text, "the stream")
+    quick = EventReader(one, "alpha", "", after=log.path.stat().st_size)
+    number = 0
+    while "compactor_http_streams_dropped_total 0.0" in one.get("/metrics").text:
+        for _ in range(1000):
+            log.place(client_order_id=f"alpha:{number}", note="x" * 400)
+            number += 1
+        assert number < 60_000, "it is still kept"
+    quick.wait(number)
+    found = b""
+    with suppress(TimeoutError):
+        while more := slow.recv(1 << 20):
+            found += more
+            if found.endswith(b"\r\n0\r\n\r\n"):
+                break
+    slow.close()
+    assert b"events behind; go on from the last id" in found
+    last = re.findall(rb"id: (\d+)\nmark: (\w+)\n", found)[-1]
+    rest = EventReader(one, "alpha", "", b"-".join(last).decode())
+    told = found.count(b"event: order\n")
+    rest.wait(number - told)
+    assert number - told == len(rest.rows())
+    for reader in (quick, rest):
+        reader.close()
+    one.close()
 
 
 def test_a_bucket_fills_again_and_their_number_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -77,9 +77,17 @@ class Served:
         headers = {**({"Authorization": f"Bearer {key}"} if key else {}), **options.pop("headers", {})}
         return requests.request(method, self.url + path, headers=headers, timeout=30, **options)
 
-    def descriptors(self) -> int:
+    def find_server(self) -> int:
+        """The process that serves: this one, or the child of a daemon."""
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        for pid in map(int, children):
+            if b"\0serve\0" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                return pid
+        return self.process.pid
+
+    def descriptors(self, pid: int | None = None) -> int:
         """How many descriptors the server has open."""
-        return len(os.listdir(f"/proc/{self.process.pid}/fd"))
+        return len(os.listdir(f"/proc/{pid or self.process.pid}/fd"))
 
     def close(self) -> int:
         """End it as a service manager does; its exit code."""
@@ -99,12 +107,15 @@ class SentEvent(NamedTuple):
     kind: str
     id: int | None
     data: Any
+    mark: str = ""
 
 
 class EventReader:
     """Reads an event stream in a thread; `status` is that of its answer."""
 
-    def __init__(self, served: Served, team: str, key: str, last: int | None = None, after: int | None = None) -> None:
+    def __init__(
+        self, served: Served, team: str, key: str, last: int | str | None = None, after: int | None = None
+    ) -> None:
         headers = {"Authorization": f"Bearer {key}"}
         if last is not None:
             headers["Last-Event-ID"] = str(last)
@@ -148,18 +159,20 @@ class EventReader:
 
 def parse_events(lines: Iterable[str]) -> Iterator[SentEvent]:
     """The events among the lines of a stream."""
-    kind, id_, data = "message", None, ""
+    kind, id_, data, mark = "message", None, "", ""
     for line in lines:
         name, _, value = line.partition(": ")
         if name == "event":
             kind = value
         elif name == "id":
             id_ = int(value)
+        elif name == "mark":
+            mark = value
         elif name == "data":
             data += value
         elif not line and data:
-            yield SentEvent(kind, id_, json.loads(data))
-            kind, id_, data = "message", None, ""
+            yield SentEvent(kind, id_, json.loads(data), mark)
+            kind, id_, data, mark = "message", None, "", ""
 
 
 def until(condition: Any, what: str, seconds: float = 30.0) -> None:

@@ -70,6 +70,8 @@ class RawChange(Struct, frozen=True, gc=False):
     assigned_to: str | None = None
     first: int = 0
     origin: Origin | None = None
+    mark: str = ""
+    """The mark of the log at `offset`; empty behind a line that is too long to be read."""
     is_shared: bool = False
     """Whether a further change of the same line has this offset; who goes on from there is told of both again."""
 

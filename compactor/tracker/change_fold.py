@@ -15,6 +15,7 @@ from compactor.core.lines import Block
 from compactor.core.orders import Order, build_row, get_sort_key
 from compactor.tracker.asked_orders import AskedOrders
 from compactor.tracker.change import RawChange
+from compactor.tracker.log_mark import make_mark
 
 SHRINK_BYTES = 1 << 16
 """After how many bytes ended orders leave the state."""
@@ -95,6 +96,11 @@ def _number(changes: list[RawChange], block: Block) -> list[RawChange]:
     """
     first = block.end - len(changes) + 1
     return [
-        msgspec.structs.replace(change, offset=max(block.offset + 1, offset), is_shared=offset < block.offset + 1)
+        msgspec.structs.replace(
+            change,
+            offset=max(block.offset + 1, offset),
+            mark="" if block.too_long else make_mark(block.data[: max(1, offset - block.offset)]),
+            is_shared=offset < block.offset + 1,
+        )
         for offset, change in enumerate(changes, first)
     ]

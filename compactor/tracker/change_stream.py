@@ -44,6 +44,11 @@ class ChangeStream:
 
     async def follow(self) -> AsyncIterator[Change]:
         """The changes, until the consumer ends, or is too slow."""
+        async for team_id, raw in self.follow_raw():
+            yield raw.decode(team_id)
+
+    async def follow_raw(self) -> AsyncIterator[tuple[str, RawChange]]:
+        """The same, each with its team and not decoded yet."""
         begun: set[Path] = set()
         late: dict[Path, int] = {}
         # A ledger that is not there yet, or cannot be read, begins with the first change that the queue has of it.
@@ -76,7 +81,7 @@ class ChangeStream:
             return rows.offset
         return self._after if isinstance(self._after, int) else self._after.get(rows.team_id, 0)
 
-    async def _begin(self, path: Path, after: int) -> AsyncIterator[Change]:
+    async def _begin(self, path: Path, after: int) -> AsyncIterator[tuple[str, RawChange]]:
         """What is behind an offset by now; the queue has what follows."""
         rows = self._ledgers[path]
         self._seen[rows.team_id] = after
@@ -91,7 +96,7 @@ class ChangeStream:
         for raw in known:
             yield self._note(path, raw)
 
-    async def _catch_up(self, path: Path, after: int, first: RawChange) -> AsyncIterator[Change]:
+    async def _catch_up(self, path: Path, after: int, first: RawChange) -> AsyncIterator[tuple[str, RawChange]]:
         """What a ledger that has just appeared had before the first change that came through the queue."""
         async for piece, _offset in self._fold_past(path, after, first.offset):
             for raw in piece:
@@ -125,7 +130,7 @@ class ChangeStream:
             # What it still raises is nobody's concern then.
             work.add_done_callback(lambda done: done.cancelled() or done.exception())
 
-    def _note(self, path: Path, raw: RawChange) -> Change:
+    def _note(self, path: Path, raw: RawChange) -> tuple[str, RawChange]:
         team_id = self._ledgers[path].team_id
         self._seen[team_id] = raw.offset
-        return raw.decode(team_id)
+        return team_id, raw

@@ -29,6 +29,8 @@ class LedgerRows:
         self.path = path
         self.team_id = team_id
         self.offset = 0
+        self.mark = ""
+        """The mark of the log at `offset`; empty before the first byte was read."""
         self.log_bytes = 0
         self.clock: datetime | None = None
         self.problem: str | None = None
@@ -59,7 +61,7 @@ class LedgerRows:
             self.intents = batch.intents
         if batch.unplaced is not None:
             self.unplaced = batch.unplaced
-        self.offset, self.log_bytes, self.clock = batch.offset, batch.log_bytes, batch.clock
+        self.offset, self.mark, self.log_bytes, self.clock = batch.offset, batch.mark, batch.log_bytes, batch.clock
         self.team_id = batch.team_id or self.team_id
         return batch.changes
 
@@ -128,6 +130,15 @@ class LedgerRows:
             return None
         newest: Iterator[RawChange] = takewhile(lambda change: change.is_behind(after), reversed(self.changes))
         return list(newest)[::-1]
+
+    def find_mark(self, offset: int) -> str | None:
+        """The mark of the log at an offset, as far as memory has it."""
+        if offset == self.offset:
+            return self.mark
+        for change in reversed(self.changes):
+            if change.offset <= offset:
+                return change.mark if change.offset == offset else None
+        return None
 
     def drop_ended(self, before_ns: int) -> int:
         """Drop the ended orders whose last event is older; how many there were."""

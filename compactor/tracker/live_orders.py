@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncGenerator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+from contextlib import aclosing
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -20,7 +21,7 @@ from compactor.ledger.open_intents import Intent
 from compactor.ledger.paths import LOG, resolve_data
 from compactor.ledger.records import Instant, PendingOrder, Trade
 from compactor.tracker.asked_orders import Origin, UnplacedOrder
-from compactor.tracker.change import Change, EndedOrder
+from compactor.tracker.change import Change, EndedOrder, RawChange
 from compactor.tracker.change_stream import After, ChangeStream
 from compactor.tracker.compacting import keep_compacted
 from compactor.tracker.ledger_rows import LedgerRows
@@ -29,6 +30,9 @@ from compactor.tracker.selecting import make_trade_filter
 from compactor.tracker.subscription import QUEUE_MAX, Subscription, TrackerClosed
 from compactor.tracker.tracked_ledger import LedgerBatch
 from compactor.tracker.tracker_status import TrackerStatus, read_status_of_team
+
+Listener = Callable[[LedgerRows, LedgerBatch, bool], None]
+"""Called with the rows of a ledger, the batch that they have just taken in, and whether another log began."""
 
 
 class PendingOrders(Mapping[str, PendingOrder]):
@@ -69,6 +73,7 @@ class LiveOrders:
         self._compacting: asyncio.Task[None] | None = None
         self._ledgers: dict[Path, LedgerRows] = {}
         self._subscriptions: set[Subscription] = set()
+        self._listeners: dict[Listener, None] = {}
         self._follower: LogFollower | None = None
         self.pending_orders: Mapping[str, PendingOrder] = PendingOrders(self._ledgers)
         """The open orders of all teams by their id, live."""
@@ -231,10 +236,42 @@ class LiveOrders:
         twice, whatever happened between two calls. Raises TooSlow, which says where to go on; LogRewritten where the
         log is not the same any more; and LedgerError.
         """
-        follower = self._require()
-        stream = ChangeStream(self._ledgers, follower.find_entry, self._subscriptions, self._queue_max, team, after)
-        async for change in stream.follow():
+        async for change in self._make_stream(team, after).follow():
             yield change
+
+    async def raw_changes(self, team: str, after: int) -> AsyncGenerator[RawChange, None]:
+        """As `changes` of one team, with the lines as they are. For servers, which pass them on."""
+        async for _, change in self._make_stream(team, after).follow_raw():
+            yield change
+
+    def _make_stream(self, team: str | None, after: After) -> ChangeStream:
+        follower = self._require()
+        return ChangeStream(self._ledgers, follower.find_entry, self._subscriptions, self._queue_max, team, after)
+
+    def listen(self, listener: Listener) -> None:
+        """Call a function right after each batch was taken in, in the thread of the event loop; for servers."""
+        self._listeners[listener] = None
+
+    def stop_listening(self, listener: Listener) -> None:
+        """Call it no more."""
+        self._listeners.pop(listener, None)
+
+    async def read_mark(self, team: str, offset: int) -> str | None:
+        """The mark of a team's log at an offset, empty where nobody can say; None for an offset that is none to go on
+        from in this log. Raises LedgerError."""
+        rows = self._find_team(team)
+        if rows is None:
+            return ""
+        known = rows.find_mark(offset)
+        if known is not None:
+            return known
+        found = await asyncio.to_thread(self._require().read_mark, rows.path, offset)
+        if found.is_line_end:
+            return found.text
+        if offset >= rows.changes_from:
+            return None  # In the middle of a line there are only the offsets of changes, and memory has all of these.
+        async with aclosing(self.raw_changes(team, offset - 1)) as changes:
+            return found.text if (await anext(changes)).offset == offset else None
 
     def _apply(self, batch: LedgerBatch) -> None:
         """Take what the thread has read."""
@@ -250,6 +287,8 @@ class LiveOrders:
         for one in self._subscriptions if changes else ():
             if one.wants(path, rows.team_id):
                 one.put(path, changes)
+        for listener in list(self._listeners):
+            listener(rows, batch, is_anew)
 
     def _list_offsets(self) -> dict[Path, int]:
         return {path: rows.offset for path, rows in self._ledgers.items() if rows.is_loaded and rows.problem is None}

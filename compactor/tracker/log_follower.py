@@ -16,6 +16,7 @@ from compactor.daemon.hints import Hints
 from compactor.ledger import LedgerEntry, discover
 from compactor.ledger.files import Files
 from compactor.tracker.change import RawChange
+from compactor.tracker.log_mark import LogMark
 from compactor.tracker.paced_restore import Pace
 from compactor.tracker.tracked_ledger import LedgerBatch, TrackedLedger
 
@@ -132,6 +133,10 @@ class LogFollower:
     def find_entry(self, path: Path) -> LedgerEntry:
         """The ledger at a path, as it was found."""
         return next(one.entry for one in list(self._ledgers.values()) if one.entry.path == path)
+
+    def read_mark(self, path: Path, offset: int) -> LogMark:
+        """The mark of the log of a ledger at an offset. Raises LedgerError. Not in the thread of the event loop."""
+        return next(one for one in list(self._ledgers.values()) if one.entry.path == path).read_mark(offset)
 
     def find_order(self, order_id: str, team: str | None) -> RawChange | None:
         """An order of any ledger, or of a team's, read from its log if need be. Raises LedgerError.

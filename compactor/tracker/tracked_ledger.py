@@ -31,6 +31,7 @@ from compactor.tracker.asked_orders import AskedOrders, Origin, UnplacedOrder
 from compactor.tracker.change import RawChange, decode_pending
 from compactor.tracker.change_fold import SHRINK_BYTES, ChangeRecorder
 from compactor.tracker.kept_lines import read_tail
+from compactor.tracker.log_mark import LogMark, make_mark, read_mark
 from compactor.tracker.paced_restore import Pace, make_fold, restore_paced
 
 BATCH_CHANGES = 100
@@ -73,6 +74,8 @@ class LedgerBatch(Struct):
 
     entry: LedgerEntry
     offset: int = 0
+    mark: str = ""
+    """The mark of the log at `offset`."""
     log_bytes: int = 0
     clock: datetime | None = None
     team_id: str | None = None
@@ -100,6 +103,7 @@ class TrackedLedger:
         self._digest = PrefixDigest()
         self._file: tuple[int, int] | None = None
         self._intents: dict[str, int] | None = None
+        self._mark = ""
         self.offset = 0
 
     @property
@@ -157,6 +161,11 @@ class TrackedLedger:
             finally:
                 self._log = None
 
+    def read_mark(self, offset: int) -> LogMark:
+        """The mark of the log at an offset up to which it was read. Raises LedgerError."""
+        with self.lock, open_log(self.entry.path, self._files, self._segments) as log:
+            return read_mark(log, min(offset, self.offset))
+
     # At the beginning.
 
     def _load(self, log: Log, end: int, pace: Pace) -> LedgerBatch:
@@ -181,7 +190,8 @@ class TrackedLedger:
         fold.drop_rows()
         self._recorder, self.offset = ChangeRecorder(fold, asked), start
         loaded = LoadedLedger(fold.team_id, start, fold.clock, rows, trades, findings)
-        return LedgerBatch(self.entry, start, end, fold.clock, fold.team_id, loaded)
+        self._mark = read_mark(log, start).text
+        return LedgerBatch(self.entry, start, self._mark, end, fold.clock, fold.team_id, loaded)
 
     def _choose_start(self, log: Log, end: int) -> int:
         """Before which offset to begin: the newest point, unless one that is a little older is nearly as good."""
@@ -221,7 +231,7 @@ class TrackedLedger:
             for line in block.split():
                 team_id = recorder.fold.team_id
                 batch.changes.extend(recorder.feed(line))
-                self.offset = line.end
+                self.offset, self._mark = line.end, "" if line.too_long else make_mark(line.data)
                 if recorder.fold.team_id != team_id:
                     batch.rows = _make_rows(recorder.fold, recorder.asked, self.offset, pace)
                     recorder.fold.drop_rows()
@@ -237,10 +247,11 @@ class TrackedLedger:
         yield self._finish(batch, recorder)
 
     def _make_batch(self, recorder: ChangeRecorder, end: int) -> LedgerBatch:
-        return LedgerBatch(self.entry, self.offset, end, changes=[])
+        return LedgerBatch(self.entry, self.offset, log_bytes=end, changes=[])
 
     def _finish(self, batch: LedgerBatch, recorder: ChangeRecorder) -> LedgerBatch:
-        batch.offset, batch.clock, batch.team_id = self.offset, recorder.fold.clock, recorder.fold.team_id
+        batch.offset, batch.mark = self.offset, self._mark
+        batch.clock, batch.team_id = recorder.fold.clock, recorder.fold.team_id
         return batch
 
 

@@ -92,6 +92,11 @@ class KeyStore:
         self._refresh()
         return self._keys.get(key.key_id) == key
 
+    def version(self) -> object:
+        """Another value once keys were made or revoked."""
+        self._refresh()
+        return self._seen
+
     def create(self, team_id: str | None, *, read_only: bool = False) -> NewKey:
         """Make a key for a team, or with None for an administrator; durable when this returns. Raises BadTeam."""
         if team_id is not None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from typing import Protocol
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
@@ -26,6 +27,13 @@ WAITING_MAX = 64
 SWEEP_SECONDS = 0.25
 EXTENSION = "compactor.connection"
 """Where the application finds the connection of a request, in the extensions of its scope."""
+
+
+class Sink(Protocol):
+    """Whoever writes to a connection past its answer, in pieces of a body without an end."""
+
+    def flush(self) -> None: ...
+    def lose(self) -> None: ...
 
 
 class Connections:
@@ -87,8 +95,24 @@ class BoundedConnection(HttpToolsProtocol):
     owner: Connections
     deadline = 0.0
     """The monotonic second at which the connection is closed."""
+    sink: Sink | None = None
+    """Told when the connection has room again after it was full, and when it is no more."""
     _received = 0
     _is_refused = False
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the client does not take what was written."""
+        return self.flow.write_paused
+
+    @property
+    def is_head(self) -> bool:
+        """Whether the request wants no body."""
+        return self.scope["method"] == "HEAD"
+
+    def write_chunk(self, chunk: bytes) -> None:
+        """Write a chunk of the answer that is under way, and does not say how long it is."""
+        self.transport.write(chunk)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for a request."""
@@ -100,6 +124,14 @@ class BoundedConnection(HttpToolsProtocol):
         """Forget the connection."""
         self.owner.remove(self)
         super().connection_lost(exc)
+        if self.sink is not None:
+            self.sink.lose()
+
+    def resume_writing(self) -> None:
+        """The client has taken most of what was written."""
+        super().resume_writing()
+        if self.sink is not None:
+            self.sink.flush()
 
     def extend(self, seconds: float) -> None:
         """Give the connection another deadline, from now on."""

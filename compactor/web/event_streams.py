@@ -1,209 +1,306 @@
-"""Server-sent events of one team: each change is encoded once and handed to every stream that is open.
+"""Server-sent events of one team: each is encoded once, and its bytes go to the connections of all streams at once.
 
-The id of an event is the log offset to go on from. A stream that begins at an older one is first told what lies in
-between, from memory or by folding the log again. Note: a stream whose reader does not keep up is ended with a reason
-once `QUEUE_MAX` events wait for it; its client goes on from its last id, and nothing is lost.
+The id of an event is the log offset to go on from; the field `mark` beside it, which browsers pass over, is the mark of
+the log there. A stream that begins at an older id is first told what lies in between, from memory or by folding the log
+again; one whose id or mark is not one of this log is told `reset`. Note: what a connection does not take waits for it;
+once `QUEUE_MAX` events wait, the stream is ended with a reason, its client goes on from its last id, and nothing is
+lost.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple
 
 import msgspec
 
 from compactor.core import CompactorError
 from compactor.ledger.errors import LogRewritten
-from compactor.tracker import Change, EndedOrder
+from compactor.tracker.change import RawChange
+from compactor.tracker.ledger_rows import LedgerRows
 from compactor.tracker.live_orders import LiveOrders
+from compactor.tracker.tracked_ledger import LedgerBatch
 from compactor.web.api_answers import encode
+from compactor.web.api_keys import ApiKey, KeyStore
+from compactor.web.connections import BoundedConnection
 from compactor.web.row_formats import add_origin
 from compactor.web.team_view import TeamView
 
 QUEUE_MAX = 5_000
 HEARTBEAT_SECONDS = 10.0
-FRESHNESS_SECONDS = 1.0
+PIECE_SECONDS = 10.0
+"""The time for the reader to take a piece, on top of the time until there is one."""
+TICK_SECONDS = 1.0
 RETRY_MS = 1000
+_HEARTBEAT = b": nothing new\n\n"
+
+Send = Callable[[bytes], Awaitable[None]]
 
 
 class StreamEnd(CompactorError):
-    """Why a stream ends; its client is told, and may come back. `anew`: not after its last id, because the log is
-    another one."""
+    """Why a stream ends; its client is told, and may come back."""
 
-    def __init__(self, reason: str, *, anew: bool = False) -> None:
-        super().__init__(reason)
-        self.anew = anew
+
+class StreamStart(NamedTuple):
+    """Where a stream begins: behind an offset, and, if the client has it, the mark of the log there."""
+
+    offset: int
+    mark: str = ""
 
 
 class EventStream:
-    """The events that wait for one reader."""
+    """The stream of one reader: its bytes go to the connection, and wait while that is full."""
 
-    def __init__(self) -> None:
-        self._waiting: deque[tuple[int, bytes]] = deque()
-        self._ready = asyncio.Event()
-        self._end: StreamEnd | None = None
+    def __init__(self, connection: BoundedConnection, access: ApiKey) -> None:
+        self._connection = connection
+        self.access = access
+        self.over: asyncio.Future[StreamEnd | None] = asyncio.get_running_loop().create_future()
+        """Done when the stream is to end, with the reason; None where its reader has gone."""
+        self._waiting: deque[tuple[bytes, int]] = deque()
+        self._events = 0
+        self.beats_at = 0.0
 
-    def put(self, offset: int, data: bytes) -> None:
-        """Add an event; beyond the limit the stream ends."""
-        if self._end is not None:
+    def write(self, chunk: bytes, events: int = 1) -> None:
+        """Send a chunk (`frame_chunk`) with so many events; beyond the limit of what may wait the stream ends."""
+        if self.over.done():
             return
-        if len(self._waiting) >= QUEUE_MAX:
-            self.end(StreamEnd(f"this reader is more than {QUEUE_MAX} events behind; go on from the last id"))
+        if not self._waiting and not self._connection.is_full:
+            self._hand(chunk)
+        elif self._events + events > QUEUE_MAX:
             self._waiting.clear()
+            self.end(StreamEnd(f"this reader is more than {QUEUE_MAX} events behind; go on from the last id"))
         else:
-            self._waiting.append((offset, data))
-            self._ready.set()
+            self._waiting.append((chunk, events))
+            self._events += events
 
-    def end(self, end: StreamEnd) -> None:
-        """End the stream once what waits is taken."""
-        self._end = self._end or end
-        self._ready.set()
+    def flush(self) -> None:
+        """The connection has room again."""
+        while self._waiting and not self._connection.is_full:
+            chunk, events = self._waiting.popleft()
+            self._events -= events
+            self._hand(chunk)
 
-    async def take(self) -> list[tuple[int, bytes]]:
-        """What waits, once there is something; nothing after a heartbeat's time. Raises StreamEnd."""
-        if not self._waiting and self._end is None:
-            self._ready.clear()
-            try:
-                async with asyncio.timeout(HEARTBEAT_SECONDS):
-                    await self._ready.wait()
-            except TimeoutError:
-                return []
-        if not self._waiting and self._end is not None:
-            raise self._end
-        taken = list(self._waiting)
-        self._waiting.clear()
-        return taken
+    def beat(self, now: float, chunk: bytes) -> None:
+        """Say that there is nothing new, if it is time."""
+        if now >= self.beats_at and not self._waiting and not self._connection.is_full:
+            self.write(chunk, 0)
+
+    def _hand(self, chunk: bytes) -> None:
+        self._connection.write_chunk(chunk)
+        self.rest()
+
+    def rest(self) -> None:
+        """Something was sent: the next heartbeat is due later, and the reader has time to take it."""
+        self.beats_at = time.monotonic() + HEARTBEAT_SECONDS
+        if not self._connection.is_full:
+            self._connection.extend(HEARTBEAT_SECONDS + PIECE_SECONDS)
+
+    def end(self, end: StreamEnd | None) -> None:
+        """End the stream; None: the reader has gone."""
+        if not self.over.done():
+            self.over.set_result(end)
+
+    def lose(self) -> None:
+        """The connection is no more."""
+        self.end(None)
 
 
 class TeamStreams:
     """The open streams of one team."""
 
-    def __init__(self, tracker: LiveOrders, view: TeamView, trading: str | None) -> None:
+    def __init__(self, tracker: LiveOrders, view: TeamView, trading: str | None, keys: KeyStore | None) -> None:
         self._tracker = tracker
         self._view = view
         self._trading = trading
+        self._keys = keys
+        self._keys_seen: object = None
         self._streams: set[EventStream] = set()
-        self._tasks: list[asyncio.Task[None]] = []
+        self._ticking: asyncio.Task[None] | None = None
 
     def __len__(self) -> int:
         return len(self._streams)
 
-    async def follow(self, after: int | None) -> AsyncIterator[bytes]:
-        """The events behind an offset, from now on without one, as bytes to send. Raises StreamEnd."""
-        stream = EventStream()
-        yield b"retry: %d\n\n" % RETRY_MS + self._encode_status(after is None)
-        if after is not None:
-            async for piece, reached in self._fold_past(after):
-                after = reached
-                yield piece
-        # No await from here to the first piece: what is in memory, and what follows it, have no gap between them.
-        known = self._list_known(after)
-        self._streams.add(stream)
+    async def serve(self, stream: EventStream, start: StreamStart | None, send: Send) -> StreamEnd | None:
+        """Serve a stream from its start, or from now on; returns why it ends, None where its reader has gone.
+
+        `send` sends bytes and waits until the reader takes them.
+        """
         try:
-            seen = self._view.offset
-            self._start(seen)
-            if known:
-                yield b"".join(data for _, data in known)
-            while True:
-                taken = await stream.take()
-                fresh = [data for offset, data in taken if offset > seen or offset < 0]
-                yield b"".join(fresh) if taken else b": nothing new\n\n"
+            after = await self._tell_start(stream, start, send)
+            if after is not None:
+                after = await self._tell_past(stream, after, send)
+            # No await from here on: what is in memory, and what follows it, have no gap between them.
+            if after is not None:
+                self._tell_known(stream, after)
+            self._join(stream)
+            return await stream.over
+        except StreamEnd as end:
+            return end
         finally:
-            self._streams.discard(stream)
-            if not self._streams:
-                self._stop()
+            self._leave(stream)
 
     def end(self, end: StreamEnd) -> None:
         """End all streams."""
-        for stream in self._streams:
+        for stream in list(self._streams):
             stream.end(end)
 
-    def _list_known(self, after: int | None) -> list[tuple[int, bytes]]:
-        rows = self._view.rows
-        if rows is None or after is None:
-            return []
-        changes = rows.list_changes(after) or []
-        return [(one.offset, encode_change(one.decode(rows.team_id))) for one in changes]
+    # The beginning.
 
-    async def _fold_past(self, after: int) -> AsyncIterator[tuple[bytes, int]]:
-        """The changes that are no longer in memory, and with each piece the offset up to which these are all."""
-        rows = self._view.rows
-        if rows is None or rows.list_changes(after) is not None:
-            return
-        changes = self._tracker.changes(self._view.team, after=after)
-        coming: asyncio.Future[Change] | None = None
+    async def _tell_start(self, stream: EventStream, start: StreamStart | None, send: Send) -> int | None:
+        """Say how current everything is; returns behind which offset the past begins, None if from now on."""
+        is_ours = start is None or await self._is_ours(start)
+        is_now = start is None or start.offset == self._view.offset
+        # The id of a status is there for clients whose first one it is, or that have it without its mark.
+        await send(b"retry: %d\n\n" % RETRY_MS + self._encode_status(with_id=is_ours and is_now))
+        if not is_ours:
+            await send(self._encode_reset("the last id is one of another log"))
+        stream.rest()
+        return start.offset if start is not None and is_ours else None
+
+    async def _is_ours(self, start: StreamStart) -> bool:
+        """Whether a start is one of this log, as far as anybody can say."""
+        if start.offset > self._view.offset:
+            return False
         try:
-            while True:
+            known = await self._tracker.read_mark(self._view.team, start.offset)
+        except CompactorError as error:
+            raise StreamEnd(str(error)) from None
+        return known is not None and start.mark in ("", known or start.mark)
+
+    async def _tell_past(self, stream: EventStream, after: int, send: Send) -> int | None:
+        """Tell the changes that are no longer in memory; returns up to where, None where another log began."""
+        if self._is_in_memory(after):
+            return after
+        changes = self._tracker.raw_changes(self._view.team, after)
+        coming: asyncio.Future[RawChange] | None = None
+        try:
+            while not stream.over.done():
                 coming = asyncio.ensure_future(anext(changes))
                 while not (await asyncio.wait({coming}, timeout=HEARTBEAT_SECONDS))[0]:
-                    yield b": reading the past\n\n", after
+                    await send(b": reading the past\n\n")
+                    stream.rest()
                 change = await coming
+                await send(encode_change(change))
+                stream.rest()
                 after = change.offset
-                yield encode_change(change), after
-                if (rows := self._view.rows) is None or rows.list_changes(after) is not None:
-                    return
+                if self._is_in_memory(after):
+                    break
+            return after
+        except LogRewritten as error:
+            await send(self._encode_reset(str(error)))
+            return None
         except CompactorError as error:
-            raise StreamEnd(str(error), anew=isinstance(error, LogRewritten)) from None
+            raise StreamEnd(str(error)) from None
         finally:
             if coming is not None:
                 coming.cancel()
                 await asyncio.wait({coming})
             await changes.aclose()
 
-    # One reader of the tracker for all streams.
+    def _is_in_memory(self, after: int) -> bool:
+        rows = self._view.rows
+        return rows is None or rows.list_changes(after) is not None
 
-    def _start(self, after: int) -> None:
-        if not self._tasks:
-            self._tasks = [asyncio.create_task(self._pump(after)), asyncio.create_task(self._watch_freshness())]
+    def _tell_known(self, stream: EventStream, after: int) -> None:
+        rows = self._view.rows
+        for change in (rows.list_changes(after) or []) if rows is not None else []:
+            stream.write(frame_chunk(encode_change(change)))
 
-    def _stop(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        self._tasks = []
+    def _join(self, stream: EventStream) -> None:
+        self._streams.add(stream)
+        if self._ticking is None:
+            self._tracker.listen(self._take)
+            self._ticking = asyncio.create_task(self._tick())
 
-    async def _pump(self, after: int) -> None:
-        try:
-            async for change in self._tracker.changes(self._view.team, after=after):
-                data = encode_change(change)
-                for stream in self._streams:
-                    stream.put(change.offset, data)
-        except CompactorError as error:
-            self.end(StreamEnd(str(error), anew=isinstance(error, LogRewritten)))
-        finally:
-            if self._tasks and self._tasks[0] is asyncio.current_task():
-                self._stop()
+    def _leave(self, stream: EventStream) -> None:
+        self._streams.discard(stream)
+        if not self._streams and self._ticking is not None:
+            self._tracker.stop_listening(self._take)
+            self._ticking.cancel()
+            self._ticking = None
 
-    async def _watch_freshness(self) -> None:
-        """Tell whenever something changes that is no event: reconciles, streams, reasons."""
-        before = None
+    # From then on.
+
+    def _take(self, rows: LedgerRows, batch: LedgerBatch, is_anew: bool) -> None:
+        """Tell all streams what a batch has changed."""
+        if rows.team_id != self._view.team or batch.problem is not None:
+            return
+        self._end_revoked()
+        if is_anew:
+            self._write_to_all(self._encode_reset("the log was replaced by another one"))
+        elif batch.loaded is not None and batch.offset:
+            self._write_to_all(self._encode_reset("there was no log so far"))
+        elif batch.changes:
+            self._write_to_all(b"".join(map(encode_change, batch.changes)), len(batch.changes))
+        if batch.intents is not None or batch.unplaced is not None:
+            self._write_to_all(self._encode_status(with_id=False))
+
+    def _write_to_all(self, data: bytes, events: int = 1) -> None:
+        chunk = frame_chunk(data)
+        for stream in self._streams:
+            stream.write(chunk, events)
+
+    async def _tick(self) -> None:
+        """Once a second: what changed that is no event, keys that were revoked, and heartbeats."""
+        before, heartbeat = None, frame_chunk(_HEARTBEAT)
         while True:
             status = msgspec.structs.replace(self._view.status, offset=0, log_bytes=0, as_of=None)
-            rows = self._view.rows
-            now = (status, rows.intents if rows else None, rows.unplaced if rows else None)
-            if before is not None and now != before:
-                for stream in self._streams:
-                    stream.put(-1, self._encode_status(False))
-            before = now
-            await asyncio.sleep(FRESHNESS_SECONDS)
+            self._end_revoked()
+            if before is not None and status != before:
+                self._write_to_all(self._encode_status(with_id=False))
+            before, now = status, time.monotonic()
+            for stream in self._streams:
+                stream.beat(now, heartbeat)
+            await asyncio.sleep(TICK_SECONDS)
 
-    def _encode_status(self, with_id: bool) -> bytes:
-        head = b"id: %d\n" % self._view.offset if with_id else b""
+    def _end_revoked(self) -> None:
+        if self._keys is None or (seen := self._keys.version()) == self._keys_seen:
+            return
+        self._keys_seen = seen
+        for stream in list(self._streams):
+            if not self._keys.holds(stream.access):
+                stream.end(StreamEnd("this key was revoked"))
+
+    # What is sent.
+
+    def _encode_status(self, *, with_id: bool) -> bytes:
+        rows = self._view.rows
+        head = b""
+        if with_id:
+            head = encode_id(rows.offset, rows.mark) if rows is not None else encode_id(0, "")
         return head + b"event: status\ndata: " + encode(self._view.describe(self._trading)) + b"\n\n"
 
+    def _encode_reset(self, reason: str) -> bytes:
+        rows = self._view.rows
+        detail = {"detail": f"{reason}: read everything again", "offset": self._view.offset}
+        head = encode_id(rows.offset, rows.mark) if rows is not None else encode_id(0, "")
+        return head + b"event: reset\ndata: " + encode(detail) + b"\n\n"
 
-def encode_change(change: Change) -> bytes:
-    """A change as a server-sent event: its row, an order's with `open` as in the API."""
-    data = add_origin(change.line, change.origin).rstrip()
+
+def encode_id(offset: int, mark: str) -> bytes:
+    """The lines with the id of an event, and the mark of the log there."""
+    return b"id: %d\nmark: %b\n" % (offset, mark.encode()) if mark else b"id: %d\n" % offset
+
+
+def encode_change(change: RawChange) -> bytes:
+    """A change as a server-sent event: its row, an order's with `origin` and `open` as in the API."""
+    data = change.line.rstrip()
     if change.kind == "order":
-        row = change.row
-        more = b',"open":false}' if isinstance(row, EndedOrder) else b',"open":true}'
-        if isinstance(row, EndedOrder) and row.assigned_to is not None:
-            more = b',"assigned_to":%b' % encode(row.assigned_to) + more
-        data = data[:-1] + more
-    return b"event: %b\nid: %d\ndata: %b\n\n" % (change.kind.encode(), change.offset, data)
+        more = b',"open":true}' if change.key is not None else b',"open":false}'
+        if change.key is None and change.assigned_to is not None:
+            more = b',"assigned_to":%b' % encode(change.assigned_to) + more
+        data = add_origin(data, change.origin).rstrip()[:-1] + more
+    return b"event: %b\n%bdata: %b\n\n" % (change.kind.encode(), encode_id(change.offset, change.mark), data)
 
 
 def encode_end(end: StreamEnd) -> bytes:
     """The last event of a stream that the server ends."""
-    return b"event: end\ndata: " + encode({"detail": str(end), "anew": end.anew}) + b"\n\n"
+    return b"event: end\ndata: " + encode({"detail": str(end)}) + b"\n\n"
+
+
+def frame_chunk(data: bytes) -> bytes:
+    """Bytes as a chunk of an HTTP/1.1 body."""
+    return b"%x\r\n%b\r\n" % (len(data), data)

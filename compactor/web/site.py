@@ -56,17 +56,13 @@ class Site:
         """The event streams of a team."""
         found = self._streams.get(team)
         if found is None:
-            found = self._streams[team] = TeamStreams(self.tracker, self.view(team), self.canceler.trading)
+            found = self._streams[team] = TeamStreams(self.tracker, self.view(team), self.canceler.trading, self.keys)
         return found
 
     def end_streams(self) -> None:
         """End every event stream, because the server ends."""
         for streams in self._streams.values():
             streams.end(StreamEnd("the server ends; come back in a moment"))
-
-    def is_valid(self, access: ApiKey) -> bool:
-        """Whether a key that opened something before is still valid."""
-        return self.keys is None or self.keys.holds(access)
 
     def reserve_stream(self, access: ApiKey) -> None:
         """Count an event stream of a key in. Raises HTTPException if it has too many."""

@@ -12,6 +12,7 @@ from litestar.response import Response
 
 from compactor.web.api_answers import KeyAnswer, TeamList, TeamStatus, encode, refusals
 from compactor.web.event_answer import EventAnswer
+from compactor.web.event_streams import StreamStart
 from compactor.web.replies import reply
 from compactor.web.site import AnyRequest, find_access, find_site, require_admin
 
@@ -19,7 +20,8 @@ _EVENTS = ResponseSpec(
     None,
     description=(
         "An endless stream of events `order`, `trade` and `finding`, whose data is the row and whose id is the log "
-        "offset; `status` when something changes that is no event; and `end` with a reason."
+        "offset, with the mark of the log there as `mark`; `status` when something changes that is no event; `reset` "
+        "when everything is to be read again, because the log is another one; and `end` with a reason."
     ),
     media_type="text/event-stream",
     generate_examples=False,
@@ -27,7 +29,9 @@ _EVENTS = ResponseSpec(
 LastEventId = Annotated[
     str | None,
     Parameter(
-        header="Last-Event-ID", description="Go on after this event; wins over `after`.", pattern=r"^[0-9]{1,18}$"
+        header="Last-Event-ID",
+        description="Go on after this event, `ID` or `ID-MARK`; wins over `after`.",
+        pattern=r"^[0-9]{1,18}(-[0-9a-f]{8})?$",
     ),
 ]
 After = Annotated[int | None, Parameter(description="Begin after this log offset; default: now.", ge=0)]
@@ -54,14 +58,20 @@ async def get_events(
     """Server-sent events without a gap and without a repeat, across reconnects and restarts: begin at the
     `X-Log-Offset` of any other answer with `after`, and go on with `Last-Event-ID`, as browsers do by themselves."""
     site, access = find_site(request), find_access(request)
-    start = int(last_event_id) if last_event_id is not None else after
     offset = site.view(team).offset
-    if start is not None and start > offset:
-        raise HTTPException(status_code=400, detail=f"after: expected an offset up to {offset}, the end of this log")
+    start = None
+    if last_event_id is not None:
+        at, _, mark = last_event_id.partition("-")
+        start = StreamStart(int(at), mark)
+    elif after is not None:
+        if after > offset:
+            raise HTTPException(
+                status_code=400, detail=f"after: expected an offset up to {offset}, the end of this log"
+            )
+        start = StreamStart(after)
     site.reserve_stream(access)
-    streams = site.streams(team)
     return EventAnswer(  # type: ignore[return-value]
-        lambda: streams.follow(start), site.traffic, lambda: site.is_valid(access), lambda: site.release_stream(access)
+        site.streams(team), start, access, site.traffic, lambda: site.release_stream(access)
     )
 
 

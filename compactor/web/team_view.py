@@ -92,10 +92,11 @@ class TeamView:
         return headers
 
     def make_etag(self, *parts: object) -> str:
-        """The ETag of an answer that depends on the log, on how fresh it is, and on `parts`. The time of the last event
-        is in it because a log may be replaced by another one of the same length."""
-        status = self.status
-        seen = (self.team, self.offset, self.recorded_at, status.reconciled_through, bool(status.stale), *parts)
+        """The ETag of an answer that depends on the log, on how fresh it is, and on `parts`. The mark of the log is in
+        it because a log may be replaced by another one of the same length."""
+        status, rows = self.status, self.rows
+        mark = rows.mark if rows is not None else ""
+        seen = (self.team, self.offset, mark, status.reconciled_through, bool(status.stale), *parts)
         return f'"{blake2b(repr(seen).encode(), digest_size=12).hexdigest()}"'
 
     # The open orders.

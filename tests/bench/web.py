@@ -11,6 +11,7 @@ import asyncio
 import os
 import re
 import shutil
+import socket
 import statistics
 import subprocess
 import sys
@@ -139,9 +140,14 @@ def nginx(port: int, root: Path) -> Iterator[bool]:
             process.wait()
 
 
-def _is_open(port: int) -> bool:
-    import socket
+def _find_port() -> int:
+    """A port that nobody has."""
+    with socket.create_server(("127.0.0.1", 0)) as one:
+        port: int = one.getsockname()[1]
+        return port
 
+
+def _is_open(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
@@ -209,6 +215,32 @@ async def measure_memory(served: Served, team: str, number: int) -> tuple[float,
     return (after - before) * 1000 / number, max(0, served.descriptors() - descriptors)
 
 
+async def measure_watcher(data: Path, idle: int, events: int) -> list[tuple[int, list[float]]]:
+    """Milliseconds from the append of an event until the derived file has it, beside no stream and beside idle ones."""
+    log, found = TeamLog(data, "watched"), list[tuple[int, list[float]]]()
+    served = Served(data, command="watch")
+    try:
+        key = served.key("t20")
+        for number in (0, idle):
+            clients = await open_streams(served, "t20", key, number)
+            found.append((number, sorted([await _time_pass(log) for _ in range(events)])))
+            for one in clients:
+                one.transport.close()
+    finally:
+        served.close()
+    return found
+
+
+async def _time_pass(log: TeamLog) -> float:
+    pending, started = log.path.parent / "pending_orders.jsonl", time.perf_counter()
+    order = log.place()["order_id"]
+    while not pending.exists() or order not in pending.read_text():
+        await asyncio.sleep(0.0005)
+    taken = (time.perf_counter() - started) * 1000
+    await asyncio.sleep(0.05)
+    return taken
+
+
 def measure_page(served: Served, key: str) -> list[float]:
     """Milliseconds from the call of the address until the first row of the table is there; five times, each anew."""
     found = []
@@ -247,6 +279,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             _report(served, data, log, chosen)
         finally:
             served.close()
+        for number, found in asyncio.run(measure_watcher(data, chosen.idle, chosen.events)):
+            p99 = found[int(len(found) * 0.99)]
+            median = statistics.median(found)
+            print(f"watch, append -> derived file, {number:,} idle streams: median {median:.1f} ms, p99 {p99:.1f} ms")
     return 0
 
 
@@ -258,8 +294,9 @@ def _report(served: Served, data: Path, log: TeamLog, chosen: argparse.Namespace
         rate, p99 = asyncio.run(load(port, path, headers, chosen.seconds))
         rows.append((name, f"{rate:,.0f}", f"{p99:.1f}"))
 
-    with bare(served.port + 1):
-        run("bare hello, the same server", served.port + 1, "/", {})
+    port = _find_port()
+    with bare(port):
+        run("bare hello, the same server", port, "/", {})
     for orders in (20, 200, 2000):
         key, path = served.key(f"t{orders}"), f"/api/v1/team/t{orders}/orders/open"
         size = len(served.get(path, key).content)
@@ -271,9 +308,10 @@ def _report(served: Served, data: Path, log: TeamLog, chosen: argparse.Namespace
         )
         etag = {"Authorization": f"Bearer {key}", "If-None-Match": served.get(path, key).headers["ETag"]}
         run(f"orders/open, {orders:,} orders, 304", served.port, path, etag)
-    with nginx(served.port + 2, data / "team") as is_there:
+    port = _find_port()
+    with nginx(port, data / "team") as is_there:
         for orders in (20, 200, 2000) if is_there else ():
-            run(f"nginx, the file of {orders:,} orders", served.port + 2, f"/t{orders}/pending_orders.jsonl", {})
+            run(f"nginx, the file of {orders:,} orders", port, f"/t{orders}/pending_orders.jsonl", {})
     show("Answers", ("", "requests a second", "p99 ms"), rows)
     times = asyncio.run(measure_streams(served, log, chosen.streams, chosen.events))
     p99 = times[int(len(times) * 0.99)]

@@ -41,7 +41,8 @@ export class Api {
 const SILENCE_MS = 22_000;
 const RETRY_MS = [300, 1000, 2000, 4000, 8000];
 
-/** @typedef {{kind: string, id: number | null, data: any}} ServerEvent */
+/** `id` is where to go on: the log offset, and behind a dash the mark of the log there.
+ * @typedef {{kind: string, id: string | null, data: any}} ServerEvent */
 
 /** The event stream of a team: goes on after its last event, whatever happens in between. */
 export class EventFeed {
@@ -53,7 +54,8 @@ export class EventFeed {
   constructor(api, team, after, to) {
     this.api = api;
     this.team = team;
-    this.last = after;
+    /** Where to go on: an offset, and once the server has told it, a mark of the log. */
+    this.last = String(after);
     this.to = to;
     this.heard = Date.now();
     this.isOver = false;
@@ -109,7 +111,7 @@ export class EventFeed {
     this.control = new AbortController();
     this.heard = Date.now();
     const answer = await this.api.request(Api.team(this.team, "events"), {
-      headers: { Accept: "text/event-stream", "Last-Event-ID": String(this.last) },
+      headers: { Accept: "text/event-stream", "Last-Event-ID": this.last },
       signal: this.control.signal,
     });
     if (!answer.ok || !answer.body) {
@@ -132,7 +134,7 @@ export class EventFeed {
         if (event.id !== null) this.last = event.id;
         if (event.kind === "end") reason = String(event.data.detail);
         // Another log: what is shown cannot be gone on with.
-        if (event.kind === "end" && event.data.anew) throw new Refusal(400, reason);
+        if (event.kind === "reset") throw new Refusal(400, String(event.data.detail));
       }
       if (events.length) this.to.onEvents(events);
     }
@@ -143,11 +145,13 @@ export class EventFeed {
 function parseEvent(block) {
   let kind = "message";
   let id = null;
+  let mark = "";
   let data = "";
   for (const line of block.split("\n")) {
     if (line.startsWith("event: ")) kind = line.slice(7);
-    else if (line.startsWith("id: ")) id = Number(line.slice(4));
+    else if (line.startsWith("id: ")) id = line.slice(4);
+    else if (line.startsWith("mark: ")) mark = `-${line.slice(6)}`;
     else if (line.startsWith("data: ")) data += line.slice(6);
   }
-  return data ? { kind, id, data: JSON.parse(data) } : null;
+  return data ? { kind, id: id === null ? null : id + mark, data: JSON.parse(data) } : null;
 }
