@@ -401,7 +401,7 @@ def test_brackets_stand_together_fills_expand_and_empty_columns_vanish(browser: 
 
 
 def test_filter_sort_columns_and_time_zone_are_remembered(browser: Any, served: Served) -> None:
-    """Also across a reload; the filter begins empty."""
+    """Also across a reload; a filter in its tab only, and it is plain to see that it hides something."""
     key = served.key("alpha")
     with opened(browser, served, f"key={key}") as page:
         page.locator("#orders-table tbody tr").first.wait_for()
@@ -414,6 +414,9 @@ def test_filter_sort_columns_and_time_zone_are_remembered(browser: Any, served: 
         assert {"NVDA"} == set(page.locator("#orders-table td[data-column=symbol] button.link").all_inner_texts())
         page.reload()
         page.locator("#orders-table tbody tr").first.wait_for()
+        assert "nvda sell" == page.locator("#orders-filter").input_value()
+        assert " of " in page.locator("#orders-count").inner_text()
+        page.fill("#orders-filter", "")
         assert symbols == page.locator("#orders-table td[data-column=symbol] button.link").all_inner_texts()
         assert "America/New_York" == page.locator("#zone").input_value()
         assert "ascending" == page.locator("#orders-table th[data-column=symbol]").get_attribute("aria-sort")

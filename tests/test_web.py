@@ -120,6 +120,24 @@ def test_every_list_is_there_as_csv_and_json_lines(served: Served, alpha: str) -
         assert [str(one[first]) for one in wanted] == [one[first] for one in table]
 
 
+def test_the_summary_and_the_teams_are_there_as_csv_and_json_lines_too(served: Served, alpha: str, admin: str) -> None:
+    """Every list; an unchanged poll costs a 304, and decimals can be JSON numbers."""
+    path = "/api/v1/team/alpha/summary"
+    for base, key, name in ((path, alpha, "rows"), ("/api/v1/teams", admin, "teams")):
+        answer = served.get(base, key)
+        rows = answer.json()[name]
+        assert rows == [json.loads(line) for line in served.get(f"{base}.jsonl", key).text.splitlines()]
+        found = list(csv.DictReader(io.StringIO(served.get(f"{base}.csv", key).text)))
+        assert [list(row) for row in rows] == [list(row) for row in found] and len(rows) > 1
+        etag = {"If-None-Match": answer.headers["ETag"]}
+        assert (304, b"") == ((again := served.get(base, key, headers=etag)).status_code, again.content)
+    texts = served.get(path, alpha).json()["rows"]
+    numbers = json.loads(served.get(f"{path}?numbers=json", alpha).text, parse_float=Decimal, parse_int=Decimal)["rows"]
+    decimals = ("bought", "sold", "net", "bought_value", "sold_value", "slippage", "slippage_bps")
+    for text, number in zip(texts, numbers, strict=True):
+        assert [text[name] and Decimal(text[name]) for name in decimals] == [number[name] for name in decimals]
+
+
 def test_a_formula_in_a_client_id_is_text_in_csv(served: Served) -> None:
     """A cell that begins like a formula has an apostrophe before it."""
     key = served.key("formula")

@@ -47,7 +47,9 @@ def test_the_document_is_openapi_3_1_and_names_every_path(document: dict[str, An
     wanted = {
         f"{team}/orders/open", f"{team}/orders/{{order_id}}", f"{team}/orders/{{order_id}}/history", f"{team}/trades",
         f"{team}/findings", f"{team}/status", f"{team}/summary", f"{team}/events", "/api/v1/teams", "/api/v1/key",
-        *(f"{team}/{name}.{kind}" for name in ("orders/open", "trades", "findings") for kind in ("csv", "jsonl")),
+        "/api/v1/teams.csv", "/api/v1/teams.jsonl",
+        *(f"{team}/{name}.csv" for name in ("orders/open", "trades", "findings", "summary")),
+        *(f"{team}/{name}.jsonl" for name in ("orders/open", "trades", "findings", "summary")),
     }  # fmt: skip
     assert wanted == set(document["paths"])
     for path, methods in document["paths"].items():

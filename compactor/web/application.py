@@ -47,8 +47,8 @@ TEAM_ROUTES: list[Any] = [
     order_routes.get_open_orders, order_routes.get_open_orders_csv, order_routes.get_open_orders_jsonl,
     order_routes.get_order, order_routes.get_history, order_routes.cancel_order, trade_routes.get_trades,
     trade_routes.get_trades_csv, trade_routes.get_trades_jsonl, trade_routes.get_findings,
-    trade_routes.get_findings_csv, trade_routes.get_findings_jsonl, trade_routes.get_summary, team_routes.get_status,
-    team_routes.get_events,
+    trade_routes.get_findings_csv, trade_routes.get_findings_jsonl, trade_routes.get_summary,
+    trade_routes.get_summary_csv, trade_routes.get_summary_jsonl, team_routes.get_status, team_routes.get_events,
 ]  # fmt: skip
 
 
@@ -119,8 +119,9 @@ def _make_litestar() -> Litestar:
     team = Router("/api/v1/team/{team:str}", route_handlers=TEAM_ROUTES, guards=[require_team], tags=["team"])
     return Litestar(
         route_handlers=[
-            team, team_routes.list_teams, team_routes.get_key, get_livez, get_readyz, get_metrics, get_index,
-            get_reference, get_page_file, _get_document,
+            team, team_routes.list_teams, team_routes.list_teams_csv, team_routes.list_teams_jsonl,
+            team_routes.get_key, get_livez, get_readyz, get_metrics, get_index, get_reference, get_page_file,
+            _get_document,
         ],
         state=State({}), openapi_config=_describe(), exception_handlers={Exception: _explain},
         request_max_body_size=REQUEST_BYTES_MAX, debug=False, logging_config=None,
@@ -146,6 +147,7 @@ def _make_document(inner: Litestar) -> dict[str, Any]:
     for name, table in (("OpenOrderAnswer", PENDING), ("OrderAnswer", PENDING), ("TradeLine", TRADES)):
         properties = document["components"]["schemas"][name]["properties"]
         properties |= {column.name: either for column in table.columns if column.kind == "decimal"}
+    document["components"]["schemas"]["SummaryRow"]["properties"] |= dict.fromkeys(trade_routes.SUMMED, either)
     return document
 
 

@@ -31,14 +31,19 @@ def add_origin(line: bytes, origin: Origin | None) -> bytes:
 
 def make_line_converter(table: Table, numbers: str) -> Callable[[bytes], bytes]:
     """A function that turns a line of a derived file into a JSON object."""
+    return make_converter(frozenset(column.name for column in table.columns if column.kind == "decimal"), numbers)
+
+
+def make_converter(decimals: frozenset[str], numbers: str) -> Callable[[bytes], bytes]:
+    """The same for any rows with these decimals."""
     if numbers != "json":
         return bytes.rstrip
-    decimals = frozenset(column.name for column in table.columns if column.kind == "decimal")
 
     def convert(line: bytes) -> bytes:
         row = _decode(line)
         for name in decimals & row.keys():
-            row[name] = msgspec.Raw(write_number(msgspec.json.decode(row[name], type=str)))
+            text = msgspec.json.decode(row[name], type=str | None)
+            row[name] = msgspec.Raw(write_number(text) if text is not None else b"null")
         return _encode(row)
 
     return convert

@@ -10,10 +10,11 @@ from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import Parameter
 from litestar.response import Response
 
-from compactor.web.api_answers import KeyAnswer, TeamList, TeamStatus, encode, refusals
+from compactor.web.api_answers import KeyAnswer, TeamList, TeamRow, TeamStatus, encode, refusals
 from compactor.web.event_answer import EventAnswer
 from compactor.web.event_streams import StreamStart
-from compactor.web.replies import reply
+from compactor.web.replies import CSV, JSON, JSON_LINES, answer_unchanged, reply
+from compactor.web.row_formats import write_csv, write_json_lines
 from compactor.web.site import AnyRequest, find_access, find_site, require_admin
 
 _EVENTS = ResponseSpec(
@@ -78,9 +79,29 @@ async def get_events(
 @get("/api/v1/teams", summary="All teams", responses=refusals(), guards=[require_admin])
 async def list_teams(request: AnyRequest) -> Response[TeamList]:
     """For the key of an administrator."""
+    return answer_unchanged(request, encode(TeamList(_list_rows(request))), JSON)
+
+
+@get("/api/v1/teams.csv", summary="All teams as CSV", responses=refusals(), guards=[require_admin], media_type=CSV)
+async def list_teams_csv(request: AnyRequest) -> Response[str]:
+    """For the key of an administrator."""
+    rows = [encode(row) for row in _list_rows(request)]
+    return answer_unchanged(request, write_csv(rows, TeamRow.__struct_fields__), CSV)
+
+
+@get(
+    "/api/v1/teams.jsonl", summary="All teams as JSON lines", responses=refusals(), guards=[require_admin],
+    media_type=JSON_LINES,
+)  # fmt: skip
+async def list_teams_jsonl(request: AnyRequest) -> Response[str]:
+    """For the key of an administrator; one team a line."""
+    rows = [encode(row) for row in _list_rows(request)]
+    return answer_unchanged(request, write_json_lines(rows, bytes.rstrip), JSON_LINES)
+
+
+def _list_rows(request: AnyRequest) -> list[TeamRow]:
     site = find_site(request)
-    rows = [site.view(team).describe_in_row() for team in site.tracker.teams()]
-    return Response(content=encode(TeamList(rows)), media_type="application/json")  # type: ignore[arg-type]
+    return [site.view(team).describe_in_row() for team in site.tracker.teams()]
 
 
 @get("/api/v1/key", summary="What this key opens", responses=refusals())

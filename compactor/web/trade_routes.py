@@ -15,10 +15,10 @@ from litestar.response import Response
 from compactor.core.instants import BadInstant
 from compactor.tables.schema import FINDINGS, TRADES, Table
 from compactor.tracker.selecting import make_trade_filter
-from compactor.web.api_answers import FindingsPage, Numbers, Summary, TradesPage, encode, refusals
+from compactor.web.api_answers import FindingsPage, Numbers, Summary, SummaryRow, TradesPage, encode, refusals
 from compactor.web.line_pages import KeptTail, LinePage, is_in_memory, read_forward, read_page
 from compactor.web.replies import CSV, JSON, JSON_LINES, reply
-from compactor.web.row_formats import make_line_converter, write_csv, write_json_lines
+from compactor.web.row_formats import make_converter, make_line_converter, write_csv, write_json_lines
 from compactor.web.site import AnyRequest, Site, find_site
 from compactor.web.team_view import TeamView
 
@@ -35,6 +35,9 @@ Until = Annotated[str | None, Parameter(description="Before this RFC 3339 time."
 Symbol = Annotated[str | None, Parameter(description="Of this symbol only.", min_length=1, max_length=64)]
 Side = Annotated[Literal["buy", "sell", "sell_short"] | None, Parameter(description="Of this side only.")]
 Day = Annotated[date | None, Parameter(description="A trading day, as 2026-03-02; it begins at 20:00 New York.")]
+
+SUMMED = frozenset({"bought", "sold", "net", "bought_value", "sold_value", "slippage", "slippage_bps"})
+"""The decimals of a row of the summary."""
 
 Wants = Callable[[bytes], bool] | None
 _EMPTY = LinePage([], None)
@@ -92,16 +95,50 @@ async def get_findings_jsonl(
 
 @get("/summary", summary="Trades by day and symbol", responses=refusals(404, 503))
 async def get_summary(
-    request: AnyRequest, team: str, since: Day = None, until: Day = None, symbol: Symbol = None
-) -> Response[Summary]:
+    request: AnyRequest, team: str, since: Day = None, until: Day = None, symbol: Symbol = None,
+    numbers: Numbers = "text",
+) -> Response[Summary]:  # fmt: skip
     """Fills, quantities bought and sold, their value, and the slippage against the requested price; newest day first.
     `since` and `until` are trading days, both included."""
+    return await _answer_summary(request, team, (since, until, symbol), numbers, JSON)
+
+
+@get("/summary.csv", summary="Trades by day and symbol as CSV", responses=refusals(404, 503), media_type=CSV)
+async def get_summary_csv(
+    request: AnyRequest, team: str, since: Day = None, until: Day = None, symbol: Symbol = None
+) -> Response[str]:
+    """One row a day and symbol."""
+    return await _answer_summary(request, team, (since, until, symbol), "text", CSV)
+
+
+@get(
+    "/summary.jsonl", summary="Trades by day and symbol as JSON lines", responses=refusals(404, 503),
+    media_type=JSON_LINES,
+)  # fmt: skip
+async def get_summary_jsonl(
+    request: AnyRequest, team: str, since: Day = None, until: Day = None, symbol: Symbol = None,
+    numbers: Numbers = "text",
+) -> Response[str]:  # fmt: skip
+    """One day and symbol a line."""
+    return await _answer_summary(request, team, (since, until, symbol), numbers, JSON_LINES)
+
+
+async def _answer_summary(
+    request: AnyRequest, team: str, terms: tuple[date | None, date | None, str | None], numbers: str, media_type: str
+) -> Response[Any]:
     site = find_site(request)
     view = site.view(team)
     await _count_trades(site, view)
-    rows = view.summary.list_rows(since, until, symbol)
-    body = b'{"team_id":%b,"rows":%b,%b}' % (encode(team), encode(rows), view.encode_freshness())
-    return reply(request, view, body, view.make_etag("summary", since, until, symbol))
+    lines = [encode(row) for row in view.summary.list_rows(*terms)]
+    etag = view.make_etag("summary", *terms, numbers, media_type)
+    convert = make_converter(SUMMED, numbers)
+    if media_type == JSON:
+        body = b'{"team_id":%b,"rows":%b,%b}' % (encode(team), view.join(lines, convert), view.encode_freshness())
+    elif media_type == CSV:
+        body = write_csv(lines, SummaryRow.__struct_fields__)
+    else:
+        body = write_json_lines(lines, convert)
+    return reply(request, view, body, etag, media_type=media_type)
 
 
 async def _answer_trades(

@@ -1,6 +1,6 @@
 /** What was asked for here and is no order: on its way to the broker, refused by it, or never placed. */
 
-import { formatAge, formatDecimal, formatInstant, formatTime, formatWords, toMillis } from "./format.js";
+import { formatAge, formatDecimal, formatInstant, formatPrice, formatTime, formatWords, toMillis } from "./format.js";
 
 /** @typedef {import("./format.js").Row} Row */
 /** @typedef {import("./table.js").TableColumn} TableColumn */
@@ -24,8 +24,8 @@ export function askedColumns(zone) {
     { id: "side", title: "Side", text: (row) => formatWords(text(row.side)), class_of: (row) => (row.side === "buy" ? "buy" : "sell") },
     { id: "quantity", title: "Quantity", number: true, text: (row) => formatDecimal(text(row.quantity)) || (row.notional ? `$${formatDecimal(text(row.notional))}` : "") },
     { id: "type", title: "Type", text: (row) => [formatWords(text(row.order_type)), text(row.time_in_force)].filter(Boolean).join(" · ") },
-    { id: "limit", title: "Limit", number: true, text: (row) => formatDecimal(text(row.limit_price)) },
-    { id: "stop", title: "Stop", number: true, text: (row) => formatDecimal(text(row.stop_price)) },
+    { id: "limit", title: "Limit", number: true, text: (row) => formatPrice(text(row.limit_price)) },
+    { id: "stop", title: "Stop", number: true, text: (row) => formatPrice(text(row.stop_price)) },
     { id: "time", title: "Since", number: true, text: (row) => (row.state === "submitting" ? formatAge(Date.now() - toMillis(row.ts)) : formatTime(row.ts, zone())), sort: (row) => toMillis(row.ts), title_of: (row) => formatInstant(row.ts, zone()) },
     { id: "reason", title: "Why", text: (row) => (row.state === "submitting" ? "no answer of the broker yet" : [row.reason, row.code && !String(row.reason).includes(row.code) ? `(${row.code})` : ""].filter(Boolean).join(" ")), class_of: () => "reason" },
     { id: "note", title: "Asked by", text: (row) => [(row.tags ?? []).join(", "), row.note].filter(Boolean).join(": "), class_of: () => "reason" },

@@ -13,7 +13,7 @@ export function confirmCancel(rows, trading, team) {
   const one = rows.length === 1 ? rows[0] : undefined;
   setText(get("confirm-title", HTMLElement), one ? "Cancel this order?" : `Cancel all ${rows.length} open orders of ${team}?`);
   const kind = get("confirm-kind", HTMLElement);
-  setText(kind, trading === "paper" ? "Paper trading" : trading.toUpperCase());
+  setText(kind, trading === "paper" ? "Paper trading" : `Live: ${trading}`);
   kind.classList.toggle("real", trading !== "paper");
   setText(get("confirm-what", HTMLElement), one ? describeOrder(one) : "");
   const items = one ? [] : rows.slice(0, LISTED_MAX).map((row) => make("li", "", describeOrder(row)));

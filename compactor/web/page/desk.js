@@ -46,7 +46,7 @@ export class Desk {
       columns: orderColumns({
         zone: to.zone,
         open: to.open,
-        cancel: (row) => void this.cancel([row]),
+        cancel: (row) => void this.cancel([this.orders.get(row.order_id) ?? row]),
         expand: (row) => this.toggleFills(row.order_id),
         isExpanded: (id) => this.expanded.has(id),
         why: () => this.whyNoCancel(),
@@ -73,8 +73,11 @@ export class Desk {
       const place = get(`${name}-columns`, HTMLElement).querySelector("div");
       if (place) table.offerColumns(place);
       const filter = get(`${name}-filter`, HTMLInputElement);
+      // Of this tab only: elsewhere nobody would look for what a filter of yesterday hides.
+      filter.value = table.filter = sessionStorage.getItem(`filter.${name}`) ?? "";
       filter.addEventListener("input", () => {
         table.filter = filter.value;
+        sessionStorage.setItem(`filter.${name}`, filter.value);
         this.draw();
       });
     }

@@ -10,6 +10,13 @@ export function formatDecimal(text) {
   return fraction === undefined ? grouped : `${grouped}.${fraction}`;
 }
 
+/** A price, with the places of a cent at least, so that the points of a column stand below each other. @param {string | null | undefined} text */
+export function formatPrice(text) {
+  const shown = formatDecimal(text);
+  const places = shown.includes(".") ? shown.length - shown.indexOf(".") - 1 : 0;
+  return shown === "" || places >= 2 ? shown : `${shown}${places ? "" : "."}${"0".repeat(2 - places)}`;
+}
+
 /** A decimal as a number, for order and position on the screen only. @param {string | null | undefined} text */
 export function toNumber(text) {
   return text === null || text === undefined || text === "" ? Number.NaN : Number(text);
@@ -53,7 +60,8 @@ export function formatInstant(text, zone) {
   const at = toMillis(text);
   if (Number.isNaN(at)) return text ?? "";
   const name = zone === "local" ? "" : zone === "UTC" ? " UTC" : " New York";
-  return `${dayOf(at, zone)} ${formatter(zone, { hour: "2-digit", minute: "2-digit", second: "2-digit", fractionalSecondDigits: 3 }).format(at)}${name}`;
+  const day = dayOf(at, zone).split("/").reverse().join("-");
+  return `${day} ${formatter(zone, { hour: "2-digit", minute: "2-digit", second: "2-digit", fractionalSecondDigits: 3 }).format(at)}${name}`;
 }
 
 /** How long something took or has lasted, in one unit. @param {number} millis */

@@ -205,7 +205,7 @@ class Page {
     this.freshness.take(status);
     const badge = get("trading", HTMLElement);
     badge.hidden = !status.trading;
-    setText(badge, status.trading ?? "");
+    setText(badge, status.trading?.replace("real money", "live") ?? "");
     badge.classList.toggle("real", Boolean(status.trading) && status.trading !== "paper");
     this.freshness.tick(this.desk.feed?.heard ?? Date.now());
   }

@@ -1,6 +1,6 @@
 /** The open orders: columns, brackets that stand together, and the fills below their order. */
 
-import { formatAge, formatDecimal, formatInstant, formatTime, formatWords, make, setText, toMillis, toNumber } from "./format.js";
+import { formatAge, formatDecimal, formatInstant, formatPrice, formatTime, formatWords, make, setText, toMillis, toNumber } from "./format.js";
 
 /** @typedef {import("./format.js").Row} Row */
 /** @typedef {import("./table.js").TableColumn} TableColumn */
@@ -11,7 +11,7 @@ const ROLE_RANK = ["entry", "take_profit", "stop_loss"];
 /** @param {Row} row */
 export function describeOrder(row) {
   const amount = row.quantity ? formatDecimal(row.quantity) : row.notional ? `$${formatDecimal(row.notional)}` : "";
-  const price = row.limit_price ? ` limit ${formatDecimal(row.limit_price)}` : row.stop_price ? ` stop ${formatDecimal(row.stop_price)}` : "";
+  const price = row.limit_price ? ` limit ${formatPrice(row.limit_price)}` : row.stop_price ? ` stop ${formatPrice(row.stop_price)}` : "";
   return [row.side, amount, row.symbol || legSymbols(row) || "order"].filter(Boolean).join(" ") + price;
 }
 
@@ -41,10 +41,10 @@ export function orderColumns(to) {
     { id: "type", title: "Type", text: (row) => [formatWords(row.order_type), row.time_in_force].filter(Boolean).join(" · ") },
     { id: "filled", title: "Filled", number: true, text: (row) => filledText(row), sort: filledPart, draw: drawFilled },
     { id: "notional", title: "Notional", number: true, text: (row) => formatDecimal(row.notional), sort: (row) => toNumber(row.notional) },
-    { id: "limit", title: "Limit", number: true, text: (row) => formatDecimal(row.limit_price), sort: (row) => toNumber(row.limit_price) },
-    { id: "stop", title: "Stop", number: true, text: (row) => formatDecimal(row.stop_price), sort: (row) => toNumber(row.stop_price) },
-    { id: "trail", title: "Trail", number: true, text: (row) => (row.trail_percent ? `${row.trail_percent} %` : formatDecimal(row.trail_price)) },
-    { id: "average", title: "Average", number: true, text: (row) => formatDecimal(row.filled_avg_price), sort: (row) => toNumber(row.filled_avg_price) },
+    { id: "limit", title: "Limit", number: true, text: (row) => formatPrice(row.limit_price), sort: (row) => toNumber(row.limit_price) },
+    { id: "stop", title: "Stop", number: true, text: (row) => formatPrice(row.stop_price), sort: (row) => toNumber(row.stop_price) },
+    { id: "trail", title: "Trail", number: true, text: (row) => (row.trail_percent ? `${row.trail_percent} %` : formatPrice(row.trail_price)) },
+    { id: "average", title: "Average", number: true, text: (row) => formatPrice(row.filled_avg_price), sort: (row) => toNumber(row.filled_avg_price) },
     { id: "status", title: "Status", text: (row) => formatWords(row.status), class_of: (row) => `status ${statusClass(row.status)}` },
     { id: "age", title: "Age", number: true, text: (row) => formatAge(Date.now() - toMillis(row.created_at)), sort: (row) => -toMillis(row.created_at), title_of: (row) => formatInstant(row.created_at, to.zone()) },
     { id: "updated", title: "Updated", off: true, text: (row) => formatTime(row.updated_at, to.zone()), sort: (row) => toMillis(row.updated_at) },
@@ -186,7 +186,7 @@ export function makeFillsRow(fills, zone, span) {
   const list = make("ol");
   for (const fill of fills) {
     const item = make("li", fill.kind === "reversal" ? "reversal" : "");
-    const text = `${formatTime(fill.timestamp, zone)}  ${formatWords(fill.side)} ${formatDecimal(fill.quantity)} at ${formatDecimal(fill.execution_price)}`;
+    const text = `${formatTime(fill.timestamp, zone)}  ${formatWords(fill.side)} ${formatDecimal(fill.quantity)} at ${formatPrice(fill.execution_price)}`;
     item.append(make("span", "", text), make("span", "dim", fill.kind === "fill" ? "" : ` ${formatWords(fill.kind)}`));
     list.append(item);
   }

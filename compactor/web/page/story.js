@@ -1,11 +1,17 @@
 /** The story of an order: what happened, what each event changed, the broker's messages, and the orders around it. */
 
 import { Api } from "./api.js";
-import { formatDecimal, formatInstant, formatTime, formatWords, get, make, setText } from "./format.js";
+import { formatDecimal, formatInstant, formatPrice, formatTime, formatWords, get, make, setText } from "./format.js";
 import { describeOrder } from "./orders.js";
 
 /** @typedef {import("./format.js").Row} Row */
 const RELATIONS = /** @type {Record<string, string>} */ ({ replaces: "replaces", replaced_by: "was replaced by", parent: "belongs to", leg: "has the leg" });
+
+/** When it was asked for here, by whom and why. @param {Row[] | undefined} intents @param {string} zone */
+function sayIntent(intents, zone) {
+  const first = intents?.find((one) => one.event === "submitting");
+  return first ? [formatInstant(first.ts, zone), (first.tags ?? []).join(", "), first.note].filter(Boolean).join(" · ") : "";
+}
 
 export class StoryPanel {
   /** @param {{api: () => Api, team: () => string, zone: () => string, onChange: (id: string) => void}} to */
@@ -85,9 +91,10 @@ export class StoryPanel {
     /** @type {[string, string][]} */
     const facts = [
       ["Status", formatWords(order.status) + (story.open ? "" : " (ended)")],
-      ["Filled", `${formatDecimal(order.filled_qty)}${order.quantity ? ` of ${formatDecimal(order.quantity)}` : ""}${order.filled_avg_price ? ` at ${formatDecimal(order.filled_avg_price)}` : ""}`],
+      ["Filled", `${formatDecimal(order.filled_qty)}${order.quantity ? ` of ${formatDecimal(order.quantity)}` : ""}${order.filled_avg_price ? ` at ${formatPrice(order.filled_avg_price)}` : ""}`],
       ["Type", [formatWords(order.order_type), order.time_in_force, order.order_class].filter(Boolean).join(" · ")],
       ["Origin", story.origin === "submitted" ? "submitted here" : story.origin === "adopted" ? "adopted: the broker told of it first" : ""],
+      ["Asked for", sayIntent(story.intents, this.to.zone())],
       ["Created", formatInstant(order.created_at, this.to.zone())],
       ["Order id", story.order_id],
       ["Client id", order.client_order_id ?? ""],
@@ -128,7 +135,7 @@ export class StoryPanel {
       return `${formatWords(name)} ${text(before) ? `${text(before)} → ` : ""}${text(after)}`;
     });
     if (changes.length) item.append(make("p", "changes", changes.join(", ")));
-    for (const trade of event.trades ?? []) item.append(make("p", "trade", `${trade.kind} ${trade.side ?? ""} ${formatDecimal(trade.quantity)} at ${formatDecimal(trade.execution_price)}`));
+    for (const trade of event.trades ?? []) item.append(make("p", "trade", `${trade.kind} ${trade.side ?? ""} ${formatDecimal(trade.quantity)} at ${formatPrice(trade.execution_price)}`));
     for (const finding of event.findings ?? []) item.append(make("p", "finding", `${formatWords(finding.kind)}: ${finding.detail}`));
     const raw = event.raw ?? event.line;
     if (raw !== undefined && raw !== null) {

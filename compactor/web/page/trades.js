@@ -1,6 +1,6 @@
 /** The trades of today: columns of their table, and the sums by symbol. */
 
-import { formatDecimal, formatInstant, formatTime, formatWords, make, toMillis, toNumber } from "./format.js";
+import { formatDecimal, formatInstant, formatPrice, formatTime, formatWords, make, toMillis, toNumber } from "./format.js";
 
 /** @typedef {import("./format.js").Row} Row */
 /** @typedef {import("./table.js").TableColumn} TableColumn */
@@ -12,8 +12,8 @@ export function tradeColumns(to) {
     { id: "symbol", title: "Symbol", always: true, text: (row) => row.symbol ?? "", draw: (cell, row) => drawSymbol(cell, row, to) },
     { id: "side", title: "Side", text: (row) => formatWords(row.side), class_of: (row) => (row.side === "buy" ? "buy" : "sell") },
     { id: "quantity", title: "Quantity", number: true, text: (row) => formatDecimal(row.quantity), sort: (row) => toNumber(row.quantity) },
-    { id: "price", title: "Price", number: true, text: (row) => formatDecimal(row.execution_price), sort: (row) => toNumber(row.execution_price) },
-    { id: "requested", title: "Requested", number: true, text: (row) => formatDecimal(row.requested_price), sort: (row) => toNumber(row.requested_price) },
+    { id: "price", title: "Price", number: true, text: (row) => formatPrice(row.execution_price), sort: (row) => toNumber(row.execution_price) },
+    { id: "requested", title: "Requested", number: true, text: (row) => formatPrice(row.requested_price), sort: (row) => toNumber(row.requested_price) },
     { id: "kind", title: "Kind", text: (row) => (row.kind === "fill" ? "" : formatWords(row.kind)) },
     { id: "type", title: "Type", off: true, text: (row) => formatWords(row.order_type) },
     { id: "client", title: "Client id", off: true, text: (row) => row.client_order_id ?? "" },
