@@ -20,6 +20,7 @@ import msgspec
 
 from compactor.broker.credentials import BadCredentials
 from compactor.broker.port import BrokerError, BrokerPort, Fields, Translation
+from compactor.broker.readable import keep_readable
 from compactor.core.instants import BadInstant, nanos, rfc3339
 from compactor.ledger import Ledger, LedgerEntry, LedgerError
 from compactor.ledger.open_intents import Intent, read_open_intents
@@ -132,7 +133,8 @@ def _resolve(
         order = broker.find_order(intent.client_order_id)
         if order is not None and order.events:
             named = {"team_id": entry.team_id} if entry.team_id is not None else {}
-            events = [{**event, **named} for event in order.events]
+            readable = [found for event in order.events if (found := keep_readable(event)[0]) is not None]
+            events = [{**event, **named} for event in readable]
             writer.write([*events, writer.conclude(order)])
             order_id = order.events[0]["order_id"]
             return ResolvedIntent(intent.team_id, intent.client_order_id, "adopted", order_id)

@@ -22,6 +22,7 @@ from compactor.broker.credentials import BadCredentials, Credentials
 from compactor.broker.earlier_order import find_objection, is_ended
 from compactor.broker.intents import IntentWriter
 from compactor.broker.port import BrokerError, BrokerUnavailable, Fields, NotFound, Refused, Translation
+from compactor.broker.readable import keep_readable
 from compactor.core.lifecycle import TERMINAL
 from compactor.ledger import Ledger, LedgerError
 from compactor.ledger.errors import BadTeam
@@ -241,7 +242,8 @@ class Trader:
 
     def _write(self, path: Path, team: str, order: Translation, outcome: Sequence[Fields] = ()) -> None:
         named = {} if path == self._data else {"team_id": team}
-        events = [{**_placed(event), "source": "app", **named} for event in order.events]
+        readable = [found for event in order.events if (found := keep_readable(_placed(event))[0]) is not None]
+        events = [{**event, "source": "app", **named} for event in readable]
         try:
             Ledger(path).append([*events, *outcome], drop_raw=True)
         except LedgerError as error:

@@ -15,8 +15,9 @@ import msgspec
 
 from compactor.books.ownership import UNASSIGNED, decide_team, walk_family
 from compactor.broker.port import Fields, Translation, content_digest
-from compactor.core.decimals import BadDecimal, exactly, parse_decimal
-from compactor.core.instants import BadInstant, nanos
+from compactor.broker.readable import keep_readable
+from compactor.core.decimals import exactly, parse_decimal
+from compactor.core.instants import nanos
 from compactor.sync.compare import BrokerDifference, Comparison, Known, is_open, new_fills
 
 View = Mapping[str, Known]
@@ -85,13 +86,10 @@ class Answers(msgspec.Struct):
 
     def has_all_fills(self, order: Fields) -> bool:
         """Whether the executions of an order add up to what is filled of it."""
-        try:
-            with exactly():
-                fills = self.fills.get(str(order["order_id"]), ())
-                told = sum((parse_decimal(fill["qty"]) for fill in fills), Decimal(0))
-                return bool(fills) and told == parse_decimal(str(order.get("filled_qty")))
-        except BadDecimal:
-            return False
+        fills, filled = self.fills.get(str(order["order_id"]), ()), order.get("filled_qty")
+        with exactly():
+            told = sum((parse_decimal(fill["qty"]) for fill in fills), Decimal(0))
+            return bool(fills) and filled is not None and told == parse_decimal(str(filled))
 
     def take(self, orders: Translation, fills: Translation | None = None) -> None:
         """Take in more of its orders and executions; what cannot be understood is a problem."""
@@ -115,8 +113,7 @@ def orders_wanted(answers: Answers) -> set[str]:
     """
     wanted = set(answers.fills)
     for order_id, order in answers.orders.items():
-        # A quantity is compared as text here, because one that cannot be read is for the planning to name.
-        if is_open(order) or order.get("filled_qty", "0").strip("0.") != "":
+        if is_open(order) or str(order.get("filled_qty", "0")).strip("0.") != "":
             wanted.add(order_id)
     return wanted
 
@@ -150,16 +147,10 @@ def plan_reconcile(
         _forget_missing(plan, ledger_view, now)
     for order_id, order in answers.orders.items():
         known, fills = ledger_view.get(order_id), answers.fills.get(order_id, [])
-        try:
-            with exactly():
-                carried = _find_carried(order, answers, ledger_view, {*missing, *unasked})
-                one = Comparison(order, known, fills, quiet, order_id in fills_asked, agreed, carried)
-                events = one.events()
-        except (BadDecimal, BadInstant) as error:
-            plan.problems.append(
-                BrokerDifference("bad_value", f"the broker's answer cannot be read: {error}", order_id)
-            )
-            continue
+        with exactly():
+            carried = _find_carried(order, answers, ledger_view, {*missing, *unasked})
+            one = Comparison(order, known, fills, quiet, order_id in fills_asked, agreed, carried)
+            events = one.events()
         if one.needs_predecessor:
             plan.to_ask.append(str(order["replaces"]))
         elif one.needs_fills:
@@ -255,20 +246,17 @@ def _ask_for_missing(
     for order_id, fills in answers.fills.items():
         if any(order_id in known for known in (answers.orders, missing, unasked, plan.to_ask)):
             continue
-        try:
-            with exactly():
-                if new_fills(fills, view.get(order_id))[0]:
-                    plan.to_ask.append(order_id)
-        except BadDecimal as error:
-            plan.problems.append(BrokerDifference("bad_value", f"an activity cannot be read: {error}", order_id))
+        with exactly():
+            if new_fills(fills, view.get(order_id))[0]:
+                plan.to_ask.append(order_id)
 
 
 def _checked(found: Translation, problems: list[BrokerDifference]) -> Iterable[Fields]:
     problems += [BrokerDifference(problem.kind, problem.detail) for problem in found.problems]
     for event in found.events:
-        try:
-            nanos(event["ts"])
-        except (BadInstant, TypeError) as error:
-            problems.append(BrokerDifference("bad_value", str(error), str(event["order_id"])))
-        else:
-            yield event
+        kept, problem = keep_readable(event)
+        if problem is not None:
+            difference = BrokerDifference(problem.kind, problem.detail, str(event["order_id"]))
+            problems += [difference] if difference not in problems else []
+        if kept is not None:
+            yield kept
