@@ -170,6 +170,11 @@ class TestWhatIsRefused:
         """2: UTF-8; half of a surrogate pair is what Python makes of other bytes, from a file name for example."""
         assert [(1, "not_utf8")] == rejected(ledger, json.dumps(placed("\ud800"), ensure_ascii=False))
 
+    def test_bytes_that_are_no_utf8_are_refused_wherever_they_stand(self, ledger: Ledger) -> None:
+        """2: also in the broker's message, which nobody reads."""
+        line = b'{"event":"new","order_id":"o1","ts":"2026-03-02T10:00:00Z","raw":"%b"}'
+        assert [(2, "not_utf8")] == rejected(ledger, line % b"x", line % b"\xff")
+
     def test_deep_nesting_is_a_problem(self, ledger: Ledger) -> None:
         """A hostile line never ends the program."""
         assert [(1, "not_json")] == rejected(ledger, b'{"raw":' + b"[" * 100_000)

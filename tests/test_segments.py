@@ -5,6 +5,7 @@ import shutil
 import sys
 import time
 from datetime import timedelta
+from hashlib import sha256
 from pathlib import Path
 
 import msgspec
@@ -13,23 +14,27 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from compactor import Ledger, SegmentDamaged
+from compactor.ledger import segments as segments_module
 from compactor.ledger.compaction import Compactor
-from compactor.ledger.files import Files
+from compactor.ledger.files import Files, Reader
 from compactor.ledger.log import open_log
 from compactor.ledger.seal import Sealer
 from compactor.ledger.segment_format import (
     BadFrame,
     Seal,
+    check_file,
     decode_frame,
     decode_seal,
     encode_frame,
     encode_seal,
+    find_bad_frame,
     seal_name,
 )
 from compactor.ledger.segments import Segments
 from tests.cases import LOG, read_derived
 from tests.disk import Disk
 from tests.faults import orders
+from tests.test_system_calls import opened
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -127,8 +132,6 @@ class TestReading:
 
     def test_a_seal_says_what_its_segment_holds(self, sealed: Path) -> None:
         """8.2: range, lines, first and last `ts`, and the seal before it."""
-        from hashlib import sha256
-
         previous = ""
         for path in files_in(sealed, "json"):
             seal = decode_seal(path.read_bytes(), path)
@@ -363,3 +366,173 @@ def test_a_seal_is_read_as_it_was_written() -> None:
         previous="c", frames=[(0, 0), (2, 1)],
     )  # fmt: skip
     assert seal == decode_seal(encode_seal(seal), Path("seal"))
+
+
+class TestOnce:
+    """What was compared is not compared again while nothing changed, and what changed is."""
+
+    @pytest.fixture
+    def checked(self, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+        """The segments whose whole file is compared with their seals from here on."""
+        found: list[str] = []
+
+        def check(path: Path, seal: Seal, reader: Reader) -> None:
+            found.append(path.name)
+            check_file(path, seal, reader)
+
+        monkeypatch.setattr(segments_module, "check_file", check)
+        return found
+
+    def test_a_file_is_compared_when_it_is_first_used(self, sealed: Path, checked: list[str]) -> None:
+        """8.4: again when another file lies there, or when it is asked for whole."""
+        segments = Segments(sealed, Files())
+        segments.refresh()
+        one, two = segments.seals[:2]
+        for _ in range(2):
+            assert RAW[:10] == segments.read(0, 10)
+            assert RAW[two.start : two.start + 10] == segments.read(two.start, 10)
+        assert [one.name, two.name] == checked
+        assert RAW[: one.end] == b"".join(piece.data for piece in segments.pieces(one))
+        assert [one.name, two.name, one.name] == checked
+        path = sealed / "segments" / one.name
+        shutil.copy(path, path.with_name("copy"))
+        path.with_name("copy").rename(path)
+        segments.release()
+        segments.read(0, 10)
+        assert [one.name, two.name, one.name, one.name] == checked
+        segments.release()
+
+    def test_what_was_read_last_is_forgotten_with_its_file(self, sealed: Path) -> None:
+        """After a release nothing of a segment is open, and nothing of it is served from memory."""
+        before = opened()
+        segments = Segments(sealed, Files())
+        segments.refresh()
+        assert RAW[:10] == segments.read(0, 10)
+        assert len(opened()) == len(before) + 1
+        segments.release()
+        assert before == opened()
+        path = sealed / "segments" / segments.seals[0].name
+        with path.open("r+b") as file:
+            file.seek(100)
+            file.write(bytes([path.read_bytes()[100] ^ 1]))
+        with pytest.raises(SegmentDamaged, match="at byte 0 found"):
+            segments.read(0, 10)
+        segments.release()
+        path.unlink()
+        with pytest.raises(SegmentDamaged, match="expected the segment of its seal, found no such file"):
+            segments.read(0, 10)
+        assert before == opened()
+
+    def test_the_end_of_an_old_seal_is_compared_once(self, sealed: Path) -> None:
+        """8.2: seals of 0.1.0 do not tell it, so that the last frame is read; again for another log."""
+        read: list[str] = []
+
+        class Noting(Files):
+            """Notes which segments are opened."""
+
+            def open(self, path: Path) -> Reader:
+                read.append(path.suffix)
+                return super().open(path)
+
+        strip_names(sealed)
+        segments, files = Segments(sealed, Noting()), Noting()
+        for _ in range(3):
+            with open_log(sealed, files, segments):
+                pass
+        assert 1 == read.count(".zst")
+        (sealed / LOG).rename(sealed / "aside")
+        shutil.copy(sealed / "aside", sealed / LOG)
+        with open_log(sealed, files, segments):
+            assert 2 == read.count(".zst")
+
+    def test_a_short_last_segment_is_compared_whole(self, data: Path) -> None:
+        """8.2: the last 4 KiB of the range, or all of it where it is shorter."""
+        for end in (400, 410):
+            (data / LOG).write_bytes(orders(0, end))
+            with Ledger(data) as ledger:
+                ledger.seal(now=True, reclaim="never")
+        for strip in (False, True):
+            if strip:
+                strip_names(data)
+            Ledger(data).status()
+            raw = (data / LOG).read_bytes()
+            start = Segments(data, Files())
+            start.refresh()
+            first = start.seals[-1].start
+            assert len(raw) - first < 4096
+            for at, is_refused in ((first, True), (first - 1 - len(b"}"), False)):
+                (data / LOG).write_bytes(raw[:at] + b" " + raw[at + 1 :])
+                if is_refused:
+                    with pytest.raises(SegmentDamaged, match="it belongs to another log"):
+                        Ledger(data).status()
+                else:
+                    start.check_log(data / LOG, Files().open(data / LOG))
+            (data / LOG).write_bytes(raw)
+
+    def test_names_that_come_while_they_are_listed_are_looked_for_again(self, sealed: Path) -> None:
+        """8.4: a list of names that changes meanwhile may lack some; what is missing twice is missing."""
+
+        class Late(Files):
+            """Lists no segment the first time."""
+
+            lists = 0
+
+            def names(self, path: Path) -> list[str]:
+                self.lists += 1
+                return [name for name in super().names(path) if self.lists > 1 or not name.endswith(".zst")]
+
+        segments = Segments(sealed, Late())
+        assert segments.refresh()
+        assert len(RAW) == segments.sealed_end
+        assert [segments.seals[number:] for number in range(4)] == [
+            segments.seals_from(seal.start) for seal in segments.seals
+        ]
+        assert segments.seals[:1] + segments.seals[1:] == segments.seals_from(segments.seals[0].end - 1)
+        assert [] == Segments(sealed, Files()).seals_from(0)
+
+    def test_a_seal_that_was_just_made_is_known(self, data: Path) -> None:
+        """With its digest and the id of the ledger, as if all were read again."""
+        (data / LOG).write_bytes(RAW)
+        with Ledger(data) as ledger:
+            ledger.seal(now=True, segment_bytes=50_000)
+            known = ledger._compactor.segments
+            fresh = Segments(data, Files())
+            fresh.refresh()
+            assert (fresh.seals, fresh.last_digest, fresh.ledger_id) == (
+                known.seals, known.last_digest, known.ledger_id,
+            )  # fmt: skip
+            with (data / LOG).open("ab") as log:
+                log.write(orders(500, 700))
+            ledger.seal(now=True)
+            assert len(known.seals) == len(fresh.seals) + 1 == ledger.segments
+            assert RAW + orders(500, 700) == b"".join(ledger.cat())
+            for seal in known.seals:
+                assert seal == known.seals_from(seal.start)[0] == known.seals_from(seal.end - 1)[0]
+
+
+@pytest.mark.parametrize(
+    ("frames", "content", "file_bytes", "bad"),
+    [
+        ([(0, 0)], 1 << 22, 100, None), ([(0, 0)], (1 << 22) + 1, 100, 0), ([(0, 0)], 1, 1, None),
+        ([(0, 0)], 0, 1, 0), ([(0, 0)], 1, 0, 0), ([(0, 0), (10, 5)], 11, 6, None), ([(0, 0), (10, 5)], 10, 6, 1),
+        ([(0, 0), (10, 5)], 11, 5, 1), ([(0, 0)], 1, (1 << 22) + (1 << 16), None),
+        ([(0, 0)], 1, (1 << 22) + (1 << 16) + 1, 0),
+    ],
+)  # fmt: skip
+def test_a_frame_has_from_one_byte_up_to_4_mib(
+    frames: list[tuple[int, int]], content: int, file_bytes: int, bad: int | None
+) -> None:
+    """8.2: in the log and in the file; the first that cannot be is named."""
+    found = find_bad_frame(frames, content, file_bytes)
+    assert (found is None) == (bad is None)
+    assert bad is None or f"expected frame {bad} to hold" in str(found)
+
+
+def strip_names(ledger: Path) -> None:
+    """Make the seals such as 0.1.0 wrote them: no team, no id of the ledger, no digest of the end."""
+    previous = ""
+    for path in files_in(ledger, "json"):
+        seal = decode_seal(path.read_bytes(), path)
+        seal = msgspec.structs.replace(seal, previous=previous, team_id=None, ledger_id=None, tail_sha256=None)
+        path.write_bytes(encode_seal(seal))
+        previous = sha256(path.read_bytes()).hexdigest()

@@ -4,6 +4,8 @@ Each attack puts a link, a pipe or the like in place of a file of the ledger `ma
 ledger, or a file of the daemon. The link is named, the ledger stops alone, and nothing beyond it is read or written.
 """
 
+import ctypes
+import errno
 import os
 import shutil
 import socket
@@ -12,6 +14,8 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -301,3 +305,180 @@ def test_a_link_below_team_is_a_problem_of_that_ledger_alone(teams: tuple[Path, 
     found = {entry.team_id: entry.problem for entry in discover(mallory.parent.parent)}
     assert found["victim"] is None
     assert f"events.jsonl is a symbolic link to {victim / LOG}" in str(found["mallory"])
+
+
+class TestCalls:
+    """Calls that do less than they were asked to, and what cannot be told apart without looking twice."""
+
+    @pytest.mark.parametrize("at_once", [1, 3, 100])
+    def test_all_bytes_are_written_and_read_however_few_at_once(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_once: int
+    ) -> None:
+        """A signal or a nearly full disk makes a short write; a file that is shorter than was asked for ends there."""
+        path, write, pread = tmp_path / "trades", os.write, os.pread
+        monkeypatch.setattr(os, "write", lambda descriptor, data: write(descriptor, data[:at_once]))
+        monkeypatch.setattr(os, "pread", lambda one, length, offset: pread(one, min(length, at_once), offset))
+        Files().append(path, b"0123456789")
+        reader = Files().open(path)
+        found = [reader.read(at, length) for at, length in ((0, 10), (2, 5), (4, 100), (10, 1), (0, 0))]
+        reader.close()
+        assert [b"0123456789", b"23456", b"456789", b"", b""] == found
+
+    def test_a_write_that_fails_names_the_file(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """What was opened has no name of its own in the error."""
+
+        def fail(*_: object) -> int:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr(os, "write", fail)
+        with pytest.raises(OSError) as raised:
+            Files().append(tmp_path / "trades", b"1")
+        assert (errno.ENOSPC, str(tmp_path / "trades")) == (raised.value.errno, raised.value.filename)
+
+    @pytest.mark.parametrize(
+        ("numbers", "outcome"),
+        [
+            ([0], True),
+            ([errno.EINTR, errno.EINTR, 0], True),
+            ([errno.EOPNOTSUPP], False),
+            ([errno.ENOSYS], False),
+            ([errno.EPERM], False),
+            ([errno.EIO], errno.EIO),
+            ([errno.EINTR, errno.ENOSPC], errno.ENOSPC),
+        ],
+    )
+    def test_a_hole_is_punched_or_refused_or_fails(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, numbers: list[int], outcome: bool | int
+    ) -> None:
+        """A call that was interrupted is made again; where the file system cannot, the log is kept whole."""
+        asked: list[tuple[int, ...]] = []
+
+        def fallocate(*arguments: int) -> int:
+            asked.append(arguments)
+            ctypes.set_errno(numbers[len(asked) - 1])
+            return -1 if ctypes.get_errno() else 0
+
+        path = tmp_path / LOG
+        path.write_bytes(b"x" * 8192)
+        monkeypatch.setattr(ctypes, "CDLL", lambda *_, **__: SimpleNamespace(fallocate=fallocate))
+        if isinstance(outcome, bool):
+            assert outcome is Files().punch(path, 4096, 8192)
+        else:
+            with pytest.raises(OSError) as raised:
+                Files().punch(path, 4096, 8192)
+            assert (outcome, str(path)) == (raised.value.errno, raised.value.filename)
+        assert [(3, 4096, 8192)] * len(numbers) == [one[1:] for one in asked]
+
+    def test_a_library_without_the_call_punches_nothing(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The log is kept whole."""
+        path = tmp_path / LOG
+        path.write_bytes(b"x")
+        monkeypatch.setattr(ctypes, "CDLL", lambda *_, **__: SimpleNamespace())
+        assert Files().punch(path, 0, 1) is False
+
+    def test_a_file_keeps_from_the_group_what_it_cannot_be_given(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Another group than the log's must not read it instead."""
+        if os.geteuid() != 0:
+            pytest.skip("only root may give files to any group")
+        (tmp_path / LOG).write_bytes(b"")
+        os.chown(tmp_path / LOG, -1, 12345)
+        (tmp_path / LOG).chmod(0o644)
+
+        def refuse(*_: object) -> None:
+            raise PermissionError(errno.EPERM, "Operation not permitted")
+
+        monkeypatch.setattr(os, "fchown", refuse)
+        for mode, given in ((0o644, 0o604), (0o604, 0o604), (0o600, 0o600)):
+            (tmp_path / LOG).chmod(mode)
+            (tmp_path / "trades.jsonl").unlink(missing_ok=True)
+            Files().append(tmp_path / "trades.jsonl", b"1")
+            assert given == (tmp_path / "trades.jsonl").stat().st_mode & 0o777
+
+    def test_a_file_of_ones_own_group_is_not_given_away(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Who is not root may not even ask for another owner."""
+        monkeypatch.setattr(os, "fchown", None)
+        (tmp_path / LOG).write_bytes(b"")
+        (tmp_path / LOG).chmod(0o640)
+        Files().append(tmp_path / "trades.jsonl", b"1")
+        assert 0o640 == (tmp_path / "trades.jsonl").stat().st_mode & 0o777
+
+    def test_without_a_log_the_directory_decides_who_reads(self, tmp_path: Path) -> None:
+        """What is private has no other reader."""
+        (tmp_path / ".compactor").mkdir(0o700)
+        for name, mode in (("witness", 0o644), (LOG, 0o644), (".compactor/lock", 0o600)):
+            Files().append(tmp_path / name, b"1")
+            assert mode == (tmp_path / name).stat().st_mode & 0o777
+
+    @pytest.mark.parametrize(
+        ("name", "may"),
+        [
+            (".state/checkpoint.0", True), (".state/points/00000000000000000001", True), (".state/lock", False),
+            ("segments/checkpoint.0", False), (LOG, False),
+        ],
+    )  # fmt: skip
+    def test_checkpoints_and_points_may_have_several_names(self, tmp_path: Path, name: str, may: bool) -> None:
+        """1.1: of any other file nobody knows what else leads to it."""
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"1")
+        assert b"1" == Files().read(path)
+        os.link(path, tmp_path / "other")
+        if may:
+            assert b"1" == Files().read(path)
+        else:
+            with pytest.raises(IrregularFile, match="expected a file with one name, found one with 2 names"):
+                Files().read(path)
+
+    def test_a_data_directory_may_be_reached_through_links_and_a_ledger_may_not(self, tmp_path: Path) -> None:
+        """1.1: from `team/` on there are none; a directory that is itself a ledger may be one."""
+        path = tmp_path / "real/team/alpha"
+        (path / ".state").mkdir(parents=True)
+        (path / ".state/lock").write_bytes(b"1")
+        (tmp_path / "link").symlink_to(tmp_path / "real")
+        (tmp_path / "own").symlink_to(path)
+        assert b"1" == Files().read(tmp_path / "link/team/alpha/.state/lock")
+        assert b"1" == Files().read(tmp_path / "own/.state/lock")
+        (tmp_path / "real/team/bravo").symlink_to(path)
+        before = opened()
+        for use in (Files().read, Files().identity):
+            with pytest.raises(IrregularFile, match="expected a directory, found a symbolic link") as raised:
+                use(tmp_path / "real/team/bravo/.state/lock")
+            assert str(tmp_path / "real/team/bravo") == raised.value.filename
+        (path / ".state").rename(path / "aside")
+        (path / ".state").symlink_to(path / "aside")
+        for files in (Files(), Files()):
+            with files.within(path), pytest.raises(IrregularFile, match="found a symbolic link"):
+                files.read(path / ".state/lock")
+        assert before == opened()
+
+    def test_who_may_not_look_is_told_the_path(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """An error that says nothing of what lies there is passed on as it is."""
+        (tmp_path / LOG).write_bytes(b"1")
+        real = os.open
+
+        def refuse(name: str, *arguments: int, **options: Any) -> int:
+            if name == LOG:
+                raise OSError(errno.ELOOP, "Too many levels of symbolic links")
+            return real(name, *arguments, **options)
+
+        monkeypatch.setattr(os, "open", refuse)
+        with pytest.raises(OSError) as raised:
+            Files().read(tmp_path / LOG)
+        assert (OSError, errno.ELOOP, str(tmp_path / LOG)) == (
+            type(raised.value), raised.value.errno, raised.value.filename,
+        )  # fmt: skip
+
+    def test_only_our_own_private_directories_are_closed(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """What belongs to another user is theirs; what is for all stays so."""
+        for name, mode in ((".state", 0o755), ("segments", 0o755), (".compactor", 0o711)):
+            (tmp_path / name).mkdir()
+            (tmp_path / name).chmod(mode)
+            assert not Files().make_directory(tmp_path / name)
+        found = [(tmp_path / name).stat().st_mode & 0o777 for name in (".state", "segments", ".compactor")]
+        assert [0o700, 0o755, 0o700] == found
+        (tmp_path / ".state").chmod(0o770)
+        monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+        Files().make_directory(tmp_path / ".state")
+        assert 0o770 == (tmp_path / ".state").stat().st_mode & 0o777

@@ -1,5 +1,6 @@
 """What can be read of a ledger without its lock: lines, bytes, the lines of an order, and how the ledger is."""
 
+import errno
 import json
 import os
 import shutil
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from compactor import Ledger, LedgerError, NoLedger
+from compactor import Ledger, LedgerError, LogRewritten, NoLedger
 from compactor.ledger import unlocked
 from compactor.ledger.files import Files
 from compactor.ledger.unlocked import CAT_BYTES, read_naming, team_in_checkpoint, whole_lines
@@ -48,6 +49,19 @@ class TestLines:
         with pytest.raises(LedgerError, match="trades"):
             list(whole_lines(tmp_path / "trades"))
 
+    def test_a_disk_that_fails_on_the_way_is_told(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """What was read so far is not all there is."""
+
+        def fail(*_: object) -> bytes:
+            raise OSError(errno.EIO, "Input/output error")
+
+        (tmp_path / "trades").write_bytes(b"one\n")
+        before = opened()
+        monkeypatch.setattr(os, "pread", fail)
+        with pytest.raises(LedgerError, match="Input/output error while reading it"):
+            list(whole_lines(tmp_path / "trades"))
+        assert before == opened()
+
 
 class TestBytes:
     @pytest.mark.parametrize("size", [0, 1, CAT_BYTES, 2 * CAT_BYTES + 5])
@@ -68,9 +82,10 @@ def test_the_lines_that_may_name_an_order(alpha: Path) -> None:
     """With their offsets, of whole lines alone; none where there is no log."""
     with (alpha / LOG).open("ab") as log:
         log.write(b'{"order_id":"o-3"')
-    found = list(read_naming(alpha, "o-3", Files()))
-    assert [line for line in orders(0, 9).split(b"\n") if b'"o-3"' in line] == [line for _, line in found]
-    assert all(orders(0, 9)[offset:].startswith(line + b"\n") for offset, line in found)
+    for name in (b"o-0", b"o-3", b"o-8"):
+        found = list(read_naming(alpha, name.decode(), Files()))
+        assert [line for line in orders(0, 9).split(b"\n") if name in line] == [line for _, line in found]
+        assert all(orders(0, 9)[offset:].startswith(line + b"\n") for offset, line in found)
     assert [] == list(read_naming(alpha.parent / "none", "o-3", Files()))
 
 
@@ -106,7 +121,9 @@ class TestStatus:
             if checkpoint == "damaged":
                 (data / ".state/checkpoint.0").write_bytes(b"")
             found = Ledger(data).status()
-            assert (0 if checkpoint == "good" else 1, 5) == (found.lag_bytes, found.tail_bytes)
+            assert ((1, 0, 5) if checkpoint == "good" else (0, 1, 5)) == (
+                found.offset, found.lag_bytes, found.tail_bytes,
+            )  # fmt: skip
             assert ("default", str(data), 6, 0, 0, 0, 0, None, checkpoint, 0, 0) == (
                 found.team_id, found.path, found.log_bytes, found.events, found.open_orders, found.trades,
                 found.findings, found.last_event_at, found.checkpoint, found.sealed_bytes, found.segments,
@@ -184,6 +201,13 @@ class TestStatus:
         assert 0 == behind(disk)[1]
         monkeypatch.setattr(unlocked, "LOOK_AHEAD_BYTES", more - 1)
         assert more == behind(disk)[1]
+
+    def test_a_log_that_was_rewritten_has_no_status(self, alpha: Path) -> None:
+        """7: what was derived is not of this log."""
+        raw = (alpha / LOG).read_bytes()
+        (alpha / LOG).write_bytes(raw.replace(b"o-8", b"o-X"))
+        with pytest.raises(LogRewritten):
+            Ledger(alpha).status()
 
     def test_nothing_stays_open(self, alpha: Path) -> None:
         """Whatever is found."""

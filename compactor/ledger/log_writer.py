@@ -198,14 +198,8 @@ def _is_at(log: Path, opened: _Open) -> bool:
     return (found.st_dev, found.st_ino) == (opened.device, opened.inode)
 
 
-def _encode_value(value: Any) -> Any:
-    if isinstance(value, Decimal):
-        return f"{value:f}"
-    raise NotImplementedError
-
-
 _decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
-_encode = msgspec.json.Encoder(enc_hook=_encode_value, decimal_format="string").encode
+_encode = msgspec.json.Encoder().encode
 
 
 def check_events(
@@ -289,7 +283,7 @@ def encode_event(fields: Mapping[str, Any], stamp: str, *, drop_raw: bool = Fals
     fields = {**head, "recorded_at": stamp, **{name: value for name, value in fields.items() if name != "recorded_at"}}
     try:
         line = _encode(fields)
-    except (TypeError, ValueError, OverflowError, NotImplementedError, RecursionError) as error:
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
         return Problem("bad_value", f"not to be written as JSON: {error}")
     if len(line) > LINE_BYTES_MAX:
         if drop_raw and "raw" in fields:
