@@ -6,6 +6,7 @@ import asyncio
 import gc
 import json
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -410,6 +411,62 @@ def test_a_ledger_that_is_moved_away_and_back_is_well_again(
             assert ["o1"] == list(tracker.pending_orders) and 1 == tracker.problems
             (data / "aside").rename(ledger)
             await until(lambda: tracker.status("alpha").problem is None)
+
+    asyncio.run(run())
+
+
+def test_a_ledger_that_was_removed_is_dropped_after_a_while(
+    data: Path, write_log: Writer, placed: Callable[..., Event], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A tracker that runs for months does not keep it; one that is made in its place is another one."""
+    monkeypatch.setattr("compactor.tracker.log_follower.POLL_SECONDS", 0.05)
+    monkeypatch.setattr("compactor.tracker.log_follower.REMOVED_SECONDS", 0.3)
+    ledger = write_log("alpha", placed("o1"))
+    write_log("bravo", placed("o2"))
+
+    async def run() -> None:
+        async with OrderTracker(data, compact=False) as tracker:
+            (ledger / "events.jsonl").rename(data / "aside")
+            await until(lambda: bool(tracker.status("alpha").problem))
+            await asyncio.sleep(0.5)
+            assert ["alpha", "bravo"] == tracker.teams(), "only its log is missing"
+            waiting = asyncio.ensure_future(take(tracker.changes(), 1))
+            await asyncio.sleep(0)
+            shutil.rmtree(ledger)
+            await until(lambda: tracker.teams() == ["bravo"])
+            assert ["o2"] == list(tracker.pending_orders)
+            write_log("alpha", placed("o3"))
+            await until(lambda: tracker.order("o3") is not None)
+            with pytest.raises(LogRewritten):
+                await waiting
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize(
+    ("method", "arguments", "message"),
+    [
+        ("submit", (None, {}), "team: expected a text, found None"),
+        ("cancel", (None,), "order_id: expected a text, found None"),
+        ("replace", (7,), "order_id: expected a text, found 7"),
+        ("find_order", (b"o1",), "order_id: expected a text, found b'o1'"),
+        ("update_order_status", ("o1", None), "status: expected a text, found None"),
+        ("changes", ("alpha", "0"), "after: expected an offset as an int, or a mapping of them by team, found '0'"),
+        ("changes", (None, {"alpha": None}), "after: expected an offset as an int, or a mapping of them by team"),
+        ("changes", ("alpha", True), "after: expected an offset as an int"),
+    ],
+)
+def test_an_argument_of_the_wrong_kind_is_named(
+    data: Path, write_log: Writer, placed: Callable[..., Event], method: str, arguments: Any, message: str
+) -> None:
+    """A TypeError that says which, and not one from somewhere inside."""
+    write_log("alpha", placed("o1"))
+
+    async def run() -> None:
+        async with OrderTracker(data, compact=False) as tracker:
+            with pytest.raises(TypeError, match=re.escape(message)):
+                called = getattr(tracker, method)(*arguments)
+                await (anext(called) if method == "changes" else called)
 
     asyncio.run(run())
 

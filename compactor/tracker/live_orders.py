@@ -58,6 +58,23 @@ class PendingOrders(Mapping[str, PendingOrder]):
         return sum(len(rows.open) for rows in self._ledgers.values())
 
 
+def require_text(name: str, value: object) -> None:
+    """Raise TypeError, and ValueError for an empty text, unless an argument is a text."""
+    if not isinstance(value, str):
+        raise TypeError(f"{name}: expected a text, found {value!r}")
+    if not value:
+        raise ValueError(f"{name}: expected a text, found an empty one")
+
+
+def _check_after(after: After) -> None:
+    offsets = list(after.values()) if isinstance(after, Mapping) else [] if after is None else [after]
+    for one in offsets:
+        if not isinstance(one, int) or isinstance(one, bool):
+            raise TypeError(f"after: expected an offset as an int, or a mapping of them by team, found {one!r}")
+        if one < 0:
+            raise ValueError(f"after: expected an offset from 0 on, found {one}")
+
+
 class LiveOrders:
     """Follows the log of every ledger of `data` (else of $COMPACTOR_DATA), whoever writes it. `OrderTracker` says more.
 
@@ -72,6 +89,8 @@ class LiveOrders:
         self._queue_max = queue_max
         self._compacting: asyncio.Task[None] | None = None
         self._ledgers: dict[Path, LedgerRows] = {}
+        self._removed: set[Path] = set()
+        """Where ledgers were that are no more: one that is made there again is another one."""
         self._subscriptions: set[Subscription] = set()
         self._listeners: dict[Listener, None] = {}
         self._follower: LogFollower | None = None
@@ -153,6 +172,7 @@ class LiveOrders:
 
     async def find_order(self, order_id: str, team: str | None = None) -> PendingOrder | EndedOrder | None:
         """An order by its whole id, however long ago it ended: read from its lines in the log if need be."""
+        require_text("order_id", order_id)
         found = self.order(order_id, team)
         if found is not None:
             return found
@@ -234,8 +254,9 @@ class LiveOrders:
         `after` is `change.offset` of the last change that was seen, or `offset(team)`, or 0 for all there is; for all
         teams a mapping of offsets by team, where a team that it does not name begins at 0. There is no gap and nothing
         twice, whatever happened between two calls. Raises TooSlow, which says where to go on; LogRewritten where the
-        log is not the same any more; and LedgerError.
+        log is not the same any more; and LedgerError; TypeError and ValueError for what is no offset.
         """
+        _check_after(after)
         async for change in self._make_stream(team, after).follow():
             yield change
 
@@ -276,10 +297,16 @@ class LiveOrders:
     def _apply(self, batch: LedgerBatch) -> None:
         """Take what the thread has read."""
         path = batch.entry.path
+        if batch.is_removed:
+            self._ledgers.pop(path, None)
+            self._removed.add(path)
+            return
         rows = self._ledgers.get(path)
         if rows is None:
             rows = self._ledgers[path] = LedgerRows(path, batch.entry.name)
-        is_anew = rows.is_loaded and batch.loaded is not None
+        is_anew = (rows.is_loaded or path in self._removed) and batch.loaded is not None
+        if is_anew:
+            self._removed.discard(path)
         changes = rows.apply(batch)
         for one in self._subscriptions if is_anew else ():
             if one.wants(path, rows.team_id):

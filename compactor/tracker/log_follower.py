@@ -21,6 +21,8 @@ from compactor.tracker.paced_restore import Pace
 from compactor.tracker.tracked_ledger import LedgerBatch, TrackedLedger
 
 POLL_SECONDS = 1.0
+REMOVED_SECONDS = 600.0
+"""After so long without its directory a ledger is dropped; until then it may have been moved away, and be put back."""
 BATCHES_MAX = 8
 """How many batches may wait for the event loop before the thread waits for it."""
 
@@ -35,6 +37,8 @@ class LogFollower:
         self._loop = loop
         self._apply = apply
         self._ledgers: dict[Path, TrackedLedger] = {}
+        self._missing: dict[Path, float] = {}
+        """Ledgers whose directories are gone, and the monotonic second at which that was seen."""
         self._problems: dict[Path, str] = {}
         """Why a ledger cannot be read now; the loop is told once."""
         self._lock = threading.Lock()
@@ -98,6 +102,19 @@ class LogFollower:
                 self._hand_problem(entry, describe_bad_entry(entry).message)
             else:
                 self._ledgers[path] = TrackedLedger(entry, self._files)
+        self._drop_removed({entry.path.resolve() for entry in entries})
+
+    def _drop_removed(self, found: set[Path]) -> None:
+        """Drop the ledgers whose directories have been gone for long. Note: what only lost its log is not dropped."""
+        now = time.monotonic()
+        for path in list(self._ledgers):
+            if path in found or path.exists():
+                self._missing.pop(path, None)
+            elif now - self._missing.setdefault(path, now) >= REMOVED_SECONDS:
+                ledger = self._ledgers.pop(path)
+                self._problems.pop(ledger.entry.path, None)
+                del self._missing[path]
+                self._hand(LedgerBatch(ledger.entry, is_removed=True))
 
     def _read(self, ledger: TrackedLedger, pace: Pace) -> None:
         with ledger.lock:

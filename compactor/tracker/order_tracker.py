@@ -29,7 +29,7 @@ from compactor.ledger.records import PendingOrder
 from compactor.tracker.change import EndedOrder
 from compactor.tracker.compacting import keep_daemon
 from compactor.tracker.desk import TradingDesk
-from compactor.tracker.live_orders import LiveOrders
+from compactor.tracker.live_orders import LiveOrders, require_text
 from compactor.tracker.reconciling import ReconcilingChild
 from compactor.tracker.subscription import QUEUE_MAX, TrackerClosed
 
@@ -105,6 +105,7 @@ class OrderTracker(LiveOrders):
         BrokerUnavailable, BadCredentials, BadTeam, and LedgerError where nothing was asked because it could not be
         written down.
         """
+        require_text("team", team)
         is_one = (self.data / LOG).exists()
         path = self.data if is_one else self.data / "team" / team
         placed = await self._call(self._desk.submit, team, request, account, tags, note, path=path)
@@ -115,6 +116,7 @@ class OrderTracker(LiveOrders):
 
         Raises NotFound, Refused, and BrokerUnavailable where nobody knows whether it was replaced.
         """
+        require_text("order_id", order_id)
         placed = await self._call(self._desk.replace, order_id, changes)
         return await self._get(str(placed["order_id"]))
 
@@ -123,6 +125,7 @@ class OrderTracker(LiveOrders):
 
         It is open until the broker says that it is canceled, and a fill can still win. Raises NotFound and Refused.
         """
+        require_text("order_id", order_id)
         await self._call(self._desk.cancel, order_id)
         return await self.find_order(order_id)
 
@@ -170,6 +173,7 @@ class OrderTracker(LiveOrders):
         `filled_qty` tells of beyond the known fills become an inferred trade at the price that `filled_avg_price`
         implies. Raises NotFound where no ledger has the order, and RejectedEvents for a value that is none.
         """
+        require_text("status", status)
         known = await self.find_order(order_id, team)
         if known is None:
             where = f"the ledger of {team}" if team is not None else f"the ledgers of {self.data}"

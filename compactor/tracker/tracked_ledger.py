@@ -88,6 +88,8 @@ class LedgerBatch(Struct):
     unplaced: list[UnplacedOrder] | None = None
     """The last requests that led to no order, where these are others than before."""
     problem: str | None = None
+    is_removed: bool = False
+    """Whether the ledger is no more, and has not been for a while."""
 
 
 class TrackedLedger:

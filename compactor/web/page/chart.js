@@ -96,7 +96,7 @@ export class DayChart {
       legend: { live: false },
       cursor: { drag: { x: false, y: false } },
       tzDate: (/** @type {number} */ at) => (zone === "local" ? new Date(at * 1000) : Plot.tzDate(new Date(at * 1000), zone)),
-      scales: { x: { time: true, range: spread } },
+      scales: { x: { time: true } },
       series: [{}, ...series],
       axes: [
         { ...axis, size: 30, values: [[3600, "{HH}:{mm}", null, null, null, null, null, null, 1], [60, "{HH}:{mm}", null, null, null, null, null, null, 1], [1, "{HH}:{mm}:{ss}", null, null, null, null, null, null, 1]] },
@@ -107,10 +107,12 @@ export class DayChart {
   }
 }
 
-/** The time that is shown: of a single instant the minute around it, which else would be a whole line of equal ticks.
- * @param {any} _plot @param {number} from @param {number} to */
-function spread(_plot, from, to) {
-  return to - from < 60 ? [from - 30, to + 30] : [from, to];
+/** Times with some room before and behind, so that a single fill is a step too. @param {number[]} times */
+function widen(times) {
+  const first = times[0] ?? 0;
+  const last = times[times.length - 1] ?? 0;
+  const room = Math.max(60, (last - first) * 0.02);
+  return [first - room, ...times, last + room];
 }
 
 /** Symbols, those with most fills first. @param {Row[]} trades */
@@ -138,7 +140,7 @@ function netOf(trades, symbols) {
     times.push(toMillis(trade.timestamp) / 1000);
     for (const [index, one] of symbols.entries()) lines[index]?.push(net.get(one) ?? 0);
   }
-  return [times, ...lines];
+  return [widen(times), ...lines.map((line) => [0, ...line, line[line.length - 1] ?? 0])];
 }
 
 /** @param {Row[]} trades @param {string} symbol */
@@ -146,10 +148,11 @@ function fillsOf(trades, symbol) {
   let net = 0;
   const own = trades.filter((trade) => (trade.symbol || "—") === symbol);
   const price = (/** @type {Row} */ trade, /** @type {boolean} */ isBuy) => ((trade.side === "buy") === isBuy ? toNumber(trade.execution_price) : null);
+  const nets = own.map((trade) => (net += signed(trade)));
   return [
-    own.map((trade) => toMillis(trade.timestamp) / 1000),
-    own.map((trade) => price(trade, true)),
-    own.map((trade) => price(trade, false)),
-    own.map((trade) => (net += signed(trade))),
+    widen(own.map((trade) => toMillis(trade.timestamp) / 1000)),
+    [null, ...own.map((trade) => price(trade, true)), null],
+    [null, ...own.map((trade) => price(trade, false)), null],
+    [0, ...nets, net],
   ];
 }

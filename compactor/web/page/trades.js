@@ -33,6 +33,8 @@ function drawSymbol(cell, row, to) {
   cell.append(button);
 }
 
+const SLIPPAGE = "Paid above, or got below, the requested price; negative is better than requested";
+
 /** @returns {TableColumn[]} */
 export function summaryColumns() {
   /** @param {string} id @param {string} title @param {string} field @returns {TableColumn} */
@@ -43,6 +45,7 @@ export function summaryColumns() {
     number("bought", "Bought", "bought"),
     number("sold", "Sold", "sold"),
     { ...number("net", "Net", "net"), class_of: (row) => (toNumber(row.net) < 0 ? "sell" : toNumber(row.net) > 0 ? "buy" : "") },
-    { id: "slippage", title: "Slippage", number: true, text: (row) => (row.slippage_fills ? `${formatDecimal(row.slippage)}${row.slippage_bps ? ` (${row.slippage_bps} bp)` : ""}` : ""), sort: (row) => toNumber(row.slippage), title_of: () => "Paid above, or got below, the requested price; negative is better than requested" },
+    { id: "slippage", title: "Slippage", number: true, text: (row) => (row.slippage_fills ? formatDecimal(row.slippage) : ""), sort: (row) => toNumber(row.slippage), title_of: () => SLIPPAGE },
+    { id: "bps", title: "bp", number: true, text: (row) => row.slippage_bps ?? "", sort: (row) => toNumber(row.slippage_bps), title_of: () => `${SLIPPAGE}; in basis points of what was requested` },
   ];
 }
