@@ -128,6 +128,8 @@ def test_a_broker_that_does_not_tell_positions_stops_no_reconcile(data: Path, se
     reconciler = healer(data, server)
     done = quiet_run(reconciler, server)
     assert ([], 2) == (done.positions, done.events)
+    assert [("positions_unread", "default")] == [(one.kind, one.account) for one in done.problems], "but it is named"
+    assert "does not say what it holds: /positions: the broker answered HTTP 400" in done.problems[0].detail
     assert [] == quiet_run(reconciler, server).positions, "a run that looks back a few minutes records no opening"
     quiet_run(reconciler, server, seconds=86_400 + 60)
     assert {"AAPL": "equal"} == kinds(quiet_run(reconciler, server))

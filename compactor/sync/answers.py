@@ -77,6 +77,8 @@ class Accounts:
         self.homes: dict[str, str] = {}
         self.held: dict[str, dict[str, Decimal]] = {}
         """What each account holds, by symbol, as of the last time that it was asked."""
+        self.unheld: dict[str, str] = {}
+        """Why an account did not say what it holds."""
         self.homeless: set[str] = set()
         """Orders with trades that no account has."""
 
@@ -138,13 +140,14 @@ class Accounts:
     def _ask_positions(self, account: AskedAccount) -> None:
         """What the account holds, by symbol; where it cannot say, nothing, since orders matter more."""
         self.held.pop(account.name, None)
+        self.unheld.pop(account.name, None)
         if account.source.capabilities.tells_positions:
             try:
                 self.held[account.name] = account.source.read_positions()
             except RateLimited:
                 raise
-            except BrokerError:
-                return
+            except BrokerError as error:
+                self.unheld[account.name] = str(error)
 
     def ask_adjustments(self, name: str, since: str) -> Sequence[Adjustment] | None:
         """What moved positions of an account without an order since an instant; None where it cannot say."""

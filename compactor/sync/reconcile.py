@@ -185,6 +185,9 @@ class Reconciler:
         restless = {normalize_symbol(symbol) for symbol in told.answers.list_restless(quiet, plan.waiting)}
         paths = sorted({*(ledger.path for ledger in ledgers.values()), *self._open_ledgers.paths})
         positions: list[ComparedPosition] = []
+        for name in [one for one in answering if one in self._accounts.unheld]:
+            detail = f"the account does not say what it holds: {self._accounts.unheld[name]}"
+            plan.problems.append(BrokerDifference("positions_unread", detail, account=name))
         names = sorted(self._accounts.by_name)
         for name in [one for one in answering if is_whole and one in self._accounts.held]:
             # Only a run that looks back a week has found what was busted: an opening balance must not hide that.
