@@ -89,7 +89,14 @@ def test_every_enum_of_alpaca_py_printed_as_text_is_read(name: str) -> None:
 
 def test_only_names_are_changed() -> None:
     """A symbol, a client order id or a reason may look like anything."""
-    message = {"symbol": "BRK.B", "client_order_id": "OrderSide.BUY", "activity_type": "FILL", "side": "buy"}
+    message: dict[str, Any] = {
+        "symbol": "BRK.B",
+        "client_order_id": "OrderSide.BUY",
+        "activity_type": "FILL",
+        "side": "buy",
+    }
+    assert _normalize(message) is message
+    message = {"legs": [{"order_id": "leg", "price": "1", "qty": "2"}], "order_status": "filled", "position_qty": "0"}
     assert _normalize(message) is message
     message = {"symbol": "nan", "client_order_id": "None", "reason": "null", "status": "held", "qty": "5"}
     assert _normalize(message) is message
@@ -147,6 +154,31 @@ def test_of_two_names_for_one_field_the_one_with_a_value_counts() -> None:
 def test_what_a_table_writes_for_no_value_is_none(nothing: str) -> None:
     """A table that was written by Python or pandas, and read by rows."""
     assert {"filled_at": None, "limit_price": None} == _normalize({"filled_at": nothing, "limit_price": nothing})
+
+
+def test_the_zero_values_of_go_and_java_are_none() -> None:
+    """Where zero can be meant it stays, and so does a text that only looks like a time."""
+    zeros = {"qty": "0", "stop_price": "0.00", "trail_percent": 0, "filled_at": "0001-01-01T00:00:00Z"}
+    assert dict.fromkeys(zeros) == _normalize(zeros)
+    meant = {"filled_qty": "0", "limit_price": "0", "client_order_id": "0001-01-01T00:00:00Z", "at": True}
+    assert _normalize(meant) is meant
+
+
+def test_of_a_list_what_has_to_be_changed_is_changed() -> None:
+    """One leg is in another spelling, and the other is not."""
+    assert [{"side": "buy"}, 5, {"side": "sell"}] == _normalize([{"side": "buy"}, 5, {"side": "SELL"}])
+    assert 5 == _normalize(5)
+
+
+@pytest.mark.parametrize("told", ["Fill", "ActivityType.FILL", "FILL"])
+def test_the_type_of_an_activity_is_read_in_every_spelling(told: str) -> None:
+    """An enum's name, or its value."""
+    assert {"activity_type": "FILL"} == _normalize({"activity_type": told})
+
+
+def test_names_with_blanks_are_read() -> None:
+    """A key with a blank behind it has been seen in a real message; a broker's page calls its columns so."""
+    assert {"qty": "5", "filled_qty": "4"} == _normalize({"qty ": "5", "Filled Qty": "4"})
 
 
 def test_a_truth_value_that_was_written_as_text_is_read() -> None:
@@ -224,6 +256,14 @@ def test_a_time_that_the_change_of_clocks_makes_two_or_none_is_refused(time: str
         _normalize({"at": time}, ZoneInfo("America/New_York"))
 
 
+def test_a_time_that_does_not_exist_is_refused() -> None:
+    """A month 13, and a time when offsets were no whole minutes."""
+    with pytest.raises(BadTime, match=r"`at` is '2026-13-02T09:30:00', which is not a time that exists"):
+        _normalize({"at": "2026-13-02T09:30:00"}, UTC)
+    with pytest.raises(BadTime, match=r"not one instant"):
+        _normalize({"at": "1880-01-02T09:30:00"}, ZoneInfo("America/New_York"))
+
+
 def test_the_original_of_a_changed_object_can_be_found() -> None:
     """`raw` is the message as it was recorded, for nested legs too."""
     message = {"side": "OrderSide.BUY", "legs": [{"side": "OrderSide.SELL"}]}
@@ -235,7 +275,7 @@ def test_the_original_of_a_changed_object_can_be_found() -> None:
 
 def test_a_price_of_zero_beside_no_quantity_is_no_execution() -> None:
     """Some languages write the zero value where there is none; a zero price beside a quantity is a price."""
-    for qty, price, told in (("0", "0", None), (0, "0.00", None), ("5", "0", "0")):
+    for qty, price, told in (("0", "0", None), (0, "0.00", None), ("5", "0", "0"), ("0", "9", "9")):
         changed = normalize({"event": "new", "qty": qty, "price": price}, None, {})
         assert told == changed["price"], (qty, price)
 

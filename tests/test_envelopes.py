@@ -25,6 +25,8 @@ ENVELOPES: dict[str, tuple[Any, list[Any]]] = {
     "an answer of an HTTP client": ({"status": 200, "headers": {}, "data": [ORDER]}, [ORDER]),
     "a recorded answer": ({"request": {"url": "x"}, "response": {"body": {"string": json.dumps([ORDER])}}}, [ORDER]),
     "answers within an answer": ({"status": 207, "body": [{"id": "o-1", "status": 200, "body": ORDER}]}, [ORDER]),
+    "an order that a program placed": ({"action": "place", "order": ORDER}, [ORDER]),
+    "a dictionary of columns that is no table": ({"columns": ["id"], "data": {"orders": [ORDER]}}, [ORDER]),
     "a dictionary by order": ({"o-1": ORDER, "o-2": ORDER}, [ORDER, ORDER]),
     "different kinds of messages": ({"orders": [ORDER], "activities": [ACTIVITY]}, [ORDER, ACTIVITY]),
     "pandas, split": ({"columns": ["id", "status"], "index": [0], "data": [["o-1", "new"]]}, [None]),
@@ -42,27 +44,57 @@ ENVELOPES["pandas, split"] = (
 def test_the_messages_in_an_envelope_are_found(kind: str) -> None:
     """Whatever its fields are called; the same where the envelope is in a list, or is a text."""
     envelope, messages = ENVELOPES[kind]
-    assert messages == list(unwrap(envelope))
-    assert messages == list(unwrap([[envelope]]))
-    assert messages == list(unwrap(json.dumps(envelope)))
+    assert messages == unwrap(envelope)
+    assert messages == unwrap([[envelope]])
+    assert messages == unwrap(json.dumps(envelope))
+
+
+NAMED = [
+    "stream data", "event order", "event order_id", "event orderId", "activity_type", "ActivityType",
+    "id status time_in_force", "id status client_order_id", "ID Status ClientOrderID",
+    "OrderId OrderStatus TimeInForce", "order_id order_status client_order_id ",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("names", NAMED)
+def test_a_message_is_known_by_its_fields(names: str) -> None:
+    """The names that the translation looks for, in any spelling; what else the message holds belongs to it."""
+    message = {**dict.fromkeys(names.split(" "), "x"), "held": [ORDER]}
+    assert [message] == unwrap(message)
+
+
+@pytest.mark.parametrize(
+    "names", ["id status", "id client_order_id", "status client_order_id", "event", "stream", "data"]
+)
+def test_an_object_with_some_of_those_fields_is_searched(names: str) -> None:
+    """`{"id": 7, "status": "ok", "result": [...]}` is an answer of some tool."""
+    assert [ORDER] == unwrap({**dict.fromkeys(names.split(" "), "x"), "result": [ORDER]})
 
 
 @pytest.mark.parametrize("message", [ORDER, FRAME, FRAME["data"], ACTIVITY], ids=["order", "frame", "update", "fill"])
 def test_a_message_is_not_searched_for_others(message: dict[str, Any]) -> None:
     """Legs, and what a program stored in a field of a message, belong to it."""
     full = {**message, "legs": [ORDER], "details": {"x": ORDER}}
-    assert [full] == list(unwrap(full))
+    assert [full] == unwrap(full)
 
 
 def test_what_lies_beside_messages_in_a_list_is_named() -> None:
     """An element that is no message may be a torn one."""
-    assert [ORDER, {"id": "torn"}, 5] == list(unwrap({"orders": [ORDER, {"id": "torn"}, 5]}))
+    assert [ORDER, {"id": "torn"}, 5] == unwrap({"orders": [ORDER, {"id": "torn"}, 5]})
+
+
+def test_what_does_not_fit_a_table_is_told_as_it_is() -> None:
+    """Rows that are shorter, or no rows, are named by the translation, and cost nothing but themselves."""
+    table = {"columns": list(ORDER), "data": [list(ORDER.values()), 5, ["o-1"]]}
+    assert [ORDER, 5, {"id": "o-1"}] == unwrap(table)
+    odd = {**ORDER, "id": {"0": "o-1"}}
+    assert [odd] == unwrap(odd)
 
 
 def test_an_object_without_messages_is_told_as_it_is() -> None:
     """A position, or an answer of an error, is for the translation to name."""
     for found in ({"symbol": "AAPL", "qty": "5"}, {"code": 40410000, "message": "order not found"}, {}, None, 5):
-        assert [found] == list(unwrap(found))
+        assert [found] == unwrap(found)
 
 
 def test_a_list_of_values_without_names_is_one_problem() -> None:
@@ -71,14 +103,14 @@ def test_a_list_of_values_without_names_is_one_problem() -> None:
     assert isinstance(problem, Problem)
     assert f"a list of {len(ORDER)} values without names" in problem.detail
     assert "orient='records'" in problem.detail
-    assert [] == list(unwrap([]))
+    assert [] == unwrap([])
 
 
 @pytest.mark.parametrize("action", ["auth", "authenticate", "listen"], ids=str)
 def test_what_a_program_sent_to_the_stream_gives_nothing(action: str) -> None:
     """It is about the connection, and its keys must not be shown."""
-    assert [] == list(unwrap({"action": action, "key": "PK1", "secret": "S", "data": {"streams": ["trade_updates"]}}))
-    assert [] == list(unwrap([json.dumps({"action": action, "key": "PK1", "secret": "S"})]))
+    assert [] == unwrap({"action": action, "key": "PK1", "secret": "S", "data": {"streams": ["trade_updates"]}})
+    assert [] == unwrap([json.dumps({"action": action, "key": "PK1", "secret": "S"})])
 
 
 def test_a_refused_request_is_named_with_its_status() -> None:
@@ -90,13 +122,24 @@ def test_a_refused_request_is_named_with_its_status() -> None:
     assert "HTTP status 300 about o-1" in problem.detail
 
 
+def test_envelopes_lie_in_each_other_up_to_a_limit() -> None:
+    """What lies deeper is told as it is."""
+    found: Any = ORDER
+    for _ in range(ENVELOPES_MAX + 1):
+        found = {"data": found}
+    assert [ORDER] == unwrap(found)
+    assert [{"data": found}] == unwrap({"data": found})
+
+
+def test_a_value_that_is_nested_too_deeply_is_one_problem() -> None:
+    """Damage may look like anything; the import goes on behind it."""
+    [problem] = unwrap(json.loads("[" * 600 + "]" * 600))
+    assert "nested too deeply" in problem.detail
+
+
 @given(JSON, st.integers(0, 2 * ENVELOPES_MAX))
 def test_nothing_in_an_envelope_makes_it_raise(value: Any, depth: int) -> None:
-    """However deep the envelopes lie; those that lie too deep are told as they are."""
+    """Whatever it holds, however deep."""
     for _ in range(depth):
-        value = {"data": value}
-    list(unwrap(value))
-    whole: Any = ORDER
-    for _ in range(depth):
-        whole = [{"data": whole}]
-    assert ([ORDER] == list(unwrap(whole))) is (2 * depth <= ENVELOPES_MAX + 2 or depth == 0)
+        value = {"data": [value]}
+    unwrap(value)

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from compactor.core.events import Problem, build_event
-from compactor.imports.messages import FillOrder, NotAFill, Translated, read_capture
+from compactor.imports.messages import FillOrder, LegFinder, NotAFill, Translated, read_capture
 from compactor.imports.recordings import BadRecording
 from compactor.imports.writer import Meter
 from tests.test_alpaca import JSON, REAL, replace_part
@@ -59,8 +59,32 @@ def test_an_activity_that_cannot_be_read_stays_a_problem_among_those_that_are_so
 
 def test_what_stands_in_order_stays_where_it_is() -> None:
     """Orders that are told step by step are not held back for one another."""
-    messages = [_activity("a", "1", "1"), _activity("b", "1", "1"), _activity("a", "1", "2"), _activity("b", "1", "2")]
+    told = [("a", "1"), ("b", "1"), ("a", "1"), ("a", "2"), ("b", "2")]
+    messages = [_activity(order, "1", filled) for order, filled in told]
     assert _read(messages) == _sort(messages)
+
+
+def test_only_activities_are_sorted() -> None:
+    """Answers about an order say how it stood at a time of their own."""
+    order = {"id": "a", "status": "new", "time_in_force": "day", "updated_at": T}
+    messages = [{**order, "filled_qty": filled} for filled in ("2", "1")]
+    assert _read(messages) == _sort([*messages, _activity("a", "1", "1")])[:2]
+
+
+def test_what_was_added_to_a_file_while_it_was_read_is_sorted_too() -> None:
+    """The first reading has not seen it; it comes at the end."""
+    found = _read([_activity("a", "1", filled) for filled in ("2", "1", "4", "3")])
+    order = FillOrder()
+    for one in found[:2]:
+        order.note(one)
+    assert [("a", "1"), ("a", "2"), ("a", "3"), ("a", "4")] == _filled(list(order.sort(found)))
+
+
+def test_what_stands_behind_sorted_activities_stays_behind_them() -> None:
+    """They come together where the last of them is, and only what came between them comes before."""
+    told = [("a", "2"), ("b", "1"), ("a", "1"), ("c", "1"), ("d", "2"), ("d", "1"), ("e", "1")]
+    found = _filled(_sort([_activity(order, "1", filled) for order, filled in told]))
+    assert [("b", "1"), ("a", "1"), ("a", "2"), ("c", "1"), ("d", "1"), ("d", "2"), ("e", "1")] == found
 
 
 @given(st.permutations([("a", n) for n in (1, 2, 10)] + [("b", n) for n in (1, 2, 3)] + [("c", None)]))
@@ -113,6 +137,51 @@ def test_an_event_that_no_log_takes_is_a_problem() -> None:
     [found] = _read([_activity("o1", "many", "1")])
     assert isinstance(found.event, Problem)
     assert "bad_value" == found.event.kind
+
+
+LEG = {"status": "filled", "time_in_force": "day", "updated_at": T, "symbol": "AAPL", "side": "buy", "qty": "1"}
+
+
+def _move(messages: list[Any]) -> list[Any]:
+    """The events of a recording, with the activities of multi-leg orders on their legs."""
+    found, legs = _read(messages), LegFinder()
+    for one in found:
+        legs.note(one)
+    return [legs.move(one).event for one in found]
+
+
+def test_an_activity_of_a_multi_leg_order_is_its_legs() -> None:
+    """REST may name the parent; symbol and side tell the leg. The legs of a bracket are orders beside their entry."""
+    fill = _activity("parent", "1", "1")
+    for kind, order_id in (("mleg", "leg"), ("bracket", "parent")):
+        parent = {**LEG, "id": "parent", "order_class": kind, "symbol": "" if kind == "mleg" else "AAPL"}
+        leg = {**LEG, "id": "leg", "order_class": kind, "side": "buy" if kind == "mleg" else "sell"}
+        assert order_id == _move([fill, {**parent, "legs": [leg]}])[0]["order_id"], kind
+
+
+@pytest.mark.parametrize("leg", [{}, {"legs": [{**LEG, "id": "leg", "order_class": "mleg", "symbol": ""}]}])
+def test_a_leg_that_is_not_told_whole_places_no_activity(leg: dict[str, Any]) -> None:
+    """A leg that was asked for by its own id has no parent, and one without a symbol could be any."""
+    moved = _move([{**LEG, "id": "other", "order_class": "mleg", **leg}, _activity("other", "1", "1")])
+    assert "other" == moved[-1]["order_id"]
+
+
+def test_an_activity_that_cannot_be_read_has_no_leg() -> None:
+    """It stays the problem that it is."""
+    [problem] = _move([_activity("o1", "many", "1")])
+    assert isinstance(problem, Problem)
+
+
+def test_an_event_of_a_log_is_named_with_what_takes_it() -> None:
+    """A log is no recording; an update of the stream may have fields of the same names."""
+    event = {"event": "new", "order_id": "o1", "ts": T}
+    for told in (event, {**event, "symbol": "AAPL", "raw": {}}):
+        [found] = _read([told])
+        assert isinstance(found.event, Problem)
+        assert "compactor append" in found.event.detail
+    order = {"id": "o1", "status": "new", "time_in_force": "day", "updated_at": T}
+    [found] = _read([{**event, "order": order}])
+    assert isinstance(found.event, dict)
 
 
 @given(st.sampled_from(REAL), JSON, st.data())

@@ -14,7 +14,7 @@ from alpaca.trading.models import Order, TradeUpdate
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compactor.core.events import Problem
+from compactor.core.events import LINE_BYTES_MAX, Problem
 from compactor.imports.printed import read_behind, read_printed, read_whole
 from compactor.imports.recordings import read_recording
 from tests.test_dialects import ORDER
@@ -84,17 +84,33 @@ def test_an_object_that_was_cut_off_costs_nothing_but_itself(tmp_path: Path) -> 
 
 def test_text_behind_an_object_is_named(tmp_path: Path) -> None:
     """What may be a message is never passed over in silence."""
-    problem, other = _read(tmp_path, "{'a': 1} {\"event\": 1}\n{'b': 2}\n")
+    problem, *found = _read(tmp_path, "{'a': 1} {\"event\": 1}\n{'b': 2}\n")
     assert isinstance(problem, Problem)
-    assert {"b": 2} == other
+    assert [{"event": 1}, {"b": 2}] == found
+    problem, *found = _read(tmp_path, "{'a': 1} is held\n{'b': 2}\n")
+    assert isinstance(problem, Problem)
+    assert [{"b": 2}] == found
 
 
 @given(st.dictionaries(TEXTS, JSON, max_size=4), st.integers(10, 90))
 def test_whatever_a_dictionary_holds_is_read(value: dict[str, Any], width: int) -> None:
     """Quotes, brackets, line ends and escapes in texts, nested lists, in one line or in many."""
     value = {"id": "o-1", **value}
-    for text in (repr(value), pprint.pformat(value, width=width), f"Order({value!r})"):
+    for text in (repr(value), pprint.pformat(value, width=width, sort_dicts=False), f"Order({value!r})"):
         assert value == read_whole(text.encode())
+
+
+def test_an_object_within_a_text_of_a_message_is_no_message(tmp_path: Path) -> None:
+    """A message that cannot be read is one problem, whatever a program stored in it."""
+    [problem] = _read(tmp_path, """{"id": "o-1", "note": "{'id': 'o-2'}", "limit_price": NaN}\n""")
+    assert isinstance(problem, Problem)
+
+
+def test_a_text_ends_with_its_object() -> None:
+    """What follows would be lost."""
+    assert {"a": 1} == read_whole(b"got [Order({'a': 1})]")
+    for text in (b"{'a': 1} and more", b"{'a': 1", b"no object", b"\"x\" {'a': 1}"):
+        assert read_whole(text) is None, text
 
 
 TIMES = [
@@ -102,6 +118,7 @@ TIMES = [
     datetime(2026, 3, 2, 14, 30, 1, 204, tzinfo=timezone(timedelta(hours=-5))),
     datetime(2026, 3, 2, 14, 30, 1, tzinfo=timezone(timedelta(hours=5, minutes=45))),
     datetime(2026, 7, 2, 14, 30, 1, tzinfo=ZoneInfo("America/New_York")),
+    datetime(2026, 11, 1, 1, 30, fold=1, tzinfo=ZoneInfo("America/New_York")),
     datetime(2026, 3, 2, 14, 30),
 ]
 
@@ -120,6 +137,20 @@ def test_every_version_of_pydantic_prints_zones_of_its_own(zone: str, offset: st
     """`TzInfo(UTC)`, a number of seconds, or an offset."""
     found = read_printed(f"{{'at': datetime.datetime(2026, 3, 2, 14, 30, tzinfo=TzInfo({zone}))}}".encode())
     assert {"at": f"2026-03-02T14:30:00{offset}"} == found
+
+
+def test_the_zone_of_dateutil_is_utc() -> None:
+    """Times that an older SDK read."""
+    found = read_printed(b"{'at': datetime.datetime(2026, 3, 2, 14, 30, tzinfo=tzutc())}")
+    assert {"at": "2026-03-02T14:30:00+00:00"} == found
+
+
+def test_an_object_that_no_log_takes_is_not_read() -> None:
+    """One line of a log has at most 1 MiB, and an object becomes a line."""
+    longest = f"{{'a': '{'x' * (LINE_BYTES_MAX - 9)}'}}".encode()
+    assert LINE_BYTES_MAX == len(longest)
+    assert read_printed(longest) is not None
+    assert read_printed(longest + b" ") is None
 
 
 def test_identifiers_decimals_and_enums_are_read_as_their_values() -> None:
@@ -146,7 +177,9 @@ def test_identifiers_decimals_and_enums_are_read_as_their_values() -> None:
         "{'a': datetime.datetime(2026, 1, 2, tzinfo=Nowhere())}",
         "{'a': datetime.datetime(2026, 1, 2, tzinfo=zoneinfo.ZoneInfo(key='No/Where'))}",
         "{'a': datetime.datetime(2026, 1, 2, tzinfo=5)}",
-        "{'a': " + "[" * 200 + "]" * 200 + "}",
+        "{'a': datetime.datetime(2026, 1, 2, tzinfo=Zone.local)}",
+        "{'a': datetime.datetime(2026, 1, 2, tzinfo=TzInfo())}",
+        "{'a': " + "[" * 500 + "]" * 500 + "}",
         "['a']",
         "{'a': 1",
     ],

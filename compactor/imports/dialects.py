@@ -9,9 +9,10 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime, timedelta, tzinfo
 from functools import lru_cache
+from operator import is_
 from typing import Any
 
-from compactor.broker.alpaca.translate import ORDER_TIMES, TRADE_ACTIVITIES
+from compactor.broker.alpaca.translate import ORDER_TIMES
 
 TIMES = frozenset((*ORDER_TIMES, "expires_at", "timestamp", "at", "transaction_time", "executed_at"))
 NAMES = frozenset(
@@ -77,53 +78,44 @@ def normalize(message: Any, zone: tzinfo | None, originals: dict[int, Any]) -> A
         return fields
     if isinstance(message, list):
         items = [normalize(one, zone, originals) for one in message]
-        return message if all(map(_is_same, items, message)) else items
+        return message if all(map(is_, items, message)) else items
     return message
 
 
-def _is_same(one: object, other: object) -> bool:
-    return one is other
-
-
-def _respell(message: dict[Any, Any]) -> dict[Any, Any]:
+def _respell(message: dict[str, Any]) -> dict[str, Any]:
     """Return the fields under Alpaca's names (`clientOrderId`, `ClientOrderID`); the very same object if they are."""
     names = _find_names(tuple(message))
     if names is None:
         return message
-    fields: dict[Any, Any] = {}
+    fields: dict[str, Any] = {}
     for name, value in zip(names, message.values(), strict=True):
         fields[name] = value if fields.get(name) is None else fields[name]
     return fields
 
 
 @lru_cache(maxsize=256)
-def _find_names(told: tuple[Any, ...]) -> list[Any] | None:
+def _find_names(told: tuple[str, ...]) -> list[str] | None:
     """Alpaca's names of the fields of an object; None if it has them."""
-    names = [_respell_name(name) if isinstance(name, str) else name for name in told]
+    names = [_respell_name(name) for name in told]
     if _ORDER_NAMES.issubset(names) and _OTHER_NAMES.isdisjoint(names):
         names = [ORDER_SPELLINGS.get(name, name) for name in names]
     return None if names == list(told) else names
 
 
 def _respell_name(name: str) -> str:
-    if name.islower() or not name.isascii() or not name.isidentifier():
-        return name
-    words = _WORDS.sub("_", name).lower().removesuffix("_utc")
+    words = _WORDS.sub("_", name.strip()).lower().removesuffix("_utc")
     return SPELLINGS.get(words, words)
 
 
-def _normalize_field(name: Any, value: Any, zone: tzinfo | None, originals: dict[int, Any]) -> Any:
-    name = name.strip() if isinstance(name, str) else name
+def _normalize_field(name: str, value: Any, zone: tzinfo | None, originals: dict[int, Any]) -> Any:
     if isinstance(value, dict | list):
         return normalize(value, zone, originals)
-    if is_absent_zero(name, value) or (name in TIMES and _ZERO_TIME.fullmatch(str(value))):
+    if is_absent_zero(name, value) or (value in NOTHING and name not in TEXTS):
         return None
-    if type(value) is str and value in NOTHING and name not in TEXTS:
-        return None
+    if name in TIMES:
+        return None if _ZERO_TIME.fullmatch(str(value)) else _normalize_time(name, value, zone)
     if name == "extended_hours" and isinstance(value, str):
         return {"true": True, "false": False}.get(value.lower(), value)
-    if name in TIMES and isinstance(value, str | int) and not isinstance(value, bool):
-        return _normalize_time(name, value, zone)
     if isinstance(value, str) and (name in NAMES or name == "activity_type"):
         return _normalize_name(name, value)
     return value
@@ -136,21 +128,21 @@ def is_absent_zero(name: Any, value: Any) -> bool:
 
 def _is_zero(value: Any) -> bool:
     """Whether a quantity or a price is the zero value that writers in some languages send for none."""
-    return isinstance(value, str | int) and _ZERO.fullmatch(str(value)) is not None
+    return _ZERO.fullmatch(str(value)) is not None
 
 
 def _normalize_name(name: str, value: str) -> str:
     match = _ENUM.fullmatch(value)
     text = match[1] if match else value
     if name == "activity_type":
-        return text.upper() if text not in TRADE_ACTIVITIES and text.upper() in TRADE_ACTIVITIES else text
+        return text if text.isupper() else text.upper()
     if text.islower():
         return value
     words = _WORDS.sub("_", text).lower()
     return CLASSES.get(words, words)
 
 
-def _normalize_time(name: str, value: str | int, zone: tzinfo | None) -> str | int:
+def _normalize_time(name: str, value: Any, zone: tzinfo | None) -> Any:
     text = str(value)
     if match := _EPOCH.fullmatch(text):
         return _format_epoch(match[1] or match[2] + match[3])
@@ -178,7 +170,8 @@ def _add_offset(name: str, text: str, match: re.Match[str], zone: tzinfo | None)
     except ValueError as error:
         raise BadTime(f"`{name}` is {text!r}, which is not a time that exists ({error})") from None
     offset, other = local.utcoffset(), local.replace(fold=1).utcoffset()
-    if offset is None or offset != other or offset % timedelta(minutes=1):
+    assert offset is not None
+    if offset != other or offset % timedelta(minutes=1):
         raise BadTime(f"`{name}` is {text!r}, which is not one instant in {zone}: clocks were changed")
     minutes = offset // timedelta(minutes=1)
     sign, minutes = ("-", -minutes) if minutes < 0 else ("+", minutes)

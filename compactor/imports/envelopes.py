@@ -9,6 +9,8 @@ as pandas writes it.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
+from itertools import product
 from typing import Any
 
 import msgspec
@@ -20,40 +22,55 @@ from compactor.imports.printed import read_behind, read_whole
 ENVELOPES_MAX = 8
 """How many envelopes may lie in each other."""
 
+_MESSAGES = (
+    ("stream", "data"),
+    ("event", "order"),
+    ("event", "orderid"),
+    ("activitytype",),
+    *product(("id", "orderid"), ("status", "orderstatus"), ("timeinforce", "clientorderid")),
+)
+"""The fields that a message has one of these sets of, without the marks between their words."""
 _REQUESTS = frozenset(("auth", "authenticate", "listen", "subscribe", "unsubscribe"))
 """What a program sends to the stream; it is about the connection, and may hold a key."""
 
 
-def unwrap(found: Any) -> Iterator[Any]:
-    """Yield the messages in a value of a recording, and problems in place of what is none."""
+def unwrap(found: Any) -> list[Any]:
+    """The messages in a value of a recording, and problems in place of what is none."""
+    try:
+        return list(_open(found))
+    except RecursionError:
+        return [Problem("bad_value", "the value is nested too deeply to hold messages of Alpaca's")]
+
+
+def _open(found: Any) -> Iterator[Any]:
     if isinstance(found, list):
-        yield from _unwrap_list(found)
+        yield from _open_list(found)
     elif isinstance(found, str):
-        yield from _unwrap_text(found)
+        yield from _open_text(found)
     elif not isinstance(found, dict) or (_is_message(found) and not isinstance(found.get("id"), dict)):
         yield found
     elif "action" in found and found["action"] in _REQUESTS:
         return
     elif (rows := _read_table(found)) is not None:
         for row in rows:
-            yield from unwrap(row)
+            yield from _open(row)
     else:
         yield from _open_envelope(found)
 
 
-def _unwrap_list(found: list[Any]) -> Iterator[Any]:
+def _open_list(found: list[Any]) -> Iterator[Any]:
     if found and not any(isinstance(one, dict | list) or _read_text(one) is not None for one in found):
         detail = f"expected JSON objects, found a list of {len(found)} values without names"
         yield Problem("bad_value", f"{detail}; pandas writes the names by to_json(orient='records', lines=True)")
         return
     for one in found:
-        yield from unwrap(one)
+        yield from _open(one)
 
 
-def _unwrap_text(text: str) -> Iterator[Any]:
+def _open_text(text: str) -> Iterator[Any]:
     inner = _read_text(text)
     if inner is not None:
-        yield from unwrap(inner)
+        yield from _open(inner)
         return
     detail = f"expected a JSON object, found the text {text[:60]!r}; write an object of alpaca-py by"
     yield Problem("bad_value", f"{detail} json.dumps(found.model_dump(), default=str)")
@@ -70,22 +87,23 @@ def _read_text(text: Any) -> Any:
     return read_whole(content) or read_behind(content)
 
 
-def _is_message(found: dict[Any, Any]) -> bool:
+def _is_message(found: dict[str, Any]) -> bool:
+    return _tell_message(tuple(found))
+
+
+@lru_cache(maxsize=256)
+def _tell_message(names: tuple[str, ...]) -> bool:
     """Whether an object is a message by the names of its fields, in the spelling of any language."""
-    if found.keys() >= {"stream", "data"} or "activity_type" in found or isinstance(found.get("order"), dict):
-        return True
-    names = {str(name).strip().replace("_", "").lower() for name in found}
-    if "event" in names:
-        return "order" in names or "orderid" in names
-    is_order = not names.isdisjoint(("id", "orderid")) and not names.isdisjoint(("status", "orderstatus"))
-    return "activitytype" in names or (is_order and not names.isdisjoint(("timeinforce", "clientorderid")))
+    known = {name.strip().replace("_", "").lower() for name in names}
+    return any(known.issuperset(needed) for needed in _MESSAGES)
 
 
-def _read_table(found: dict[str, Any]) -> list[dict[str, Any]] | None:
+def _read_table(found: dict[str, Any]) -> list[Any] | None:
     """Read the rows of a table: `columns` and `data`, or an object of columns by name; None for anything else."""
     columns, data = found.get("columns"), found.get("data")
     if isinstance(columns, list) and isinstance(data, list):
-        return [dict(zip(map(str, columns), row, strict=False)) for row in data if isinstance(row, list)]
+        names = list(map(str, columns))
+        return [dict(zip(names, row, strict=False)) if isinstance(row, list) else row for row in data]
     if _is_message(found) and all(isinstance(column, dict) for column in found.values()):
         return [{name: column.get(key) for name, column in found.items()} for key in found["id"]]
     return None
@@ -101,7 +119,7 @@ def _open_envelope(envelope: dict[Any, Any]) -> Iterator[Any]:
     for value in envelope.values():
         if _holds_messages(value, ENVELOPES_MAX):
             is_empty = False
-            yield from unwrap(value)
+            yield from _open(value)
     if is_empty:
         yield envelope if type(status) is not int else _describe_answer(envelope, status)
 
@@ -110,7 +128,9 @@ def _holds_messages(value: Any, depth: int) -> bool:
     if isinstance(value, str):
         value = _read_text(value)
     if isinstance(value, dict):
-        return _is_message(value) or (depth > 0 and any(_holds_messages(one, depth - 1) for one in value.values()))
+        if _is_message(value):
+            return True
+        value = list(value.values())
     return isinstance(value, list) and depth > 0 and any(_holds_messages(one, depth - 1) for one in value)
 
 

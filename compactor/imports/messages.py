@@ -124,10 +124,15 @@ class FillOrder:
             fills = waiting.setdefault(order_id, [])
             fills.append((filled, found))
             if len(fills) == unsorted[order_id]:
-                yield from (one for _, one in sorted(waiting.pop(order_id), key=itemgetter(0)))
+                yield from _sort_fills(waiting.pop(order_id))
         # More activities than were noted: the file has grown since.
         for fills in waiting.values():
-            yield from (one for _, one in sorted(fills, key=itemgetter(0)))
+            yield from _sort_fills(fills)
+
+
+def _sort_fills(fills: list[tuple[Decimal, Translated]]) -> Iterator[Translated]:
+    """The activities of one order by what was filled after each."""
+    return (one for _, one in sorted(fills, key=itemgetter(0)))
 
 
 class LegFinder:

@@ -17,11 +17,11 @@ from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from compactor.broker.port import parse
-from compactor.core.events import LINE_BYTES_MAX, is_too_deep
+from compactor.core.events import LINE_BYTES_MAX
 
 _BEGINNING = re.compile(rb"\{(?=\s*')|[A-Z]\w*\((?=[a-z_]+=)|\b(?:id|event)=(?=UUID\(|['<])")
-_BEFORE = re.compile(rb"\s*(?:[A-Z]\w*\(\s*)?")
-_BEHIND = re.compile(rb"[\s'\")>;,]*")
+_ENDS = re.compile(rb"[\s'\")>;,\]]*")
+_LOGGED = re.compile(rb"(?P<before>[^{}\"]*?)(?P<list>\[\s*)?(?P<object>\{.*[}\]])[\s'\")>;,]*", re.DOTALL)
 _BRACKETS = re.compile(rb"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|(?P<opens>[{(\[])|(?P<closes>[})\]])")
 _BETWEEN_FIELDS = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|[{(\[})\]]|(?P<gap>\s(?=[a-z][a-z_]*=))")
 _ENUM = re.compile(r"<\w+\.\w+: ('[^'\\]*')>")
@@ -29,44 +29,40 @@ _ZONE = re.compile(r"\bTzInfo\(([^()']*)\)")
 
 
 class PrintedObject:
-    """A printed object that is read line by line. `ends_at` is its length, None while its end has not been read."""
+    """A printed object that is read line by line."""
+
+    rest: bytes
+    """What stands behind the object on its last line."""
 
     def __init__(self, text: bytes) -> None:
-        self._text = b""
+        self._lines: list[bytes] = []
         self._depth = 0
-        self._has_brackets = not text.startswith((b"id=", b"event="))
-        self.ends_at: int | None = None
+        self._has_fields = text.startswith((b"id=", b"event="))
         self.add(text)
 
     def add(self, line: bytes) -> None:
         """Read one more line."""
-        start = len(self._text)
-        self._text += line
-        for match in _BRACKETS.finditer(self._text, start):
+        end = len(line)
+        for match in _BRACKETS.finditer(line):
             self._depth += (match["opens"] is not None) - (match["closes"] is not None)
-            if match["closes"] and self._has_brackets and self._depth <= 0:
-                self.ends_at = match.end()
-                return
-        if not self._has_brackets and self._depth <= 0:
-            self.ends_at = len(self._text)
+            if self.has_ended and not self._has_fields:
+                end = match.end()
+                break
+        self._lines.append(line[:end])
+        self.rest = line[end:]
 
     @property
-    def is_too_long(self) -> bool:
-        return len(self._text) > LINE_BYTES_MAX
-
-    @property
-    def rest(self) -> bytes:
-        """What stands behind the object on its last line."""
-        return self._text[self.ends_at :]
+    def has_ended(self) -> bool:
+        return self._depth == 0
 
     @property
     def ends_line(self) -> bool:
         """Whether only the ends of calls and lists stand behind the object."""
-        return re.fullmatch(rb"[\s'\")>;,\]]*", self.rest) is not None
+        return _ENDS.fullmatch(self.rest) is not None
 
     def read(self) -> dict[str, Any] | None:
-        """Read the whole object; None if JSON cannot tell it."""
-        return read_printed(self._text[: self.ends_at])
+        """Read the whole object; None if it has not ended, or JSON cannot tell it."""
+        return read_printed(b"".join(self._lines))
 
 
 def find_printed(line: bytes) -> PrintedObject | None:
@@ -76,12 +72,9 @@ def find_printed(line: bytes) -> PrintedObject | None:
 
 
 def read_whole(text: bytes) -> dict[str, Any] | None:
-    """Read a text that is one printed object and no more; None for any other."""
-    match = _BEGINNING.search(text)
-    if match is None or _BEFORE.fullmatch(text, 0, match.start()) is None:
-        return None
-    printed = PrintedObject(text[match.start() :])
-    return printed.read() if printed.ends_at is not None and _BEHIND.fullmatch(printed.rest) else None
+    """Read a text that ends with the first printed object in it; None for any other."""
+    printed = find_printed(text)
+    return printed.read() if printed is not None and printed.ends_line else None
 
 
 def read_behind(text: bytes) -> Any:
@@ -89,30 +82,25 @@ def read_behind(text: bytes) -> Any:
 
     An object is JSON, or as Python prints it; a list is JSON.
     """
-    start, end = text.find(b"{"), max(text.rfind(b"}"), text.rfind(b"]")) + 1
-    if start < 0 or b'"' in text[:start] or b"}" in text[:start] or _BEHIND.fullmatch(text, end) is None:
-        return None
-    before = text[:start].rstrip()
-    if before.endswith(b"["):
-        found = parse(text[before.rindex(b"[") : end]) if before.strip(b"[], \t:") else None
+    match = _LOGGED.fullmatch(text)
+    if match is None or not match["before"].strip(b"[], \t:"):
+        return None  # Without text before it, it is an array, or within one.
+    if match["list"] is not None:
+        found = parse(text[match.start("list") : match.end("object")])
         return found if isinstance(found, list) else None
-    if text[:start].strip(b"[], \t:") == b"" and start > 0:
-        return None  # It is within an array.
-    found = parse(text[start:end])
-    if not isinstance(found, dict) and b"'" in text:
-        found = read_printed(text[start:end])
-    return found if isinstance(found, dict) else None
+    found = parse(match["object"])
+    return found if isinstance(found, dict) else read_printed(match["object"])
 
 
 def read_printed(text: bytes) -> dict[str, Any] | None:
     """Read one object as Python prints it; None for what is none, or what JSON cannot tell."""
-    if len(text) > LINE_BYTES_MAX or is_too_deep(text):
+    if len(text) > LINE_BYTES_MAX:
         return None
     try:
         source = _ZONE.sub(r"TzInfo('\1')", _ENUM.sub(r"\1", text.decode()))
         if source.startswith(("id=", "event=")):
             source = f"Fields({_separate_fields(source)})"
-        found = parse(json.dumps(_evaluate(ast.parse(source.strip(), mode="eval").body), allow_nan=False).encode())
+        found = parse(json.dumps(_evaluate(ast.parse(source.strip(), mode="eval").body)).encode())
     except (ValueError, TypeError, SyntaxError, OverflowError, MemoryError, RecursionError, ZoneInfoNotFoundError):
         return None
     return found if isinstance(found, dict) else None
@@ -143,7 +131,10 @@ def _evaluate(node: ast.expr) -> Any:
         case ast.Attribute(value=ast.Name(id=owner), attr=name):
             return f"{owner}.{name}"  # A member of an enum.
         case ast.Call(args=args, keywords=keywords) if _get_name(node.func) == "datetime":
-            return datetime(*map(ast.literal_eval, args), **_read_zone(keywords)).isoformat()  # type: ignore[arg-type]
+            options = {one.arg: one.value for one in keywords}
+            zone = _evaluate_zone(options.pop("tzinfo")) if "tzinfo" in options else None
+            others = {str(name): ast.literal_eval(value) for name, value in options.items()}
+            return datetime(*map(ast.literal_eval, args), **others, tzinfo=zone).isoformat()  # type: ignore[misc]
         case ast.Call(args=[], keywords=[_, *_] as keywords):
             return {str(one.arg): _evaluate(one.value) for one in keywords}
         case ast.Call(args=[inner]):
@@ -161,14 +152,8 @@ def _get_name(function: ast.expr) -> str:
     return function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
 
 
-def _read_zone(keywords: list[ast.keyword]) -> dict[str, tzinfo]:
-    """Read the `tzinfo` of a printed time; empty if it has none."""
-    zones = [one.value for one in keywords if one.arg == "tzinfo"]
-    return {"tzinfo": _evaluate_zone(zones[0])} if zones else {}
-
-
 def _evaluate_zone(node: ast.expr) -> tzinfo:
-    if isinstance(node, ast.Attribute) and node.attr in ("utc", "UTC"):
+    if isinstance(node, ast.Attribute) and node.attr == "utc":
         return UTC
     if not isinstance(node, ast.Call):
         raise ValueError("no zone")

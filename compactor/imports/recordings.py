@@ -77,17 +77,15 @@ def read_recording(path: Path, on_bytes: Callable[[int], None] = lambda _: None)
     Raises BadRecording for a file of another format, and OSError where it cannot be read.
     """
     with path.open("rb") as file:
-        start = file.read(6)
+        first = file.readline(VALUE_BYTES_MAX)
         file.seek(0)
         for magic, (what, command) in _UNREADABLE.items():
-            if start.startswith(magic):
+            if first.startswith(magic):
                 raise BadRecording(f"{path}: found {what}, expected JSON messages. Run: {command.format(path)}")
-        first = file.readline(1 << 16).removeprefix(_BOM)
-        file.seek(0)
-        if _HEADER.fullmatch(first) and _COLUMN.search(first):
+        if _HEADER.fullmatch(first.removeprefix(_BOM)) and _COLUMN.search(first):
             command = f"{_READ_TABLE} < {shlex.quote(str(path))} > captured.jsonl"
             raise BadRecording(f"{path}: found a table, expected JSON messages. Run: {command}")
-        yield from _Reader().read(_read_lines(file, start, on_bytes))
+        yield from _Reader().read(_read_lines(file, first, on_bytes))
 
 
 def _read_lines(file: IO[bytes], start: bytes, on_bytes: Callable[[int], None]) -> Iterator[bytes | Problem]:
@@ -101,9 +99,8 @@ def _read_lines(file: IO[bytes], start: bytes, on_bytes: Callable[[int], None]) 
                 yield text.removeprefix(_BOM)
                 # Asking a plain file for its offset would cost more than reading it.
                 read = read + len(text) if is_plain else file.tell()
-                if read != offset:
-                    on_bytes(read - offset)
-                    offset = read
+                on_bytes(read - offset)
+                offset = read
         except (EOFError, gzip.BadGzipFile, zstd.ZstdError, zlib.error) as error:
             yield Problem("not_json", f"the compressed data is damaged or cut off here ({error}); the rest is missing")
 
@@ -265,33 +262,32 @@ class _Reader:
         text = line.strip()
         if self._printed is not None:
             yield from self._continue_printed(self._printed, number, line, waiting)
-            return
-        if not self._pending:
-            if not text or self._is_skipped(line, text):
-                return
-            if text.startswith(b":"):
-                if _COMPLAINT.search(text):
-                    detail = f"the broker said {text[1:].strip()[:120].decode(errors='replace')!r}"
-                    yield Found(number, Problem("messages_dropped", f"{detail}: messages are missing here"))
-                return
-            if _FIELD.match(text):
-                return
-        if text.startswith(b"data:"):
-            line = text = text[5:].strip()
-        if not self._pending and (found := parse(text)) is not None and not isinstance(found, Problem):
+        elif self._pending:
+            yield from self._scan(number, text[5:] if text.startswith(b"data:") else line, waiting)
+        elif text.startswith(b":"):
+            if _COMPLAINT.search(text):
+                detail = f"the broker said {text[1:].strip()[:120].decode(errors='replace')!r}"
+                yield Found(number, Problem("messages_dropped", f"{detail}: messages are missing here"))
+        elif text.startswith(b"data:"):
+            yield from self._begin(number, text[5:].strip(), waiting)
+        elif text and not self._is_skipped(line, text) and not _FIELD.match(text):
+            yield from self._begin(number, line, waiting)
+
+    def _begin(self, number: int, line: bytes, waiting: deque[tuple[int, bytes]]) -> Iterator[Found]:
+        """Read a line on which a value begins: whole, behind other text, or going on on the next line."""
+        text = line.strip()
+        found = parse(text)
+        if isinstance(found, Problem):
+            found = read_behind(text)
+        if found is not None:
             yield Found(number, found)
-            return
-        if not self._pending and (behind := read_behind(text)) is not None:
-            yield Found(number, behind)
-            return
-        if not self._pending and (printed := find_printed(line)) is not None:
+        elif (printed := find_printed(line)) is not None:
             self._pending = [(number, line)]
             yield from self._read_printed(printed, number, waiting)
-            return
-        if not self._pending and (not text.startswith(_STARTS) or _CLOCK.match(text)):
+        elif not text.startswith(_STARTS) or _CLOCK.match(text):
             yield Found(number, Problem("not_json", f"expected a JSON message, found {_shorten(text)!r}"))
-            return
-        yield from self._scan(number, line, waiting)
+        else:
+            yield from self._scan(number, line, waiting)
 
     def _is_skipped(self, line: bytes, text: bytes) -> bool:
         if self._skipped_indent is None:
@@ -306,7 +302,7 @@ class _Reader:
     ) -> Iterator[Found]:
         """Read on in an object as Python prints it, whose further lines are always indented."""
         self._pending.append((number, line))
-        if not line.startswith((b" ", b"\t")) or printed.is_too_long:
+        if not line.startswith((b" ", b"\t")):
             yield from self._give_up("the object has no end", waiting)
             return
         printed.add(line)
@@ -316,7 +312,7 @@ class _Reader:
         self, printed: PrintedObject | None, number: int, waiting: deque[tuple[int, bytes]]
     ) -> Iterator[Found]:
         """Yield the objects that end on the line that was read last, and keep the one that does not."""
-        while printed is not None and printed.ends_at is not None:
+        while printed is not None and printed.has_ended:
             found, rest, is_last = printed.read(), printed.rest, printed.ends_line
             printed = None if is_last else find_printed(rest)
             if found is None or (printed is None and not is_last):
