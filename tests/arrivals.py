@@ -161,6 +161,19 @@ class Life:
         """The answer to a list of all orders, as of now."""
         return [dict(one.told) for one in self.orders.values()]
 
+    def list_told(self) -> list[Message]:
+        """The order objects as they are, to be changed."""
+        return [one.told for one in self.orders.values()]
+
+    def tell_ahead(self) -> None:
+        """Let some frames carry their order as it is one or two frames later: a stream sends what is newest."""
+        frames = self.frames
+        for index, frame in enumerate(frames):
+            name = frame["data"]["order"]["id"]
+            later = [one["data"]["order"] for one in frames[index + 1 :] if one["data"]["order"]["id"] == name][:2]
+            if later and frame["data"]["event"] in ("fill", "partial_fill", "new") and self.chance.random() < 0.35:
+                frames[index] = {**frame, "data": {**frame["data"], "order": dict(self.chance.choice(later))}}
+
     def _place(self, qty: Decimal, **fields: Any) -> None:
         self._count += 1
         self._name = f"o-{self._count}"

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.arrivals import Life, Message, Outcome, activity, derive, execution, filled, order, revision, update
+from tests.lives import MIXES, find_faults, live
 
 BRACKET: dict[str, Any] = {"order_class": "bracket"}
 SPREAD: dict[str, Any] = {"symbol": "", "side": "", "order_class": "mleg", "qty": "4"}
@@ -436,6 +437,122 @@ def test_any_order_of_arrival_gives_the_truth(name: str) -> None:
             order_id: qty for order_id, (qty, _) in found.sum_orders().items()
         }, arrangement
         assert live == set(found.rows), arrangement
+
+
+# What is filled, what it was worth, and which orders are live, where two or three statements are needed to tell.
+
+
+def partly_filled(second_price: str, average: str) -> list[Message]:
+    """Two fills of five, each told with the order as it is after both, ten of twenty; and their activities."""
+    told = filled("10", average, "14:31:00Z", qty="20")
+    return [
+        *(
+            update("partial_fill", "14:31:00Z", told, execution_id=name, qty="5", price=price)
+            for name, price in (("x-1", "10"), ("x-2", second_price))
+        ),
+        activity("14:31:00Z", "5", "10", "5"),
+        activity("14:31:00Z", "5", second_price, "10"),
+    ]
+
+
+def bust(qty: str, remains: str, status: str = "partially_filled") -> Message:
+    return revision(
+        "trade_bust", "14:40:00Z", filled(remains, "10", "14:40:00Z", status), f"-{qty}", "10", of="x-1", name="b-1"
+    )
+
+
+def correction(qty: str, price: str, remains: str, average: str) -> Message:
+    told = filled(remains, average, "14:40:00Z")
+    return revision("trade_correct", "14:40:00Z", told, qty, price, of="x-1", name="k-1")
+
+
+FIVE = execution("14:32:00Z", filled("9", "10", "14:32:00Z"), "5", "10", "x-2")
+SIX = execution("14:32:00Z", filled("10", "10", "14:32:00Z", "filled"), "6", "10", "x-2")
+BEFORE, AFTER = filled("9", "10", "14:33:00Z"), filled("5", "10", "14:45:00Z")
+STATED: dict[str, tuple[list[Message], str, str, set[str]]] = {
+    "an order that is ahead of its fill and still open, and the activities": (
+        partly_filled("11", "10.5"), "10", "105", {"o-1"},
+    ),
+    "an order that is ahead of its fill and still open, all alike": (
+        [*partly_filled("10", "10"), filled("10", "10", "14:31:01Z", qty="20")], "10", "100", {"o-1"},
+    ),
+    "a bust, and answers of before and after it": (
+        [
+            FOUR, SIX, filled("10", "10", "14:33:00Z", "filled"), bust("4", "6", "filled"),
+            filled("6", "10", "14:45:00Z", "filled"),
+        ],
+        "6", "60", set(),
+    ),
+    "a bust of an open order, and answers of before and after it": (
+        [FOUR, FIVE, BEFORE, bust("4", "5"), AFTER], "5", "50", {"o-1"},
+    ),
+    "a bust, and a fill after it that only an answer tells": (
+        [execution("14:31:00Z", filled("5", "10", "14:31:00Z"), "5", "10", "x-1"), bust("5", "0"), AFTER],
+        "5", "50", {"o-1"},
+    ),
+    "a bust of a fill that only answers tell": ([FIVE, BEFORE, bust("4", "5"), AFTER], "5", "50", {"o-1"}),
+    "a bust, and answers that go on": (
+        [FOUR, FIVE, bust("4", "5"), AFTER, filled("8", "10", "14:46:00Z")], "8", "80", {"o-1"},
+    ),
+    "a bust of a fill that is known by another name": (
+        [bust("4", "5"), activity("14:31:00Z", "4", "10", "4"), activity("14:32:00Z", "5", "10", "9"), AFTER],
+        "5", "50", {"o-1"},
+    ),
+    "a correction of a quantity, and answers of before and after it": (
+        [FOUR, FIVE, correction("3", "10", "8", "10"), BEFORE, filled("8", "10", "14:45:00Z")], "8", "80", {"o-1"},
+    ),
+    "a correction of a fill that only answers tell": (
+        [FIVE, correction("4", "11", "9", "10.444444"), BEFORE, filled("9", "10.444444", "14:45:00Z")],
+        "9", "94", {"o-1"},
+    ),
+    "a correction of a fill that is known by another name": (
+        [correction("4", "11", "4", "11"), activity("14:31:00Z", "4", "10", "4"), filled("4", "11", "14:45:00Z")],
+        "4", "44", {"o-1"},
+    ),
+    "a stream without sums, and the activities": (
+        [
+            *(
+                update("partial_fill", at, order(filled_qty=None), execution_id=name, qty="4", price="10")
+                for at, name in (("14:31:00Z", "x-1"), ("14:32:00Z", "x-2"))
+            ),
+            activity("14:31:00Z", "4", "10", "4"), activity("14:32:00Z", "4", "10", "8"),
+        ],
+        "8", "80", {"o-1"},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", STATED)
+def test_several_statements_together_give_the_truth_in_any_order(name: str) -> None:
+    """4.3, 4.7, 4.9: there are as many shares as the broker counts, and they are worth what it says."""
+    messages, qty, value, live_orders = STATED[name]
+    for arrangement in itertools.permutations(messages):
+        found = derive(arrangement)
+        reached, worth = found.sum_orders()["o-1"]
+        assert (Decimal(qty), live_orders) == (reached, set(found.rows)), arrangement
+        assert abs(worth - Decimal(value)) < Decimal("0.0001"), arrangement
+
+
+@pytest.mark.parametrize("mix", MIXES)
+def test_lives_told_by_any_mix_of_channels_give_the_truth(mix: str) -> None:
+    """The sums of the trades are the broker's executions, the open orders are its own, and no finding tells of what has
+    not happened. `python -m tests.lives` lives more of them."""
+    for seed in range(80):
+        life, told = live(mix, seed)
+        assert [] == find_faults(mix, life, derive(told)), f'python -m tests.lives --mix "{mix}" --life {seed}'
+
+
+def test_a_fill_that_the_end_has_counted_is_not_late() -> None:
+    """3.4: the whole shares of a fractional order may be stamped before its fraction, and complete it all the same."""
+    fill = activity("14:31:00.000Z", "3", "10", "3.5", "fill")
+    part = activity("14:31:00.002Z", "0.5", "10", "0.5")
+    for arrangement in itertools.permutations([order(qty="3.5"), fill, part]):
+        assert [] == [kind for kind in derive(arrangement).findings if kind != "fill_gap"]
+    canceled = update("canceled", "14:32:00Z", filled("4", "10", "14:32:00Z", "canceled"))
+    late = execution("14:33:00Z", filled("4", "10", "14:33:00Z", "canceled"), "4", "10", "x-1")
+    assert [] == derive([canceled, late]).findings
+    further = execution("14:33:00Z", filled("6", "10", "14:33:00Z", "canceled"), "2", "10", "x-2")
+    assert ["late_fill"] == derive([canceled, late, further]).findings
 
 
 # A revision, then an activity of before it. The activities are REST's, so that they have ids of their own.

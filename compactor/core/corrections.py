@@ -1,5 +1,6 @@
 """Busts and corrections of executions, in whatever order they and the fills are told (4.9)."""
 
+from decimal import Decimal
 from itertools import chain, islice
 
 from compactor.core.decimals import plain
@@ -8,6 +9,7 @@ from compactor.core.fill_index import NAMELESS, Fill
 from compactor.core.inference import WAITING_MAX, displace, infer_rest
 from compactor.core.instants import is_older
 from compactor.core.orders import DECIMAL, Entry, Inferred, Order, Revision, ensure_rare, index_fills
+from compactor.core.told import count_without, list_told, note_reduction
 
 
 def take_revision(order: Order, event: Event, entry: Entry) -> None:
@@ -27,47 +29,62 @@ def bust_inferred(order: Order, entry: Entry) -> None:
     """Take the shares of a bust whose fill nothing has told of out of the inferred trades that still count them."""
     if order.rare is None or not order.rare.waiting or not order.rare.inferred:
         return
+    told = list_told(order)
     for revision in list(chain.from_iterable(islice(order.rare.waiting.values(), WAITING_MAX))):
-        if revision.event == "trade_correct" or revision.made or None in (revision.qty, revision.price):
+        if revision.event == "trade_correct" or revision.is_inferred or None in (revision.qty, revision.price):
             continue
-        displaced = _find_counting(order, revision)
+        displaced = _find_counting(order, revision, count_without(told, revision))
         if displaced:
             assert revision.qty is not None and revision.price is not None
             own = _enter(revision, entry)
             qty = abs(DECIMAL[revision.qty])
             displace(order, displaced, own)
             infer_rest(order, displaced, qty, DECIMAL[revision.price] * qty, own)
-            revision.made = own.made
-            own.close()
-            _note_reduction(order, revision)
+            revision.is_inferred = True
+            _leave(own, entry, revision)
+            note_reduction(order, revision.ts, qty, DECIMAL[revision.price] * qty)
+            told = list_told(order)
+            entry.revises = True
 
 
-def _find_counting(order: Order, revision: Revision) -> list[Inferred]:
-    """The inferred trades that a bust takes its shares from: those of before it, if they have as many."""
+def _find_counting(order: Order, revision: Revision, told: Decimal | None) -> list[Inferred]:
+    """The inferred trades that a bust takes its shares from, if the broker, who counts `told`, counts so many less than
+    is known: those of before it first."""
     assert revision.qty is not None
-    found: list[Inferred] = []
     missing = abs(DECIMAL[revision.qty])
-    for inferred in ensure_rare(order).inferred:
-        if is_older(inferred.ts, revision.ts):
+    is_surplus = told is not None and order.filled - told >= missing
+    found: list[Inferred] = []
+    if not is_surplus:
+        return found
+    for inferred in sorted(ensure_rare(order).inferred, key=lambda one: not is_older(one.ts, revision.ts)):
+        if missing > 0:
             found.append(inferred)
             missing -= inferred.qty
-            if missing <= 0:
-                return found
-    return []
+    return found if missing <= 0 else []
 
 
 def _enter(revision: Revision, entry: Entry) -> Entry:
     """The entry of a revision that waited, whose lines are at the place of the event that said so."""
     own = Entry(revision.offset, revision.length, revision.ts, entry.team_id, entry.derived)
-    own.made = revision.made
+    own.made = max(revision.made, entry.made if own.stem == entry.stem else 0)
     return own
 
 
-def _note_reduction(order: Order, revision: Revision) -> None:
-    """Note when trades were taken back last: a cumulative quantity of before counts them."""
-    rare = ensure_rare(order)
-    if rare.reduced_at is None or is_older(rare.reduced_at, revision.ts):
-        rare.reduced_at = revision.ts
+def _leave(own: Entry, entry: Entry, revision: Revision) -> None:
+    """Go on with an event after a revision that waited. The two may stand at the same place."""
+    own.close()
+    revision.made = own.made
+    if own.stem == entry.stem:
+        entry.made = own.made
+    entry.revises = entry.revises or own.revises
+
+
+def note_lines(order: Order, entry: Entry) -> None:
+    """Note how many lines the event of a revision that waits has made."""
+    if order.rare is not None and entry.made:
+        for revision in chain.from_iterable(order.rare.waiting.values()):
+            if revision.offset == entry.offset:
+                revision.made = entry.made
 
 
 def _find_named(order: Order, event: Event) -> str | None:
@@ -96,7 +113,7 @@ def apply_waiting(order: Order, key: str, entry: Entry) -> None:
     for revision in sorted(revisions, key=lambda one: one.offset):
         own = _enter(revision, entry)
         _revise(order, key, revision, own)
-        own.close()
+        _leave(own, entry, revision)
 
 
 def _revise(order: Order, key: str, revision: Revision, entry: Entry) -> None:
@@ -115,13 +132,26 @@ def _revise(order: Order, key: str, revision: Revision, entry: Entry) -> None:
     entry.write(order, "reversal", plain(-DECIMAL[fill.qty]), fill.price, fill.execution_id, reverses=fill.trade_id)
     order.filled -= DECIMAL[fill.qty]
     index_fills(order).retract(key)
-    _note_reduction(order, revision)
+    entry.revises = True
+    if not revision.is_inferred:
+        _note(order, fill, revision)
     if corrects:
         _write_correction(order, key, revision, entry)
     # After a bust the same cumulative quantity can be reached again by another execution (4.3).
     index_fills(order).forget_above(order.filled)
     if fill.version is not None:
         apply_waiting(order, fill.version, entry)
+
+
+def _note(order: Order, fill: Fill, revision: Revision) -> None:
+    """Note by how much a revision lowers the fills; what it took out of an inferred trade has been noted."""
+    qty = DECIMAL[fill.qty]
+    value = DECIMAL[fill.price] * qty
+    if revision.event == "trade_correct":
+        assert revision.price is not None and revision.qty is not None
+        qty -= DECIMAL[revision.qty]
+        value -= DECIMAL[revision.price] * DECIMAL[revision.qty]
+    note_reduction(order, revision.ts, qty, value)
 
 
 def _write_correction(order: Order, corrected: str, revision: Revision, entry: Entry) -> None:

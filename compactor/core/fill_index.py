@@ -7,9 +7,12 @@ Invariant: `filled_qty`, `qty` and `price` of a fill never change; a fill that o
 told, and a cumulative quantity that was forgotten stays forgotten. So every cursor below moves forward only.
 """
 
+from bisect import insort
 from collections.abc import Iterator
 from decimal import Decimal
 from heapq import heappop, heappush
+from itertools import islice
+from operator import itemgetter
 
 from msgspec import Struct
 
@@ -18,6 +21,8 @@ from compactor.core.instants import nanos
 
 _DECIMAL = Decimals(parse_computed)
 _CANDIDATES_MAX = 64
+_STEPS_MAX = 64
+_DOUBLES_MAX, _ALIKE_MAX = 32, 8
 NAMELESS = "\0"
 """How the key of a fill begins that came without an execution id. No id that an event brings begins so by chance, since
 a NUL counts as damage in a log."""
@@ -41,6 +46,13 @@ class Fill(Struct, array_like=True, gc=False):
     """The key of the fill by which a correction replaced this one."""
     told_ahead: str | None = None
     """The cumulative quantity of an order that was ahead of this fill, which `filled_qty` does not tell then (4.3)."""
+    merged: bool = False
+    """Whether it has turned out to be another one of these fills."""
+
+    @property
+    def is_version(self) -> bool:
+        """Whether a correction brought the fill, and no source told of it as an execution."""
+        return not self.remembered and self.filled_qty is None
 
 
 class _Quantity:
@@ -65,8 +77,17 @@ class IndexedFills(dict[str, Fill]):
         self._forgotten: dict[Decimal, _Quantity] = {}
         self._by_numbers: dict[_Numbers, list[str]] = {}
         self._cursors: dict[tuple[_Numbers, str | None], int] = {}
+        self._sources: dict[_Numbers, set[str | None]] = {}
         self.told = Decimal(0)
         """The greatest cumulative quantity that a fill has told."""
+        self.steps: list[tuple[int, Decimal]] = []
+        """The cumulative quantities told, by when they were: without those that a later one reaches."""
+        self.silent: list[tuple[int, Decimal]] = []
+        """The last executions that came without any cumulative quantity: when they were, and their shares."""
+        self.silent_until: int | None = None
+        """When the last of those was that are not in `silent` any more."""
+        self.merged: list[tuple[int, Decimal]] = []
+        """Those among the last silent ones that have turned out to be other fills."""
         self.untold = 0
         """How many executions came without a cumulative quantity."""
         self.corrected = Decimal(0)
@@ -86,10 +107,12 @@ class IndexedFills(dict[str, Fill]):
         if fill.live:
             self.value += numbers[0] * numbers[1]
         self._by_numbers.setdefault(numbers, []).append(key)
+        self._sources.setdefault(numbers, set()).add(fill.source)
+        self._note_told(fill)
         if fill.filled_qty is not None:
             self.told = max(self.told, _DECIMAL[fill.filled_qty])
         if fill.filled_qty is None:
-            self.untold += fill.remembered
+            self.untold += fill.remembered and not fill.merged
             came_nameless = fill.execution_id is None or (key.startswith(NAMELESS) and fill.remembered)
             if came_nameless and self.find_nameless(fill.ts, fill.qty, fill.price) is None:
                 self._nameless[nanos(fill.ts), numbers] = key
@@ -102,6 +125,30 @@ class IndexedFills(dict[str, Fill]):
                 if fill.remembered:
                     heappush(self._greatest, -reached)
             group.by_numbers.setdefault(numbers, []).append(key)
+
+    def _note_told(self, fill: Fill) -> None:
+        text = fill.filled_qty if fill.filled_qty is not None else fill.told_ahead
+        at = nanos(fill.ts)
+        if text is None:
+            if not fill.is_version:
+                insort(self.silent, (at, _DECIMAL[fill.qty]))
+            if fill.merged:
+                self._note_merged(fill)
+            if len(self.silent) > _STEPS_MAX:
+                dropped = self.silent.pop(0)[0]
+                self.silent_until = dropped if self.silent_until is None else max(dropped, self.silent_until)
+            return
+        step = (at, _DECIMAL[text])
+        steps = self.steps
+        if steps and steps[-1][0] <= at:
+            while steps and steps[-1][1] <= step[1]:
+                steps.pop()
+        elif any(one[0] >= at and one[1] >= step[1] for one in steps):
+            return
+        else:
+            steps[:] = [one for one in steps if one[0] > at or one[1] > step[1]]
+        insort(steps, step)
+        del steps[:-_STEPS_MAX]
 
     def correct(self, key: str, version_key: str, version: Fill) -> None:
         """Add the version by which a correction replaces a fill."""
@@ -117,6 +164,20 @@ class IndexedFills(dict[str, Fill]):
         fill = self[key]
         fill.live = False
         self.value -= _DECIMAL[fill.qty] * _DECIMAL[fill.price]
+
+    def merge(self, key: str) -> None:
+        """Take back a fill that has turned out to be another one."""
+        self.retract(key)
+        fill = self[key]
+        fill.merged = True
+        if fill.filled_qty is None:
+            self.untold -= 1
+            if fill.told_ahead is None:
+                self._note_merged(fill)
+
+    def _note_merged(self, fill: Fill) -> None:
+        insort(self.merged, (nanos(fill.ts), _DECIMAL[fill.qty]))
+        del self.merged[:-_STEPS_MAX]
 
     def find_by_quantity(self, filled_qty: str, *, forgotten: bool = False) -> str | None:
         """Find the first fill with a cumulative quantity, among those that are remembered or those that are not."""
@@ -139,24 +200,34 @@ class IndexedFills(dict[str, Fill]):
         group.cursors[numbers, source] = cursor
         return keys[cursor] if cursor < len(keys) else None
 
-    def find_ahead(self, filled_qty: Decimal, qty: str, price: str, source: str | None) -> str | None:
-        """Find the first fill of another source that stands, has these numbers and told more than a cumulative
-        quantity; among so many that cost little."""
+    def find_alike(self, qty: str, price: str, source: str | None, ts: str, *, dead: bool) -> str | None:
+        """Find a fill of another source that has these numbers, the first one of an instant if there is one; among so
+        many that cost little. One that was taken back is found only if `dead`, and last."""
+        found: list[tuple[bool, bool, str]] = []
+        for fill, key in self._list_candidates(qty, price, source, dead=dead):
+            if not fill.is_version:
+                found.append((nanos(fill.ts) != nanos(ts), not fill.live, key))
+        return min(found, key=itemgetter(0, 1))[2] if found else None
+
+    def find_ahead(
+        self, qty: str, price: str, source: str | None, ts: str, filled_qty: Decimal, executed: Decimal
+    ) -> str | None:
+        """Find the first fill of another source that stands, has these numbers and was at this instant, where one of
+        the two tells a quantity that was ahead of it: the fill's is above `filled_qty`, or that is above what would be
+        executed with one more."""
         for fill, key in self._list_candidates(qty, price, source):
-            if fill.remembered and fill.filled_qty is not None and _DECIMAL[fill.filled_qty] > filled_qty:
+            if fill.filled_qty is None or nanos(fill.ts) != nanos(ts):
+                continue
+            if _DECIMAL[fill.filled_qty] > filled_qty or filled_qty > executed:
                 return key
         return None
 
-    def find_told_ahead(
-        self, filled_qty: Decimal, qty: str, price: str, source: str | None, *, or_equal: bool = False
-    ) -> str | None:
+    def find_told_ahead(self, filled_qty: Decimal, qty: str, price: str, source: str | None) -> str | None:
         """Find the first fill of another source that stands, has these numbers and was told with an order that was
-        ahead of it, at more than a cumulative quantity, or at that; among so many that cost little."""
+        ahead of it, at more than a cumulative quantity; among so many that cost little."""
         for fill, key in self._list_candidates(qty, price, source):
-            if fill.told_ahead is not None:
-                told = _DECIMAL[fill.told_ahead]
-                if told > filled_qty or (or_equal and told == filled_qty):
-                    return key
+            if fill.told_ahead is not None and _DECIMAL[fill.told_ahead] > filled_qty:
+                return key
         return None
 
     def find_behind(self, filled_qty: Decimal, qty: str, price: str, source: str | None) -> str | None:
@@ -167,8 +238,27 @@ class IndexedFills(dict[str, Fill]):
                 return key
         return None
 
-    def _list_candidates(self, qty: str, price: str, source: str | None) -> Iterator[tuple[Fill, str]]:
-        """Fills that stand, have these numbers, and that this source has not told so far."""
+    def find_double(self, qty_max: Decimal, reduced_at: str | None) -> tuple[str, str] | None:
+        """Find two fills that are one execution, told under two ids by two sources: the key that stays, and the other;
+        among so many that cost little. One that was taken back at `reduced_at` or before may be the one that stays."""
+        found: list[tuple[bool, bool, str, str]] = []
+        for key in islice(reversed(self), _DOUBLES_MAX):
+            fill = self[key]
+            numbers = (_DECIMAL[fill.qty], _DECIMAL[fill.price])
+            if not fill.live or fill.is_version or numbers[0] > qty_max or len(self._sources[numbers]) < 2:
+                continue
+            for other_key in self._by_numbers[numbers][-_ALIKE_MAX:]:
+                other = self[other_key]
+                if other_key == key or other.merged or other.is_version or _has_common_source(fill, other):
+                    continue
+                if other.live or (reduced_at is not None and nanos(fill.ts) < nanos(reduced_at)):
+                    found.append((nanos(fill.ts) != nanos(other.ts), not other.live, other_key, key))
+        return min(found, key=itemgetter(0, 1))[2:] if found else None
+
+    def _list_candidates(
+        self, qty: str, price: str, source: str | None, *, dead: bool = False
+    ) -> Iterator[tuple[Fill, str]]:
+        """Fills that stand, or also others if `dead`, have these numbers, and that this source has not told so far."""
         numbers = (_DECIMAL[qty], _DECIMAL[price])
         keys = self._by_numbers.get(numbers, [])
         cursor = self._cursors.get((numbers, source), 0)
@@ -177,7 +267,7 @@ class IndexedFills(dict[str, Fill]):
         self._cursors[numbers, source] = cursor
         for key in keys[cursor : cursor + _CANDIDATES_MAX]:
             fill = self[key]
-            if fill.live and source != fill.source and source not in fill.told:
+            if (fill.live or dead) and source != fill.source and source not in fill.told:
                 yield fill, key
 
     def find_nameless(self, ts: str, qty: str, price: str) -> str | None:
@@ -194,6 +284,10 @@ class IndexedFills(dict[str, Fill]):
                 forgotten.by_numbers.setdefault(numbers, []).extend(keys)
                 for key in keys:
                     self[key].remembered = False
+
+
+def _has_common_source(fill: Fill, other: Fill) -> bool:
+    return not {fill.source, *fill.told}.isdisjoint((other.source, *other.told))
 
 
 def _is_told(fill: Fill, source: str | None) -> bool:

@@ -14,17 +14,20 @@ from compactor.core.decimals import plain
 from compactor.core.events import RETURNS_MAX, Event
 from compactor.core.fill_index import NAMELESS, Fill
 from compactor.core.inference import displace, find_displaced, infer, infer_rest, is_before_revision, is_order_ahead
-from compactor.core.instants import is_older
+from compactor.core.instants import is_older, nanos
 from compactor.core.orders import (
     DECIMAL,
     Entry,
     Order,
+    count_inferred,
     ensure_rare,
     get_quantity,
     index_fills,
     is_multi_leg,
     is_tradable,
 )
+from compactor.core.settling import merge_doubles
+from compactor.core.told import count_told, sum_busts, sum_reductions
 from compactor.core.transitions import says_open
 
 
@@ -33,12 +36,15 @@ def take_fill(order: Order, event: Event, entry: Entry) -> bool:
     if event.qty is None:
         return _take_sum(order, event, entry)
     known = _find_known(order, event)
+    known = order.rare.names.get(known, known) if known is not None and order.rare is not None else known
     if known is not None:
         _take_again(order, known, event, entry)
         return False
     assert event.price is not None
     qty = DECIMAL[event.qty]
-    displaced = find_displaced(order, event, qty)
+    if event.execution_id is not None:
+        merge_doubles(order, entry, event, qty)
+    displaced, explained = find_displaced(order, event, qty)
     filled_before = order.filled
     if not is_tradable(order):
         entry.find("fill_without_terms", f"order {order.order_id} has no symbol and side yet; its trade waits for them")
@@ -53,7 +59,7 @@ def take_fill(order: Order, event: Event, entry: Entry) -> bool:
     index_fills(order).add(key, fill)
     order.filled += qty
     if displaced:
-        infer_rest(order, displaced, qty, DECIMAL[event.price] * qty, entry)
+        infer_rest(order, displaced, explained, DECIMAL[event.price] * explained, entry)
     counted = order.filled
     apply_waiting(order, key, entry)
     entry.taken_back = counted - order.filled
@@ -68,11 +74,11 @@ def _take_sum(order: Order, event: Event, entry: Entry) -> bool:
     if is_multi_leg(order):
         return False
     told = DECIMAL[event.filled_qty]
-    qty = told - order.filled
-    if is_known or qty <= 0 or is_before_revision(order, event):
+    qty = told - sum_reductions(order, event.ts)[0] - order.filled
+    if is_known or qty <= 0:
         return False
     if order.ended:
-        _report_late(order, event, entry, told)
+        _report_late(order, event, entry, order.filled + qty)
     infer(order, qty, DECIMAL[event.price] * qty, told, event.ts, entry)
     return True
 
@@ -82,15 +88,18 @@ def _report_late(order: Order, event: Event, entry: Entry, filled: Decimal) -> N
     (3.4)."""
     if order.guessed and says_open(event) and event.quantity is not None and DECIMAL[event.quantity] >= filled:
         return  # The end was a wrong guess (3.3).
-    quantity = get_quantity(order)
-    told = DECIMAL[order.told_at_end] if order.told_at_end is not None else None
+    quantity, rare = get_quantity(order), order.rare
+    at_end = [DECIMAL[order.told_at_end]] if order.told_at_end is not None else []
     if order.status == "filled" and quantity is not None:
-        told = max(told, quantity) if told is not None else quantity
-    is_beyond = (told is not None and filled > told) or (quantity is not None and filled > quantity)
-    is_explained = told is not None and not is_beyond
+        at_end.append(quantity)
+    later = [DECIMAL[rare.told_later]] if rare is not None and rare.told_later is not None else []
+    told = max(at_end + later, default=None)
+    expected = filled - sum_busts(order)
+    is_beyond = (told is not None and expected > told) or (quantity is not None and expected > quantity)
+    is_counted_by_end = bool(at_end) and filled <= max(at_end)
     is_after = is_older(order.status_at, event.ts)
     is_at_the_end = not is_after and not is_older(event.ts, order.status_at)
-    if is_after or is_beyond or (is_at_the_end and not is_explained):
+    if is_beyond or (not is_counted_by_end and (is_after or (is_at_the_end and (told is None or is_beyond)))):
         entry.find("late_fill", f"a fill after order {order.order_id} was {order.status}; it is a trade all the same")
 
 
@@ -105,7 +114,8 @@ def _find_known(order: Order, event: Event) -> str | None:
         key = order.rare.names.get(event.execution_id, event.execution_id) if order.rare else event.execution_id
         if key in fills:
             return key
-        return _find_by_numbers(order, event) if event.filled_qty is not None else None
+        found = _find_by_quantity(order, event) if event.filled_qty is not None else None
+        return found or _find_by_numbers(order, event)
     if event.filled_qty is not None and not is_order_ahead(event):
         known = fills.find_by_quantity(event.filled_qty)
         if known is None and is_before_revision(order, event):
@@ -114,40 +124,34 @@ def _find_known(order: Order, event: Event) -> str | None:
     return fills.find_nameless(event.ts, event.qty, event.price)
 
 
-def _find_by_numbers(order: Order, event: Event) -> str | None:
-    """Find a fill that another source told with these numbers (4.3), or one that has had no id so far (4.4)."""
+def _find_by_quantity(order: Order, event: Event) -> str | None:
+    """Find a fill that another source told with this cumulative quantity and these numbers (4.3), or one that has no id
+    so far (4.4)."""
     assert event.filled_qty is not None and event.qty is not None and event.price is not None
-    fills, told, own = index_fills(order), (event.qty, event.price, event.source), DECIMAL[event.filled_qty]
+    fills, told = index_fills(order), (event.qty, event.price, event.source)
     if is_order_ahead(event):
-        known = fills.find_behind(own, *told)
-        return known or (fills.find_untold(event.filled_qty, *told) if _is_counted(order, event) else None)
+        return fills.find_behind(DECIMAL[event.filled_qty], *told)
     found = fills.find_untold(event.filled_qty, *told)
     if found is None and is_before_revision(order, event):
         found = fills.find_untold(event.filled_qty, *told, forgotten=True)
-    return found or fills.find_told_ahead(own, *told) or _find_counted(order, event)
+    if found is not None and nanos(fills[found].ts) != nanos(event.ts):
+        # One of the same instant is nearer, whatever its order has told beside it.
+        alike = fills.find_alike(*told, event.ts, dead=True)
+        return alike if alike is not None and nanos(fills[alike].ts) == nanos(event.ts) else found
+    return found or fills.find_told_ahead(DECIMAL[event.filled_qty], *told)
 
 
-def _find_counted(order: Order, event: Event) -> str | None:
-    """Find a fill of another source that told a cumulative quantity ahead of it (4.3)."""
-    assert event.filled_qty is not None and event.qty is not None and event.price is not None
-    if not _is_counted(order, event):
-        return None
-    own, told = DECIMAL[event.filled_qty], (event.qty, event.price, event.source)
-    fills = index_fills(order)
-    return fills.find_ahead(own, *told) or fills.find_told_ahead(own, *told, or_equal=True)
-
-
-def _is_counted(order: Order, event: Event) -> bool:
-    """Whether the broker counts fewer shares than there would be with one more fill, so that the event tells of one
-    that is known."""
-    assert event.filled_qty is not None and event.qty is not None
-    rare, fills = order.rare, index_fills(order)
-    if rare is not None and rare.inferred:
-        return False
-    own = DECIMAL[event.filled_qty]
-    told = [own, fills.told]
-    told += [DECIMAL[text] for text in (order.told_at_end, rare.told_qty if rare is not None else None) if text]
-    return own <= order.filled and order.filled + DECIMAL[event.qty] > max(told)
+def _find_by_numbers(order: Order, event: Event) -> str | None:
+    """Find a fill of another source with these numbers where the broker counts fewer shares than there would be with
+    one more; or one of the same instant where one more would take the place of an inferred trade (4.3)."""
+    assert event.qty is not None and event.price is not None
+    fills, numbers = index_fills(order), (event.qty, event.price, event.source)
+    told, executed = count_told(order, event), order.filled - count_inferred(order) + DECIMAL[event.qty]
+    if told is not None and executed > told:
+        return fills.find_alike(*numbers, event.ts, dead=is_before_revision(order, event))
+    if order.filled >= executed and event.filled_qty is not None:
+        return fills.find_ahead(*numbers, event.ts, DECIMAL[event.filled_qty], executed)
+    return None
 
 
 def _equal(one: str | None, other: str | None) -> bool:

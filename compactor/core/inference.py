@@ -6,6 +6,7 @@ An inferred trade stands for shares that a cumulative quantity tells of and no e
 
 from decimal import Decimal
 from itertools import islice
+from operator import attrgetter
 
 from compactor.core.decimals import plain, quotient
 from compactor.core.events import REVISIONS, Event
@@ -22,6 +23,7 @@ from compactor.core.orders import (
     is_tradable,
     sum_value,
 )
+from compactor.core.told import count_told, sum_reductions
 
 WAITING_MAX = 64
 """How many executions whose revisions wait for them are looked at when a trade is inferred or explained."""
@@ -31,24 +33,29 @@ def infer_missing(order: Order, event: Event, entry: Entry, is_duplicate: bool) 
     """Infer a trade where the event tells a cumulative quantity above the known fills, else report the gap (4.7)."""
     if event.filled_qty is None or is_duplicate or is_multi_leg(order):
         return
-    # The quantity still counts what a revision that waited for this fill has taken back.
-    reported, known = DECIMAL[event.filled_qty], order.filled + entry.taken_back
+    told, known = DECIMAL[event.filled_qty], order.filled
+    # The quantity still counts what was taken back after it.
+    taken_back, value_taken_back = sum_reductions(order, event.ts)
+    reported = told - max(taken_back, entry.taken_back)
     if reported <= known:
         _report_behind(order, event, entry)
         return
-    if is_before_revision(order, event):
-        return  # It still counts what a bust or a correction has taken back since.
     rare = ensure_rare(order)
-    is_told = rare.told_qty is not None and reported <= DECIMAL[rare.told_qty]
+    is_told = rare.told_qty is not None and told <= DECIMAL[rare.told_qty]
     if not is_told:
         rare.told_qty = event.filled_qty
-    if event.filled_avg_price is not None and not is_told_apart(event) and not entry.taken_back:
-        value = DECIMAL[event.filled_avg_price] * reported - sum_value(order)
-        infer(order, reported - known, value, reported, event.ts, entry)
+    is_priced = event.filled_avg_price is not None and not is_told_apart(event) and taken_back >= entry.taken_back
+    if is_priced and event.filled_avg_price is not None:
+        value = DECIMAL[event.filled_avg_price] * told - value_taken_back - sum_value(order)
+        infer(order, reported - known, value, told, event.ts, entry)
     elif not is_told:
-        missing = plain(reported - known)
-        detail = f"`filled_qty` {event.filled_qty} is above the known fills, {plain(known)}: {missing} is missing"
-        entry.find("fill_gap", f"{detail}, and its own event or an average has to tell its price")
+        report_gap(event.filled_qty, reported, known, entry)
+
+
+def report_gap(told: str, reported: Decimal, known: Decimal, entry: Entry) -> None:
+    """Report shares that only a sum without a price tells of."""
+    detail = f"`filled_qty` {told} is above the known fills, {plain(known)}: {plain(reported - known)} is missing"
+    entry.find("fill_gap", f"{detail}, and its own event or an average has to tell its price")
 
 
 def is_told_apart(event: Event) -> bool:
@@ -86,16 +93,31 @@ def infer(order: Order, qty: Decimal, value: Decimal, told_qty: Decimal, ts: str
     order.filled += qty
 
 
-def find_displaced(order: Order, event: Event, qty: Decimal) -> list[Inferred]:
-    """Find the inferred trades that an execution explains (4.8)."""
+def find_displaced(order: Order, event: Event, qty: Decimal) -> tuple[list[Inferred], Decimal]:
+    """Find the inferred trades that an execution explains (4.8), and how many of its shares they are."""
     if order.rare is None or not order.rare.inferred:
-        return []
+        return [], ZERO
     found: list[Inferred] = []
-    for inferred in _order_by_fit(_list_explained(order, event), event, order.rare):
-        if sum((one.qty for one in found), ZERO) >= qty:
+    left = qty
+    explained = _list_explained(order, event)
+    for inferred in _order_by_fit(explained, event, order.rare):
+        if left <= 0:
             break
         found.append(inferred)
-    return found
+        left -= inferred.qty
+    left = max(left, ZERO)
+    if left and event.filled_qty is not None and event.execution_id not in order.rare.waiting:
+        # Whatever its quantity fits, there are no more shares than the broker counts.
+        told = count_told(order, event)
+        surplus = min(left, order.filled + left - told) if told is not None else ZERO
+        for inferred in sorted(explained, key=attrgetter("snapshot_qty")):
+            if surplus <= 0:
+                break
+            if inferred not in found:
+                found.append(inferred)
+                taken = min(surplus, inferred.qty)
+                surplus, left = surplus - taken, left - taken
+    return found, qty - left
 
 
 def _list_explained(order: Order, event: Event) -> list[Inferred]:
@@ -105,7 +127,7 @@ def _list_explained(order: Order, event: Event) -> list[Inferred]:
     inferred = order.rare.inferred
     for revision in order.rare.waiting.get(event.execution_id, ()) if event.execution_id is not None else ():
         if revision.event == "trade_bust":
-            inferred = [one for one in inferred if not revision.made and is_older(one.ts, revision.ts)]
+            inferred = [one for one in inferred if not revision.is_inferred and is_older(one.ts, revision.ts)]
     return inferred
 
 
@@ -139,7 +161,8 @@ def displace(order: Order, displaced: list[Inferred], entry: Entry) -> None:
 
 
 def infer_rest(order: Order, displaced: list[Inferred], qty: Decimal, value: Decimal, entry: Entry) -> None:
-    """Infer again what an execution leaves unexplained of the trades that it displaced."""
+    """Infer again what an execution leaves unexplained of the trades that it displaced: all but so many shares of such
+    a value."""
     rest = sum((one.qty for one in displaced), ZERO) - qty
     if rest > 0:
         last = displaced[-1]

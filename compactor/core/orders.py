@@ -49,8 +49,26 @@ class Revision(Struct, array_like=True, gc=False):
     source: str | None = None
     price: str | None = None
     qty: str | None = None
+    is_inferred: bool = False
+    """Whether a bust took its shares out of an inferred trade, so that its fill explains none."""
     made: int = 0
-    """How many lines a bust has made that took its shares out of an inferred trade, so that its fill explains none."""
+    """How many lines stand at its place so far."""
+
+
+class Statement(Struct, array_like=True, gc=False):
+    """A cumulative quantity that was told, and its average where that was told too (rule 4.7)."""
+
+    ts: str
+    qty: str
+    average: str | None = None
+
+
+class Reduction(Struct, array_like=True, gc=False):
+    """By how much a bust or a correction lowered the known fills and their value; a correction may have raised them."""
+
+    ts: str
+    qty: Decimal
+    value: Decimal
 
 
 class Rare(Struct, array_like=True, gc=False):
@@ -65,6 +83,13 @@ class Rare(Struct, array_like=True, gc=False):
     """The greatest cumulative quantity told that the known fills did not reach (rule 4.7)."""
     reduced_at: str | None = None
     """The greatest `ts` of a bust or a correction that changed a trade (rule 4.7)."""
+    told_later: str | None = None
+    """The greatest cumulative quantity told by an event after the end of the order (rule 3.4)."""
+    statements: list[Statement] = []
+    """Cumulative quantities that answers told, and events that told more than was known, by `ts`: without those that a
+    later one reaches (rule 4.7)."""
+    reductions: list[Reduction] = []
+    """The busts and corrections that changed a trade, by `ts` (rule 4.9)."""
     still_open_at: Decimal | None = None
     """The known fills when the broker said that the order is open although they reach the quantity (rule 3.3)."""
     names: dict[str, str] = {}
@@ -103,7 +128,7 @@ class Order(Struct, array_like=True, gc=False):
     guessed: bool = False
     """Whether only the sum of its fills says that the order has ended (rule 3.3)."""
     told_at_end: str | None = None
-    """The greatest cumulative quantity told by the event that ended the order, or by one after the end (rule 3.4)."""
+    """The cumulative quantity told by the event that ended the order (rule 3.4)."""
 
     @property
     def open(self) -> bool:
@@ -160,6 +185,11 @@ def index_fills(order: Order) -> IndexedFills:
     return order.fills
 
 
+def count_inferred(order: Order) -> Decimal:
+    """Count the shares of inferred trades."""
+    return sum((one.qty for one in order.rare.inferred), ZERO) if order.rare is not None else ZERO
+
+
 def sum_value(order: Order) -> Decimal:
     """Sum price times quantity over the known fills, exactly."""
     value = index_fills(order).value
@@ -210,7 +240,19 @@ class Derived(Struct):
 class Entry:
     """An event at `offset` with `length` bytes; for a leg of a multi-leg fill also the index of the leg."""
 
-    __slots__ = ("derived", "findings", "length", "made", "offset", "reason", "stem", "taken_back", "team_id", "ts")
+    __slots__ = (
+        "derived",
+        "findings",
+        "length",
+        "made",
+        "offset",
+        "reason",
+        "revises",
+        "stem",
+        "taken_back",
+        "team_id",
+        "ts",
+    )
 
     def __init__(
         self, offset: int, length: int, ts: str, team_id: str, derived: Derived, leg: int | None = None
@@ -226,6 +268,8 @@ class Entry:
         """The broker's reason for the event; it is added to each finding."""
         self.taken_back = ZERO
         """By how much busts and corrections that had waited for the event's fill lowered the known fills."""
+        self.revises = False
+        """Whether a bust or a correction changed a trade of the order at this event."""
         self.findings: list[Finding] = []
 
     def find(self, kind: str, detail: str) -> None:

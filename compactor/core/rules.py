@@ -11,14 +11,16 @@ from decimal import Decimal
 from operator import attrgetter
 from typing import Any, NamedTuple
 
-from compactor.core.corrections import bust_inferred, take_revision
+from compactor.core.corrections import bust_inferred, note_lines, take_revision
 from compactor.core.decimals import plain
 from compactor.core.events import EVENTS, FILLS, REVISIONS, TERMS, TOLD_ONCE, Event, Leg, is_intent
 from compactor.core.fills import take_assignment, take_fill
 from compactor.core.inference import infer_missing
 from compactor.core.instants import is_older
 from compactor.core.lines import Placed, identify_delivery
-from compactor.core.orders import Derived, Entry, Order, ensure_rare, get_quantity
+from compactor.core.orders import Derived, Entry, Order, ensure_rare, get_quantity, is_multi_leg
+from compactor.core.settling import price_anew, settle_shortfall, settle_surplus
+from compactor.core.told import note_told
 from compactor.core.transitions import end_order, is_complete, take_status
 
 _carried: Any = attrgetter(*TERMS)
@@ -81,8 +83,7 @@ def _apply_own(order: Order, event: Event, entry: Entry) -> None:
     quantity_before, filled_before = get_quantity(order), order.filled
     _take_terms(order, event, entry)
     fresh = _take_fills(order, event, entry)
-    infer_missing(order, event, entry, is_duplicate=event.event in FILLS and not fresh)
-    bust_inferred(order, entry)
+    _take_sums(order, event, entry, is_duplicate=event.event in FILLS and not fresh)
     take_status(order, event, entry, fresh, quantity_before)
     _report_overfill(order, entry, quantity_before, filled_before)
     _take_time(order, event)
@@ -95,8 +96,7 @@ def _apply_leg(order: Order, event: Event, leg: Leg, entry: Entry) -> None:
     quantity, filled_before = get_quantity(order), order.filled
     _take_terms(order, fill, entry)
     fresh = take_fill(order, fill, entry)
-    infer_missing(order, fill, entry, is_duplicate=not fresh)
-    bust_inferred(order, entry)
+    _take_sums(order, fill, entry, is_duplicate=not fresh)
     _report_overfill(order, entry, quantity, filled_before)
     if order.status and not order.ended and fresh and is_complete(order, fill):
         end_order(order, fill, "filled", is_guess=True)
@@ -182,6 +182,21 @@ def _take_fills(order: Order, event: Event, entry: Entry) -> bool:
     if event.event in REVISIONS:
         take_revision(order, event, entry)
     return False
+
+
+def _take_sums(order: Order, event: Event, entry: Entry, is_duplicate: bool) -> None:
+    """Hold what is known against what the broker counts (4.7)."""
+    if is_multi_leg(order):
+        return
+    note_told(order, event)
+    settle_surplus(order, entry)
+    infer_missing(order, event, entry, is_duplicate)
+    bust_inferred(order, entry)
+    if entry.revises:
+        settle_shortfall(order, entry)
+    price_anew(order, entry)
+    if event.event in REVISIONS:
+        note_lines(order, entry)
 
 
 def _report_overfill(order: Order, entry: Entry, quantity_before: Decimal | None, filled_before: Decimal) -> None:

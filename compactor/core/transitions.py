@@ -138,6 +138,7 @@ def _reopen(order: Order, event: Event, entry: Entry, fresh: bool, quantity_befo
     elif not (order.guessed and _shows_wrong_guess(order, event, quantity_before)):
         return False
     was = order.status
+    ensure_rare(order).told_later = None
     order.ended, order.guessed, order.told_at_end, order.before = False, False, None, None
     order.status = "partially_filled" if order.filled else "new"
     ensure_rare(order).still_open_at = order.filled
@@ -170,9 +171,10 @@ def _take_after_end(order: Order, event: Event, entry: Entry) -> None:
     if not is_older(event.ts, order.status_at):
         if order.guessed and ends:
             order.guessed, order.status_at = False, event.ts
-        told = order.told_at_end
+        rare = order.rare
+        told = (rare.told_later if rare is not None else None) or order.told_at_end
         if event.filled_qty is not None and (told is None or DECIMAL[event.filled_qty] > DECIMAL[told]):
-            order.told_at_end = event.filled_qty
+            ensure_rare(order).told_later = event.filled_qty
     if event.event in (*FILLS, *REVISIONS) or ends or not is_older(order.updated_at, event.ts):
         return
     status = event.order_status or (row.status if row is not None else event.event)
