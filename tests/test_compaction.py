@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from compactor import DiskFull, Ledger, TooMuch
+from compactor import DiskFull, Ledger, LogRewritten, TooMuch
 from compactor.ledger import compaction, log
 from compactor.ledger.checkpoint import open_newest_slot
 from compactor.ledger.compaction import CHECKPOINT_BYTES_MIN, PROGRESS_BYTES
@@ -231,6 +231,21 @@ def test_open_orders_that_somebody_removed_or_changed_are_written_again() -> Non
                 disk.put(DERIVED[0], found)
             ledger.compact()
             assert expected == files_on(disk)
+
+
+def test_a_refused_pass_takes_back_nothing_of_an_earlier_one() -> None:
+    """7: what was committed stays, whatever the process that committed it meets later."""
+    disk = disk_with(orders(0, 9))
+    with Ledger(DIRECTORY, files=disk) as ledger:
+        ledger.compact()
+        grow(disk, orders(9, 12))
+        ledger.compact()
+        before = files_on(disk)
+        disk.put(LOG, orders(20, 40))
+        for _ in range(2):
+            with pytest.raises(LogRewritten):
+                ledger.compact()
+            assert before == files_on(disk)
 
 
 class TestMayKnow:

@@ -153,6 +153,16 @@ def test_only_lines_of_the_range_are_found() -> None:
     assert [0] == [offset for offset, _ in naming(data, "o-1", 0, length)]
 
 
+def test_a_range_may_end_anywhere() -> None:
+    """6.2: in a line, with it, within an unfinished one, or behind the log; only whole lines are found."""
+    data = event("o-1") * 2
+    for tail in (b"", b"x", b"xy", event("o-1")[:-1], b"x" * (BLOCK_BYTES + 3)):
+        for end in range(len(event("o-1")) + 1, len(data + tail) + 3):
+            assert [0, len(event("o-1"))] == [offset for offset, _ in naming(data + tail, "o-1", 0, end)][:2]
+            if len(tail) > 1000 and end > len(data) + 3:
+                break
+
+
 def test_a_range_may_end_in_a_long_line() -> None:
     """6.2: an event of almost a mebibyte is found as well; one that is too long is no event."""
     long = event("o-1", raw="x" * 900_000)

@@ -132,6 +132,13 @@ class TestWhatIsRefused:
         assert list(enumerate(expected, 2)) == rejected(ledger, placed(), *lines, placed("o2"))
         assert not ledger.path.exists()
 
+    def test_a_line_is_checked_as_a_mapping_is(self, ledger: Ledger, placed: Event, filled: Event) -> None:
+        """2: what is missing, what is no value, and whose it is."""
+        nothing, half = '{"event":"new"}', '{"event":"new","order_id":"o1"}'
+        lines = [json.dumps(one) for one in (filled(qty="-1"), placed(team_id="bravo"))]
+        expected = ["missing_field", "missing_field", "bad_value", "wrong_team"]
+        assert list(enumerate(expected, 1)) == rejected(ledger, nothing, half, *lines)
+
     def test_the_message_names_the_first_and_counts_the_rest(self, ledger: Ledger) -> None:
         """A thousand bad lines make a message that can be read."""
         with pytest.raises(RejectedEvents) as error:

@@ -9,9 +9,17 @@ from typing import Any
 
 import pytest
 
-from compactor import DiskFull, LedgerUnreadable
+from compactor import DiskFull, LedgerUnreadable, RejectedEvents
 from compactor.ledger import log_writer
-from compactor.ledger.log_writer import OpenLogs, append_lines, encode_event, find_problem, make_ledger, write_lines
+from compactor.ledger.log_writer import (
+    OpenLogs,
+    append_lines,
+    check_events,
+    encode_event,
+    find_problem,
+    make_ledger,
+    write_lines,
+)
 from tests.cases import LOG
 from tests.test_system_calls import opened
 
@@ -208,6 +216,13 @@ class TestRoom:
         short = {**EVENT, "raw": "x"}
         assert encode_event(short, "S", drop_raw=True) == encode_event(short, "S")
         assert not isinstance(encode_event(long, "S"), bytes)
+
+    def test_nothing_is_left_out_unasked(self) -> None:
+        """A line that somebody appends is taken as it is, or refused."""
+        long = {**EVENT, "raw": "x" * (1 << 20)}
+        with pytest.raises(RejectedEvents, match="too_long"):
+            check_events(Path("log"), [long], None)
+        assert 1 == len(check_events(Path("log"), [long], None, drop_raw=True))
 
     def test_what_is_too_long_without_it_is_a_problem(self) -> None:
         """With its length."""

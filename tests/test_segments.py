@@ -368,6 +368,15 @@ def test_a_seal_is_read_as_it_was_written() -> None:
     assert seal == decode_seal(encode_seal(seal), Path("seal"))
 
 
+def test_nuls_behind_what_is_sealed_are_bytes_of_the_log(sealed: Path) -> None:
+    """8.4: looked up in the seals, and believed: a writer's disk has left them there."""
+    with (sealed / LOG).open("ab") as log:
+        log.write(b"\0\0\n\0\n")
+    for start in range(len(RAW) - 2, len(RAW) + 5):
+        assert (RAW + b"\0\0\n\0\n")[start:] == b"".join(Ledger(sealed).cat(start))
+    assert 2 == Ledger(sealed).compact().findings - RAW.count(b'{"event":"fil\n')
+
+
 class TestOnce:
     """What was compared is not compared again while nothing changed, and what changed is."""
 

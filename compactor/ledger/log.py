@@ -203,18 +203,18 @@ class Log:
             if found >= 0:
                 return start + found + 1
             end = start
-        return min(size, least)
+        return least
 
     def _line_end(self, end: int) -> int:
         """The end of the line in which the byte before `end` lies."""
-        size = self.identity().size
-        while end < size:
-            data = self.read(end - 1, BLOCK_BYTES)
+        offset, size = end - 1, self.identity().size
+        while offset < size:
+            data = self.read(offset, BLOCK_BYTES)
             found = data.find(b"\n")
             if found >= 0:
-                return end + found
-            end += len(data) - 1
-        return min(end, size)
+                return offset + found + 1
+            offset += len(data)
+        return size
 
 
 def _lines_with_either(block: Block, wanted: bytes) -> Iterator[tuple[int, bytes]]:

@@ -183,10 +183,10 @@ def _opened(path: Path) -> _Open:
     try:
         if is_empty(descriptor):
             sync_names(path)
+        found = os.fstat(descriptor)
     except OSError:
         os.close(descriptor)
         raise
-    found = os.fstat(descriptor)
     return _Open(descriptor, found.st_dev, found.st_ino)
 
 

@@ -82,7 +82,7 @@ class SegmentWriter:
 def find_first_ts(lines: list[bytes]) -> str | None:
     """The `ts` of the first line that can be read; None where none of the first ones can."""
     for line in lines[:_LINES_TRIED]:
-        if line and (stamps := _read_stamps(line)) is not None:
+        if (stamps := _read_stamps(line)) is not None:
             return stamps.ts
     return None
 
@@ -106,12 +106,9 @@ def find_line_end(log: Log, start: int, stop: int, end: int) -> int:
         if found >= 0:
             return begin + found + 1
         offset = begin
-    while stop < end:
-        found = log.read(stop, min(_SEARCH_BYTES, end - stop)).find(b"\n")
-        if found >= 0:
-            return stop + found + 1
+    while (found := log.read(stop, min(_SEARCH_BYTES, end - stop)).find(b"\n")) < 0:
         stop += _SEARCH_BYTES
-    return end
+    return stop + found + 1
 
 
 def find_recorded_at(log: Log, start: int, end: int) -> datetime | None:

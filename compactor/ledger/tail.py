@@ -26,11 +26,12 @@ class Tail:
         self._waiting: list[bytes] = []
         self._waiting_bytes = 0
         self._recent = b""
-        self._size = 0
-        self.unsynced = False
-        """Whether the file holds bytes that may not be durable."""
         self._start: int | None = None
-        self._is_new = False
+        # Known once a pass has begun.
+        self._size: int
+        self._is_new: bool
+        self.unsynced: bool
+        """Whether the file holds bytes that may not be durable."""
 
     def fits(self, known: PrefixDigest) -> bool:
         """Whether the file still begins as the checkpoint left it: as far as its length and its last 4 KiB tell."""
@@ -70,7 +71,7 @@ class Tail:
             # Counted before it is done: an append that fails half way is taken back too.
             self._size += len(data) - present
             self.unsynced = True
-            self._files.append(self.path, data[present:] if present else data)
+            self._files.append(self.path, data[present:])
         self.length += len(data)
         self._recent = (self._recent + data[-TAIL_BYTES:])[-TAIL_BYTES:]
 
@@ -112,8 +113,6 @@ class Tail:
         return PrefixDigest(self.length, checksum(tail))
 
     def _read(self, start: int, end: int) -> bytes:
-        if end <= start:
-            return b""
         reader = self._files.open(self.path)
         try:
             return reader.read(start, end - start)

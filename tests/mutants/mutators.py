@@ -1,7 +1,8 @@
 """Makes mutants of a module: one small change each, found in its syntax tree and made in its text.
 
 Left out is what no test should look at: docstrings, annotations, the words of messages, assertions (`strict=True` is
-one), and code for type checkers. A mutant is known by its id, `path:line:column:kind`, as long as the file stays as it
+one), and code for type checkers or
+for another machine. A mutant is known by its id, `path:line:column:kind`, as long as the file stays as it
 is.
 """
 
@@ -23,6 +24,7 @@ _ARITHMETIC: dict[type[ast.operator], str] = {
 }  # fmt: skip
 _CALLS = {"min": "max", "max": "min", "any": "all", "all": "any", "bisect_left": "bisect_right"}
 _NO_MEANING = {"__repr__", "__str__", "__all__", "__slots__"}
+_MACHINES = ("sys.version_info", "sys.byteorder")
 _TELLING = ("logger.", "self._logger.", "warnings.", "click.echo")
 
 
@@ -121,7 +123,10 @@ class _Finder(ast.NodeVisitor):
     # What is changed.
 
     def visit_If(self, node: ast.If) -> None:
-        if ast.unparse(node.test) in ("TYPE_CHECKING", "__name__ == '__main__'"):
+        test = ast.unparse(node.test)
+        if test in ("TYPE_CHECKING", "__name__ == '__main__'") or test.startswith(
+            ("sys.version_info", "sys.byteorder")
+        ):
             return
         self._negate(node.test)
         self.generic_visit(node)
