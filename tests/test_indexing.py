@@ -10,6 +10,7 @@ from compactor import Ledger, SegmentDamaged
 from compactor.core.events import LINE_BYTES_MAX
 from compactor.core.instants import nanos
 from compactor.ledger import index
+from compactor.ledger.checkpoint import checksum
 from compactor.ledger.files import Files, Reader
 from compactor.ledger.index import BadIndex, Bounds, Index, encode_index, encode_names, index_name
 from compactor.ledger.indexing import (
@@ -70,11 +71,20 @@ class TestNames:
         assert {"o", "c-1", "b-1"} <= find_names(torn)
         deep = b'{"event":"new","order_id":"deep","raw":' + b"[" * 100
         assert "deep" in find_names(deep)
+        closed = line_of(order_id="deep", raw=1).replace(b"1}", b"[" * 100 + b"]" * 100 + b"}")
+        assert ({"deep", "new", "raw"} <= find_names(closed), None) == (True, find_instant(closed, False))
+        placed = b"torn" + line_of(legs=["l-9"]).replace(b"l-9", b"\\u006c-9")
+        assert {"o", "l-9"} <= find_names(placed)
         leg = {"order_id": "l-1", "execution_id": "x-1", "symbol": "S", "side": "buy", "qty": "1", "price": "1"}
         fused = b"torn" + line_of(event="fill", legs=[leg]).replace(b'"l-1"', b'"\\u006c-1"').replace(
             b'"x-1"', b'"\\u0078-1"'
         )
         assert {"o", "l-1", "x-1"} <= find_names(fused)
+        for line in (torn, closed, placed, fused):
+            data = line_of() + b"\n" + line + b"\n"
+            seal = seal_of(data, [])
+            found, read = opened(make_index(log_of(data), seal), seal)
+            assert all(found.stretches(name, read) for name in find_names(line))
 
 
 class TestInstants:
@@ -125,6 +135,7 @@ class TestTeam:
         [
             ([line_of(), line_of(team_id="alpha"), line_of(team_id="bravo")], ("alpha", 1)),
             ([b"", b"torn" + line_of(team_id="alpha")], ("alpha", 1)),
+            ([line_of(), b"torn" + line_of(team_id="alpha")], ("alpha", 1)),
             ([line_of(), line_of(team_id="alpha").replace(b"team_id", b"\\u0074eam_id")], ("alpha", 1)),
             ([line_of(), line_of(team_id=None)], None),
             ([line_of()], None),
@@ -140,7 +151,7 @@ class TestTeam:
             line = lines[expected[1]]
             at = (expected[0], 7 + data.index(line) + (4 if line.startswith(b"torn") else 0))
         assert at == first_team(data, 7)
-        seal = seal_of(data, [])
+        seal = seal_of(data, [len(lines[0]) + 1, len(lines[0] + lines[1]) + 2] if len(lines) > 2 else [])
         header = opened(make_index(log_of(data), seal), seal)[0].header
         assert (None if at is None else (at[0], at[1] - 7)) == header.team
 
@@ -166,7 +177,21 @@ class TestHeader:
         for lines in ([odd, line_of()], [line_of(), odd]):
             data = b"".join(line + b"\n" for line in lines)
             seal = seal_of(data, [])
-            assert opened(make_index(log_of(data), seal), seal)[0].header.told is False
+            found, read = opened(make_index(log_of(data), seal), seal)
+            assert ([(0, len(data))], False) == (found.stretches("o", read), found.header.told)
+
+    def test_a_line_that_was_recorded_at_no_other_time_tells_by_its_ts(self) -> None:
+        """Both bounds are of the same second then."""
+        data = line_of() + b"\n"
+        seal = seal_of(data, [])
+        header = opened(make_index(log_of(data), seal), seal)[0].header
+        assert (Bounds(TS[:-1], TS[:-1]), True) == (header.recorded, header.told)
+
+    def test_frames_within_a_line_begin_no_stretch(self) -> None:
+        """8.2: a stretch is of whole lines."""
+        line = line_of(raw="x" * 1000) + b"\n"
+        seal = seal_of(line * 2, list(range(0, 2 * len(line), 100)))
+        assert [0, len(line)] == opened(make_index(log_of(line * 2), seal), seal)[0].header.starts
 
     def test_without_any_time_there_are_no_bounds(self) -> None:
         """Nothing is said of when."""
@@ -215,6 +240,13 @@ class TestPages:
             for bad in (good[:at] + bytes([good[at] ^ 1]) + good[at + 1 :], good[:at]):
                 with pytest.raises(BadIndex):
                     use(bad)
+
+    def test_a_header_of_another_layout_is_refused(self) -> None:
+        """Its checksum is right: another version wrote it, and it is made again."""
+        body = b"\x93\x01\x02\x03"
+        data = b"compactor index\n" + len(body).to_bytes(4, "little") + checksum(body) + body
+        with pytest.raises(BadIndex):
+            opened(data, seal_of(b"", []))
 
     def test_a_header_longer_than_what_is_read_at_once_is_read(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Of many stretches, with long names of teams."""

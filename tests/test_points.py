@@ -115,6 +115,7 @@ class TestUse:
         assert [] == offsets_of(alpha, 1 << 40, "bravo")
         (points / "notes").write_bytes(b"mine")
         (points / "123").write_bytes(b"too short a number")
+        (points / ("²" * 20)).write_bytes(b"no number")
         (points / f"{7:020d}").write_bytes(b"no checkpoint")
         ten, twenty, thirty = (len(orders(0, end)) for end in (10, 20, 30))
         assert [thirty, thirty, twenty, twenty, ten] == offsets_of(alpha, 1 << 40)

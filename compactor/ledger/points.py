@@ -6,6 +6,7 @@ Note: nothing depends on a point. All of them may be deleted, any byte of one ma
 links has none; then there is only more to fold.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from itertools import pairwise
@@ -24,6 +25,8 @@ COMMIT_BYTES = 1 << 28
 """Bytes of log after which a long pass commits, so that being stopped costs only what came since."""
 RECENT_BYTES = 1 << 24
 """Near its end a pass commits more often, so that points of the recent past are dense: `plan_commit`."""
+
+_NAME = re.compile(r"[0-9]{20}")
 
 
 def plan_commit(since: int, rest: int, *, first: bool) -> bool:
@@ -126,5 +129,5 @@ def _name(offset: int) -> str:
 
 def _offsets(files: Files, directory: Path) -> list[int]:
     with suppress(OSError):
-        return [int(name) for name in files.names(directory) if name.isascii() and name.isdigit() and len(name) == 20]
+        return [int(name) for name in files.names(directory) if _NAME.fullmatch(name) is not None]
     return []
