@@ -129,6 +129,72 @@ def test_activities_of_a_spread_are_those_of_its_legs(tmp_path: Path, is_first: 
     assert {"leg-buy", "leg-sell"} == {row["order_id"] for row in Ledger(tmp_path / "data/team/alpha").rows("trades")}
 
 
+def test_an_activity_that_fits_no_leg_of_a_spread_is_named(tmp_path: Path) -> None:
+    """It cannot be said which leg was filled; the legs that are told by others are imported."""
+    stranger = {**_activity("o1"), "symbol": "MSFT"}
+    fill = {**_activity("o1"), "symbol": LEGS[0]["symbol"], "qty": "1", "cum_qty": "1", "id": "a-1"}
+    file = _file(tmp_path / "f", [{**ORDER, **SPREAD, "legs": LEGS}, stranger, fill])
+    done = by_team(import_alpaca(file, tmp_path / "data", team="alpha"))["alpha"]
+    assert [(2, "bad_value")] == [(problem.line, problem.kind) for problem in done.problems]
+    assert 4 == done.events_appended
+
+
+def test_activities_are_sorted_before_they_are_appended(tmp_path: Path) -> None:
+    """A list that is newest first tells of no late fill and of no gap."""
+    newest = {**_activity("o1"), "qty": "60", "cum_qty": "100", "id": "a-2", "transaction_time": _time(2)}
+    oldest = {**_activity("o1"), "qty": "40", "cum_qty": "40", "id": "a-1", "transaction_time": _time(3)}
+    import_alpaca(_file(tmp_path / "f", [ORDER, [newest, oldest]]), tmp_path / "data", team="alpha")
+    ledger = Ledger(tmp_path / "data/team/alpha")
+    assert ["40", "60"] == [row["quantity"] for row in ledger.rows("trades")]
+    assert [] == list(ledger.rows("findings"))
+
+
+def test_activities_that_are_no_fills_are_counted(tmp_path: Path) -> None:
+    """By type, in the team's result, with the line they stand on."""
+    fees = [{"activity_type": "CFEE", "id": "1"}, {"activity_type": "DIV", "id": "2"}]
+    done = by_team(import_alpaca(_file(tmp_path / "f", [*fees, fees]), tmp_path / "data", team="alpha"))["alpha"]
+    assert ({"CFEE": 2, "DIV": 2}, 3, []) == (done.not_fills, done.lines_read, done.problems)
+
+
+def test_a_directory_that_cannot_be_a_team_s_is_passed_over(tmp_path: Path) -> None:
+    """Other programs keep directories beside those of teams."""
+    strange = tmp_path / "data/team/no team"
+    strange.mkdir(parents=True)
+    (strange / "events.jsonl").write_text("what is this\n")
+    result = import_alpaca(_file(tmp_path / "f", [ORDER]), tmp_path / "data", team=None)
+    assert {} == result.moved
+    assert 1 == by_team(result)["unassigned"].events_appended
+    assert "what is this\n" == (strange / "events.jsonl").read_text()
+
+
+def test_the_ledger_of_a_relative_wins_over_a_name(tmp_path: Path) -> None:
+    """The order that it replaces is bravo's, whatever its own name says."""
+    data = tmp_path / "data"
+    import_alpaca(_file(tmp_path / "f", [ORDER]), data, team="bravo")
+    later = {**ORDER, "id": "o2", "replaces": "o1", "client_order_id": "alpha:1"}
+    import_alpaca(_file(tmp_path / "g", [later]), data, team=None, teams=TEAMS)
+    assert {"bravo": {"o1", "o2"}} == _orders(data)
+
+
+def test_relatives_that_only_the_log_tells_of_count(tmp_path: Path) -> None:
+    """The parent of a leg is in bravo's log; the recording has the leg's fill alone."""
+    data = tmp_path / "data"
+    parent = {"event": "new", "order_id": "o1", "ts": T, "replaced_by": "o2"}
+    Ledger(data / "team/bravo").append([parent])
+    import_alpaca(_file(tmp_path / "f", [_activity("o2")]), data, team=None)
+    assert {"bravo": {"o1", "o2"}} == _orders(data)
+
+
+def test_an_order_of_two_ledgers_is_named_once(tmp_path: Path) -> None:
+    """However many messages tell of it."""
+    data = tmp_path / "data"
+    for name in ("bravo", "alpha"):
+        Ledger(data / "team" / name).append([{"event": "new", "order_id": "o1", "ts": T}])
+    messages = [_update("pending_cancel", {}), _update("canceled", {})]
+    done = by_team(import_alpaca(_file(tmp_path / "f", messages), data, team=None))
+    assert ["contested"] == [problem.kind for problem in done["bravo"].problems]
+
+
 def test_a_directory_that_is_a_ledger_takes_all(tmp_path: Path) -> None:
     """Rule 1.2: a person with one account needs no teams."""
     Ledger(tmp_path / "data").append([{"event": "new", "order_id": "o0", "ts": T, "team_id": "me"}])

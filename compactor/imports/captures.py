@@ -8,7 +8,7 @@ Note: a recording is read twice, because the message that tells whose an order i
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from datetime import tzinfo
 from pathlib import Path
 
@@ -56,12 +56,18 @@ def import_alpaca(
     problems. Raises BadTeam for an invalid `team`, BadRecording for a file of another format, and OSError where `file`
     cannot be read.
     """
+    with closing(OrderIndex(data, {check_team(one, data) for one in teams})) as index:
+        return _import_capture(file, data, index, team, zone, progress)
+
+
+def _import_capture(
+    file: Path, data: Path, index: OrderIndex, team: str | None, zone: tzinfo | None, progress: Progress | None
+) -> ImportResult:
     writer = ImportWriter(data)
     fixed = check_team(team, data) if team is not None else writer.own_team
     ledgers = _find_ledgers(writer, fixed)
     log_bytes = sum((path / LOG).stat().st_size for path in ledgers.values())
     meter = Meter(progress, 2 * file.stat().st_size + log_bytes)
-    index = OrderIndex(data, {check_team(one, data) for one in teams})
     index.follow(look_for_new=True)
     routes, order = _Routes(fixed, index, takes_all=team is None), FillOrder()
     wanted, legs = set(), LegFinder()
@@ -72,7 +78,7 @@ def import_alpaca(
             order.note(found)
             legs.note(found)
     if legs.has_moves:
-        moved = (legs.move(found).event for found in read_capture(file, zone) if found.is_activity)
+        moved = (legs.move(found).event for found in read_capture(file, zone))
         wanted |= {hash_identity(event) for event in moved if isinstance(event, dict)}
     for owner, path in ledgers.items():
         for known in known_events(path, owner, routes.orders, meter):
@@ -92,7 +98,6 @@ def import_alpaca(
     result = writer.finish()
     if writer.own_team is None:
         result.moved = _move_unassigned(data, index)
-    index.close()
     return result
 
 
@@ -131,7 +136,7 @@ class _Routes:
         self._ties: dict[str, dict[str, None]] = {}
         self._teams: dict[str, str] = {}
         self.orders: set[str] = set()
-        """The orders of the recording, and those that they came from."""
+        """The orders of the recording."""
         self._owners: dict[str, Owner | None] = {}
         self._reported: set[str] = set()
 
@@ -143,7 +148,6 @@ class _Routes:
         for other in list_ties(event.get):
             self._ties.setdefault(order_id, {})[other] = None
             self._ties.setdefault(other, {})[order_id] = None
-            self.orders.add(other)
         self.orders.add(order_id)
 
     def find_team(self, event: Fields) -> str:
@@ -160,13 +164,8 @@ class _Routes:
         if owner is not None:
             return owner.team
         family = list(self._walk_family(order_id))
-        for one in family:
-            owner = None if one.startswith("group:") else self._find_owner(one)
-            if owner is not None and owner.team != UNASSIGNED:
-                return owner.team
         names = (parse_team(self._names.get(one), (), self._index.knows_team) for one in family)
-        team = next(filter(None, names), None)
-        return team or self._index.find_family_team(order_id, family) or UNASSIGNED
+        return self._index.find_family_team(order_id, family) or next(filter(None, names), None) or UNASSIGNED
 
     def find_problem(self, event: Fields) -> Problem | None:
         """What keeps an order out of the team it is imported for, or once per order that several ledgers name it."""
