@@ -183,6 +183,23 @@ def test_an_order_that_vanished_from_a_rewritten_file_is_marked_and_named(tmp_pa
     assert ["unknown_status"] == [row["kind"] for row in Ledger(data / "team/alpha").rows("findings")]
 
 
+def test_orders_that_stay_in_a_rewritten_file_are_not_marked(tmp_path: Path) -> None:
+    """Importing the same again adds nothing, whatever the program does with its file."""
+    data, old = tmp_path / "data", _old(tmp_path, [_order(1), _order(2)])
+    for appended in (2, 0, 0):
+        found = by_team(import_legacy(old, data, rewritten=True))["alpha"]
+        assert (appended, []) == (found.events_appended, found.vanished)
+
+
+def test_an_event_that_another_program_imported_is_no_line_of_an_old_file(tmp_path: Path) -> None:
+    """Its source says `import`, and it has neither an id nor the line that it came from."""
+    ledger = Ledger(tmp_path / "data/team/alpha")
+    event = {"event": "new", "order_id": "o1", "ts": T, "symbol": "AAPL", "side": "buy", "quantity": "10"}
+    ledger.append([{**event, "source": "import"}, {**event, "source": "import", "event_id": "digest:1", "raw": {}}])
+    found = by_team(import_legacy(_old(tmp_path, [_order(1)]), tmp_path / "data"))["alpha"]
+    assert (1, []) == (found.events_appended, found.problems)
+
+
 def test_an_order_that_the_broker_told_of_does_not_hide_one_that_vanished(tmp_path: Path) -> None:
     """What the broker tells of an order is for the broker to end; the orders after it are looked at all the same."""
     data = tmp_path / "data"

@@ -6,7 +6,7 @@ has become of the files since, and whichever version of the program imported the
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -14,7 +14,7 @@ import msgspec
 
 from compactor.core.events import FILLS
 from compactor.core.lines import Glance, Placed
-from compactor.imports.old_layout import OldLines, identify_line, read_old_line
+from compactor.imports.old_layout import OldLines, read_old_line
 from compactor.imports.old_orders import ORDERS, TRADES, KnownOrders, OldLine
 from compactor.imports.writer import read_known
 from compactor.ledger.paths import PENDING
@@ -39,11 +39,10 @@ _decode_row = msgspec.json.Decoder(_Row).decode
 
 
 class Mark(msgspec.Struct):
-    """How often an order vanished from a rewritten file and returned to it, and when that was last noted."""
+    """How often an order vanished from a rewritten file and returned to it."""
 
     vanished: int = 0
     returned: int = 0
-    ts: str = ""
 
     @property
     def is_vanished(self) -> bool:
@@ -83,23 +82,18 @@ def read_earlier(path: Path, team: str, old: OldLines, is_compacted: bool) -> Ea
 def recall_lines(old: OldLines, team: str, earlier: Earlier) -> None:
     """Mark the lines that the log has, with the order that each was imported for, and add those that are in no file."""
     for file, lines in ((ORDERS, old.orders), (TRADES, old.trades)):
-        seen = Counter[str]()
+        missing = {text: list(order_ids) for (of_file, text), order_ids in earlier.lines.items() if of_file == file}
         for line in lines:
-            order_ids = earlier.lines.get((file, line.text), [])
-            if line.event["team_id"] == team:
-                seen[line.text] += 1
-                if seen[line.text] <= len(order_ids):
-                    line.is_known, line.event["order_id"] = True, order_ids[seen[line.text] - 1]
-        for (of_file, text), order_ids in earlier.lines.items():
-            if of_file == file:
-                lines += _recall(file, text, order_ids[seen[text] :], seen[text], team)
+            if line.event["team_id"] == team and (order_ids := missing.get(line.text)):
+                line.is_known, line.event["order_id"] = True, order_ids.pop(0)
+        for text, order_ids in missing.items():
+            lines += _recall(file, text, order_ids, team)
 
 
-def _recall(file: str, text: str, order_ids: list[str], seen: int, team: str) -> Iterable[OldLine]:
-    for occurrence, order_id in enumerate(order_ids, seen + 1):
+def _recall(file: str, text: str, order_ids: list[str], team: str) -> Iterable[OldLine]:
+    for order_id in order_ids:
         line = read_old_line(file, text.encode(), team)
         if isinstance(line, OldLine):
-            identify_line(file, line, occurrence)
             line.is_known, line.event["order_id"] = True, order_id
             yield line
 
@@ -112,7 +106,6 @@ def _take_event(placed: Placed, line: bytes, earlier: Earlier, wanted: set[str])
         return
     if event.event_id.startswith((VANISHED, RETURNED)):
         mark = earlier.marks[event.order_id]
-        mark.ts = event.ts
         if event.event_id.startswith(VANISHED):
             mark.vanished += 1
         else:

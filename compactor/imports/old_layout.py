@@ -125,7 +125,7 @@ def _read_lines(file: str, lines: Iterable[bytes], team: str | None, problems: l
             continue
         seen[found.text] += 1
         found.number = number
-        identify_line(file, found, seen[found.text])
+        _identify_line(file, found, seen[found.text])
         yield found
 
 
@@ -144,14 +144,14 @@ def read_old_line(file: str, line: bytes, team: str | None) -> OldLine | Problem
     event = _build_snapshot(told) if file == ORDERS else _build_fill(told)
     event |= {"source": "import", "raw": text} | _drop_missing(team_id=told.get("team_id"))
     read = OldLine(0, text, event, 0)
-    identify_line(file, read, 1)
+    _identify_line(file, read, 1)
     problem = _find_problem(event)
     if problem is None:
         read.ns = nanos(event["ts"])
     return problem or read
 
 
-def identify_line(file: str, line: OldLine, occurrence: int) -> None:
+def _identify_line(file: str, line: OldLine, occurrence: int) -> None:
     """Give a line the identity of the nth line of its content."""
     line.event["event_id"] = content_digest([file, occurrence, line.text])
     if file == TRADES:
