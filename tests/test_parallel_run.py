@@ -61,6 +61,7 @@ def test_a_live_ledger_that_agrees_does_not_differ(tmp_path: Path) -> None:
         ([], [TRADE], [], [("b1", "filled_qty", "10", "0")]),
         ([], [], [_event("fill", price="7", qty="10")], [("b1", "filled_qty", "0", "10")]),
         ([ORDER], [TRADE], [_event("fill", price="7", qty="10")], [("b1", "filled_avg_price", "7.4", "7")]),
+        ([{**ORDER, "status": "canceled"}], [], [_event("new", limit_price="8")], [("b1", "status", None, "new")]),
     ],
 )  # fmt: skip
 def test_every_difference_is_shown(
@@ -79,6 +80,78 @@ def test_fills_of_a_canceled_order_are_compared_by_its_lines(tmp_path: Path) -> 
         _event("partial_fill", price=price, qty="1", execution_id=f"x{price}") for price in ("7.3", "7.34", "7.36")
     ]
     assert [] == _compare(tmp_path, [canceled], [], [*parts, _event("canceled")])
+
+
+@pytest.mark.parametrize(
+    ("told", "known", "is_same"),
+    [
+        ("7.34", "7.335", True),
+        ("7.34", "7.33", False),
+        ("7.4", "7.44", False),
+        ("7.4", "7.404", True),
+        ("7.3333", "7.33333", True),
+        ("7.3332", "7.3333", False),
+    ],
+)
+@pytest.mark.parametrize("has_trade", [True, False])
+def test_an_average_may_be_rounded_to_its_own_places(
+    tmp_path: Path, told: str, known: str, is_same: bool, has_trade: bool
+) -> None:
+    """At least to cents; in a trade, or in the last line of an order that was canceled."""
+    canceled = {**ORDER, "status": "canceled", "filled_qty": "10", "filled_avg_price": told}
+    trades = [{**TRADE, "execution_price": told}] if has_trade else []
+    events = [_event("new", limit_price="7.5"), _event("fill", price=known, qty="10")]
+    expected = [] if is_same else [("b1", "filled_avg_price", told, known)]
+    assert expected == _compare(tmp_path, [ORDER if has_trade else canceled], trades, events)
+
+
+def test_an_order_of_an_amount_of_money_is_compared(tmp_path: Path) -> None:
+    """It has no quantity, and before its first fill an average of zero."""
+    order = {**ORDER, "quantity": None, "notional": "50", "filled_qty": "0", "filled_avg_price": "0"}
+    event = {**_event("new", limit_price="7.5"), "quantity": None, "notional": "50"}
+    assert [] == _compare(tmp_path, [order], [TRADE | {"broker_order_id": "b2"}], [event, _fill("b2")])
+
+
+def _fill(order_id: str) -> dict[str, Any]:
+    return {**_event("fill", price="7.4", qty="10"), "order_id": order_id}
+
+
+def test_an_order_is_the_same_under_the_broker_s_id_and_under_its_own(tmp_path: Path) -> None:
+    """The ledger has both ids, the old program the broker's only."""
+    events = [_event("new", order_id="mine", broker_order_id="b1", limit_price="7.5")]
+    assert [] == _compare(tmp_path, [{**ORDER, "order_id": None}], [], events)
+
+
+def test_what_left_the_old_files_is_not_what_they_say(tmp_path: Path) -> None:
+    """The old program has forgotten an open order, and its trades were rotated away."""
+    old, home = tmp_path / "old", tmp_path / "old/team/alpha"
+    home.mkdir(parents=True)
+    other = {**ORDER, "order_id": "o2", "broker_order_id": "b2"}
+    (home / "pending_orders.jsonl").write_text(f"{json.dumps(ORDER)}\n{json.dumps(other)}\n")
+    (home / "trades.jsonl").write_text(json.dumps(TRADE | {"broker_order_id": "b3"}) + "\n")
+    import_legacy(old, tmp_path / "data")
+    assert [] == list(compare_old_files(old, tmp_path / "data"))
+    (home / "pending_orders.jsonl").write_text(json.dumps(ORDER) + "\n")
+    (home / "trades.jsonl").write_text("")
+    found = [one[1:] for one in compare_old_files(old, tmp_path / "data")]
+    assert [("b3", "filled_qty", "0", "10"), ("o2", "status", None, "new")] == found
+    (home / "pending_orders.jsonl").write_text("")
+    assert ["b3", "o1", "o2"] == [one.order_id for one in compare_old_files(old, tmp_path / "data")]
+
+
+def test_a_file_of_several_teams_is_compared_with_each(tmp_path: Path) -> None:
+    """Its lines name their teams; a name that can be no team's is none. A directory that is itself a ledger is one."""
+    lines = [{**ORDER, "team_id": team} for team in ("alpha", "me", "../up")]
+    file = tmp_path / "pending_orders.jsonl"
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    ledger = Ledger(tmp_path / "data/team/alpha")
+    ledger.append([_event("new", limit_price="7.5")])
+    ledger.compact()
+    assert ["me"] == [one.team_id for one in compare_old_files(file, tmp_path / "data")]
+    own = Ledger(tmp_path / "own")
+    own.append([_event("new", limit_price="7.5", team_id="me")])
+    own.compact()
+    assert ["alpha"] == [one.team_id for one in compare_old_files(file, tmp_path / "own")]
 
 
 def test_nothing_is_written(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from compactor.core.events import Problem
@@ -83,6 +83,7 @@ JSON: st.SearchStrategy[Any] = st.recursive(
 
 
 @pytest.mark.parametrize("form", FORMS)
+@settings(max_examples=25, deadline=None)
 @given(values=st.lists(st.dictionaries(TEXTS, JSON, max_size=3), max_size=4))
 def test_every_form_gives_the_same_values(form: str, values: list[Any]) -> None:
     """What was recorded does not depend on how it was kept."""
