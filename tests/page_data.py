@@ -25,6 +25,8 @@ class TeamLog:
         self.team = team
         self._random = random.Random(f"{team} {seed}")
         self._number = 0
+        self.asks = False
+        """Whether most orders are asked for here, before the broker has them."""
 
     def write(self, *events: dict[str, Any]) -> None:
         """Append whole lines."""
@@ -50,7 +52,12 @@ class TeamLog:
         if "stop" in kind:
             event["stop_price"] = f"{price * 0.98:.2f}"
         event.update(terms)
+        is_asked = self.asks and self._number % 4 != 0 and "parent_order_id" not in event
+        if is_asked:
+            self.ask(event["client_order_id"], seconds_ago)
         self.write({name: value for name, value in event.items() if value is not None})
+        if is_asked:
+            self.conclude(event["client_order_id"], "submitted", seconds_ago, broker_order_id=event["order_id"])
         return event
 
     def ask(self, name: str, seconds_ago: float = 0.0, note: str | None = None, **terms: Any) -> None:

@@ -21,7 +21,9 @@ def main() -> int:
         return 1
     with tempfile.TemporaryDirectory() as directory:
         data = Path(directory)
-        TeamLog(data, "alpha").day(60, 10)
+        log = TeamLog(data, "alpha")
+        log.asks = True
+        log.day(60, 10)
         served = Served(data)
         try:
             with open_browser() as browser:

@@ -41,7 +41,9 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     data = tmp_path_factory.mktemp("page") / "data"
     data.mkdir()
     (data / "compactor.toml").write_text("http_requests_per_minute = 100000\n")
-    TeamLog(data, "alpha").day(40, 14)
+    log = TeamLog(data, "alpha")
+    log.asks = True
+    log.day(40, 14)
     TeamLog(data, "busy", 2).day(120, 500)
     TeamLog(data, "quiet", 3).day(6, 0)
     TeamLog(data, "few", 4).day(3, 7)

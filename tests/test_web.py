@@ -578,6 +578,18 @@ def test_no_key_is_in_the_log(served: Served, alpha: str) -> None:
     assert "no-referrer" == answer.headers["Referrer-Policy"]
 
 
+def test_a_content_type_names_its_charset_once(served: Served, alpha: str) -> None:
+    """Pages, scripts, metrics and CSV."""
+    wanted = {
+        "/": "text/html; charset=utf-8", "/page/main.js": "text/javascript; charset=utf-8",
+        "/page/style.css": "text/css; charset=utf-8", "/page/icon.svg": "image/svg+xml",
+        "/metrics": "text/plain; version=0.0.4; charset=utf-8",
+        "/api/v1/team/alpha/orders/open.csv": "text/csv; charset=utf-8",
+        "/api/v1/team/alpha/orders/open": "application/json",
+    }  # fmt: skip
+    assert wanted == {path: served.get(path, alpha).headers["Content-Type"] for path in wanted}
+
+
 def test_every_answer_has_a_strict_content_policy(served: Served, alpha: str) -> None:
     """Nothing from another host, no inline script, not in a frame."""
     for path in ("/", "/api", "/api/v1/team/alpha/status", "/nothing", "/page/main.js"):

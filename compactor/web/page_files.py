@@ -19,12 +19,9 @@ from compactor.web.replies import is_unchanged
 from compactor.web.site import AnyRequest
 
 _TYPES = {
-    "html": "text/html; charset=utf-8",
-    "css": "text/css; charset=utf-8",
-    "js": "text/javascript; charset=utf-8",
-    "svg": "image/svg+xml",
-    "txt": "text/plain; charset=utf-8",
-}
+    "html": "text/html", "css": "text/css", "js": "text/javascript", "svg": "image/svg+xml", "txt": "text/plain",
+}  # fmt: skip
+"""Those of texts get their `charset=utf-8` from the framework."""
 INDEX = "index.html"
 REFERENCE = "reference.html"
 

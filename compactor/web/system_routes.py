@@ -33,7 +33,7 @@ async def get_metrics(request: AnyRequest) -> Response[bytes]:
     if site.health is not None:
         status, text = await site.health.ask(Question("metrics", names))
         body = text + body if status == 200 else body
-    return Response(content=body, media_type="text/plain; version=0.0.4; charset=utf-8")
+    return Response(content=body, media_type="text/plain; version=0.0.4")
 
 
 async def _ask(site: Site, question: Question) -> tuple[int, bytes]:
