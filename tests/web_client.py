@@ -48,7 +48,7 @@ class Served:
     def _is_ready(self) -> bool:
         try:
             return requests.get(f"{self.url}/livez", timeout=5).status_code == 200
-        except requests.ConnectionError:
+        except (requests.ConnectionError, requests.Timeout):
             return False
 
     def _read(self, started: queue.Queue[str | None]) -> None:
