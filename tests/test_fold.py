@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from compactor.core.archive import Archive
 from compactor.core.events import LINE_BYTES_MAX
 from compactor.core.fold import Fold
 from compactor.core.lines import Block
@@ -91,8 +92,8 @@ class TestLines:
         """5: of a block that is the beginning of such a line nothing is read."""
         fold = Log().fold()
         fold.feed_block(Block(0, at(0), LINE_BYTES_MAX + 2))
-        fold.feed_block(Block(LINE_BYTES_MAX + 2, at(0), len(at(0))))
         (finding,) = map(json.loads, fold.take_lines().findings.splitlines())
+        fold.feed_block(Block(LINE_BYTES_MAX + 2, at(0), len(at(0))))
         assert ("too_long", 0, LINE_BYTES_MAX + 2) == (finding["kind"], finding["offset"], finding["length"])
         assert (1, 1, 1) == (fold.counts.events, fold.counts.findings, len(rows_of(fold)))
 
@@ -192,7 +193,7 @@ class TestForgetting:
 
     def test_an_order_is_read_back_from_its_first_to_its_last_event(self) -> None:
         """6.2: an event of an order that left the state finds it as it was, and nothing is derived anew."""
-        log = Log(at(0, order_id="o-0"), at(1), at(2, FILL), at(3, {"event": "canceled"}))
+        log = Log(at(0, order_id="o-0"), at(1), b'{"torn":' + at(2, FILL), at(3, {"event": "canceled"}))
         fold = log.fold(kept_ended=0)
         before = fold.take_lines()
         end = len(log.data)
@@ -212,17 +213,46 @@ class TestForgetting:
         order = fold.recall_order("o-1", len(at(0) + at(1, FILL)))
         assert order is not None and ("partially_filled", 1) == (order.status, len(order.fills))
         assert fold.recall_order("o-2", len(log.data)) is None
+        assert order is fold.recall_order("o-1", len(log.data))
+
+    def test_an_order_that_was_recalled_leaves_again(self) -> None:
+        """6.1: looking an order up does not keep it in the state."""
+        log = Log(at(0), at(1, {"event": "canceled"}))
+        fold = log.fold(kept_ended=0)
+        assert fold.recall_order("o-1", len(log.data)) is not None
+        log.append(fold, b"\n")
+        assert fold.find_order("o-1") is None
+
+    def test_only_what_comes_before_an_event_is_read_back(self) -> None:
+        """6.2: where two events share a line, the second one is still to come for an order that it names."""
+        log = Log(at(0), at(1, {"event": "canceled"}))
+        fold = log.fold(kept_ended=0, retention=timedelta(0))
+        log.append(fold, at(2, order_id="o-2"))
+        assert (0, None, None) == fold.archive.find("o-1")
+        log.append(fold, at(3, order_id="o-2", event="accepted")[:-1] + at(4, FILL))
+        assert 1 == fold.counts.trades
+
+    def test_an_open_order_is_none_of_those_that_ended_last(self) -> None:
+        """Whatever the state keeps of an open order, it takes no place of an ended one."""
+        restated = at(2, {"event": "restated", "limit_price": "5"}, order_id="o-2")
+        fold = Log(at(0, {"event": "canceled"}), at(1, order_id="o-2"), restated).fold(kept_ended=1)
+        assert "canceled" == fold.find_status("o-1")
 
     def test_what_left_is_remembered_for_the_retention(self) -> None:
         """6.1: where its events lie, and then that it was there; for ever without a retention."""
         late = {"ts": "2026-03-09T10:02:00Z", "recorded_at": "2026-03-09T10:02:00Z", "order_id": "o-2"}
-        spans = []
-        for retention in (7 * DAY, 7 * DAY + timedelta(minutes=1), None, timedelta.max):
+        found = []
+        for options in (
+            {},
+            {"retention": 7 * DAY + timedelta(minutes=1)},
+            {"retention": None},
+            {"retention": timedelta.max},
+        ):
             log = Log(at(0), at(1, {"event": "canceled"}))
-            fold = log.fold(kept_ended=0, retention=retention)
+            fold = log.fold(kept_ended=0, **options)
             log.append(fold, line_of(NEW, late))
-            spans.append(fold.archive.find("o-1"))
-        assert [(0, None), (0, len(at(0))), (0, len(at(0))), (0, len(at(0)))] == [span[:2] for span in spans if span]
+            found.append(fold.archive.find("o-1"))
+        assert [None, len(at(0)), len(at(0)), len(at(0))] == [span[1] for span in found if span is not None]
 
 
 class TestCheckpoints:
@@ -241,6 +271,34 @@ class TestCheckpoints:
         assert whole.pending_lines() == fold.pending_lines()
         assert whole.store_open() == fold.store_open()
         assert ["o-2"] == list(fold.stored)
+
+    def test_ended_orders_are_stored_as_spans(self) -> None:
+        """7: none of them is needed whole after a start; the open ones are stored whole."""
+        log = Log(at(0), at(1, {"event": "canceled"}), at(2, order_id="o-2"))
+        fold = log.fold()
+        assert ["o-2"] == list(fold.store_open())
+        pages = fold.store_ended()
+        assert (0, len(at(0)), fold.clock) == Archive(len(pages), pages.__getitem__).find("o-1")
+
+    def test_a_row_goes_with_its_order(self) -> None:
+        """5: an order that ended, and has left the state, has no row any more."""
+        log = Log(at(0), at(1, order_id="o-2"))
+        fold = log.fold(kept_ended=0)
+        assert {"o-1", "o-2"} == rows_of(fold).keys()
+        log.append(fold, at(2, {"event": "canceled"}))
+        assert {"o-2"} == rows_of(fold).keys()
+
+    def test_a_checkpoint_is_taken_with_the_time_that_waits(self) -> None:
+        """6.1: a time ahead of the clock waits, and the clock itself only moves forward."""
+        log = Log(at(0))
+        fold = log.fold()
+        start = fold.clock
+        assert start is not None and not fold.is_clock_waiting
+        log.append(fold, line_of(NEW, ts="2026-04-01T10:00:00Z", recorded_at=None))
+        assert (start, True) == (fold.clock, fold.is_clock_waiting)
+        fold.advance_clock(start + DAY)
+        fold.advance_clock(start)
+        assert start + DAY == fold.clock
 
     def test_rows_can_be_dropped_and_are_made_anew(self) -> None:
         """A long pass does not keep track of every order; the rows are the same afterwards."""

@@ -282,11 +282,11 @@ class Fold:
         leaving, orders = self.leaving, self.orders
         gone: list[Ended] = self.plain.shrink(kept)
         while len(leaving) > kept:
-            _order_id, order = leaving.popitem(last=False)
-            # An order that had no status may have opened since, or may have left and been restored as another object.
-            if not order.open and orders.get(order.order_id) is order:
-                del orders[order.order_id]
-                gone.append((order.order_id, order.first, order.last))
+            order_id, order = leaving.popitem(last=False)
+            # It may have opened since.
+            if not order.open:
+                del orders[order_id]
+                gone.append((order_id, order.first, order.last))
         self.archive.keep(gone, self.clock)
         limit = self.oldest_kept()
         if limit is not None:
@@ -318,7 +318,8 @@ class Fold:
             if self._rows is None:
                 self._rows = {order_id: ((one.created_ns, order_id), one.row) for order_id, one in self.stored.items()}
                 self.touched = {*self.orders, *self.plain.list_open()}
-            for order_id in self.touched or ():
+            assert self.touched is not None
+            for order_id in self.touched:
                 order = self.find_order(order_id)
                 if order is not None and order.open:
                     self._rows[order_id] = (get_sort_key(order), encode_lines([build_row(order, self.team_id)]))
@@ -338,10 +339,9 @@ class Fold:
         assert self._rows is not None
         stored = dict(self.stored)
         for order_id in (*self.orders, *self.plain.list_open()):
-            order = self.find_order(order_id)
-            if order is not None and order.open:
+            if order_id in self._rows:
                 (created_ns, _id), row = self._rows[order_id]
-                stored[order_id] = OpenOrder(created_ns, row, msgspec.Raw(_encode(order)))
+                stored[order_id] = OpenOrder(created_ns, row, msgspec.Raw(_encode(self.find_order(order_id))))
         return stored
 
     def store_ended(self) -> list[bytes]:

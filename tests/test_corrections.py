@@ -1,0 +1,63 @@
+"""Busts and corrections, before and after what they are about: section 4.9 of the format as a table of short lives."""
+
+from typing import Any
+
+import pytest
+
+from tests.short_lives import Told, bust, outcome, part, placed, told
+
+TO = told("assigned", 2, to_team="bravo")
+
+
+def answer(minute: int, filled_qty: str) -> Told:
+    """The broker answers how much is filled, at 5 on average."""
+    return told("snapshot", minute, filled_qty=filled_qty, filled_avg_price="5")
+
+
+def correct(minute: int, name: str = "x-1", qty: str = "2", **fields: Any) -> Told:
+    """An execution gets another quantity, at 6."""
+    return told("trade_correct", minute, previous_execution_id=name, price="6", qty=qty, **fields)
+
+
+FOUR = {"qty": "4", "price": "6"}
+
+LIVES: dict[str, tuple[list[Told], str, str, str]] = {
+    # What waits for its fill.
+    "a correction and a bust wait together": (
+        [placed(), correct(2), bust(3), part(1, 2)], "2@5 -2@5 =2@6 -2@6", "", "partially_filled"),
+    "the other way around nothing is left to correct": (
+        [placed(), bust(2), correct(3), part(1, 2)], "2@5 -2@5", "correct_after_bust", "partially_filled"),
+    "the same bust waits once": ([placed(), bust(2), bust(3), part(1, 2)], "2@5 -2@5", "", "partially_filled"),
+    # The shares of a bust in inferred trades.
+    "a correction that waits takes nothing out of them": (
+        [placed(), answer(1, "4"), correct(2, "y")], "~4@5", "", "new"),
+    "nor does a bust that tells no numbers": ([placed(), answer(1, "4"), bust(2, "y")], "~4@5", "", "new"),
+    "one behind it does": (
+        [placed(10), answer(1, "8"), bust(2, "y"), bust(3, "z", **FOUR)], "~8@5 -8@5 ~4@4", "", "new"),
+    "it does so once": (
+        [placed(10), answer(1, "8"), bust(3, **FOUR), told("accepted", 4)], "~8@5 -8@5 ~4@4", "", "accepted"),
+    "all of them may be its shares": (
+        [placed(10), answer(1, "8"), bust(3, qty="8", price="5")], "~8@5 -8@5", "", "new"),
+    "what is more than they count is not": (
+        [placed(10), answer(1, "8"), bust(3, qty="9", price="5")], "~8@5", "", "new"),
+    "an answer from before the bust still counts them": (
+        [placed(10), answer(1, "8"), bust(3, **FOUR), answer(2, "8")], "~8@5 -8@5 ~4@4", "", "new"),
+    "where the order is away nothing is written": (
+        [placed(10), answer(1, "8"), TO, bust(3, **FOUR)], "~8@5 -8@5", "assigned_away", "new"),
+    # What was taken back.
+    "the last bust decides which answers are from before": (
+        [placed(10), part(1, 2, filled_qty="2"), part(3, 2, filled_qty="4"), bust(2), bust(5, "x-3"), answer(4, "2")],
+        "2@5 2@5 -2@5 -2@5", "", "partially_filled"),
+    "a correction under an id that another fill has leaves that alone": (
+        [placed(10), part(1, 2), part(2, 2), correct(3, execution_id="x-2"), TO],
+        "2@5 2@5 -2@5 =2@6 -2@5 -2@6", "", "partially_filled"),
+    "a correction moves what was told, and tells nothing itself": (
+        [placed(10), part(1, 6, filled_qty="6"), part(2, 6, filled_qty="6"), correct(3, qty="7")],
+        "6@5 6@5 -6@5 =7@6", "overfill overfill", "partially_filled"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("events", "trades", "findings", "status"), LIVES.values(), ids=list(LIVES))
+def test_a_life_takes_back_what_was_wrong(events: list[Told], trades: str, findings: str, status: str) -> None:
+    """4.9: each execution once, in whatever order it, its bust and its correction are told."""
+    assert (trades.split(), findings.split(), status) == outcome(events)
