@@ -191,6 +191,15 @@ def test_orders_that_stay_in_a_rewritten_file_are_not_marked(tmp_path: Path) -> 
         assert (appended, []) == (found.events_appended, found.vanished)
 
 
+def test_an_order_whose_line_was_rewritten_is_still_in_the_file(tmp_path: Path) -> None:
+    """The line of the earlier import is gone; another one tells of the same order."""
+    data = tmp_path / "data"
+    import_legacy(_old(tmp_path, [_order(1)]), data, rewritten=True)
+    changed = _order(1, status="accepted", updated_at="2026-03-02T15:00:00Z")
+    assert [] == by_team(import_legacy(_old(tmp_path, [changed]), data, rewritten=True))["alpha"].vanished
+    assert {"o1": "accepted"} == _rows(data)
+
+
 def test_an_event_that_another_program_imported_is_no_line_of_an_old_file(tmp_path: Path) -> None:
     """Its source says `import`, and it has neither an id nor the line that it came from."""
     ledger = Ledger(tmp_path / "data/team/alpha")

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from decimal import Decimal
 from typing import Any, NamedTuple
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -93,6 +94,21 @@ def test_a_trade_comes_once_where_the_order_tells_it_too() -> None:
     assert expected_fill == [fill[name] for name in ("order_id", "price", "qty", "requested_price", "ts", "symbol")]
 
 
+def test_a_fill_has_the_terms_that_were_in_force() -> None:
+    """Those of the last line up to its time; of the first line where its order is told later only."""
+    changed = {**ORDER, "limit_price": "180", "updated_at": "2026-03-02T14:31:00Z"}
+    for minute, limit in (("29", "181.50"), ("30", "181.50"), ("31", "180"), ("32", "180")):
+        trade = {**TRADE, "timestamp": f"2026-03-02T14:{minute}:00Z"}
+        [fill] = [event for event in _translated([ORDER, changed], [trade]).events if event["event"] != "snapshot"]
+        assert limit == fill["limit_price"], minute
+
+
+def test_a_line_may_not_tell_what_is_filled() -> None:
+    """Another line of the order does, and the trade is that."""
+    old = _translated([_without(ORDER, "filled_qty"), FILLED], [_without(TRADE, "broker_order_id")])
+    assert [["snapshot", "o1"], ["fill", "o1"], ["snapshot", "o1"]] == _told(old, "event", "order_id")
+
+
 def test_a_fill_without_a_trade_stays_on_the_order() -> None:
     """Filled in part, then canceled: no old trade tells it, so the fold has to infer it (rule 4.7)."""
     part = {**ORDER, "status": "cancelled", "filled_qty": "40", "filled_avg_price": "181.40"}
@@ -146,6 +162,52 @@ def test_a_trade_without_an_id_finds_its_order_by_what_was_traded() -> None:
     assert {"o2": "2026-03-02T14:35:00Z", "o1": "2026-03-02T14:31:00Z"} == fills
     left = [event["order_id"] for event in old.events if event["event"] == "snapshot" and "filled_qty" in event]
     assert ["o3"] == left
+
+
+T = "2026-03-02T14:30:00Z"
+STRAY = _without(TRADE, "broker_order_id")
+NEAR, FAR = "2026-03-02T14:31:30Z", "2026-03-02T15:31:00Z"
+CANCELED = {**ORDER, "status": "canceled", "updated_at": NEAR}
+
+
+@pytest.mark.parametrize(
+    ("nearer", "other", "trade", "expected"),
+    [
+        ({**ORDER, "updated_at": NEAR}, {**FILLED, "updated_at": FAR}, STRAY, "other"),
+        ({**FILLED, "filled_avg_price": "181.40"}, {**FILLED, "updated_at": FAR}, STRAY, "other"),
+        ({**FILLED, "updated_at": NEAR}, {**FILLED, "updated_at": FAR}, STRAY, "nearer"),
+        ({**FILLED, "updated_at": NEAR}, {**FILLED, "updated_at": "2026-03-02T14:30:59Z"}, STRAY, "other"),
+        (FILLED, FILLED, STRAY, "nearer"),
+        (CANCELED, {**ORDER, "created_at": T}, STRAY, "other"),
+        ({**ORDER, "updated_at": NEAR}, ORDER, STRAY, "other"),
+        ({**FILLED, "side": "sell"}, FILLED, STRAY, "other"),
+        ({**FILLED, "symbol": "MSFT"}, FILLED, STRAY, "other"),
+        ({**FILLED, "team_id": "beta"}, FILLED, STRAY, "other"),
+        ({**FILLED, "order_type": "market"}, FILLED, STRAY, "other"),
+        ({**FILLED, "requested_price": "181"}, FILLED, STRAY, "other"),
+        ({**FILLED, "requested_price": None, "limit_price": "181"}, FILLED, STRAY, "other"),
+        ({**FILLED, "requested_price": None, "limit_price": None}, {**FILLED, "updated_at": FAR}, STRAY, "nearer"),
+        (FILLED, {**FILLED, "updated_at": FAR}, _without(STRAY, "requested_price"), "nearer"),
+        ({**FILLED, "broker_order_id": "b7"}, FILLED, STRAY | {"broker_order_id": "b8"}, "other"),
+        ({**FILLED, "broker_order_id": "b7"}, FILLED, STRAY | {"broker_order_id": "b7"}, "nearer"),
+    ],
+)  # fmt: skip
+def test_of_two_orders_the_likelier_one_takes_a_trade(
+    nearer: dict[str, Any], other: dict[str, Any], trade: dict[str, Any], expected: str
+) -> None:
+    """Filled ones first, then the same average price, then the nearest in time; what cannot be meant takes none."""
+    orders = [{"broker_order_id": None, **nearer, "order_id": "nearer"}, {**other, "order_id": "other"}]
+    orders = [one | {"broker_order_id": None} if one["broker_order_id"] == "b1" else one for one in orders]
+    [taken] = [event["order_id"] for event in _translated(orders, [trade]).events if event["event"] == "fill"]
+    assert expected == taken
+
+
+def test_a_trade_that_fits_two_ids_of_one_order_is_its_only_one() -> None:
+    """An order takes one trade; a second one that is alike belongs to nothing that is known."""
+    old = _translated([{**FILLED, "broker_order_id": None}], [STRAY, {**STRAY, "timestamp": NEAR}])
+    found = [event["order_id"] for event in old.events if event["event"] == "fill"]
+    assert ["o1"] == [one for one in found if not one.startswith("legacy-trade:")]
+    assert 2 == len(found)
 
 
 def test_quantity_and_price_must_fit() -> None:

@@ -166,8 +166,7 @@ def _match_by_id(
         team = trade.event["team_id"]
         if broker_id := trade.event.get("broker_order_id"):
             trade.event["order_id"] = known.get(team, KnownOrders()).by_broker_id.get(broker_id, broker_id)
-        key = (team, broker_id or "")
-        order = by_broker_id.get(key) or orders.get((team, trade.event["order_id"]))
+        order = by_broker_id.get((team, broker_id)) or orders.get((team, trade.event["order_id"]))
         if order is None:
             strays.append(trade)
         elif not _agree(order, trade, "symbol", "side"):
