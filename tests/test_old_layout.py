@@ -229,8 +229,9 @@ def test_a_trade_of_an_unknown_order_is_an_order() -> None:
 
 def test_an_id_that_means_two_things_is_two_orders() -> None:
     """A trade of another symbol under the same broker's id is kept apart from that order."""
-    old = _translated([FILLED], [{**TRADE, "symbol": "MSFT"}])
-    assert 2 == len({event["order_id"] for event in old.events})
+    for order in (FILLED, {**_without(FILLED, "broker_order_id"), "order_id": "b1"}):
+        old = _translated([order], [{**TRADE, "symbol": "MSFT"}])
+        assert 2 == len({event["order_id"] for event in old.events})
 
 
 def test_a_trade_that_is_written_twice_comes_out_once() -> None:
@@ -238,6 +239,7 @@ def test_a_trade_that_is_written_twice_comes_out_once() -> None:
     old = _translated([FILLED], [TRADE, TRADE])
     assert 1 == len([event for event in old.events if event["event"] == "fill"])
     assert [("trades", 2, "duplicate_trade")] == [(file, line, found.kind) for file, line, found in old.problems]
+    assert 1 == len(_translated([_without(FILLED, "quantity")], [TRADE, TRADE]).problems)
     halves = _translated([FILLED], [{**TRADE, "quantity": "50"}, {**TRADE, "quantity": "50"}])
     assert 2 == len([event for event in halves.events if event["event"].endswith("fill")])
 

@@ -129,6 +129,7 @@ def test_an_array_that_was_cut_off_is_named() -> None:
     """The elements before the cut are read; that others may be missing is said."""
     assert [(1, {"a": 1}), (1, {"b": 2}), (1, "not_json")] == _read(b'[{"a": 1}, {"b": 2}')
     assert [(2, {"a": 1}), (1, "not_json")] == _read(b'[\n{"a": 1},\n')
+    assert [(2, "not_json"), (3, {"b": 1}), (1, "not_json")] == _read(b'[\n{"a": NaN},\n{"b": 1},\n')
 
 
 @pytest.mark.parametrize("text", ["[DONE]", "[INFO] connected", "[2026-03-02 14:30:00] started"])

@@ -142,13 +142,10 @@ def _group_lines(lines: Sequence[OldLine], known: Mapping[str, KnownOrders]) -> 
 def _find_order_id(event: Fields, own_ids: Mapping[tuple[str, str], str], known: Mapping[str, KnownOrders]) -> str:
     team, order_id = event["team_id"], event["order_id"]
     broker_id, ledger = str(event.get("broker_order_id", order_id)), known.get(team, KnownOrders())
-    if order_id in ledger.order_ids and order_id != broker_id:
-        return str(order_id)
     if broker_id in ledger.by_broker_id:
         return ledger.by_broker_id[broker_id]
-    if broker_id in ledger.order_ids:
-        return broker_id
-    return own_ids.get((team, order_id), order_id)
+    known_ids = (one for one in (str(order_id), broker_id) if one in ledger.order_ids)
+    return next(known_ids, own_ids.get((team, order_id), order_id))
 
 
 def _match_by_id(
@@ -198,7 +195,7 @@ def _match_by_value(orders: OldOrders, trades: list[OldLine]) -> list[OldLine]:
     """
     candidates: dict[tuple[Any, ...], list[OldOrder]] = defaultdict(list)
     for (team, _), order in orders.items():
-        if order.trades or not order.lines:
+        if order.trades:
             continue
         quantity = order.filled or (_ZERO if order.lines[-1].is_terminal else order.decimal("quantity") or _ZERO)
         if quantity:

@@ -148,7 +148,7 @@ class _Scanner:
             if not self._open:
                 start = match.end() - len(match[0].lstrip())
             position = match.end()
-            token = match["mark"] or b""
+            token = match["mark"]
             if not self._open and token in (b"[", b"]", b","):
                 self._note_array(token, number)
                 continue
@@ -168,7 +168,7 @@ class _Scanner:
         elif token == b"]" and self.arrays:
             self.arrays.pop()
 
-    def _apply(self, token: bytes, is_text: bool) -> None:
+    def _apply(self, token: bytes | None, is_text: bool) -> None:
         """Check that a token may stand here, and say what may follow."""
         expected = self._expected
         if token in (b"{", b"["):
