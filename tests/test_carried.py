@@ -160,10 +160,12 @@ def test_a_reconcile_asks_for_a_predecessor_that_no_list_has(
     server.fills.append(make_fill("q", "x2", "2", "100", "5" if is_continued else "2", 40))
     reconcile(server, data)
     assert (["3", "2"], ["2"]) == (quantities(data, "alpha"), filled(data, "alpha"))
+    assert {"position_differs"} == {one.kind for one in reconcile(server, data).problems}, "nor while it is open"
     server.orders["q"].update(status="canceled", updated_at=ago(30), canceled_at=ago(30))
     reconcile(server, data)
     assert (["3", "2"], []) == (quantities(data, "alpha"), filled(data, "alpha"))
-    assert 0 == reconcile(server, data).events
+    done = reconcile(server, data)
+    assert (0, {"position_differs"}) == (done.events, {one.kind for one in done.problems}), "the sums agree"
 
 
 def test_a_cancel_tells_no_sum_of_a_replacement(server: ScriptedAlpaca, data: Path) -> None:

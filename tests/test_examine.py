@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -185,6 +187,28 @@ def test_what_the_rate_limit_says(scripted: ScriptedAlpaca, headers: dict[str, s
 def test_an_answer_without_a_date_tells_no_clock(scripted: ScriptedAlpaca) -> None:
     scripted.answers["GET", "/v2/account"] = lambda request: web.json_response({"id": "a"}, headers={"Date": "soon"})
     assert ("could not tell", "the answer has no Date") == tell(examine_scripted(scripted)["clock"])
+
+
+@pytest.mark.parametrize(
+    ("now", "verdict", "found"),
+    [
+        (1005.5, "different", "this machine is 4.5 s ahead"),
+        (1003.0, "as expected", "this machine is 2.0 s ahead"),
+        (1000.5, "as expected", "this machine is 0.0 s behind"),
+        (998.0, "as expected", "this machine is 2.0 s behind"),
+        (995.0, "different", "this machine is 5.0 s behind"),
+    ],
+)
+def test_a_date_has_whole_seconds(
+    scripted: ScriptedAlpaca, monkeypatch: pytest.MonkeyPatch, now: float, verdict: str, found: str
+) -> None:
+    """Issue 16, 9: of a second that has begun nobody knows how much has passed, so that much is no skew."""
+    scripted.answers["GET", "/v2/account"] = lambda request: web.json_response(
+        {"id": "a"}, headers={"Date": "Thu, 01 Jan 1970 00:16:40 GMT"}
+    )
+    clock = SimpleNamespace(time=lambda: now, time_ns=time.time_ns)
+    monkeypatch.setattr("compactor.broker.alpaca.examine.time", clock)
+    assert (verdict, found) == tell(examine_scripted(scripted)["clock"])
 
 
 def tell(one: BrokerCheck) -> tuple[str, str]:

@@ -36,7 +36,9 @@ def gaps(data: Path, server: AlpacaServer, seconds_max: float = 60.0, **options:
 def test_that_an_account_has_no_resend_is_remembered(data: Path) -> None:
     """Probe once, remember."""
     with AlpacaServer(1) as server:
-        assert (None, False) == (gaps(data, server).close().kind, gaps(data, server).close().complete)
+        done = gaps(data, server).close()
+        assert (None, False) == (done.kind, gaps(data, server).close().complete)
+        assert "/v2beta1/events/activities: the broker answered HTTP 404" in done.reason
         assert 2 == len([one for one in server.requests if "/events/" in one])
 
 
