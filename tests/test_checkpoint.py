@@ -10,14 +10,27 @@ from pathlib import Path
 import pytest
 
 from compactor import DerivedConflict, Ledger
+from compactor.core.archive import PRIME
 from compactor.core.fold import Fold
 from compactor.ledger import checkpoint, compaction
-from compactor.ledger.checkpoint import SLOTS, DamagedCheckpoint, PrefixDigest, Slot, Slots, checksum, encode_slot
+from compactor.ledger.checkpoint import (
+    SLOTS,
+    DamagedCheckpoint,
+    PrefixDigest,
+    Slot,
+    Slots,
+    checksum,
+    draw_secret,
+    encode_slot,
+    open_newest_slot,
+)
 from compactor.ledger.checkpoint import open_slot as open_checkpoint
+from compactor.ledger.errors import IrregularFile
 from compactor.ledger.files import Files
 from tests.cases import read_derived
 from tests.disk import Disk
 from tests.faults import orders
+from tests.test_system_calls import opened
 
 LEDGER = Path("/ledger")
 STATE = LEDGER / ".state"
@@ -299,3 +312,33 @@ def test_a_large_checkpoint_is_written_again_after_a_mebibyte_all_the_same(data:
             file.write((b" " * 65_535 + b"\n") * (compaction.CHECKPOINT_BYTES_MAX >> 16))
         ledger.compact()
         assert (data / ".state" / SLOTS[1]).exists() and large > compaction.CHECKPOINT_BYTES_MAX
+
+
+@pytest.mark.parametrize("drawn", [0, 1, -1])
+def test_a_secret_is_any_number_of_the_field_but_0(monkeypatch: pytest.MonkeyPatch, drawn: int) -> None:
+    """With 0 all ids would have one fingerprint."""
+    monkeypatch.setattr("secrets.randbelow", lambda count: drawn % count)
+    assert (1, 2, PRIME - 1)[drawn] == draw_secret()
+
+
+@pytest.mark.parametrize("name", SLOTS)
+def test_nothing_stays_open_where_a_slot_cannot_be_read(data: Path, name: str) -> None:
+    """Neither the good slot nor the one in whose place something else lies."""
+    (data / "events.jsonl").write_bytes(orders(0, 9))
+    for more in (b"", orders(9, 10)):
+        with (data / "events.jsonl").open("ab") as log:
+            log.write(more)
+        with Ledger(data) as ledger:
+            ledger.compact(checkpoint=True)
+    before = opened()
+    (data / ".state" / name).unlink()
+    (data / ".state" / name).mkdir()
+    with pytest.raises(IrregularFile):
+        open_newest_slot(data / ".state", Files(), lambda _: None)
+    (data / ".state" / name).rmdir()
+    (data / ".state" / name).write_bytes(b"")
+    damaged: list[DamagedCheckpoint] = []
+    slot = open_newest_slot(data / ".state", Files(), damaged.append)
+    assert slot is not None
+    slot.close()
+    assert ([data / ".state" / name], before) == ([one.path for one in damaged], opened())

@@ -95,8 +95,8 @@ class Compactor:
         self._fold_until: float | None = None
         self._upgrades: int | None = None
         """The older fold version that derived the files which are compared in this pass."""
-        self._set_aside: list[str] = []
-        self._has_moved = False
+        self._set_aside: list[str]
+        self._has_moved: bool
         self._trades = Tail(path / TRADES, files)
         self._findings = Tail(path / FINDINGS, files)
 
@@ -130,7 +130,8 @@ class Compactor:
     def run(
         self,
         progress: Progress | None = None,
-        checkpoint: bool = False,
+        *,
+        checkpoint: bool,
         limit_bytes: int | None = None,
         limit_seconds: float | None = None,
     ) -> Compaction:

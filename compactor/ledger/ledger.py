@@ -105,7 +105,9 @@ class Ledger:
         one, if the pass would read more than `limit_bytes` of the log, or folds for longer than `limit_seconds`.
         """
         with self._locked():
-            return self._compactor.run(progress, checkpoint, limit_bytes, limit_seconds)
+            return self._compactor.run(
+                progress, checkpoint=checkpoint, limit_bytes=limit_bytes, limit_seconds=limit_seconds
+            )
 
     @property
     def clock(self) -> datetime | None:

@@ -262,7 +262,7 @@ class _Run:
 def _whole_blocks(offset: int) -> int:
     """The end of the last whole block before an offset. Where blocks are larger, the rest of one is only overwritten
     with NULs."""
-    return max(0, offset) // _BLOCK_BYTES * _BLOCK_BYTES
+    return offset // _BLOCK_BYTES * _BLOCK_BYTES
 
 
 def _find_difference(sealed: bytes, raw: bytes, start: int) -> int | None:
