@@ -55,3 +55,12 @@ def test_five_bad_lines_are_shown_and_the_others_counted() -> None:
     assert "7 bad lines" in str(RejectedEvents(PATH, problems))
     assert "line 5: not_json: what 5 is; and 2 more" in str(RejectedEvents(PATH, problems))
     assert str(RejectedEvents(PATH, problems[:5])).endswith("line 5: not_json: what 5 is")
+
+
+@pytest.mark.parametrize(("count", "told"), [(5, None), (6, "; and 1 more"), (7, "; and 2 more")])
+def test_the_first_five_bad_lines_are_shown(count: int, told: str | None) -> None:
+    """And the others counted."""
+    problems = [(number, Problem("bad_value", f"no {number}")) for number in range(1, count + 1)]
+    message = RejectedEvents(PATH, problems).message
+    assert message.endswith(told or "line 5: bad_value: no 5")
+    assert (True, False) == ("line 5: bad_value: no 5" in message, "no 6" in message)
