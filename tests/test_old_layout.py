@@ -180,6 +180,8 @@ CANCELED = {**ORDER, "status": "canceled", "updated_at": NEAR}
         (FILLED, FILLED, STRAY, "nearer"),
         (CANCELED, {**ORDER, "created_at": T}, STRAY, "other"),
         ({**ORDER, "updated_at": NEAR}, ORDER, STRAY, "other"),
+        (ORDER, {**FILLED, "updated_at": FAR}, STRAY, "other"),
+        ({**ORDER, "updated_at": TRADE["timestamp"]}, {**FILLED, "side": "sell"}, STRAY, "nearer"),
         ({**FILLED, "side": "sell"}, FILLED, STRAY, "other"),
         ({**FILLED, "symbol": "MSFT"}, FILLED, STRAY, "other"),
         ({**FILLED, "team_id": "beta"}, FILLED, STRAY, "other"),
@@ -200,6 +202,13 @@ def test_of_two_orders_the_likelier_one_takes_a_trade(
     orders = [one | {"broker_order_id": None} if one["broker_order_id"] == "b1" else one for one in orders]
     [taken] = [event["order_id"] for event in _translated(orders, [trade]).events if event["event"] == "fill"]
     assert expected == taken
+
+
+def test_a_trade_that_belongs_to_nothing_keeps_no_other_from_its_order() -> None:
+    """Whatever their order in the file."""
+    old = _translated([{**FILLED, "broker_order_id": None}], [{**STRAY, "symbol": "MSFT"}, STRAY])
+    [taken] = [event["symbol"] for event in old.events if event["event"] == "fill" and event["order_id"] == "o1"]
+    assert "AAPL" == taken
 
 
 def test_a_trade_that_fits_two_ids_of_one_order_is_its_only_one() -> None:
@@ -252,6 +261,11 @@ def test_what_cannot_be_read_is_a_problem_with_its_line() -> None:
     expected = [(1, "not_json"), (3, "bad_value"), (4, "missing_field"), (5, "missing_field"), (6, "bad_value")]
     assert [*expected, (8, "not_json")] == [(line, found.kind) for _, line, found in old.problems]
     assert ["o1"] == [event["order_id"] for event in old.events]
+    assert "neither `updated_at` nor `created_at`" in old.problems[3].problem.detail
+    [no_timestamp] = _translated([], [_without(TRADE, "timestamp")]).problems
+    assert "no `timestamp`" in no_timestamp.problem.detail
+    [no_team] = _translated([_without(ORDER, "team_id")]).problems
+    assert "`team_id` is missing" in no_team.problem.detail
 
 
 def test_a_line_of_another_team_is_a_problem() -> None:
@@ -265,6 +279,29 @@ def test_a_filled_order_that_does_not_say_how_much_is_filled_whole() -> None:
     """`filled_qty` null beside `filled` and a price: the quantity is what was filled."""
     old = _translated([{**FILLED, "filled_qty": None}])
     assert [["100", "181.42"]] == _told(old, "filled_qty", "filled_avg_price")
+    for other in ({"status": "canceled"}, {"filled_avg_price": None}, {"quantity": None}):
+        assert [[None]] == _told(_translated([{**FILLED, "filled_qty": None, **other}]), "filled_qty"), other
+
+
+def test_a_trade_tells_no_quantity_that_was_ordered() -> None:
+    """Its order may have been for more."""
+    [fill] = _translated([], [TRADE]).events
+    assert "quantity" not in fill
+
+
+def test_an_order_line_may_lack_its_update_and_have_empty_texts() -> None:
+    """Then it is as of when it was made; an empty text is no price, and a truth value is one."""
+    [event] = _translated([{**_without(ORDER, "updated_at"), "limit_price": "", "extended_hours": False}]).events
+    assert (ORDER["created_at"], None) == (event["ts"], event.get("limit_price"))
+
+
+def test_what_contradicts_the_trades_is_left_to_the_fold() -> None:
+    """A canceled order that says 40, with a trade of 100; what its trades tell is not told again before its end."""
+    canceled = {**ORDER, "status": "canceled", "filled_qty": "40", "updated_at": NEAR}
+    assert [["fill", "100"], ["snapshot", "40"]] == _told(_translated([canceled], [TRADE]), "event", "filled_qty")
+    part = {**ORDER, "status": "partially_filled", "filled_qty": "40"}
+    open_twice = _translated([part, {**part, "updated_at": NEAR}], [{**TRADE, "quantity": "40"}])
+    assert [None, None] == [event.get("filled_qty") for event in open_twice.events if event["event"] == "snapshot"]
 
 
 def test_times_without_an_offset_are_utc_and_numbers_are_texts() -> None:
@@ -284,6 +321,8 @@ def test_a_line_is_the_same_wherever_it_stands() -> None:
         _told(again, "event_id", "execution_id"), key=str
     )
     assert 5 == len({event["event_id"] for event in first.events})
+    executions = {event["execution_id"] for event in first.events if event["event"] != "snapshot"}
+    assert [True, True] == [one.startswith("legacy:") for one in executions]
 
 
 def test_a_fill_carries_the_terms_of_its_time() -> None:

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from compactor.core.events import Problem
-from compactor.imports.recordings import VALUE_BYTES_MAX, BadRecording, read_recording
+from compactor.imports.recordings import DEPTH_MAX, VALUE_BYTES_MAX, BadRecording, read_recording
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -167,6 +167,20 @@ def test_a_value_that_does_not_end_is_given_up() -> None:
     found = _read(b"{\n" + line * (VALUE_BYTES_MAX // len(line) + 10) + b'}\n{"a": 1}\n')
     assert (1, "not_json") == found[0]
     assert {"a": 1} == found[-1][1]
+
+
+def test_a_value_that_is_given_up_is_so_at_its_limit(tmp_path: Path) -> None:
+    """The rest of a long file is not held in memory for it."""
+    (tmp_path / "f").write_bytes(b"{\n" + b'  "k": "x",\n' * (VALUE_BYTES_MAX // 12 + 10))
+    found = next(read_recording(tmp_path / "f"))
+    assert "the value has not ended after" in found.value.detail
+
+
+def test_values_over_lines_may_be_nested_up_to_a_limit() -> None:
+    """What is nested more deeply is damage."""
+    for depth, expected in ((DEPTH_MAX, dict), (DEPTH_MAX + 1, str)):
+        text = '{"a":\n' + "[" * (depth - 1) + "]" * (depth - 1) + "\n}\n"
+        assert expected is type(_read(text.encode())[0][1]), depth
 
 
 @pytest.mark.parametrize("compress", [gzip.compress, zstd.compress])

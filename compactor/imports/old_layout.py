@@ -188,12 +188,12 @@ def _find_problem(event: Fields) -> Problem | None:
     return found if isinstance(found, Problem) else None
 
 
-def _build_events(order: OldOrder) -> Iterator[tuple[tuple[int, int, int], OldEvent]]:
-    """Build the events of one order, each with its sort key: time, line, and fills before the line they belong to."""
+def _build_events(order: OldOrder) -> Iterator[tuple[tuple[int, int], OldEvent]]:
+    """Build the events of one order, each with its sort key, time and line; fills before the line they belong to."""
     ends = [index for index, line in enumerate(order.lines) if line.is_terminal]
     before = ends[0] if ends else len(order.lines) - 1
     anchor = order.lines[before] if order.lines else order.trades[0]
-    yield from (((anchor.ns, anchor.number, 0), fill) for fill in _build_fills(order))
+    yield from (((anchor.ns, anchor.number), fill) for fill in _build_fills(order))
     traded = order.traded
     for index, line in enumerate(order.lines):
         filled = line.decimal("filled_qty") or _ZERO
@@ -201,7 +201,7 @@ def _build_events(order: OldOrder) -> Iterator[tuple[tuple[int, int, int], OldEv
         told_by_trades = bool(order.trades) and (filled <= traded if index < before else filled in (_ZERO, traded))
         hidden = ("filled_qty", "filled_avg_price") if told_by_trades else ()
         event = {name: value for name, value in line.event.items() if name not in hidden}
-        yield (line.ns, line.number, 1), OldEvent(ORDERS, line.number, event, line.is_known)
+        yield (line.ns, line.number), OldEvent(ORDERS, line.number, event, line.is_known)
 
 
 def _build_fills(order: OldOrder) -> Iterator[OldEvent]:

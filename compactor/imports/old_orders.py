@@ -197,7 +197,7 @@ def _match_by_value(orders: OldOrders, trades: list[OldLine]) -> list[OldLine]:
     for (team, _), order in orders.items():
         if order.trades:
             continue
-        quantity = order.filled or (_ZERO if order.lines[-1].is_terminal else order.decimal("quantity") or _ZERO)
+        quantity = order.filled or (_ZERO if order.lines[-1].is_terminal else order.decimal("quantity"))
         if quantity:
             candidates[team, order.find("symbol"), order.find("side"), plain(quantity)].append(order)
     strays = []
