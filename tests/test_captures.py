@@ -269,6 +269,25 @@ def test_progress_is_told_in_bytes(tmp_path: Path) -> None:
     assert {2 * file.stat().st_size} == {total for _, total in told}
 
 
+def test_progress_counts_the_log_that_is_looked_through(tmp_path: Path) -> None:
+    """A second import reads what is there; the whole is told as done at the end."""
+    file = _file(tmp_path / "f", [_update("new", {"id": f"o{number}"}) for number in range(500)])
+    import_alpaca(file, tmp_path / "data", team="alpha")
+    told: list[tuple[int, int]] = []
+    import_alpaca(file, tmp_path / "data", team="alpha", progress=lambda *now: told.append(now))
+    total = 2 * file.stat().st_size + (tmp_path / "data/team/alpha/events.jsonl").stat().st_size
+    assert {total} == {of for _, of in told}
+    assert told[-1][0] > total - (1 << 16)
+
+
+def test_a_message_that_a_recording_has_twice_is_appended_once(tmp_path: Path) -> None:
+    """Two programs may have recorded the same stream."""
+    done = by_team(import_alpaca(_file(tmp_path / "f", [ORDER, _update("new", {}), ORDER]), tmp_path / "d", team="a"))
+    assert (2, 1) == (done["a"].events_appended, done["a"].duplicates)
+    log = (tmp_path / "d/team/a/events.jsonl").read_text()
+    assert 2 == log.count("\n")
+
+
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(REAL), JSON), min_size=1, max_size=4), st.data())
 def test_nothing_is_written_that_the_fold_refuses(parts: list[tuple[Any, Any]], data: st.DataObject) -> None:

@@ -129,7 +129,7 @@ class _Scanner:
         self._parts: list[bytes] = []
         self._bytes = 0
         self._open: list[bytes] = []
-        self._expected = "value"
+        self._may_begin = True
 
     @property
     def is_inside(self) -> bool:
@@ -152,7 +152,7 @@ class _Scanner:
             if not self._open and token in (b"[", b"]", b","):
                 self._note_array(token, number)
                 continue
-            self._apply(token, match["text"] is not None)
+            self._apply(token)
             if not self._open:
                 yield b"".join(self._parts) + line[start:position]
                 self._parts, self._bytes = [], 0
@@ -168,38 +168,23 @@ class _Scanner:
         elif token == b"]" and self.arrays:
             self.arrays.pop()
 
-    def _apply(self, token: bytes | None, is_text: bool) -> None:
-        """Check that a token may stand here, and say what may follow."""
-        expected = self._expected
+    def _apply(self, token: bytes | None) -> None:
+        """Follow the brackets. Where an object may not begin, one that was cut off lies before it.
+
+        Whether the value is JSON is left to `parse`, once it has ended.
+        """
+        if not self._open and token in (b"}", b":"):
+            raise _Malformed(f"found {token.decode()!r}, expected a value")
         if token in (b"{", b"["):
-            if expected not in ("value", "value or end") or len(self._open) >= DEPTH_MAX:
-                raise _Malformed(f"found {token.decode()!r}, expected {expected} and at most {DEPTH_MAX} levels")
+            if (self._open and not self._may_begin) or len(self._open) >= DEPTH_MAX:
+                raise _Malformed(f"found {token.decode()!r} where no value may begin, or below {DEPTH_MAX} others")
             self._open.append(token)
-            self._expected = "key or end" if token == b"{" else "value or end"
-            return
-        if token in (b"}", b"]"):
-            matching = self._open and self._open[-1] == (b"{" if token == b"}" else b"[")
-            if not matching or not expected.endswith("end"):
-                raise _Malformed(f"found {token.decode()!r}, expected {expected}")
+            self._may_begin = token == b"["
+        elif token in (b"}", b"]"):
             self._open.pop()
-        elif token == b",":
-            if expected != "comma or end":
-                raise _Malformed(f"found ',', expected {expected}")
-            self._expected = "key" if self._open[-1] == b"{" else "value"
-            return
-        elif token == b":" or expected == "colon":
-            if token != b":" or expected != "colon":
-                raise _Malformed(f"expected {expected}")
-            self._expected = "value"
-            return
-        elif expected in ("key", "key or end"):
-            if not is_text:
-                raise _Malformed(f"expected {expected}")
-            self._expected = "colon"
-            return
-        elif expected not in ("value", "value or end"):
-            raise _Malformed(f"expected {expected}")
-        self._expected = "comma or end" if self._open else "value"
+            self._may_begin = False
+        else:
+            self._may_begin = token == b":" or (token == b"," and self._open[-1] == b"[")
 
 
 def _describe(rest: bytes) -> str:
