@@ -35,9 +35,6 @@ Fields = dict[str, Any]
 BATCH_LINES = 4000
 BATCH_BYTES = 8 << 20
 
-ANY_TEAM = ""
-"""In place of a team: the event is a duplicate in every ledger."""
-
 
 class ImportProblem(msgspec.Struct, frozen=True):
     """A line that could not be imported: its file, its number counted from 1, and the reason."""
@@ -148,19 +145,19 @@ class ImportWriter:
         self.data = data
         self.own_team = Ledger(data).team_id if (data / LOG).exists() else None
         self._batches: dict[str, _Batch] = {}
-        self._known: set[tuple[str, bytes]] = set()
+        self._in_logs: set[bytes] = set()
+        self._added: set[tuple[str, bytes]] = set()
         self._stamp = rfc3339(time.time_ns())
 
     def find_directory(self, team: str) -> Path:
         """The directory of a team's ledger."""
         return self.data if team == self.own_team else self.data / "team" / team
 
-    def recognize(self, known: Event, wanted: Collection[bytes], team: str = ANY_TEAM) -> bool:
-        """Remember that a log has an event, if it is one of those wanted."""
+    def recognize(self, known: Event, wanted: Collection[bytes]) -> None:
+        """Remember that a log has an event, if it is one of those wanted. It is a duplicate in every ledger."""
         identity = _hash(known.order_id, known.event, known.event_id)
         if identity in wanted:
-            self._known.add((team, identity))
-        return identity in wanted
+            self._in_logs.add(identity)
 
     def add(self, team: str, found: Fields | Problem, file: str, number: int, *, is_known: bool = False) -> None:
         """Add what a line gave for a team: a checked event, which may be a duplicate, or a problem.
@@ -174,14 +171,14 @@ class ImportWriter:
             result.problems.append(ImportProblem(file, number, found.kind, found.detail))
             return
         identity = hash_identity(found)
-        if is_known or (team, identity) in self._known or (ANY_TEAM, identity) in self._known:
+        if is_known or identity in self._in_logs or (team, identity) in self._added:
             result.duplicates += 1
             return
         line = self._encode(found, batch.named)
         if isinstance(line, Problem):
             result.problems.append(ImportProblem(file, number, line.kind, line.detail))
             return
-        self._known.add((team, identity))
+        self._added.add((team, identity))
         batch.lines.append(line)
         batch.bytes_waiting += len(line)
         if len(batch.lines) >= BATCH_LINES or batch.bytes_waiting >= BATCH_BYTES:
