@@ -121,7 +121,8 @@ def test_a_replacement_and_its_predecessor_are_both_in_the_log(server: ScriptedA
     server.answers["PATCH", "/v2/orders/*"] = replace
     trader.submit("alpha", LIMIT)
     assert "b" == trader.replace("a", limit_price=99.5)["id"]
-    assert {"limit_price": "99.5"} == server.bodies[-1]
+    assert ["limit_price", "client_order_id"] == list(server.bodies[-1])
+    assert "99.5" == server.bodies[-1]["limit_price"]
     with Ledger(data / "team/alpha") as ledger:
         ledger.compact()
         found = [(row["order_id"], row["limit_price"], row["replaces"]) for row in ledger.rows("pending_orders")]

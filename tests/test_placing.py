@@ -266,6 +266,62 @@ def test_a_crash_before_the_request_leaves_an_intent_that_was_never_placed(
     assert ([], ["submitting", "never_placed"]) == (read_open_intents(entry), intents_of(data))
 
 
+REPLACED = """
+import os, signal, sys
+from compactor.broker.alpaca.adapter import AlpacaAccount
+from compactor.broker.placing import Trader
+from compactor.broker.adapters import find_credentials
+real = AlpacaAccount.replace
+def replace(self, *arguments):
+    if sys.argv[3] == "after":
+        real(self, *arguments)
+    os.kill(os.getpid(), signal.SIGKILL)
+AlpacaAccount.replace = replace
+Trader(sys.argv[1], find_credentials(os.environ)).replace_order(sys.argv[2], note="why", limit_price="90")
+"""
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_crash_between_the_intent_and_the_answer_of_a_replace_is_resolved(
+    data: Path, trader: Trader, server: AlpacaServer, when: str
+) -> None:
+    """3.13: the order that replaces another one is an intent of its own; the next reconcile says what became of it."""
+    order = trader.submit("alpha", LIMIT)
+    environ = {**os.environ, **server.environment}
+    arguments = [sys.executable, "-c", REPLACED, str(data), order["id"], when]
+    killed = subprocess.run(arguments, cwd=ROOT, env=environ, capture_output=True)
+    assert -9 == killed.returncode, killed.stderr
+    (entry,) = discover(data)
+    (intent,) = read_open_intents(entry)
+    assert (order["id"], "90", "why") == (intent.request["replaces"], intent.request["limit_price"], intent.note)
+    assert [order["id"]] == [row["order_id"] for row in rows(data)], "what is live at the broker is never missing"
+
+    broker = open_broker(find_credentials(server.environment))
+    (resolved,) = resolve_intents([entry], [broker], settled_seconds=0)
+    if when == "before":
+        assert ("never_placed", None) == (resolved.outcome, resolved.order_id)
+        assert [order["id"]] == [row["order_id"] for row in rows(data)]
+    else:
+        assert ("adopted", intent.client_order_id) == (resolved.outcome, resolved.client_order_id)
+        assert resolved.order_id in {row["order_id"] for row in rows(data)}
+        assert {resolved.order_id} == set(server.truth().open)
+
+
+def test_a_replace_is_announced_and_the_new_order_is_ours(data: Path, trader: Trader, server: AlpacaServer) -> None:
+    """Who asked and why is in the log, also of what the broker refuses; an order that nobody has is no intent."""
+    order = trader.submit("alpha", LIMIT)
+    new = trader.replace(order["id"], tags=["x"], note="why", limit_price="90")
+    assert ["submitting", "submitted"] * 2 == intents_of(data)
+    assert [new["id"]] == [row["order_id"] for row in rows(data)]
+    assert new["client_order_id"].startswith("alpha:")
+    with pytest.raises(Refused):
+        trader.replace(order["id"], limit_price="91")
+    assert ["submitting", "refused"] == intents_of(data)[4:]
+    with pytest.raises(NotFound):
+        trader.replace("1dbb3aa3-a4a3-4b7d-9f08-1d2b51774b23", limit_price="91")
+    assert 6 == len(intents_of(data))
+
+
 def test_an_intent_of_a_program_that_runs_is_left_to_it(data: Path, server: AlpacaServer) -> None:
     """Issue 14: its request may be on its way, however long ago it was announced; one that has given up may not."""
     writer = IntentWriter(data / "team/alpha", "alpha", "alpha:1")

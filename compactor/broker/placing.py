@@ -109,24 +109,46 @@ class Trader:
             raise Refused(objection)
         return order.events[0]
 
-    def replace(self, order_id: str, **changes: Any) -> Any:
+    def replace(self, order_id: str, *, tags: Sequence[str] = (), note: str | None = None, **changes: Any) -> Any:
         """As `replace_order`; returns the new order in the broker's own words."""
-        return self.replace_order(order_id, **changes)["raw"]
+        return self.replace_order(order_id, tags=tags, note=note, **changes)["raw"]
 
-    def replace_order(self, order_id: str, **changes: Any) -> Fields:
+    def replace_order(
+        self, order_id: str, *, tags: Sequence[str] = (), note: str | None = None, **changes: Any
+    ) -> Fields:
         """Replace an open order by one with other terms; returns the broker's snapshot of the new order, once it is
         durable in the team's log.
 
-        `changes` are terms by the broker's names. Raises NotFound, Refused, and BrokerUnavailable where nobody knows
-        whether it was replaced; the next reconcile finds out.
+        `changes` are terms by the broker's names. What is asked is an intent as of `submit_order`, for the new order,
+        under a `client_order_id` of its own. Raises NotFound, Refused, and BrokerUnavailable where nobody knows whether
+        it was replaced: the next reconcile finds out. Raises LedgerError where the intent could not be written.
         """
-        order = self._broker.replace(order_id, self._broker.read_request(changes))
-        old = self._broker.read_order(order_id)
+        terms = self._broker.read_request(changes)
+        before = self._broker.read_order(order_id)
+        if before is None or not before.events:
+            raise NotFound(f"the broker has no order {order_id}; expected one that is open")
         # The new order is the team's that had the old one, whatever it is called.
-        team = self._find_team(old.events[0]) if old is not None and old.events else None
-        if old is not None and team is not None:
-            self._write(self._find_ledger(team), team, old)
-        self._write_state(order, team)
+        team = self._find_team(before.events[0])
+        if team is None:
+            order = self._broker.replace(order_id, terms)
+            self._write_state(order)
+            return order.events[0]
+        path = self._find_ledger(team)
+        terms["client_order_id"] = self._make_client_order_id(team, terms.get("client_order_id"))
+        intent = IntentWriter(path, None if path == self._data else team, terms["client_order_id"])
+        intent.announce({**terms, "replaces": order_id}, tags, note)
+        try:
+            order = self._broker.replace(order_id, terms)
+        except (Refused, NotFound, BadCredentials) as refusal:
+            intent.refuse(refusal)
+            raise
+        except BrokerUnavailable:
+            intent.give_up()
+            raise
+        old = self._broker.read_order(order_id)
+        if old is not None and old.events:
+            self._write(path, team, old)
+        self._write(path, team, order, [intent.conclude(order)])
         return order.events[0]
 
     def cancel(self, order_id: str) -> None:

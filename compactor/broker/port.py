@@ -257,6 +257,7 @@ class BrokerPort(Protocol):
 
     def replace(self, order_id: str, changes: Mapping[str, Any]) -> Translation:
         """Replace an order by one with other terms, without a retry; returns the new order, which may have a new id.
+        With a `client_order_id` among the changes the new order has that.
 
         Raises NotFound, and Refused if the order can no longer be replaced.
         """

@@ -149,9 +149,11 @@ class BlockingTracker:
         """Place an order for a team; it is durable in the log, and shown, when this returns."""
         return self._wait(self._tracker.submit, team, request, tags=tags, note=note, account=account)
 
-    def replace(self, order_id: str, **changes: Any) -> PendingOrder | EndedOrder:
+    def replace(
+        self, order_id: str, *, tags: Sequence[str] = (), note: str | None = None, **changes: Any
+    ) -> PendingOrder | EndedOrder:
         """Replace an open order by one with other terms; returns the new one."""
-        return self._wait(self._tracker.replace, order_id, **changes)
+        return self._wait(self._tracker.replace, order_id, tags=tags, note=note, **changes)
 
     def cancel(self, order_id: str) -> PendingOrder | EndedOrder | None:
         """Ask the broker to cancel an order; returns how it stands then."""

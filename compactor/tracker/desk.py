@@ -60,9 +60,9 @@ class TradingDesk:
         with self._trader(chosen) as trader:
             return trader.submit_order(team, request, tags=tags, note=note)
 
-    def replace(self, order_id: str, changes: Mapping[str, Any]) -> Fields:
+    def replace(self, order_id: str, changes: Mapping[str, Any], tags: Sequence[str], note: str | None) -> Fields:
         """As `Trader.replace_order`, in the account that has the order."""
-        return self._try_accounts(lambda trader: trader.replace_order(order_id, **changes))
+        return self._try_accounts(lambda trader: trader.replace_order(order_id, tags=tags, note=note, **changes))
 
     def cancel(self, order_id: str) -> None:
         """As `Trader.cancel`, in the account that has the order."""

@@ -111,13 +111,17 @@ class OrderTracker(LiveOrders):
         placed = await self._call(self._desk.submit, team, request, account, tags, note, path=path)
         return await self._get(str(placed["order_id"]))
 
-    async def replace(self, order_id: str, **changes: Any) -> PendingOrder | EndedOrder:
+    async def replace(
+        self, order_id: str, *, tags: Sequence[str] = (), note: str | None = None, **changes: Any
+    ) -> PendingOrder | EndedOrder:
         """Replace an open order by one with other terms, named as the broker names them; returns the new order.
 
-        Raises NotFound, Refused, and BrokerUnavailable where nobody knows whether it was replaced.
+        `tags` and `note` are as those of `submit`: the new order is asked for by an intent, too. Raises NotFound,
+        Refused, and BrokerUnavailable where nobody knows whether it was replaced: then the intent is open until the
+        next reconcile.
         """
         require_text("order_id", order_id)
-        placed = await self._call(self._desk.replace, order_id, changes)
+        placed = await self._call(self._desk.replace, order_id, changes, tags, note)
         return await self._get(str(placed["order_id"]))
 
     async def cancel(self, order_id: str) -> PendingOrder | EndedOrder | None:

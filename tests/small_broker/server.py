@@ -233,7 +233,7 @@ def _handle(exchange: SmallExchange, path: str, query: dict[str, str], body: dic
         return list_rows(order)
     if path == "/amend":
         terms = {name: body[ours] for name, ours in (("limit_price", "limit"), ("qty", "size")) if ours in body}
-        return describe(exchange.replace(order.id, **terms))
+        return describe(exchange.replace(order.id, client_order_id=body.get("ref"), **terms))
     assert path == "/pull"
     exchange.cancel(order.id)
     return describe(order)
