@@ -7,6 +7,7 @@ Pictures of the main views are written to `build/page`.
 from __future__ import annotations
 
 import re
+import shutil
 import socket
 import threading
 import time
@@ -251,6 +252,23 @@ def test_a_cut_connection_resumes_without_a_gap_and_says_so_meanwhile(browser: A
             page.wait_for_function("() => document.documentElement.dataset.late === 'false'", timeout=20_000)
     finally:
         relay.close()
+
+
+def test_a_log_that_takes_the_place_of_another_one_is_shown_alone(browser: Any, served: Served) -> None:
+    """The page reads everything again by itself, also where the new log is longer than the old one."""
+    log = TeamLog(served.data, "other")
+    old = log.place(symbol="SPY")
+    key = served.key("other")
+    with opened(browser, served, f"key={key}") as page:
+        row = see(page, "orders", old["order_id"])
+        shutil.rmtree(log.path.parent)
+        page.wait_for_function("() => document.documentElement.dataset.late === 'true'", timeout=20_000)
+        assert row.is_visible(), "what is live at the broker is never missing"
+        new = TeamLog(served.data, "other", 2)
+        orders = [new.place(number, symbol="KO") for number in range(4)]
+        see(page, "orders", orders[-1]["order_id"])
+        row.wait_for(state="detached", timeout=20_000)
+        assert {one["order_id"] for one in orders} == set(rows(page))
 
 
 def test_cancel_asks_first_names_paper_and_reaches_the_broker(browser: Any, tmp_path: Path) -> None:

@@ -43,7 +43,11 @@ class Served:
         self.url = found
         self.host, _, port = found.removeprefix("http://").rpartition(":")
         self.port = int(port)
-        until(lambda: self._is_ready(), "the server answers")
+        try:
+            until(lambda: self._is_ready(), "the server answers")
+        except BaseException:
+            self.process.kill()
+            raise
 
     def _is_ready(self) -> bool:
         try:
