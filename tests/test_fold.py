@@ -9,6 +9,7 @@ import pytest
 
 from compactor.core.archive import Archive
 from compactor.core.events import LINE_BYTES_MAX
+from compactor.core.fast.interface import NoPlainOrders
 from compactor.core.fold import Fold
 from compactor.core.lines import Block
 from compactor.core.orders import Order
@@ -49,8 +50,9 @@ class Log:
                 yield offset, line
             offset += len(line) + 1
 
-    def fold(self, team_id: str | None = "alpha", **options: Any) -> Fold:
+    def fold(self, team_id: str | None = "alpha", plain: NoPlainOrders | None = None, **options: Any) -> Fold:
         fold = Fold(team_id, self.recall, **options)
+        fold.plain = plain or fold.plain
         fold.leave_short_path()
         fold.feed(self.data, 0)
         return fold
@@ -158,10 +160,11 @@ class TestForgetting:
     )
     def test_an_order_that_is_not_open_leaves_the_state(self, lines: list[bytes], is_kept: bool) -> None:
         """6.1: memory is for what is open; an order of another ledger is not open here."""
-        fold = Log(*lines).fold(kept_ended=0)
-        assert is_kept is (fold.find_order("o-1") is not None)
-        assert fold.may_know("o-1") and not fold.may_know("o-2")
-        assert [] == fold.list_ended()
+        for plain in (None, NoPlainOrders()):
+            fold = Log(*lines).fold(kept_ended=0, plain=plain)
+            assert is_kept is (fold.find_order("o-1") is not None)
+            assert fold.may_know("o-1") and not fold.may_know("o-2")
+            assert ([], int(is_kept)) == (fold.list_ended(), len(fold.store_open()))
 
     def test_a_leg_that_has_no_status_leaves_the_state_and_comes_back(self) -> None:
         """4.10: its executions are remembered with its parent's fill, also when it opens later."""

@@ -5,7 +5,8 @@ from decimal import Decimal
 import pytest
 
 from compactor.core.events import build_event
-from compactor.core.orders import ZERO, Order, Revision, ensure_rare
+from compactor.core.instants import nanos
+from compactor.core.orders import ZERO, Order, Revision, ensure_rare, index_fills
 from compactor.core.rules import begin
 from compactor.core.told import (
     Present,
@@ -96,7 +97,7 @@ def test_the_last_quantities_and_all_reductions_are_remembered() -> None:
         note_told(order, build_event({"event": "snapshot", "order_id": "o", "ts": f"2026-03-02T11:{step:02}:00Z",
                                       "filled_qty": str(40 - step)}))  # type: ignore[arg-type]  # fmt: skip
     assert (64, ("01", "99", None)) == (len(kept(order)), kept(order)[0])
-    for minute in reversed(range(66)):
+    for minute in (*range(30, 66), *range(30)):
         note_reduction(order, f"2026-03-02T{9 + minute // 60:02}:{minute % 60:02}:00Z", Decimal(1), Decimal(minute))
     rare = ensure_rare(order)
     assert ("2026-03-02T10:05:00Z", 64) == (rare.reduced_at, len(rare.reductions))
@@ -129,6 +130,19 @@ def test_what_was_told_is_brought_to_the_present() -> None:
                                   (2, {"qty": "2"}, 6)]:  # fmt: skip
         event = build_event({**fields, "ts": ts(minute), "qty": "1", **more})
         assert counted == count_told(order, event)  # type: ignore[arg-type]
+    accepted = build_event({"event": "accepted", "order_id": "o", "ts": ts(4)})
+    assert 6 == count_told(order, accepted)  # type: ignore[arg-type]
+    order = new_order((3, "6"))
+    note_reduction(order, ts(5), Decimal(4), Decimal(20))
+    assert 2 == count_told(order, build_event({**fields, "ts": ts(2), "qty": "2"}))  # type: ignore[arg-type]
+
+
+def test_what_is_older_than_what_is_remembered_counts_for_nothing() -> None:
+    """4.7: of many executions that told no quantity the first ones are not remembered one by one."""
+    order = new_order((1, "9"), (3, "6"), (4, "5"))
+    note_reduction(order, ts(9), Decimal(1), Decimal(5))
+    index_fills(order).silent_until = nanos(ts(3))
+    assert [4, 5] == sorted(qty for _, qty in list_told(order))
 
 
 def test_the_quantities_of_before_a_bust_lose_its_shares() -> None:
@@ -151,3 +165,13 @@ def test_the_greatest_statement_counts_and_the_last_of_several() -> None:
     note_reduction(order, ts(2), Decimal(4), Decimal(16))
     assert Present(Decimal(5), Decimal(29), Decimal(9), ts(1)) == find_newest_told(order)
     assert Present(Decimal(5), None, Decimal(5), ts(1)) == find_newest_told(new_order((1, "5")))
+
+
+@pytest.mark.parametrize(("later", "first_bust", "newest"), [("6", 4, 3), ("5", 4, 3), ("5", 3, 1), ("4", 4, 1)])
+def test_statements_are_compared_as_they_count_now(later: str, first_bust: int, newest: int) -> None:
+    """4.7: one bust between two statements, and one after both."""
+    order = new_order((1, "9", "5"), (3, later, "6"))
+    note_reduction(order, ts(2), Decimal(first_bust), Decimal(20))
+    note_reduction(order, ts(4), Decimal(1), Decimal(5))
+    found = find_newest_told(order)
+    assert found is not None and ts(newest) == found.ts
