@@ -238,6 +238,24 @@ def test_an_order_may_return_to_a_rewritten_file(tmp_path: Path) -> None:
     assert {"o2": "new"} == _rows(data)
 
 
+def test_an_order_that_says_no_status_returns_as_new(tmp_path: Path) -> None:
+    """The old program tells only orders that are open."""
+    data = tmp_path / "data"
+    for orders, status in (([_order(1, status=None)], "new"), ([], "vanished"), ([_order(1, status=None)], "new")):
+        import_legacy(_old(tmp_path, orders), data, rewritten=True)
+        assert {"o1": status} == _rows(data)
+
+
+def test_a_directory_with_old_orders_alone_is_found(tmp_path: Path) -> None:
+    """Before its first trade an old program had one file; beside a log it may be the ledger's own."""
+    home = tmp_path / "team/alpha"
+    home.mkdir(parents=True)
+    (home / "pending_orders.jsonl").write_text(json.dumps(_order(1)) + "\n")
+    assert [home] == find_old_directories(tmp_path)
+    (home / "events.jsonl").touch()
+    assert [] == find_old_directories(tmp_path)
+
+
 def test_an_order_that_the_broker_tells_of_is_left_to_the_broker(tmp_path: Path) -> None:
     """A parallel run: that an old program has forgotten an order says nothing against the stream."""
     data = tmp_path / "data"
@@ -300,6 +318,7 @@ def test_a_ledgers_own_files_are_never_taken_for_old_ones(tmp_path: Path) -> Non
     shutil.rmtree(ledger / ".state")
     [team] = import_legacy(tmp_path / "data", tmp_path / "data").teams
     assert (["not_old"], 0) == ([problem.kind for problem in team.problems], team.events_appended)
+    assert team.error is None
     assert before == read_files(tmp_path / "data")
     Ledger(ledger).append([{"event": "fill", "order_id": "o1", "ts": T, "price": "1", "qty": "2", "filled_qty": "2"}])
     Ledger(ledger).compact()
