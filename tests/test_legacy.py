@@ -326,6 +326,28 @@ def test_a_ledgers_own_files_are_never_taken_for_old_ones(tmp_path: Path) -> Non
     assert [] == import_legacy(tmp_path / "data", tmp_path / "data").teams
 
 
+@pytest.mark.parametrize(
+    ("lines", "is_old"),
+    [
+        ([_order(1)], False),
+        ([_order(1, limit_price=None)], True),
+        ([_order(1), _order(1)], True),
+        ([_order(1, status="canceled")], True),
+        ([_order(1, order_id=None)], True),
+        ([_order(1), "torn"], True),
+    ],
+    ids=["open once", "with a null", "twice", "ended", "without an id", "with a torn line"],
+)
+def test_what_no_ledger_would_write_is_an_old_file(tmp_path: Path, lines: list[Any], is_old: bool) -> None:
+    """The log beside it has the same orders, and nothing was compacted yet: the lines have to tell."""
+    home = tmp_path / "data/team/alpha"
+    Ledger(home).append([{"event": "new", "order_id": "o1", "ts": T, "symbol": "AAPL", "side": "buy", "quantity": "9"}])
+    (home / "pending_orders.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    [team] = import_legacy(tmp_path / "data", tmp_path / "data").teams
+    assert is_old == ("not_old" not in [problem.kind for problem in team.problems])
+    assert is_old == (home / "legacy/pending_orders.jsonl").exists()
+
+
 def test_a_file_of_several_teams_is_old_where_one_of_them_has_imported_it(tmp_path: Path) -> None:
     """A ledger that imported a line of it shows that, although another ledger has its order from elsewhere."""
     data, old = tmp_path / "data", tmp_path / "old"
