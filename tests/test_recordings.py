@@ -58,6 +58,10 @@ FORMS: dict[str, Callable[[list[Any]], bytes]] = {
     "server-sent events over lines": lambda values: "".join(
         "".join(f"data: {line}\n" for line in json.dumps(v, indent=1).split("\n")) + "\n" for v in values
     ).encode(),
+    "server-sent events without a blank": lambda values: "".join(
+        "".join(f"data:{line}\n" for line in json.dumps(v, indent=indent).split("\n")) + "\n"
+        for indent, v in zip([0, None] * 2, values, strict=False)
+    ).encode(),
     "byte order mark": lambda values: b"\xef\xbb\xbf" + _lines(values).encode(),
     "utf-16": lambda values: _lines(values).encode("utf-16"),
     "gzip": lambda values: gzip.compress(_lines(values).encode()),

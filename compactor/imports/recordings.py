@@ -225,14 +225,12 @@ class _Reader:
         """The object that has begun, where it is one as Python prints it."""
 
     def read(self, lines: Iterator[bytes | Problem]) -> Iterator[Found]:
-        number = 0
         waiting: deque[tuple[int, bytes]] = deque()
-        for line in lines:
-            number += 1
+        for number, line in enumerate(lines, 1):
             if isinstance(line, Problem):
                 yield Found(number, line)
-                continue
-            waiting.append((number, line))
+            else:
+                waiting.append((number, line))
             while waiting:
                 yield from self._read_line(*waiting.popleft(), waiting)
         while self._pending:
