@@ -179,6 +179,18 @@ def test_legs_and_busts_are_none_of_what_a_stream_has_to_tell() -> None:
     assert ["leg"] == found.untold
 
 
+def test_an_answer_without_a_status_changes_none() -> None:
+    """Whatever else it tells."""
+    assert [] == told(plan([order(status=None)], {"o1": known()}))
+
+
+def test_what_was_changed_and_what_was_missing_are_told_at_once() -> None:
+    """A `restated` has all terms."""
+    found = plan([order(qty="12", limit_price="9")], {"o1": known()})
+    assert ["restated"] == told(found)
+    assert ("12", "9") == (sent(found)[0]["quantity"], sent(found)[0]["limit_price"])
+
+
 # Planning.
 
 
@@ -273,6 +285,29 @@ def test_what_trades_say_of_an_order(data: Path, write_log: Write, placed: Any, 
     assert [("x-3", Decimal(2), Decimal(12))] == list(found.standing.values())
     assert {"x-1", "x-2", "x-3"} == found.executions
     assert Counter({(4, 10): 1, (3, 11): 1, (2, 12): 1}) == found.numbers
+
+
+def test_what_has_ended_on_both_sides_costs_no_look_into_a_log(
+    data: Path, write_log: Write, placed: Any, filled: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its trades say what there is to know; only an order that is open at the broker is doubtful."""
+    write_log("alpha", placed("o-1"), filled("o-1"), placed("o-2"), filled("o-2"))
+    asked: list[str] = []
+    real = LedgerView._ask
+
+    def ask(self: LedgerView, order_id: str, answers: Answers) -> None:
+        asked.append(order_id)
+        real(self, order_id, answers)
+
+    monkeypatch.setattr(LedgerView, "_ask", ask)
+    with Ledger(data / "team/alpha") as ledger:
+        ledger.compact()
+        index = OrderIndex(data)
+        index.follow()
+        answers = Answers()
+        answers.take(translate([order("o-1", status="filled", filled_qty="10"), order("o-2", filled_qty="10")]))
+        LedgerView({"alpha": ledger}, index).select(answers)
+    assert ["o-2"] == asked
 
 
 # Turns.

@@ -100,6 +100,14 @@ def test_a_used_id_gives_the_earlier_order_only_for_the_same_terms(
         assert said in str(caught.value)
 
 
+def test_booleans_and_numbers_reach_the_broker_as_what_they_are(trader: Trader, server: ScriptedAlpaca) -> None:
+    """In the very body of the request: true is no text and no number, and a price has the digits that were given."""
+    trader.submit("alpha", {**LIMIT, "extended_hours": False, "limit_price": 100.1, "qty": 3})
+    asked = server.bodies[-1]
+    assert (False, "100.1", "3") == (asked["extended_hours"], asked["limit_price"], asked["qty"])
+    assert asked["extended_hours"] is False
+
+
 @pytest.mark.parametrize("status", ["filled", "canceled", "expired", "rejected", "replaced"])
 def test_a_used_id_of_an_order_that_has_ended_is_refused(trader: Trader, server: ScriptedAlpaca, status: str) -> None:
     """Issue 16, 5: it is no new order, and the earlier one is not alive."""

@@ -25,6 +25,7 @@ from compactor.broker.placing import Refused, Trader
 from compactor.core.instants import rfc3339
 from compactor.ledger.errors import BadTeam
 from compactor.sync import stream_writer
+from compactor.sync.gaps import Gaps
 from compactor.sync.stream_writer import StreamWriter
 from tests.scripted_alpaca import ScriptedAlpaca, ago, error, make_order, page
 
@@ -343,6 +344,19 @@ def test_an_endpoint_that_is_not_there_is_told_from_one_that_cannot_answer(
         assert (False, False) == (result.is_delivered, result.complete)
     budget.spend()
     assert bool(slept) == ("429" in said), "after a 429 everybody waits"
+
+
+def test_an_entry_that_cannot_be_read_makes_a_resend_incomplete(server: ScriptedAlpaca, data: Path) -> None:
+    """All of it came, so that the cursor moves on; what it says of one order nobody knows, so that not all is known."""
+    order = make_order("o")
+    good = {"event": "new", "at": ago(30), "event_id": "1", "order": order}
+    server.resent["/v2/events/trades"] = [good, {**good, "event_id": "2", "order": 7}, {**good, "order": None}]
+    account = open_broker(find_credentials(server.environment), budget=Budget(1000), tries=1)
+    done = Gaps(data, "default", account, make_writer(data)).close()
+    assert ("trades", 3, False) == (done.kind, done.messages, done.complete)
+    assert "2 entries could not be read" == done.reason
+    server.resent["/v2/events/trades"] = [good]
+    assert Gaps(data, "default", account, make_writer(data)).close().complete
 
 
 def test_ulids_are_those_of_their_specification() -> None:
