@@ -27,7 +27,7 @@ from compactor.core.orders import (
     is_tradable,
 )
 from compactor.core.settling import merge_doubles
-from compactor.core.told import count_told, sum_busts, sum_reductions
+from compactor.core.told import count_executed, sum_busts, sum_reductions
 from compactor.core.transitions import says_open
 
 
@@ -42,8 +42,7 @@ def take_fill(order: Order, event: Event, entry: Entry) -> bool:
         return False
     assert event.price is not None
     qty = DECIMAL[event.qty]
-    if event.execution_id is not None:
-        merge_doubles(order, entry, event, qty)
+    merge_doubles(order, entry, event, qty)
     displaced, explained = find_displaced(order, event, qty)
     filled_before = order.filled
     if not is_tradable(order):
@@ -121,7 +120,7 @@ def _find_known(order: Order, event: Event) -> str | None:
         if known is None and is_before_revision(order, event):
             known = fills.find_by_quantity(event.filled_qty, forgotten=True)
         return known
-    return fills.find_nameless(event.ts, event.qty, event.price)
+    return fills.find_nameless(event.ts, event.qty, event.price) or _find_by_numbers(order, event)
 
 
 def _find_by_quantity(order: Order, event: Event) -> str | None:
@@ -146,7 +145,7 @@ def _find_by_numbers(order: Order, event: Event) -> str | None:
     one more; or one of the same instant where one more would take the place of an inferred trade (4.3)."""
     assert event.qty is not None and event.price is not None
     fills, numbers = index_fills(order), (event.qty, event.price, event.source)
-    told, executed = count_told(order, event), order.filled - count_inferred(order) + DECIMAL[event.qty]
+    told, executed = count_executed(order, event), order.filled - count_inferred(order) + DECIMAL[event.qty]
     if told is not None and executed > told:
         return fills.find_alike(*numbers, event.ts, dead=is_before_revision(order, event))
     if order.filled >= executed and event.filled_qty is not None:

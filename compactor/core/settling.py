@@ -25,7 +25,7 @@ from compactor.core.orders import (
     index_fills,
     sum_value,
 )
-from compactor.core.told import count_told, count_without, find_newest_told, list_told
+from compactor.core.told import count_executed, count_told, count_without, find_newest_told, list_told
 
 AVERAGE_STEP = Decimal("0.000001")
 """What is left of an average by rounding: brokers tell six places."""
@@ -36,7 +36,7 @@ def merge_doubles(order: Order, entry: Entry, event: Event | None = None, qty: D
     `event`, which brings a new one of so many shares."""
     if len(order.fills) < 2 and (qty is None or not order.fills):
         return
-    told = count_told(order, event)
+    told = count_executed(order, event)
     if told is None:
         return
     while (surplus := order.filled - count_inferred(order) + (qty or 0) - told) > 0:
@@ -63,10 +63,10 @@ def settle_surplus(order: Order, entry: Entry) -> None:
     and inferred trades."""
     if order.rare is not None:
         _revise_by_numbers(order, entry)
+    merge_doubles(order, entry)
     told = count_told(order)
     if told is None or order.filled <= told:
         return
-    merge_doubles(order, entry)
     surplus = order.filled - told
     if surplus <= 0 or order.rare is None or not order.rare.inferred:
         return

@@ -14,8 +14,19 @@ from typing import NamedTuple
 
 from compactor.core.events import REVISIONS, Event
 from compactor.core.instants import nanos
-from compactor.core.orders import DECIMAL, ZERO, Order, Reduction, Revision, Statement, ensure_rare, index_fills
+from compactor.core.orders import (
+    DECIMAL,
+    ZERO,
+    Order,
+    Reduction,
+    Revision,
+    Statement,
+    ensure_rare,
+    get_quantity,
+    index_fills,
+)
 
+BEGINNING = nanos("1900-01-01T00:00:00Z") - 1
 REMEMBERED_MAX = 64
 """How many quantities that fell, and how many reductions, are remembered of one order."""
 
@@ -83,37 +94,55 @@ def count_told(order: Order, event: Event | None = None) -> Decimal | None:
     return max((qty for _, qty in list_told(order, event)), default=None)
 
 
+def count_executed(order: Order, event: Event | None = None) -> Decimal | None:
+    """How many shares were executed at most: as many as the broker counts, and of what was told without a quantity no
+    more than was ordered, even if it is stamped a little late."""
+    return max((qty for _, qty in list_told(order, event, get_quantity(order))), default=None)
+
+
 def count_without(told: list[tuple[int, Decimal]], bust: Revision) -> Decimal | None:
     """The same without the shares of a bust, from what `list_told` lists."""
     at, qty = nanos(bust.ts), abs(DECIMAL[bust.qty]) if bust.qty is not None else ZERO
     return max((reached - qty if one < at else reached for one, reached in told), default=None)
 
 
-def list_told(order: Order, event: Event | None = None) -> list[tuple[int, Decimal]]:
+def list_told(order: Order, event: Event | None = None, quantity: Decimal | None = None) -> list[tuple[int, Decimal]]:
     """List the cumulative quantities that were told, each with its instant, brought to the present: with the executions
-    that came later without a quantity, and without those that were taken back later."""
+    that came later without a quantity, up to `quantity`, and without those that were taken back later."""
     fills, rare = index_fills(order), order.rare
     steps = list(fills.steps)
     if rare is not None:
         steps += [(nanos(one.ts), DECIMAL[one.qty]) for one in rare.statements]
     if order.told_at_end is not None:
         steps.append((nanos(order.status_at), DECIMAL[order.told_at_end]))
-    changes = [(nanos(one.ts), one.qty) for one in rare.reductions] if rare is not None else []
-    changes += [(at, -qty) for at, qty in fills.silent] + fills.merged
+    reductions = [(nanos(one.ts), one.qty) for one in rare.reductions] if rare is not None else []
+    silent = fills.silent + [(at, -qty) for at, qty in fills.merged]
     if event is not None and event.filled_qty is not None:
         steps.append((nanos(event.ts), DECIMAL[event.filled_qty]))
     elif event is not None and event.qty is not None:
-        changes.append((nanos(event.ts), -DECIMAL[event.qty]))
-    if not changes:
+        silent.append((nanos(event.ts), DECIMAL[event.qty]))
+    if not reductions and not silent:
         return steps
+    steps = sorted(steps, reverse=True)
+    if not steps and quantity is not None:
+        steps = [(BEGINNING, ZERO)]
+    taken, added, present = _sum_after(steps, reductions), _sum_after(steps, silent), []
+    for (at, qty), less, more in zip(steps, taken, added, strict=True):
+        most = more if quantity is None else min(more, max(quantity - qty + less, ZERO))
+        if fills.silent_until is None or fills.silent_until <= at:
+            present.append((at, qty - less + most))
+    return present
+
+
+def _sum_after(steps: list[tuple[int, Decimal]], changes: list[tuple[int, Decimal]]) -> list[Decimal]:
+    """What changed after each step; the steps come newest first."""
     changes.sort()
-    present, changed = [], ZERO
-    for at, qty in sorted(steps, reverse=True):
+    sums, changed = [], ZERO
+    for at, _qty in steps:
         while changes and changes[-1][0] > at:
             changed += changes.pop()[1]
-        if fills.silent_until is None or fills.silent_until <= at:
-            present.append((at, qty - changed))
-    return present
+        sums.append(changed)
+    return sums
 
 
 def find_newest_told(order: Order) -> Present | None:

@@ -74,7 +74,7 @@ class Ledger:
         drop_raw: bool = False,
     ) -> Appended:
         """Append events to the log, all of them or none; returns when they are durable (`durability="none"` does not
-        wait).
+        wait, except for the names of a log that is new).
 
         Each is a mapping or a JSON line; `recorded_at` is stamped here. Safe beside other writers of the same log. With
         `drop_raw` an event whose line would be too long goes without `raw`.

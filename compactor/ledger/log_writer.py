@@ -50,7 +50,8 @@ def append_lines(log: Path, lines: list[bytes], durability: Durability) -> Appen
     try:
         descriptor = Files().open_or_create(log, os.O_RDWR | os.O_APPEND)
         try:
-            if durability == "sync" and is_empty(descriptor):
+            if is_empty(descriptor):
+                # Whatever the durability: a later append cannot tell whether the name of this log is durable.
                 sync_names(log.parent)
             offset = write_lines(descriptor, data, log)
             if durability == "sync":
