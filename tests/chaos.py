@@ -21,7 +21,8 @@ import tempfile
 import time
 import traceback
 from collections import Counter
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
@@ -38,6 +39,7 @@ from tests.chaos_hardships import ALPACA, POISONS, Hardships, World
 from tests.chaos_law import (
     changed_trades,
     differences,
+    different_sums,
     find_doubled,
     find_family,
     nameless_orders,
@@ -97,7 +99,7 @@ def run(seed: int, data: Path, steps: int = STEPS, broker: str = "alpaca") -> Ru
         hardships.end()
         _end(world, done, hardships)
     for server in servers:
-        done.drawn += server.faults.struck + server.life.drawn
+        done.drawn += server.faults.struck + server.life.drawn + BROKERS[broker].count_habits(server)
     done.drawn += hardships.drawn
     return done
 
@@ -202,7 +204,7 @@ def _end(world: World, done: Run, hardships: Hardships) -> None:
     if hardships.drawn["paper_reset"]:
         side.reconcile(forget_missing=True)
     truth = joined([server.truth() for server in servers])
-    _reconcile_around_poison(world, truth, done)
+    _reconcile_around_poison(world, truth, done, hardships.late_orders)
     first = side.reconcile()
     if first is None:
         done.broken.append("the reconcile failed although the broker was calm")
@@ -211,7 +213,9 @@ def _end(world: World, done: Run, hardships: Hardships) -> None:
     done.broken += [f"a ledger failed: {team.error}" for team in first.failed]
     done.broken += list(find_doubled(truth))
     done.broken += [f"{order_id} still waits after the quiet period" for order_id in first.waiting]
-    done.broken += differences(truth, side.data, revised_orders(truth))
+    late = hardships.late_orders - revised_orders(truth)
+    done.broken += differences(truth, side.data, revised_orders(truth) | late)
+    done.broken += different_sums(truth, side.data, late)
     done.broken += changed_trades(side.data, hardships.fills_before)
     _expect_nothing(side, done, "a second reconcile")
     clock.advance(DAY_SECONDS)
@@ -244,7 +248,7 @@ def _end(world: World, done: Run, hardships: Hardships) -> None:
     done.counts["runs with two accounts"] += len(servers) - 1
 
 
-def _reconcile_around_poison(world: World, truth: Truth, done: Run) -> None:
+def _reconcile_around_poison(world: World, truth: Truth, done: Run, late: set[str]) -> None:
     """In some runs, reconcile once while an order cannot be asked for: all others have to be the broker's."""
     if world.side.broker is not BROKERS["alpaca"] or world.rng.random() > POISON_SHARE or not truth.orders:
         return
@@ -255,7 +259,7 @@ def _reconcile_around_poison(world: World, truth: Truth, done: Run) -> None:
     if world.side.reconcile() is None:
         done.broken.append(f"the reconcile failed because {poisoned} could not be asked for")
     left_out = find_family(truth, poisoned)
-    found = differences(truth, world.side.data, revised_orders(truth), unasked=left_out)
+    found = differences(truth, world.side.data, revised_orders(truth) | late, unasked=left_out)
     done.broken += [f"while {poisoned} could not be asked for: {one}" for one in found]
     for server in world.servers:
         server.gate.poisoned.clear()
@@ -271,7 +275,8 @@ def _expect_nothing(side: Side, done: Run, what: str) -> Reconciled | None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run many seeds; print of each that breaks the law what is broken, and the command that replays it."""
+    """Run many seeds; print of each that breaks the law what is broken, and the command that replays it. Ctrl-C ends
+    early, with the same summary."""
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
     parser.add_argument("--runs", type=int, default=1000, help="how many runs (default 1000)")
     parser.add_argument(
@@ -282,26 +287,36 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--jobs", type=int, default=1, help="how many processes share the runs (default 1)")
     parser.add_argument("--keep", type=Path, help="keep the data directory of each bad run below this one")
     chosen = parser.parse_args(arguments)
-    started, bad, counts, drawn = time.monotonic(), 0, Counter[str](), Counter[str]()
+    started, runs, bad, counts, drawn = time.monotonic(), 0, 0, Counter[str](), Counter[str]()
     seeds = range(chosen.seed, chosen.seed + chosen.runs)
     one = partial(_run_one, steps=chosen.steps, broker=chosen.broker, keep=chosen.keep)
     with ProcessPoolExecutor(chosen.jobs) if chosen.jobs > 1 else nullcontext() as pool:
-        for done in map(one, seeds) if pool is None else pool.map(one, seeds):
-            counts += done.counts
-            drawn += done.drawn
-            if done.broken:
-                bad += 1
-                print(f"seed {done.seed} breaks the law:", *done.broken, sep="\n  ")
-                print(
-                    f"  again: python -m tests.chaos --runs 1 --seed {done.seed} --steps {chosen.steps} "
-                    f"--broker {chosen.broker} --keep kept",
-                    flush=True,
-                )
+        try:
+            for done in map(one, seeds) if pool is None else _run_in_any_order(pool, one, seeds):
+                runs += 1
+                counts += done.counts
+                drawn += done.drawn
+                if done.broken:
+                    bad += 1
+                    print(f"seed {done.seed} breaks the law:", *done.broken, sep="\n  ")
+                    print(
+                        f"  again: python -m tests.chaos --runs 1 --seed {done.seed} --steps {chosen.steps} "
+                        f"--broker {chosen.broker} --keep kept",
+                        flush=True,
+                    )
+        except KeyboardInterrupt:
+            if pool is not None:
+                pool.shutdown(cancel_futures=True)
     elapsed = time.monotonic() - started
     told_counts = ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))
-    print(f"{chosen.runs} runs from seed {chosen.seed} in {elapsed:.1f} s, {bad} bad: {told_counts}")
+    print(f"{runs} runs from seed {chosen.seed} in {elapsed:.1f} s, {bad} bad: {told_counts}")
     print(f"drawn: {tell_drawn(drawn, chosen.broker)}")
     return 1 if bad else 0
+
+
+def _run_in_any_order(pool: Executor, one: Callable[[int], Run], seeds: Iterable[int]) -> Iterator[Run]:
+    for future in as_completed([pool.submit(one, seed) for seed in seeds]):
+        yield future.result()
 
 
 def _run_one(seed: int, *, steps: int, broker: str, keep: Path | None) -> Run:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import sys
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -146,6 +147,14 @@ class ChaosBroker:
     find_id: Callable[[Any], str]
     draws: frozenset[str]
 
+    def count_habits(self, server: Any) -> Counter[str]:
+        """How often an order was told in a way that only some accounts have."""
+        if not isinstance(server, AlpacaServer) or not server.account.writer.carries_sums:
+            return Counter()
+        orders = server.exchange.orders
+        carried = [one for one in orders.values() if one.replaces in orders and orders[one.replaces].filled]
+        return Counter({"carried_sums": len(carried)})
+
     def find_credentials(self, server: ChaosServer, name: str) -> Credentials:
         return Credentials(server.key, server.secret, ("KEY", "SECRET"), True, server.url, name)
 
@@ -155,6 +164,7 @@ def _make_alpaca(seed: int, start: str, rng: random.Random, faults: Faults) -> C
     server = AlpacaServer(seed, start=start, rate_limit=None, resend=resend, faults=faults)
     server.account.lists_held = random.Random(f"held {seed}").random() < 0.4
     server.account.writer.share_without_event_id = rng.choice((0.0, 0.0, 0.2, 1.0))
+    server.account.writer.carries_sums = rng.random() < 0.25
     server.resend.knows_ids = rng.random() < 0.8
     return server
 
@@ -173,7 +183,7 @@ _OF_BOTH = frozenset(
     }
 )  # fmt: skip
 _OF_ALPACA = frozenset(
-    {"unknown_event", "rate_limited", "null_body", "gateway_page", "slow", "missing_event_id", "poison"}
+    {"unknown_event", "rate_limited", "null_body", "gateway_page", "slow", "missing_event_id", "poison", "carried_sums"}
 )
 BROKERS = {
     "alpaca": ChaosBroker(

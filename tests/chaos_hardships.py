@@ -91,10 +91,18 @@ class LateActivities(Hardship):
 
     name = "late_activities"
 
+    def __init__(self) -> None:
+        self.orders: set[str] = set()
+        """Those of which executions came late."""
+
     def begin(self, world: World, server: Any) -> None:
         server.withhold()
 
     def end(self, world: World, server: Any) -> None:
+        since = server.account.withheld_since
+        if since is not None:
+            orders = server.truth().orders.values()
+            self.orders |= {one.id for one in orders if any(done.at >= since for done in one.executions)}
         server.backfill()
 
 
@@ -199,6 +207,12 @@ class Hardships:
         self._possible = [kind() for kind in kinds if world.rng.random() < POSSIBLE_SHARE]
         self._active: list[tuple[Hardship, Any]] = []
         self.drawn: Counter[str] = Counter()
+
+    @property
+    def late_orders(self) -> set[str]:
+        """The orders of which executions came late: the sum of our trades is right at once, and each of them once such
+        orders are looked at again."""
+        return {order for one in self._possible if isinstance(one, LateActivities) for order in one.orders}
 
     @property
     def fills_before(self) -> Fills:

@@ -47,6 +47,16 @@ def differences(truth: Truth, data: Path, revised: Collection[str], *, unasked: 
             yield f"{order_id}: trades are {_shown(found)}, at the broker {_shown(allowed[0])}"
 
 
+def different_sums(truth: Truth, data: Path, late: Collection[str]) -> Iterator[str]:
+    """Where the trades of orders do not add up to the broker's, whatever executions they are made of."""
+    fills = read_fills(data)
+    for order_id in late:
+        ours = sum((quantity * n for (_, quantity, _), n in fills.get(order_id, Counter()).items()), Decimal(0))
+        theirs = sum((quantity * n for (quantity, _), n in truth.fills.get(order_id, Counter()).items()), Decimal(0))
+        if ours != theirs and order_id not in truth.gone:
+            yield f"{order_id}: trades add up to {ours}, at the broker to {theirs}"
+
+
 def changed_trades(data: Path, before: Fills) -> Iterator[str]:
     """What became of the trades of orders that a reset took away: nothing may."""
     fills = read_fills(data)

@@ -81,6 +81,16 @@ def test_sums_of_which_nobody_can_say_whose_they_are_tell_nothing(data: Path) ->
     assert (["3", "2"], ["2"]) == (quantities(data), filled(data))
 
 
+@pytest.mark.parametrize("heard", [[], [frame("new", {**FIRST, "status": "new", "filled_qty": "0"}, 0)]])
+def test_a_rejected_replacement_of_an_order_whose_fills_nobody_heard_has_no_trade(
+    data: Path, heard: list[bytes]
+) -> None:
+    """What it says is filled is its predecessor's, for all that is known."""
+    rejected = frame("rejected", {**SECOND, "client_order_id": "alice:2", "filled_qty": "3", "status": "rejected"}, 4)
+    make_writer(data).store([*heard, rejected])
+    assert [] == quantities(data)
+
+
 def test_a_replacement_of_an_order_without_a_fill_is_believed(data: Path) -> None:
     """A fill that was missed is still inferred where nothing can have been carried over."""
     replaced = frame("replaced", {**FIRST, "filled_qty": "0", "replaced_by": "b", "status": "replaced"}, 1)

@@ -33,6 +33,7 @@ class _Told(msgspec.Struct):
 
     filled_qty: str | int | None = None
     carried_qty: str | None = None
+    replaced_by: str | None = None
 
 
 _decode = msgspec.json.Decoder(_Told).decode
@@ -51,14 +52,14 @@ class CarriedSums:
         """The event with the sums that are the order's own, for the ledger of a team; the same where nothing is
         carried."""
         filled = _parse(event.get("filled_qty"))
-        if filled and event.get("replaced_by"):
+        if filled is not None and event.get("replaced_by"):
             _keep(self._replaced, str(event["order_id"]), filled)
         if filled is None or not (event.get("replaces") or self._may_continue(event)):
             return event
         carried = self._find(event, filled, team)
         if carried is None:
             # Nobody can say which of it is its own: the reconcile does, by the executions.
-            return {name: value for name, value in event.items() if name not in _SUMS}
+            return without_sums(event)
         return leave_out(event, carried)
 
     def _may_continue(self, event: Fields) -> bool:
@@ -86,12 +87,14 @@ class CarriedSums:
         if event["event"] in _ACCEPTED:
             return filled
         # The first that is heard of its sums is a later event: they are its own, unless they may be its predecessor's.
+        # Of that one fills may be unheard, but not once it is known how it stood when it was replaced.
         with exactly():
             rest = filled - (_parse(event.get("qty")) or ZERO if event["event"] in FILLS else ZERO)
         name = str(event.get("replaces") or "")
         earlier = self._read(name, team) if name and name not in self._replaced else []
-        before = max((_parse(one.filled_qty) or ZERO for one in earlier), default=self._replaced.get(name, ZERO))
-        return ZERO if rest <= 0 or not before else None
+        known = [_parse(one.filled_qty) for one in earlier if one.replaced_by is not None]
+        before = self._replaced.get(name, max((one for one in known if one is not None), default=None))
+        return ZERO if rest <= 0 or before == ZERO else None
 
     def _read(self, order_id: str, team: str) -> Sequence[_Told]:
         """What the lines of an order say, in the ledger of a team."""
@@ -101,14 +104,18 @@ class CarriedSums:
             return []
 
 
+def without_sums(event: Fields) -> Fields:
+    """An event without what it says is filled."""
+    return {name: value for name, value in event.items() if name not in _SUMS}
+
+
 def leave_out(event: Fields, carried: Decimal) -> Fields:
     """An event without what of its sums was filled before the order was there."""
     if not carried:
         return event
-    kept = {name: value for name, value in event.items() if name not in _SUMS}
     with exactly():
         own = max((_parse(event.get("filled_qty")) or ZERO) - carried, ZERO)
-    return kept | {"filled_qty": plain(own), CARRIED: plain(carried)}
+    return without_sums(event) | {"filled_qty": plain(own), CARRIED: plain(carried)}
 
 
 def _keep(memory: dict[str, Decimal], order_id: str, quantity: Decimal) -> None:

@@ -18,6 +18,7 @@ from compactor.broker.port import Fields, Translation, content_digest
 from compactor.broker.readable import keep_readable
 from compactor.core.decimals import exactly, parse_decimal
 from compactor.core.instants import nanos
+from compactor.sync.carried import without_sums
 from compactor.sync.compare import BrokerDifference, Comparison, Known, is_open, new_fills
 
 View = Mapping[str, Known]
@@ -201,7 +202,8 @@ def _tell_successors(plan: Plan, answers: Answers, view: View, silent: Collectio
             order = answers.orders.get(name)
             if order is not None and not is_open(order):
                 # The loop goes on to what is appended here: a successor may have one of its own.
-                events.append(Comparison(order, None, [], quiet, False).snapshot())
+                # What its sums are may be its predecessor's, and its own executions are told by themselves.
+                events.append(Comparison(without_sums(order), None, [], quiet, False).snapshot())
             elif order is None and name not in silent:
                 plan.to_ask.append(name)
 

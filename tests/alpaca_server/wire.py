@@ -42,6 +42,8 @@ class Writer:
         self._plain = plain
         self.share_without_event_id = 0.0
         """How many of the stream's updates have no `event_id`, which is optional."""
+        self.carries_sums = False
+        """Whether a replacement counts what its predecessor had filled, as some users report."""
         self._positions: dict[str, Decimal] = {}
         self.activity_ids_match = not plain and random.Random(f"ids {seed}").random() < 0.5
         """Whether the second part of an activity's id is the execution id of the stream."""
@@ -72,8 +74,7 @@ class Writer:
             "asset_class": "" if order.is_multi_leg else _asset_class(order.symbol),
             "notional": order.notional,
             "qty": order.qty,
-            "filled_qty": order.filled_qty,
-            "filled_avg_price": order.filled_avg_price,
+            **self._sums(order),
             "order_class": order.order_class or self._class_of_simple(order, told),
             "order_type": order.type,
             "type": order.type,
@@ -103,6 +104,17 @@ class Writer:
             odd = self._rng.choice(("expired_at", "hwm", "subtag", "asset_class", "time_in_force", "limit_price"))
             found[odd + " "] = found.pop(odd)
         return found
+
+    def _sums(self, order: Order) -> Json:
+        """What is filled of an order, and its average price; where sums are carried, with what its predecessors had."""
+        filled, cost = order.filled_qty, order.cost
+        earlier = self._exchange.orders.get(order.replaces or "") if self.carries_sums else None
+        while earlier is not None and not earlier.is_multi_leg:
+            filled, cost = filled + earlier.filled, cost + earlier.cost
+            earlier = self._exchange.orders.get(earlier.replaces or "")
+        if filled == order.filled_qty:
+            return {"filled_qty": filled, "filled_avg_price": order.filled_avg_price}
+        return {"filled_qty": filled, "filled_avg_price": (cost / filled).quantize(Decimal("1e-9")).normalize()}
 
     def _group(self, order: Order) -> Json:
         """What ties the orders of a bracket, OTO or OCO, replacements included; other orders have none."""
