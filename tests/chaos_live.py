@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -160,8 +161,9 @@ def _end(server: AlpacaServer, follower: Follower, data: Path, done: Run) -> Non
     time.sleep(QUIET_SECONDS + 2)
     if follower.ended is None:
         follower.kill(signal.SIGTERM)
-    _reconcile(server, data, done)
-    done.broken += differences(server.truth(), data, set())
+    said = _reconcile(server, data, done)
+    found = list(differences(server.truth(), data, set()))
+    done.broken += [*found, f"what the reconcile said: {said[:2000]}"] if found else []
     before = _sizes(data)
     _reconcile(server, data, done)
     if before != _sizes(data):
@@ -171,13 +173,14 @@ def _end(server: AlpacaServer, follower: Follower, data: Path, done: Run) -> Non
     done.counts["executions"] += sum(map(len, server.truth().fills.values()))
 
 
-def _reconcile(server: AlpacaServer, data: Path, done: Run) -> None:
+def _reconcile(server: AlpacaServer, data: Path, done: Run) -> str:
     command = [*COMPACTOR, "reconcile", str(data), "--once", "--json"]
     said = subprocess.run(
         command, env=os.environ | server.environment, capture_output=True, text=True, timeout=120, check=False
     )
     if said.returncode != 0:
         done.broken.append(f"compactor reconcile --once: exit code {said.returncode}: {said.stderr.strip()[:300]}")
+    return said.stdout
 
 
 def _sizes(data: Path) -> dict[str, int]:
@@ -190,6 +193,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seconds", type=float, default=60, help="how long each run trades (default 60)")
     parser.add_argument("--minutes", type=float, help="the same in minutes")
     parser.add_argument("--seed", type=int, default=0, help="of the first run (default 0)")
+    parser.add_argument("--keep", type=Path, help="keep the data directory of each bad run below this one")
     parser.add_argument("--runs", type=int, default=1, help="how many (default 1)")
     chosen = parser.parse_args(arguments)
     seconds, bad = chosen.minutes * 60 if chosen.minutes else chosen.seconds, 0
@@ -202,6 +206,8 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"seed {seed}: {'bad' if done.broken else 'good'}, {dict(done.counts)}", *done.broken, sep="\n  ")
             print(f"  drawn: {', '.join(f'{count} {name}' for name, count in sorted(done.drawn.items()) if count)}")
             if done.broken:
+                if chosen.keep:
+                    shutil.copytree(directory, chosen.keep / str(seed), dirs_exist_ok=True)
                 print("  " + (data.parent / "run.log").read_text()[-3000:].replace("\n", "\n  "))
     return 1 if bad else 0
 
