@@ -46,7 +46,7 @@ help:
 	@echo '  make flips              turn a bit of every byte of every file of a ledger; verify has to see each (minutes)'
 	@echo '  make soak MINUTES=10    writers and daemon killed at random, disk full, files damaged; then every byte is checked'
 	@echo '  make openapi            hold requests and the local broker against Alpaca'"'"'s own OpenAPI document'
-	@echo '  make chaos RUNS=2000    a broker that loses, doubles and spoils what it says, and fails; then we must agree with it (BROKER=small: another one)'
+	@echo '  make chaos RUNS=2000    a broker that loses, doubles and spoils what it says, and fails; then we must agree with it (BROKER=small: another one; JOBS=2)'
 	@echo '  make fuzz SECONDS=60    wild logs through every command, guided by what code they reach where atheris installs'
 	@echo '  make fairness           hostile logs of one team; the others have to stay current within milliseconds'
 	@echo '  make mutants N=200      small changes of core, ledger and imports: how many do the tests notice? (half an hour)'
@@ -111,7 +111,7 @@ openapi: $(TEST)
 	@$(PY) -m pytest -q tests/test_openapi.py
 
 chaos: $(TEST)
-	@PYTHONDONTWRITEBYTECODE=1 $(PY) -m tests.chaos --runs $(RUNS) --seed $(SEED) --broker $(or $(BROKER),alpaca)
+	@PYTHONDONTWRITEBYTECODE=1 $(PY) -m tests.chaos --runs $(RUNS) --seed $(SEED) --broker $(or $(BROKER),alpaca) --jobs $(or $(JOBS),1)
 
 fuzz: $(TEST)
 	@$(PIP) 'atheris>=2.3' 2> /dev/null || echo 'atheris does not install here: hypothesis searches without it'

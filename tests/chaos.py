@@ -16,6 +16,7 @@ import argparse
 import os
 import random
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -287,6 +288,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--jobs", type=int, default=1, help="how many processes share the runs (default 1)")
     parser.add_argument("--keep", type=Path, help="keep the data directory of each bad run below this one")
     chosen = parser.parse_args(arguments)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     started, runs, bad, counts, drawn = time.monotonic(), 0, 0, Counter[str](), Counter[str]()
     seeds = range(chosen.seed, chosen.seed + chosen.runs)
     one = partial(_run_one, steps=chosen.steps, broker=chosen.broker, keep=chosen.keep)
