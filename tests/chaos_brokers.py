@@ -164,7 +164,7 @@ def _make_alpaca(seed: int, start: str, rng: random.Random, faults: Faults) -> C
     server = AlpacaServer(seed, start=start, rate_limit=None, resend=resend, faults=faults)
     server.account.lists_held = random.Random(f"held {seed}").random() < 0.4
     server.account.writer.share_without_event_id = rng.choice((0.0, 0.0, 0.2, 1.0))
-    server.account.writer.carries_sums = rng.random() < 0.25
+    server.account.writer.carries_sums = rng.random() < 0.4
     server.resend.knows_ids = rng.random() < 0.8
     return server
 

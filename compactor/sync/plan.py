@@ -173,6 +173,7 @@ def plan_reconcile(
             plan.problems += one.problems()
             plan.agreed += [one.agreement] if order_id in fills_asked else []
     _tell_successors(plan, answers, ledger_view, {*missing, *unasked}, quiet)
+    _leave_out_foreign_successors(plan, known_teams)
     return plan
 
 
@@ -206,6 +207,20 @@ def _tell_successors(plan: Plan, answers: Answers, view: View, silent: Collectio
                 events.append(Comparison(without_sums(order), None, [], quiet, False).snapshot())
             elif order is None and name not in silent:
                 plan.to_ask.append(name)
+
+
+def _leave_out_foreign_successors(plan: Plan, known_teams: Mapping[str, str]) -> None:
+    """Do not name the successor of an order that is another team's: the ledger would make a row of it (rule 3.9).
+
+    That happens while an order lies in `unassigned` and its successor is known to be a team's; it moves there next.
+    """
+    teams = {str(event["order_id"]): team for team, events in plan.events.items() for event in events} | dict(
+        known_teams
+    )
+    for team, events in plan.events.items():
+        for number, event in enumerate(events):
+            if teams.get(str(event.get("replaced_by")), team) != team:
+                events[number] = {name: value for name, value in event.items() if name != "replaced_by"}
 
 
 def _unheard(

@@ -243,7 +243,8 @@ class Life:
             self._exchange.reject(order.id)
 
     def _bust(self) -> None:
-        order = self._pick(lambda order: bool(order.standing))
+        only_open = self._rng.random() < 0.4
+        order = self._pick(lambda order: bool(order.standing) and (order.is_open or not only_open))
         if order is not None:
             self.drawn["bust"] += 1
             self.drawn["bust_of_open_order"] += order.is_open
