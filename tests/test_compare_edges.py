@@ -204,6 +204,19 @@ def test_what_is_forgotten_leaves_other_problems_named() -> None:
     assert ["o2"] == found.to_ask
 
 
+def test_an_order_without_a_family_is_watched_itself() -> None:
+    restless = order(status="pending_cancel", updated_at="2026-03-02T15:59:55Z")
+    found = plan([restless], {"o1": known()})
+    assert (["o1"], ["o1"]) == (found.waiting, found.to_watch)
+
+
+def test_an_order_that_may_be_another_ledger_s_is_named_and_not_taken() -> None:
+    """While a ledger cannot be read, what nobody knows may be its own."""
+    found = plan([order()], {}, may_adopt=lambda one: False)
+    assert ([], ["not_adopted"]) == (told(found), problems(found))
+    assert [] == problems(plan([order()], {"o1": known()}, may_adopt=lambda one: False))
+
+
 def test_an_order_is_asked_about_once_whoever_names_it() -> None:
     """Open here and in no list; or told of by an execution that is new. Nobody is asked twice."""
     view = {"o1": known(), "o2": known(row={}), "o3": known(("x", "4", "10"), row={})}
