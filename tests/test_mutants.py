@@ -54,7 +54,8 @@ class TestMutators:
         "text",
         ['"""Words."""', "a = f'{b + 1} words'", "assert a > 1", "a = 'words'", "if TYPE_CHECKING:\n    a = 1",
          "def f(a: int = b) -> 'c':\n    '''Words.'''", "logger.info('words', count=1)", "raise_ = 'a' + 'b'",
-         "a = zip(b, c, strict=True)", "if sys.byteorder == 'big':\n    a = 1", "A = defstruct('A', [], gc=False)"],
+         "a = zip(b, c, strict=True)",
+         "FOLD_VERSION = 5", "if sys.byteorder == 'big':\n    a = 1", "A = defstruct('A', [], gc=False)"],
     )  # fmt: skip
     def test_what_stays(self, tmp_path: Path, text: str) -> None:
         """Words, annotations, assertions, notices and garbage collection are nothing that a test should look at."""

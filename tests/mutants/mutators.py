@@ -197,7 +197,9 @@ class _Finder(ast.NodeVisitor):
         self.generic_visit(node)
 
     def visit_Assign(self, node: ast.Assign) -> None:
-        if any(isinstance(target, ast.Name) and target.id in _NO_MEANING for target in node.targets):
+        names = [target.id for target in node.targets if isinstance(target, ast.Name)]
+        # The number of a version is only compared: any other one says that another version wrote it.
+        if any(name in _NO_MEANING or name.endswith(("FORMAT", "VERSION")) for name in names):
             return
         if all(isinstance(target, ast.Attribute | ast.Subscript) for target in node.targets):
             self._add(node, "statement", "pass")
