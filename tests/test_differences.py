@@ -146,6 +146,35 @@ def test_a_bust_is_believed_where_the_activities_add_up() -> None:
     ]
 
 
+def revisions(found: Plan) -> list[tuple[str, str | None, str | None]]:
+    events = found.events.get("alpha", [])
+    return [(one["event"], one.get("previous_execution_id"), one.get("price")) for one in events]
+
+
+def test_an_execution_that_is_new_does_not_take_the_place_of_a_corrected_one() -> None:
+    """Chaos, 50032: of two activities that no trade has, the one under a trade's id is its correction; else that of
+    its quantity."""
+    there = order(status="partially_filled", filled_qty="7", filled_avg_price="10.57")
+    fills = [activity(1, "3", "10", "3"), activity(2, "4", "11", "7")]
+    fills[0]["id"], fills[1]["id"] = "20260302::x-1", "20260302::x-2"
+    corrected = [("partial_fill", None, "10"), ("trade_correct", "x-2", "11"), ("snapshot", None, None)]
+    assert corrected == revisions(plan([there], {"o1": known(("x-2", "4", "12"))}, fills, fills_asked={"o1"}))
+    other_names = {"o1": known(("y-9", "4", "12"))}
+    assert corrected[0] == revisions(plan([there], other_names, fills, fills_asked={"o1"}))[0]
+    assert ("trade_correct", "y-9", "11") == revisions(plan([there], other_names, fills, fills_asked={"o1"}))[1]
+
+
+def test_a_correction_hides_in_no_inferred_trade() -> None:
+    """Chaos, 50032: the price that a sum infers makes up for a correction that nobody told. Once its execution comes,
+    the average is compared without it, and the correction is found by the same reconcile."""
+    there = order(status="partially_filled", filled_qty="7", filled_avg_price="10.5714")
+    inferred = known(("x-1", "4", "12"), inferred=Decimal(3), row=None)
+    inferred.filled, inferred.value = Decimal(7), Decimal("74")
+    fills = [activity(1, "4", "11", "4"), activity(2, "3", "10", "7")]
+    assert ["o1"] == plan([there], {"o1": inferred}, fills[1:]).to_ask_fills
+    assert ("trade_correct", "x-1", "11") in revisions(plan([there], {"o1": inferred}, fills, fills_asked={"o1"}))
+
+
 def test_an_activity_that_is_late_is_no_bust() -> None:
     """Where they do not add up, one may only be missing: nothing is taken back, and the difference is named."""
     there = order(status="canceled", filled_qty="6", filled_avg_price="10")

@@ -138,11 +138,13 @@ class Comparison:
         told = self._ours - inferred + gain
         behind = theirs > self._ours
         ours, value, places = self._ours, known.value if known is not None else ZERO, 4
-        if behind:
-            # With what is new the average has to be the broker's too, or something was corrected besides. It may be
-            # rounded to cents, and after a gap that must not cost a request for every order.
-            ours, value, places = told, value + gained_value, 2
-        revised = known is not None and not inferred and self._is_revised(ours, value, theirs, places)
+        if known is not None and (behind or inferred > ZERO):
+            # With what is new, and without what gives way to it, the average has to be the broker's too, or something
+            # was corrected besides. It may be rounded to cents, and after a gap that must not cost a request for every
+            # order.
+            standing = sum((qty * price for _, qty, price in known.standing.values()), ZERO)
+            ours, value, places = told, standing + gained_value, 2
+        revised = known is not None and self._is_revised(ours, value, theirs, places)
         # What was inferred gives way to its executions, and the oldest of them may be in no list that was asked for.
         suspicious = ((behind or inferred > ZERO) and told != theirs) or revised
         if suspicious and self._carried is None:

@@ -10,13 +10,17 @@ from collections import defaultdict
 from collections.abc import Iterable
 from decimal import Decimal
 from itertools import chain, count
+from operator import itemgetter
+from typing import Any
 
 from compactor.broker.port import Fields, content_digest
 from compactor.core.decimals import parse_decimal, plain
 
 Numbers = tuple[Decimal, Decimal]
 """Quantity and price."""
-Standing = dict[str, tuple[str | None, Decimal, Decimal]]
+StandingTrade = tuple[str | None, Decimal, Decimal]
+"""The id of its execution, its quantity and its price."""
+Standing = dict[str, StandingTrade]
 
 
 def plan_revisions(order: Fields, fills: Iterable[Fields], standing: Standing, known_ids: set[str]) -> list[Fields]:
@@ -29,10 +33,9 @@ def plan_revisions(order: Fields, fills: Iterable[Fields], standing: Standing, k
     if any(execution_id is None for execution_id, _, _ in gone):
         return []
     events = []
-    for fill in new:
+    for fill, old in _pair(new, gone):
         execution_id = _new_name(fill, known_ids)
-        if gone:
-            old = _most_like(gone, fill)
+        if old is not None:
             gone.remove(old)
             corrected = {"previous_execution_id": old[0], "execution_id": execution_id}
             numbers_told = {name: fill[name] for name in ("qty", "price")}
@@ -43,9 +46,7 @@ def plan_revisions(order: Fields, fills: Iterable[Fields], standing: Standing, k
     return busts + events
 
 
-def _differing(
-    fills: Iterable[Fields], standing: Standing
-) -> tuple[list[tuple[str | None, Decimal, Decimal]], list[Fields]]:
+def _differing(fills: Iterable[Fields], standing: Standing) -> tuple[list[StandingTrade], list[Fields]]:
     """The trades that no activity has the numbers of, and the activities that no trade has, latest ones of a kind."""
     there: dict[Numbers, list[Fields]] = defaultdict(list)
     for fill in fills:
@@ -62,14 +63,25 @@ def _differing(
     return gone, [fill for group in there.values() for fill in group]
 
 
-def _most_like(gone: list[tuple[str | None, Decimal, Decimal]], fill: Fields) -> tuple[str | None, Decimal, Decimal]:
-    """The trade that an activity corrects: the one known under the activity's id, else the one most like it."""
-    qty, price = _numbers(fill)
+def _pair(fills: list[Fields], gone: Iterable[StandingTrade]) -> list[tuple[Fields, StandingTrade | None]]:
+    """Each activity with the trade that it corrects, if any: one known under the activity's id, else one of its
+    quantity, else one of its price, else any. Whatever is most certain is paired first, so that an execution that is
+    merely new does not take the place of a corrected one."""
+    left, found = list(gone), dict[int, StandingTrade]()
+    for likeness in (_name_execution, itemgetter(1), itemgetter(2), lambda _trade: None):
+        alike: dict[Any, list[StandingTrade]] = defaultdict(list)
+        for trade in reversed(left):
+            alike[likeness(trade)].append(trade)
+        for number, fill in enumerate(fills):
+            same = alike[likeness((str(fill["execution_id"]), *_numbers(fill)))]
+            if number not in found and same:
+                found[number] = same.pop()
+                left.remove(found[number])
+    return [(fill, found.get(number)) for number, fill in enumerate(fills)]
 
-    def likeness(trade: tuple[str | None, Decimal, Decimal]) -> tuple[bool, bool, bool]:
-        return (trade[0] or "").partition("/")[0] == fill["execution_id"], trade[1] == qty, trade[2] == price
 
-    return max(gone, key=likeness)
+def _name_execution(trade: StandingTrade) -> str:
+    return (trade[0] or "").partition("/")[0]
 
 
 def _new_name(fill: Fields, known_ids: set[str]) -> str:
