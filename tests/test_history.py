@@ -291,6 +291,15 @@ class TestCommand:
         told = json.loads(raw.stdout)["story"]["events"][0]
         assert (json.dumps(event), {"a": [1.50, "x"]}) == (told["line"], told["raw"])
 
+    def test_a_time_of_record_that_nobody_set_is_not_shown(
+        self, run: Callable[..., Result], write_log: WriteLog, placed: Event, filled: Event
+    ) -> None:
+        """Section 2: Go writes year 1 for no time; what was recorded is shown to the letter."""
+        told = "2026-01-05T15:00:00.123456789Z"
+        write_log("a", placed(recorded_at="0001-01-01T00:00:00Z"), filled(recorded_at=told))
+        story = json.loads(run("o1", "--json").stdout)["story"]
+        assert [None, told] == [event.get("recorded_at") for event in story["events"]]
+
     def test_an_id_that_nothing_names(self, run: Callable[..., Result], write_log: WriteLog, placed: Event) -> None:
         """Exit code 1, and what was looked for."""
         write_log("a", placed())

@@ -77,13 +77,20 @@ def normalize_side(text: str) -> str:
 
 
 def drop_absent(fields: dict[str, Any]) -> dict[str, Any]:
-    """Drop what is absent: `null`, `""`, and `legs` that are empty. A required field that is empty is a bad value."""
+    """Drop what is absent: `null`, `""`, empty `legs`, and optional times that nobody set. A required field that is
+    empty is a bad value."""
     return {name: value for name, value in fields.items() if name in REQUIRED or not _is_absent(name, value)}
 
 
 def _is_absent(name: str, value: Any) -> bool:
+    if name in OPTIONAL_TIMES and isinstance(value, str) and value.startswith(ZERO_TIME):
+        return True
     return value is None or value == "" or (name == "legs" and value == [])
 
+
+OPTIONAL_TIMES = ("recorded_at", "created_at")
+ZERO_TIME = "0001-01-01T00:00:00"
+"""What Go and C# write for a time that nobody has set."""
 
 LINE_BYTES_MAX = 1 << 20
 """The longest line that is read as an event, without its newline."""
@@ -267,18 +274,18 @@ def decode(line: bytes) -> Event | Problem:
         if isinstance(found, Problem):
             return found
         event = found
-    if b'""' in line or b"[]" in line:
+    if b'""' in line or b"[]" in line or b"0001-01-01T" in line:
         _drop_empty(event)
     return _check(event) or event
 
 
 def _drop_empty(event: Event) -> None:
-    """Writers in some languages send `""` and `[]` for what is absent."""
-    for name in _OPTIONAL:
-        if getattr(event, name) == "":
+    """Writers in some languages send `""`, `[]` and the first second of year 1 for what is absent."""
+    for name in (*_OPTIONAL, "legs"):
+        if _is_absent(name, getattr(event, name)):
             setattr(event, name, None)
-    if event.legs == []:
-        event.legs = None
+    if event.recorded_at is not None and _is_absent("recorded_at", event.recorded_at.isoformat()):
+        event.recorded_at = None
 
 
 def _decode_by_hand(line: bytes) -> Event | Problem:

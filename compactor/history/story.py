@@ -172,7 +172,8 @@ def _recorded_at(event: Event) -> str | None:
 def _add_text(step: StoryEvent, data: bytes, raw: bool) -> None:
     """Take from the bytes of an event what decoding it does not keep: `recorded_at` to the letter, and the message."""
     try:
-        step.recorded_at = decode_named(data).recorded_at or step.recorded_at
+        if step.recorded_at is not None:
+            step.recorded_at = decode_named(data).recorded_at or step.recorded_at
         if raw:
             step.raw = _decode_kept(data).raw or None
     except UNREADABLE:
