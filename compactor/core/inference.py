@@ -23,7 +23,7 @@ from compactor.core.orders import (
     is_tradable,
     sum_value,
 )
-from compactor.core.told import count_told, sum_reductions
+from compactor.core.told import Present, count_told, find_newest_told, sum_reductions
 
 WAITING_MAX = 64
 """How many executions whose revisions wait for them are looked at when a trade is inferred or explained."""
@@ -48,8 +48,17 @@ def infer_missing(order: Order, event: Event, entry: Entry, is_duplicate: bool) 
     if is_priced and event.filled_avg_price is not None:
         value = DECIMAL[event.filled_avg_price] * told - value_taken_back - sum_value(order)
         infer(order, reported - known, value, told, event.ts, entry)
-    elif not is_told:
+    elif not is_told and not (entry.revises and _is_settled(order, reported)):
         report_gap(event.filled_qty, reported, known, entry)
+
+
+def _is_settled(order: Order, qty: Decimal) -> bool:
+    """Whether so many shares were told in such a way that they are inferred or reported after the revisions of an
+    event."""
+    newest = find_newest_told(order)
+    if newest is None or newest.qty < qty:
+        return False
+    return newest.value is not None or not is_before_revision(order, newest)
 
 
 def report_gap(told: str, reported: Decimal, known: Decimal, entry: Entry) -> None:
@@ -170,6 +179,7 @@ def infer_rest(order: Order, displaced: list[Inferred], qty: Decimal, value: Dec
         infer(order, rest, rest_value, last.snapshot_qty, last.ts, entry)
 
 
-def is_before_revision(order: Order, event: Event) -> bool:
-    """Whether an event is older than a bust or a correction that changed a trade, so that it does not count it yet."""
+def is_before_revision(order: Order, event: Event | Present) -> bool:
+    """Whether an event, or what was told, is older than a bust or a correction that changed a trade, so that it does
+    not count it yet."""
     return order.rare is not None and order.rare.reduced_at is not None and is_older(event.ts, order.rare.reduced_at)

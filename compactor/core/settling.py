@@ -13,7 +13,7 @@ from compactor.core.corrections import apply_waiting
 from compactor.core.decimals import plain
 from compactor.core.events import Event
 from compactor.core.fill_index import Fill
-from compactor.core.inference import WAITING_MAX, displace, infer, report_gap
+from compactor.core.inference import WAITING_MAX, displace, infer, is_before_revision, report_gap
 from compactor.core.instants import is_older
 from compactor.core.orders import (
     DECIMAL,
@@ -34,7 +34,7 @@ AVERAGE_STEP = Decimal("0.000001")
 def merge_doubles(order: Order, entry: Entry, event: Event | None = None, qty: Decimal | None = None) -> None:
     """Take fills back that are known twice, as far as there are more executions than the broker counts; with those of
     `event`, which brings a new one of so many shares."""
-    if len(order.fills) < 2 and (qty is None or not order.fills):
+    if len(order.fills) < 2:
         return
     told = count_executed(order, event)
     if told is None:
@@ -55,7 +55,6 @@ def _merge(order: Order, key: str, double: str, entry: Entry) -> None:
     fill.told = (*fill.told, other.source, *other.told)
     fill.execution_id = fill.execution_id or other.execution_id
     names |= {name: key for name, named in names.items() if named == double} | {double: key}
-    apply_waiting(order, key, entry)
 
 
 def settle_surplus(order: Order, entry: Entry) -> None:
@@ -65,18 +64,15 @@ def settle_surplus(order: Order, entry: Entry) -> None:
         _revise_by_numbers(order, entry)
     merge_doubles(order, entry)
     told = count_told(order)
-    if told is None or order.filled <= told:
+    if told is None or order.rare is None:
         return
-    surplus = order.filled - told
-    if surplus <= 0 or order.rare is None or not order.rare.inferred:
-        return
-    found, left = [], surplus
+    found, left = [], order.filled - told
     for inferred in sorted(order.rare.inferred, key=lambda one: one.snapshot_qty):
         if left > 0:
             found.append(inferred)
             left -= inferred.qty
     displace(order, found, entry)
-    if left < 0:
+    if found and left < 0:
         last, newest = found[-1], find_newest_told(order)
         value = DECIMAL[last.price] * -left
         if newest is not None and newest.value is not None and newest.qty == order.filled - left:
@@ -89,7 +85,7 @@ def _revise_by_numbers(order: Order, entry: Entry) -> None:
     or so much less or more money."""
     assert order.rare is not None
     waiting = list(chain.from_iterable(islice(order.rare.waiting.values(), WAITING_MAX)))
-    if not waiting or not order.fills:
+    if not waiting:
         return
     told = list_told(order)
     corrections = {one.execution_id: one for one in waiting if one.event == "trade_correct"}
@@ -155,7 +151,7 @@ def settle_shortfall(order: Order, entry: Entry) -> None:
         return
     if newest.value is not None:
         infer(order, newest.qty - order.filled, newest.value - sum_value(order), newest.told, newest.ts, entry)
-    elif not is_older(newest.ts, ensure_rare(order).reduced_at or newest.ts):
+    elif not is_before_revision(order, newest):
         report_gap(plain(newest.told), newest.qty, order.filled, entry)
 
 

@@ -1,0 +1,126 @@
+"""What messages say only together: fills known twice, shares that nobody counts, revisions told by numbers."""
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.short_lives import Told, bust, live, outcome, part, placed, told
+
+TWO, FOUR = {"filled_qty": "2"}, {"filled_qty": "4"}
+REST: dict[str, Any] = {"source": "rest"}
+STREAM: dict[str, Any] = {"source": "stream"}
+FIRST = part(1, 2, **TWO, **STREAM)
+DOUBLES = [placed(10), part(1, 2, **STREAM), part(2, 2, execution_id="y", **REST)]
+"""Two executions alike, of two sources; nothing says yet that they are one."""
+
+
+def answer(minute: int, filled_qty: str, average: str | None = "5") -> Told:
+    """The broker answers how much is filled, and at what average."""
+    return told("snapshot", minute, filled_qty=filled_qty, filled_avg_price=average)
+
+
+def correct(minute: int, name: str = "x-1", qty: str = "2", price: str = "6", **fields: Any) -> Told:
+    return told("trade_correct", minute, previous_execution_id=name, price=price, qty=qty, **fields)
+
+
+def bust_numbers(minute: int, name: str = "y", qty: str = "2", price: str = "5", **fields: Any) -> Told:
+    """A bust of REST, by its own name of the fill and with the fill's numbers."""
+    return bust(minute, name, **{"qty": qty, "price": price, **REST, **fields})
+
+
+LIVES: dict[str, tuple[list[Told], str, str]] = {
+    # Fills that are known twice (4.3).
+    "two fills turn out to be one": ([*DOUBLES, answer(3, "2")], "2@5 2@5 -2@5", ""),
+    "so do two of one share": (
+        [placed(10), part(1, 1, **STREAM), part(2, 1, execution_id="y", **REST), answer(3, "1")], "1@5 1@5 -1@5", ""),
+    "but not where the broker counts both": (
+        [placed(10), part(1, 1, **STREAM), part(2, 1, execution_id="y", **REST), answer(3, "2")], "1@5 1@5", ""),
+    "shares that were inferred are no executions": ([*DOUBLES, answer(3, "6")], "2@5 2@5 ~2@5", ""),
+    "a bust may name the fill by the id of its double": (
+        [*DOUBLES, answer(3, "2"), bust(4, "y")], "2@5 2@5 -2@5 -2@5", ""),
+    "or by a further id of that": (
+        [*DOUBLES, part(2, 2, execution_id="z", source="other", **TWO), answer(3, "2"), bust(4, "z")],
+        "2@5 2@5 -2@5 -2@5", ""),
+    "further ids of other fills are theirs": (
+        [*DOUBLES, part(1, 3, execution_id="a", **STREAM), part(2, 3, execution_id="b", **REST), answer(3, "5"),
+         bust(4, "b")], "2@5 2@5 3@5 3@5 -3@5 -2@5 -3@5", ""),
+    "each of its sources has told the fill, so that a further id is a further fill": (
+        [*DOUBLES, answer(3, "2"), part(4, 2, execution_id="z", **TWO, **REST)],
+        "2@5 2@5 -2@5 2@5", ""),
+    # More is inferred than the broker counts, since a correction has raised a fill (4.7).
+    "what is too much is taken back, and the rest has the value that the broker tells": (
+        [placed(10), FIRST, answer(3, "6"), correct(2, qty="3")], "2@5 ~4@5 -2@5 =3@6 -4@5 ~3@4", ""),
+    "or its own price where no average tells it": (
+        [placed(10), FIRST, answer(3, "6"), answer(4, "6", None), correct(2, qty="3")],
+        "2@5 ~4@5 -2@5 =3@6 -4@5 ~3@5", ""),
+    "or where the average is that of fewer shares": (
+        [placed(10), FIRST, answer(3, "6"), part(5, 1, filled_qty="7"), correct(2, qty="3")],
+        "2@5 ~4@5 1@5 -2@5 =3@6 -4@5 ~3@5", ""),
+    "no more is taken back than is too much": (
+        [placed(10), FIRST, answer(3, "3"), answer(4, "6"), answer(5, "6", None), correct(2, qty="3")],
+        "2@5 ~1@5 ~3@5 -2@5 =3@6 -1@5", ""),
+    "the smallest quantity gives way first": (
+        [placed(10), FIRST, answer(3, "3"), answer(4, "6"), answer(5, "6", None), correct(2, qty="4")],
+        "2@5 ~1@5 ~3@5 -2@5 =4@6 -1@5 -3@5 ~2@5", ""),
+    "what the broker counts stays": ([placed(10), answer(1, "2"), answer(2, "4")], "~2@5 ~2@5", ""),
+    # Busts that name a fill by an id which nobody has told (4.9).
+    "a bust with the numbers of a fill of another source is its": (
+        [placed(10), FIRST, bust_numbers(2)], "2@5 -2@5", ""),
+    "not with another price": ([placed(10), FIRST, bust_numbers(2, price="6")], "2@5", ""),
+    "nor with another quantity": ([placed(10), FIRST, bust_numbers(2, qty="1")], "2@5", ""),
+    "nor without a price": ([placed(10), FIRST, bust_numbers(2, price=None)], "2@5", ""),  # type: ignore[arg-type]
+    "nor without a quantity": ([placed(10), FIRST, bust_numbers(2, qty=None)], "2@5", ""),  # type: ignore[arg-type]
+    "nor from the source that names the fill otherwise": ([placed(10), FIRST, bust_numbers(2, **STREAM)], "2@5", ""),
+    "nor where the broker counts the shares later": ([placed(10), FIRST, answer(3, "2"), bust_numbers(2)], "2@5", ""),
+    "nor where nothing tells what it counts": ([placed(10), part(1, 2, **STREAM), bust_numbers(2)], "2@5", ""),
+    "nor of a fill that came after the bust": (
+        [placed(10), part(2, 2, **STREAM), part(3, 2, **STREAM), bust_numbers(1), answer(4, "2")],
+        "2@5 2@5", "snapshot_behind"),
+    "nor of one that was taken back already": (
+        [placed(10), FIRST, part(2, 2, **FOUR, **STREAM), bust(3, "x-2"), bust_numbers(4)], "2@5 2@5 -2@5 -2@5", ""),
+    "nor of what a correction has put there": (
+        [placed(10), FIRST, correct(2, execution_id="c", source="other"), bust_numbers(3, price="6")],
+        "2@5 -2@5 =2@6", ""),
+    "a bust may name what a correction by such an id has made of the fill": (
+        [placed(10), FIRST, correct(2, "y", execution_id="z", **REST), bust_numbers(3, "z", price="6")],
+        "2@5 -2@5 =2@6 -2@6", ""),
+    # Corrections that do (4.9).
+    "a correction that explains the broker's average is that fill's": (
+        [placed(10), FIRST, correct(2, "y", **REST), answer(3, "2", "6")], "2@5 -2@5 =2@6", ""),
+    "as far as an average is exact": (
+        [placed(10), FIRST, correct(2, "y", **REST), answer(3, "2", "6.000001")], "2@5 -2@5 =2@6", ""),
+    "a correction by less than that explains nothing": (
+        [placed(10), FIRST, correct(2, "y", price="5.000001", **REST), answer(3, "2", "5.000001")], "2@5", ""),
+    "nor is it looked at without an average": (
+        [placed(10), FIRST, correct(2, "y", **REST), answer(3, "2", None)], "2@5", ""),
+    "nor with one of before the correction": (
+        [placed(10), FIRST, answer(1, "2", "6"), correct(2, "y", **REST)], "2@5", ""),
+    "nor while shares are inferred": (
+        [placed(10), FIRST, answer(2, "4"), correct(3, "y", **REST), answer(4, "4", "5.5")],
+        "2@5 ~2@5 -2@5 ~2@6", ""),
+    # What is missing after a bust (4.7).
+    "shares that become a trade are not missing": (
+        [placed(10), bust(1), part(2, 2, execution_id="x-1", filled_avg_price="5", **FOUR)], "2@5 -2@5 ~4@5", ""),
+    "those that no average prices are": (
+        [placed(10), bust(1), part(2, 2, execution_id="x-1", **FOUR)], "2@5 -2@5", "fill_gap"),
+    "an average that was told with a fill that is known prices nothing yet": (
+        [placed(10), part(1, 2), part(1, 2, filled_qty="6", filled_avg_price="5"), answer(2, "4", None)],
+        "2@5", "fill_gap"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("events", "trades", "findings"), LIVES.values(), ids=list(LIVES))
+def test_a_life_comes_to_what_the_broker_counts(events: list[Told], trades: str, findings: str) -> None:
+    """4.3, 4.7, 4.9: trades and findings, in their order."""
+    assert (trades.split(), findings.split()) == outcome(events)[:2]
+
+
+@pytest.mark.parametrize(("name", "kept"), [("x-1", "x-1"), (None, "y")])
+def test_a_fill_known_twice_keeps_its_id_and_takes_that_of_its_double_if_it_has_none(
+    name: str | None, kept: str
+) -> None:
+    """4.3: what is taken back later says whose trade it was."""
+    events = [placed(10), part(1, 2, execution_id=name, **STREAM), *DOUBLES[2:], answer(3, "2"), bust(4, "y")]
+    lines = live(events).take_lines().trades.splitlines()
+    assert [name, "y", "y", kept] == [json.loads(line).get("execution_id") for line in lines]
