@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from click.testing import CliRunner
 from compactor import Ledger
 from compactor.books.assign import assign
 from compactor.books.order_index import OrderIndex
+from compactor.books.ownership import UNASSIGNED
 from compactor.books.turns import ReconcileBusy, turn
 from compactor.broker.adapters import find_credentials, open_broker
 from compactor.broker.alpaca.translate import translate_message
@@ -27,8 +28,8 @@ from compactor.sync.reconciled import Reconciled
 from compactor.sync.state import read_reconciled
 from compactor.sync.stream_writer import StreamWriter
 from compactor.ui.cli import app
-from tests.alpaca_server import AlpacaServer
-from tests.chaos_law import differences, read_rows
+from tests.alpaca_server import AlpacaServer, Truth
+from tests.chaos_law import differences, read_rows, revised_orders
 
 START = "2026-03-02T14:30:00Z"
 DAY = 86_400
@@ -91,29 +92,53 @@ def test_after_a_quiet_reconcile_everything_is_the_broker_s(data: Path, seed: in
         assert (0, [], before) == (again.events, again.waiting, tree(data)), f"seed {seed}"
 
 
-@pytest.mark.parametrize("seed", [10, 14])
+@pytest.mark.parametrize("seed", [10, 14, 25, 42, 44, 67])
 def test_orders_may_be_assigned_between_reconciles(data: Path, seed: int) -> None:
     """4.12, issue 4, 5: an order goes on in the ledger that it was assigned to, and so does what replaces it."""
     rng = random.Random(seed)
     with AlpacaServer(seed=seed, start=START, rate_limit=None) as server:
-        reconciler, assigned = healer(data, server), dict[str, str]()
+        reconciler, assigned = healer(data, server), dict[str, list[str]]()
         for _ in range(8):
             server.live(25)
             quiet_run(reconciler, server)
             roots = [rows[0] for rows in read_rows(data).values() if not rows[0].get("parent_order_id")]
             for row in rng.sample(roots, min(2, len(roots))):
-                assigned[row["order_id"]] = rng.choice(["alpha", "bravo", "zulu"])
-                assign(data, row["order_id"], assigned[row["order_id"]])
+                team = rng.choice(["alpha", "bravo", "zulu"])
+                assigned.setdefault(row["order_id"], []).append(team)
+                assign(data, row["order_id"], team)
         quiet_run(reconciler, server, DAY + 1)
         truth = server.truth()
-        for order in truth.orders.values():
-            ancestor = order
-            while ancestor.id not in assigned and (above := ancestor.parent or ancestor.replaces):
-                ancestor = truth.orders[above]
-            order.team = assigned.get(ancestor.id, order.team)
+        teams = {order_id: find_assigned_team(truth, order_id, assigned) for order_id in truth.orders}
+        for order_id, team in teams.items():
+            truth.orders[order_id].team = team
+        # What ended and was placed more than a week ago is in no list: the stream tells of its revisions (live.md).
+        week_ago = server.exchange.clock.now() - 7 * DAY * 1_000_000_000
+        revised = revised_orders(truth) - truth.open.keys()
+        old = {one for one in revised if truth.orders[one].submitted_at < week_ago}
 
-        assert [] == list(differences(truth, data, set())), f"seed {seed}"
+        assert [] == list(differences(truth, data, old)), f"seed {seed}"
         assert 0 == reconciler.run().events, f"seed {seed}"
+
+
+def find_assigned_team(truth: Truth, order_id: str, assigned: Mapping[str, list[str]]) -> str:
+    """Whose an order is, after it or some of its family were assigned to teams, one after the other.
+
+    It goes with its parent and with what it replaces. One that is nobody's moves once its successor is a team's.
+    """
+    order = truth.orders[order_id]
+    above = [order_id]
+    while name := truth.orders[above[-1]].parent or truth.orders[above[-1]].replaces:
+        above.append(name)
+    found = next((assigned[one][-1] for one in above if one in assigned), None)
+    if found is not None or order.team != UNASSIGNED:
+        return found or order.team
+    for one in above:
+        successor = truth.orders[one].replaced_by
+        while successor is not None:
+            if successor in assigned:
+                return assigned[successor][0]
+            successor = truth.orders[successor].replaced_by
+    return UNASSIGNED
 
 
 def test_orders_nobody_knew_are_adopted_by_the_team_in_their_name(data: Path, server: AlpacaServer) -> None:
@@ -561,3 +586,39 @@ def test_a_ledger_that_cannot_be_read_is_no_failure_of_the_account(data: Path, s
     assert ["broken"] == [one.team_id for one in done.unreadable]
     after = read_reconciled(data)["default"]
     assert (None, 0, before.through) == (after.error, after.failures, after.through)
+
+
+def test_an_execution_with_the_old_numbers_of_a_corrected_one_is_another(data: Path, server: AlpacaServer) -> None:
+    """Issue 4, 8: what REST told and was corrected is known by its id, whichever other execution is like it was."""
+    reconciler = healer(data, server)
+    order = server.place("AAPL", "buy", 10, team="alpha", type="limit", limit_price="2")
+    first = server.fill(order.id, 1, "2")
+    assert first is not None
+    quiet_run(reconciler, server)
+    server.correct(first.id, 1, "1.99")
+    server.fill(order.id, 3, "1.5")
+    server.fill(order.id, 1, "2")
+    quiet_run(reconciler, server)
+
+    assert [] == list(differences(server.truth(), data, set()))
+    assert ["fill", "reversal", "correction", "fill", "fill"] == [one["kind"] for one in trades(data, "alpha")]
+    assert 0 == quiet_run(reconciler, server, DAY + 1).events
+
+
+def test_an_execution_that_was_taken_back_and_is_there_again_is_booked_again(data: Path, server: AlpacaServer) -> None:
+    """Issue 4, 8: under the id of its activity it would be the first delivered once more, and be dropped."""
+    reconciler = healer(data, server)
+    order = server.place("AAPL", "buy", 10, team="alpha", type="limit", limit_price="2")
+    first = server.fill(order.id, 4, "2")
+    assert first is not None
+    quiet_run(reconciler, server)
+    server.bust(first.id)
+    quiet_run(reconciler, server)
+    assert ["fill", "reversal"] == [one["kind"] for one in trades(data, "alpha")]
+    server.exchange.orders[order.id].executions[0].busted = False
+    server.exchange.orders[order.id].recount()
+    quiet_run(reconciler, server)
+
+    assert [] == list(differences(server.truth(), data, set()))
+    assert ["fill", "reversal", "fill"] == [one["kind"] for one in trades(data, "alpha")]
+    assert 0 == quiet_run(reconciler, server, DAY + 1).events

@@ -40,27 +40,43 @@ def plan_revisions(order: Fields, fills: Iterable[Fields], standing: Standing, k
             corrected = {"previous_execution_id": old[0], "execution_id": execution_id}
             numbers_told = {name: fill[name] for name in ("qty", "price")}
             events.append(_revision("trade_correct", order, {**corrected, **numbers_told, "raw": fill.get("raw")}))
+        elif execution_id == fill["execution_id"]:
+            events.append(fill)
         else:
-            events.append({**fill, "execution_id": execution_id})
+            # An event of its own: under the activity's id it would be the earlier version, delivered once more.
+            event_id = content_digest([fill["event_id"], execution_id])
+            events.append({**fill, "execution_id": execution_id, "event_id": event_id})
     busts = [_revision("trade_bust", order, {"previous_execution_id": execution_id}) for execution_id, _, _ in gone]
     return busts + events
 
 
 def _differing(fills: Iterable[Fields], standing: Standing) -> tuple[list[StandingTrade], list[Fields]]:
-    """The trades that no activity has the numbers of, and the activities that no trade has, latest ones of a kind."""
+    """The trades that no activity has the numbers of, and the activities that no trade has, latest ones of a kind.
+
+    A trade under the id of an activity is that execution, whatever else has its numbers. Where the ids are those of
+    different channels, only the numbers tell.
+    """
+    by_id: dict[str, Fields] = {}
     there: dict[Numbers, list[Fields]] = defaultdict(list)
     for fill in fills:
-        there[_numbers(fill)].append(fill)
-    gone = []
+        if by_id.setdefault(fill["execution_id"], fill) is not fill:
+            there[_numbers(fill)].append(fill)
+    gone, new, nameless = list[StandingTrade](), list[Fields](), list[StandingTrade]()
     for trade in standing.values():
-        same = there[trade[1:]]
-        # An activity under the very id of a trade is that trade.
-        match = next((one for one in same if one["execution_id"] == trade[0]), same[0] if same else None)
-        if match is None:
+        same = by_id.pop(_name_execution(trade), None)
+        if same is None:
+            nameless.append(trade)
+        elif _numbers(same) != trade[1:]:
             gone.append(trade)
+            new.append(same)
+    for fill in by_id.values():
+        there[_numbers(fill)].append(fill)
+    for trade in nameless:
+        if there[trade[1:]]:
+            there[trade[1:]].pop(0)
         else:
-            same.remove(match)
-    return gone, [fill for group in there.values() for fill in group]
+            gone.append(trade)
+    return gone, new + [fill for group in there.values() for fill in group]
 
 
 def _pair(fills: list[Fields], gone: Iterable[StandingTrade]) -> list[tuple[Fields, StandingTrade | None]]:
