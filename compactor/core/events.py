@@ -281,7 +281,7 @@ def decode(line: bytes) -> Event | Problem:
 
 def _drop_empty(event: Event) -> None:
     """Writers in some languages send `""`, `[]` and the first second of year 1 for what is absent."""
-    for name in (*_OPTIONAL, "legs"):
+    for name in _OPTIONAL:
         if _is_absent(name, getattr(event, name)):
             setattr(event, name, None)
     if event.recorded_at is not None and _is_absent("recorded_at", event.recorded_at.isoformat()):
