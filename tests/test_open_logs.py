@@ -28,13 +28,12 @@ EVENT = {"event": "new", "order_id": "o", "ts": "2026-03-02T10:00:00Z"}
 
 
 @pytest.fixture
-def logs() -> Iterator[OpenLogs]:
-    """None is open before a test, and none after it."""
-    before = opened()
+def logs(data: Path) -> Iterator[OpenLogs]:
+    """None is open after a test."""
     logs = OpenLogs()
     yield logs
     logs.close()
-    assert before == opened()
+    assert [] == open_logs(data)
 
 
 @pytest.fixture
@@ -56,6 +55,11 @@ def synced(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return found
 
 
+def open_logs(data: Path) -> list[str]:
+    """The logs of a data directory that this process has open; other tests leave theirs open."""
+    return [one for one in opened() if one.startswith(f"{data}/") and one.endswith(LOG)]
+
+
 def paths_in(data: Path, count: int) -> list[Path]:
     return [data / "team" / f"t-{number}" for number in range(count)]
 
@@ -69,7 +73,7 @@ def test_a_batch_is_durable_with_the_names_of_new_logs(
     assert {} == logs.append(dict.fromkeys(paths, LINE))
     for path in paths:
         assert {str(path / LOG), str(path), str(path.parent), str(data)} <= set(synced)
-    kept = [one for one in opened() if one.endswith(LOG)]
+    kept = open_logs(data)
     synced.clear()
     monkeypatch.setattr(log_writer, "_opened", None)
     assert {} == logs.append(dict.fromkeys(paths, LINE))
@@ -123,7 +127,7 @@ def test_a_log_that_fails_stops_no_other_and_is_opened_anew(
         failed = logs.append({path: LINE, other: LINE})
     assert [path] == list(failed)
     assert isinstance(failed[path], DiskFull) and failed[path].path == path / LOG
-    assert [str(other / LOG)] == [one for one in opened() if one.endswith(LOG)]
+    assert [str(other / LOG)] == open_logs(data)
     assert {} == logs.append({path: LINE, other: LINE})
     assert LINE * 3 == (other / LOG).read_bytes()
 
@@ -157,12 +161,13 @@ def test_no_more_stay_open_than_there_may(data: Path, logs: OpenLogs, monkeypatc
     """The oldest are closed first, after the batch; the others stay."""
     monkeypatch.setattr(log_writer, "OPEN_MAX", 2)
     paths = paths_in(data, 4)
+    threads = set(threading.enumerate())
     logs.append(dict.fromkeys(paths, LINE))
-    assert [str(path / LOG) for path in paths[2:]] == [one for one in opened() if one.endswith(LOG)]
+    assert [str(path / LOG) for path in paths[2:]] == open_logs(data)
     for _ in range(2):
         logs.close()
-        assert [] == [one for one in opened() if one.endswith(LOG)]
-        assert [] == [one.name for one in threading.enumerate() if one.name.startswith("log-sync")]
+        assert [] == open_logs(data)
+        assert [] == [one.name for one in set(threading.enumerate()) - threads if one.name.startswith("log-sync")]
         assert {} == logs.append(dict.fromkeys(paths, LINE))
 
 
@@ -187,7 +192,6 @@ def test_an_append_that_fails_says_how_much_is_not_acknowledged(data: Path, monk
     def fail(*_: object) -> int:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    before = opened()
     monkeypatch.setattr(os, "write", fail)
     for lines, told in (
         ([LINE], "appending one event, which is not acknowledged"),
@@ -195,7 +199,7 @@ def test_an_append_that_fails_says_how_much_is_not_acknowledged(data: Path, monk
     ):
         with pytest.raises(DiskFull, match=told):
             append_lines(path / LOG, lines, "sync")
-    assert before == opened()
+    assert [] == open_logs(data)
 
 
 def test_directories_that_are_there_keep_their_rights(data: Path) -> None:
