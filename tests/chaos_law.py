@@ -58,10 +58,14 @@ def different_sums(truth: Truth, data: Path, late: Collection[str]) -> Iterator[
 
 
 def changed_trades(data: Path, before: Fills) -> Iterator[str]:
-    """What became of the trades of orders that a reset took away: nothing may."""
+    """What became of the trades of orders that a reset took away: nothing may, but that nobody's become a team's."""
     fills = read_fills(data)
     for order_id, expected in before.items():
-        if (found := fills.get(order_id, Counter())) != expected:
+        found = fills.get(order_id, Counter())
+        teams = {team for team, *_ in found}
+        is_moved = {team for team, *_ in expected} == {UNASSIGNED} and len(teams) == 1
+        allowed = Counter({(*teams, *fill): n for (_, *fill), n in expected.items()}) if is_moved else expected
+        if found != allowed:
             yield f"{order_id} is gone: trades were {_shown(expected)}, and are {_shown(found)}"
 
 
@@ -138,6 +142,12 @@ def revised_orders(truth: Truth) -> set[str]:
     """The orders of which an execution was busted or corrected."""
     orders = truth.orders.items()
     return {order_id for order_id, order in orders if any(one.busted or one.corrected for one in order.executions)}
+
+
+def list_symbols(data: Path, order_ids: Collection[str]) -> set[str]:
+    """The symbols of which there are trades of some orders."""
+    trades = [trade for path in data.glob("team/*/trades.jsonl") for trade in _standing(path)]
+    return {trade["symbol"].replace("/", "") for trade in trades if trade["order_id"] in order_ids}
 
 
 def find_doubled(truth: Truth) -> Iterator[str]:

@@ -558,6 +558,17 @@ def test_quiet_is_by_the_broker_s_clock(data: Path, server: AlpacaServer, skew: 
     assert waits == bool(ours.run().waiting)
 
 
+def test_an_error_of_a_gateway_tells_nothing_of_the_broker_s_clock(server: AlpacaServer) -> None:
+    """Issue 16, 5: its clock is another one, by which all that happened two minutes ago would not be quiet."""
+    broker = broker_of(server)
+    server.gate.skew_seconds = 120
+    broker.read_account_id()
+    server.fail_next("GET /v2/orders", "server_error", times=4)
+    with pytest.raises(BrokerUnavailable):
+        broker.read_open_orders()
+    assert 120 == pytest.approx(broker.skew_seconds, abs=3)
+
+
 def test_a_bust_of_an_execution_that_rest_told_first_is_applied(data: Path, server: AlpacaServer) -> None:
     """Issue 16, 5: where the ids match, the stream's bust names the trade; nothing waits for the next reconcile."""
     server.account.writer.activity_ids_match = True

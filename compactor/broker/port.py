@@ -204,7 +204,8 @@ class BrokerPort(Protocol):
 
     @property
     def skew_seconds(self) -> float:
-        """How far the broker's clock is ahead of ours, as of the last answer; 0 if it is near, or unknown."""
+        """How far the broker's clock is ahead of ours, as of the last answer that was no error; 0 if it is near,
+        or unknown."""
 
     def read_account_id(self) -> str:
         """The id of the account, by which other keys are noticed."""

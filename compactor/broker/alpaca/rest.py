@@ -245,15 +245,15 @@ class AlpacaRest:
             raise BrokerError(str(error)) from None
         except NoAnswer as error:
             raise BrokerUnavailable(str(error)) from None
-        self.headers, self.skew_seconds = answer.headers, read_skew(answer.headers)
+        self.headers = answer.headers
         about = name_request(method, path, params, body)
         self._check(method, about, answer)
-        if answer.status == 204:
-            return None
-        found = parse(answer.body)
+        found = parse(answer.body) if answer.status != 204 else None
         if isinstance(found, Problem):
             # A gateway that is being restarted answers 200 with an HTML page.
             raise BrokerUnavailable(f"{about}: {self._credentials.hide(found.detail)}")
+        # An error may be a gateway's, whose clock is another one.
+        self.skew_seconds = read_skew(answer.headers)
         return found
 
     def _check(self, method: str, about: str, answer: HttpAnswer) -> None:
