@@ -10,6 +10,8 @@ from tests.short_lives import Told, bust, live, outcome, part, placed, told
 TWO, FOUR = {"filled_qty": "2"}, {"filled_qty": "4"}
 REST: dict[str, Any] = {"source": "rest"}
 STREAM: dict[str, Any] = {"source": "stream"}
+AHEAD = {"order_status": "filled", "quantity": "5", "filled_qty": "5"}
+"""What a part tells whose order is filled already."""
 FIRST = part(1, 2, **TWO, **STREAM)
 DOUBLES = [placed(10), part(1, 2, **STREAM), part(2, 2, execution_id="y", **REST)]
 """Two executions alike, of two sources; nothing says yet that they are one."""
@@ -24,6 +26,11 @@ def correct(minute: int, name: str = "x-1", qty: str = "2", price: str = "6", **
     return told("trade_correct", minute, previous_execution_id=name, price=price, qty=qty, **fields)
 
 
+def total(minute: int, filled_qty: str, price: str = "5") -> Told:
+    """A part is filled, told by its price and by how much is filled in all (4.4)."""
+    return told("partial_fill", minute, price=price, filled_qty=filled_qty)
+
+
 def bust_numbers(minute: int, name: str = "y", qty: str = "2", price: str = "5", **fields: Any) -> Told:
     """A bust of REST, by its own name of the fill and with the fill's numbers."""
     return bust(minute, name, **{"qty": qty, "price": price, **REST, **fields})
@@ -36,7 +43,8 @@ LIVES: dict[str, tuple[list[Told], str, str]] = {
         [placed(10), part(1, 1, **STREAM), part(2, 1, execution_id="y", **REST), answer(3, "1")], "1@5 1@5 -1@5", ""),
     "but not where the broker counts both": (
         [placed(10), part(1, 1, **STREAM), part(2, 1, execution_id="y", **REST), answer(3, "2")], "1@5 1@5", ""),
-    "shares that were inferred are no executions": ([*DOUBLES, answer(3, "6")], "2@5 2@5 ~2@5", ""),
+    "shares that were inferred are no executions": (
+        [*DOUBLES, answer(3, "6"), told("accepted", 4)], "2@5 2@5 ~2@5", ""),
     "a bust may name the fill by the id of its double": (
         [*DOUBLES, answer(3, "2"), bust(4, "y")], "2@5 2@5 -2@5 -2@5", ""),
     "or by a further id of that": (
@@ -63,6 +71,8 @@ LIVES: dict[str, tuple[list[Told], str, str]] = {
     "the smallest quantity gives way first": (
         [placed(10), FIRST, answer(3, "3"), answer(4, "6"), answer(5, "6", None), correct(2, qty="4")],
         "2@5 ~1@5 ~3@5 -2@5 =4@6 -1@5 -3@5 ~2@5", ""),
+    "what a sum with a price told stays, whatever other sums were told": (
+        [placed(10), FIRST, total(3, "6"), told("accepted", 4)], "2@5 ~4@5", ""),
     "what the broker counts stays": ([placed(10), answer(1, "2"), answer(2, "4")], "~2@5 ~2@5", ""),
     # Busts that name a fill by an id which nobody has told (4.9).
     "a bust with the numbers of a fill of another source is its": (
@@ -104,9 +114,41 @@ LIVES: dict[str, tuple[list[Told], str, str]] = {
         [placed(10), bust(1), part(2, 2, execution_id="x-1", filled_avg_price="5", **FOUR)], "2@5 -2@5 ~4@5", ""),
     "those that no average prices are": (
         [placed(10), bust(1), part(2, 2, execution_id="x-1", **FOUR)], "2@5 -2@5", "fill_gap"),
+    "so are those of a bust that tells of more than was priced": (
+        [placed(10), FIRST, answer(2, "4"), bust(3, filled_qty="8")], "2@5 ~2@5 -2@5", "fill_gap"),
+    "also where nothing else was told": ([placed(10), part(1, 2), bust(3, filled_qty="8")], "2@5 -2@5", "fill_gap"),
+    "the average of an order that is ahead of a busted fill prices the rest": (
+        [placed(), bust(5), part(1, 2, filled_avg_price="5", **AHEAD)], "2@5 -2@5 ~3@5", ""),
+    "also where its correction came after the bust": (
+        [placed(), bust(5), correct(6), part(1, 2, filled_avg_price="5", **AHEAD)],
+        "2@5 -2@5 ~3@5", "correct_after_bust"),
     "an average that was told with a fill that is known prices nothing yet": (
         [placed(10), part(1, 2), part(1, 2, filled_qty="6", filled_avg_price="5"), answer(2, "4", None)],
         "2@5", "fill_gap"),
+    "an answer of before a correction is worth what that has changed": (
+        [placed(10), part(1, 4), correct(3, qty="3"), answer(2, "6")], "4@5 -4@5 =3@6 ~2@5", ""),
+    # Which inferred trades give way, and what a bust takes out of them (4.8, 4.9).
+    "a fill beyond what was inferred takes of it what the broker counts less": (
+        [placed(10), answer(1, "4"), part(3, 2, filled_qty="5")], "~4@5 -4@5 2@5 ~3@5", ""),
+    "without a sum it is a trade first": (
+        [placed(10), answer(1, "4"), answer(5, "4", None), part(3, 2)], "~4@5 2@5 -4@5 ~2@5", ""),
+    "one whose bust waits explains nothing": (
+        [placed(10), answer(1, "4"), bust(4, "x-3"), part(3, 2, filled_qty="5")], "~4@5 2@5 -2@5 -4@5 ~3@5", ""),
+    "by its time it explains what was told after a bust, also where more is missing": (
+        [placed(10), part(1, 4, **FOUR), bust(2), answer(4, "3"), part(5, 1, filled_qty="8"),
+         part(1, 2, execution_id="y", filled_qty="6")],
+        "4@5 -4@5 ~3@5 1@5 -3@5 2@5 ~1@5", "fill_gap"),
+    "an end that tells the quantity alone tells of nothing missing": (
+        [placed(), part(1, 2, "filled", quantity="5")], "2@5", ""),
+    "a bust takes nothing out of what the broker counts later": (
+        [placed(10), answer(4, "8"), bust_numbers(3, qty="4")], "~8@5", ""),
+    "it takes no more than its shares": (
+        [placed(10), answer(1, "4"), answer(2, "8"), bust_numbers(3, qty="4")], "~4@5 ~4@5 -4@5", ""),
+    "be it one": ([placed(10), answer(1, "8"), bust_numbers(3, qty="1")], "~8@5 -8@5 ~7@5", ""),
+    "and those that are older than the bust first": (
+        [placed(20), total(4, "4", "6"), answer(1, "8"), bust_numbers(3, qty="4"),
+         part(2, 4, execution_id="y", filled_qty="8")],
+        "~4@6 ~4@4 -4@4 -4@6 ~4@5 4@5 -4@5", ""),
 }  # fmt: skip
 
 
@@ -114,6 +156,28 @@ LIVES: dict[str, tuple[list[Told], str, str]] = {
 def test_a_life_comes_to_what_the_broker_counts(events: list[Told], trades: str, findings: str) -> None:
     """4.3, 4.7, 4.9: trades and findings, in their order."""
     assert (trades.split(), findings.split()) == outcome(events)[:2]
+
+
+@pytest.mark.parametrize("events", [events for events, *_ in LIVES.values()], ids=list(LIVES))
+def test_each_trade_has_an_id_of_its_own(events: list[Told]) -> None:
+    """5: also where the lines of a revision that waited come to the place of lines that are there already."""
+    ids = [json.loads(line)["trade_id"] for line in live(events).take_lines().trades.splitlines()]
+    assert len(ids) == len(set(ids))
+
+
+@pytest.mark.parametrize(("before", "trades"), [(63, "~8@5 -8@5 ~4@5"), (64, "~8@5")])
+def test_only_the_first_revisions_that_wait_are_looked_at(before: int, trades: str) -> None:
+    """4.9: however many wait, an event takes the same time."""
+    others = [bust(2, f"w-{number}") for number in range(before)]
+    assert trades.split() == outcome([placed(10), answer(1, "8"), *others, bust_numbers(3, qty="4")])[0]
+    found = "2@5 -2@5" if before < 64 else "2@5"
+    assert found.split() == outcome([placed(10), FIRST, *others, bust_numbers(3)])[0]
+
+
+@pytest.mark.parametrize(("behind", "last"), [(63, "-2@5"), (64, "1@9")])
+def test_only_the_last_fills_are_looked_at_for_a_revision(behind: int, last: str) -> None:
+    others = [part(2, 1, execution_id=f"o-{n}", price="9", filled_qty=str(n + 3), **STREAM) for n in range(behind)]
+    assert last == outcome([placed(100), FIRST, *others, bust_numbers(3)])[0][-1]
 
 
 @pytest.mark.parametrize(("name", "kept"), [("x-1", "x-1"), (None, "y")])

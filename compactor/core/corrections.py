@@ -44,7 +44,6 @@ def bust_inferred(order: Order, entry: Entry) -> None:
             _leave(own, entry, revision)
             note_reduction(order, revision.ts, qty, DECIMAL[revision.price] * qty)
             told = list_told(order)
-            entry.revises = True
 
 
 def _find_counting(order: Order, revision: Revision, told: Decimal | None) -> list[Inferred]:
@@ -54,10 +53,8 @@ def _find_counting(order: Order, revision: Revision, told: Decimal | None) -> li
     missing = abs(DECIMAL[revision.qty])
     is_surplus = told is not None and order.filled - told >= missing
     found: list[Inferred] = []
-    if not is_surplus:
-        return found
     for inferred in sorted(ensure_rare(order).inferred, key=lambda one: not is_older(one.ts, revision.ts)):
-        if missing > 0:
+        if is_surplus and missing > 0:
             found.append(inferred)
             missing -= inferred.qty
     return found if missing <= 0 else []
@@ -81,10 +78,9 @@ def _leave(own: Entry, entry: Entry, revision: Revision) -> None:
 
 def note_lines(order: Order, entry: Entry) -> None:
     """Note how many lines the event of a revision that waits has made."""
-    if order.rare is not None and entry.made:
-        for revision in chain.from_iterable(order.rare.waiting.values()):
-            if revision.offset == entry.offset:
-                revision.made = entry.made
+    for revision in chain.from_iterable(ensure_rare(order).waiting.values()):
+        if revision.offset == entry.offset:
+            revision.made = entry.made
 
 
 def _find_named(order: Order, event: Event) -> str | None:

@@ -159,6 +159,12 @@ class IndexedFills(dict[str, Fill]):
     def _count_correction(self, fill: Fill, version: Fill) -> None:
         self.corrected += _DECIMAL[version.qty] - _DECIMAL[fill.qty]
 
+    def name(self, key: str, execution_id: str, source: str | None) -> None:
+        """Note the id by which a source names a fill that had none. It is that source's from then on."""
+        fill = self[key]
+        fill.execution_id, fill.source = execution_id, source
+        self._sources[_DECIMAL[fill.qty], _DECIMAL[fill.price]].add(source)
+
     def retract(self, key: str) -> None:
         """Take back a fill that stands (4.9)."""
         fill = self[key]
@@ -249,7 +255,7 @@ class IndexedFills(dict[str, Fill]):
                 continue
             for other_key in self._by_numbers[numbers][-_ALIKE_MAX:]:
                 other = self[other_key]
-                if other_key == key or other.merged or other.is_version or _has_common_source(fill, other):
+                if other.merged or other.is_version or _has_common_source(fill, other):
                     continue
                 if other.live or (reduced_at is not None and nanos(fill.ts) < nanos(reduced_at)):
                     found.append((nanos(fill.ts) != nanos(other.ts), not other.live, other_key, key))

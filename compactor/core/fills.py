@@ -27,7 +27,7 @@ from compactor.core.orders import (
     is_tradable,
 )
 from compactor.core.settling import merge_doubles
-from compactor.core.told import count_executed, sum_busts, sum_reductions
+from compactor.core.told import count_executed, note_told, sum_busts, sum_reductions
 from compactor.core.transitions import says_open
 
 
@@ -78,6 +78,7 @@ def _take_sum(order: Order, event: Event, entry: Entry) -> bool:
         return False
     if order.ended:
         _report_late(order, event, entry, order.filled + qty)
+    note_told(order, event)
     infer(order, qty, DECIMAL[event.price] * qty, told, event.ts, entry)
     return True
 
@@ -176,12 +177,12 @@ def _take_again(order: Order, key: str, event: Event, entry: Entry) -> None:
             f"execution {event.execution_id or key!r} comes again: {', '.join(differs)}; the first stands",
         )
     if fill.execution_id is None and event.execution_id is not None:
-        fill.source = event.source  # A source tells of a fill when it names it; one that had no name may name it yet.
+        # A source tells of a fill when it names it; one that had no name may name it yet.
+        index_fills(order).name(key, event.execution_id, event.source)
     if event.execution_id is not None and event.source != fill.source and event.source not in fill.told:
         fill.told = (*fill.told, event.source)
     if event.execution_id is not None and event.execution_id != key:
         ensure_rare(order).names[event.execution_id] = key
-        fill.execution_id = fill.execution_id or event.execution_id
         apply_waiting(order, key, entry)
 
 

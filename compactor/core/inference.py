@@ -19,7 +19,6 @@ from compactor.core.orders import (
     Order,
     Rare,
     ensure_rare,
-    is_multi_leg,
     is_tradable,
     sum_value,
 )
@@ -31,7 +30,7 @@ WAITING_MAX = 64
 
 def infer_missing(order: Order, event: Event, entry: Entry, is_duplicate: bool) -> None:
     """Infer a trade where the event tells a cumulative quantity above the known fills, else report the gap (4.7)."""
-    if event.filled_qty is None or is_duplicate or is_multi_leg(order):
+    if event.filled_qty is None or is_duplicate:
         return
     told, known = DECIMAL[event.filled_qty], order.filled
     # The quantity still counts what was taken back after it.
@@ -44,9 +43,9 @@ def infer_missing(order: Order, event: Event, entry: Entry, is_duplicate: bool) 
     is_told = rare.told_qty is not None and told <= DECIMAL[rare.told_qty]
     if not is_told:
         rare.told_qty = event.filled_qty
-    is_priced = event.filled_avg_price is not None and not is_told_apart(event) and taken_back >= entry.taken_back
-    if is_priced and event.filled_avg_price is not None:
-        value = DECIMAL[event.filled_avg_price] * told - value_taken_back - sum_value(order)
+    average = event.filled_avg_price
+    if average is not None and not is_told_apart(event) and taken_back >= entry.taken_back:
+        value = DECIMAL[average] * told - value_taken_back - sum_value(order)
         infer(order, reported - known, value, told, event.ts, entry)
     elif not is_told and not (entry.revises and _is_settled(order, reported)):
         report_gap(event.filled_qty, reported, known, entry)
@@ -115,14 +114,12 @@ def find_displaced(order: Order, event: Event, qty: Decimal) -> tuple[list[Infer
         found.append(inferred)
         left -= inferred.qty
     left = max(left, ZERO)
-    if left and event.filled_qty is not None and event.execution_id not in order.rare.waiting:
+    if event.filled_qty is not None and event.execution_id not in order.rare.waiting:
         # Whatever its quantity fits, there are no more shares than the broker counts.
         told = count_told(order, event)
         surplus = min(left, order.filled + left - told) if told is not None else ZERO
         for inferred in sorted(explained, key=attrgetter("snapshot_qty")):
-            if surplus <= 0:
-                break
-            if inferred not in found:
+            if surplus > 0 and inferred not in found:
                 found.append(inferred)
                 taken = min(surplus, inferred.qty)
                 surplus, left = surplus - taken, left - taken
