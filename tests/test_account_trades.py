@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from compactor import Ledger
 from compactor.broker.adapters import find_credentials, open_broker
 from compactor.broker.budget import Budget
-from compactor.sync.account_trades import CountedTrades, TradeMark, TradesChanged
+from compactor.sync.account_trades import CountedTrades, Ghosts, TradeMark, TradesChanged
 from compactor.sync.answers import AskedAccount
 from compactor.sync.reconcile import Reconciler
 from compactor.sync.reconciled import Reconciled
@@ -147,10 +147,21 @@ def test_while_nobody_can_say_whose_a_trade_is_its_symbol_waits(data: Path, serv
 def test_trades_of_an_order_that_no_account_has_are_seen(data: Path, servers: Servers) -> None:
     """They are too much in the ledgers, whosever they are: the first account names them."""
     run(data, servers)
-    write_fill(data, "phantom", "7")
-    done = run(data, servers)
+    write_fill(data, "phantom", "7", ago(-3600))
+    done = run(data, servers, days=0.1)
     assert {("one", "AAPL"): "differs"} == kinds(done)
     assert "found 0 at the broker, expected 7" in done.problems[-1].detail
+
+
+def test_trades_of_an_account_that_was_reset_are_no_others(data: Path, servers: Servers) -> None:
+    """Chaos, 51136: nobody has its orders any more. They do not become the first account's, at once or later."""
+    run(data, servers)
+    write_fill(data, "gone", "4", ago(-3600))
+    servers["two"].account_id = "9e5e0a1c-0000-4000-8000-000000000009"
+    hold(servers["one"], MSFT="1")
+    assert {("one", "MSFT"): "differs"} == kinds(run(data, servers, days=0.1))
+    run(data, servers, days=1.1)
+    assert {("one", "MSFT"): "differs"} == kinds(run(data, servers, days=1.2))
 
 
 def test_a_dry_run_counts_nothing(data: Path, servers: Servers) -> None:
@@ -190,7 +201,7 @@ def test_a_line_that_is_another_one_is_no_continuation(data: Path) -> None:
     with Ledger(data / "team/alpha") as ledger:
         ledger.compact()
     with pytest.raises(TradesChanged, match=r"line 1 is trade .*, expected another"):
-        counted.count([data / "team/alpha"], "one", True, lambda orders: {})
+        counted.count([data / "team/alpha"], "one", lambda orders: {}, Ghosts())
 
 
 def test_the_opening_balance_of_every_account_is_recorded_anew(data: Path, servers: Servers) -> None:
@@ -212,12 +223,12 @@ def test_the_opening_balance_of_every_account_is_recorded_anew(data: Path, serve
     assert "POSITIONS DIFFER: TSLA" in status.output
     CliRunner().invoke(app, ["reconcile", str(data), "--once", "--record-positions"], env=keys)
     done = CliRunner().invoke(app, ["reconcile", str(data), "--once"], env=keys)
-    assert "2 of 2 positions are what the trades add up to" in done.output
+    assert "1 of 1 positions are what the trades add up to" in done.output
 
 
-def write_fill(data: Path, order_id: str, qty: str) -> None:
-    """An order in the log of which no account told."""
-    terms = {"symbol": "AAPL", "side": "buy", "quantity": qty, "ts": ago(8 * DAY), "order_id": order_id}
+def write_fill(data: Path, order_id: str, qty: str, at: str = "") -> None:
+    """An order in the log of which no account told, from eight days ago or `at`."""
+    terms = {"symbol": "AAPL", "side": "buy", "quantity": qty, "ts": at or ago(8 * DAY), "order_id": order_id}
     with Ledger(data / "team/alpha", team_id="alpha") as ledger:
         ledger.append(
             [

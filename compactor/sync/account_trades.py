@@ -16,6 +16,7 @@ import msgspec
 
 from compactor.core import CompactorError
 from compactor.core.decimals import exactly, parse_computed, plain
+from compactor.core.instants import nanos
 from compactor.ledger.paths import TRADES
 from compactor.ledger.unlocked import whole_lines
 
@@ -35,12 +36,32 @@ class TradedShares(msgspec.Struct):
     symbol: str | None = None
     side: str | None = None
     quantity: str = "0"
+    timestamp: str | None = None
 
     @property
     def moved(self) -> Decimal:
         """Bought is above zero, sold below; a reversal is the other way round."""
         quantity = parse_computed(self.quantity)
         return quantity if self.side == "buy" else -quantity
+
+
+class Ghosts(msgspec.Struct, frozen=True):
+    """What becomes of trades of an order that no account has. They are too much in the ledgers, and the first account
+    names them, unless they are older than the opening balance of any account: that of an account which was reset, and
+    which nobody has any more, is recorded later than its trades. Until then, where `since` is None, they wait."""
+
+    is_first: bool = False
+    since: str | None = None
+
+    @property
+    def are_waiting(self) -> bool:
+        return self.is_first and self.since is None
+
+    def are_counted(self, trade: TradedShares) -> bool:
+        """Whether a trade counts, if no account has its order."""
+        if not self.is_first or self.since is None:
+            return False
+        return trade.timestamp is None or nanos(trade.timestamp) >= nanos(self.since)
 
 
 class TradeMark(msgspec.Struct):
@@ -66,8 +87,8 @@ class CountedTrades(msgspec.Struct):
         """What the trades of the account add up to, by symbol."""
         return {symbol: parse_computed(quantity) for symbol, quantity in self.sums.items()}
 
-    def count(self, ledgers: Iterable[Path], account: str, is_first: bool, find_homes: FindHomes) -> None:
-        """Count the trades that are new. Those of orders which no account has count for the first account.
+    def count(self, ledgers: Iterable[Path], account: str, find_homes: FindHomes, ghosts: Ghosts) -> None:
+        """Count the trades that are new; those of orders which no account has as `ghosts` says.
 
         Raises TradesChanged and LedgerError.
         """
@@ -76,24 +97,25 @@ class CountedTrades(msgspec.Struct):
             for order_id, waiting in self.waiting.items():
                 for symbol, quantity in waiting.items():
                     moved[order_id][symbol] += parse_computed(quantity)
-            paths = list(ledgers)
+            paths, late = list(ledgers), set[str]()
             for name in self.marks.keys() - {path.name for path in paths}:
                 raise _name_change(name, "the ledger is gone")
             for path in paths:
                 for trade in self._read_new(path):
                     if trade.symbol is not None and trade.side is not None:
                         moved[trade.order_id][normalize_symbol(trade.symbol)] += trade.moved
+                        late |= {trade.order_id} if ghosts.are_counted(trade) else set()
             homes = find_homes(moved) if moved else {}
             sums = defaultdict(Decimal, self.read_sums())
             for order_id, symbols in moved.items():
-                if homes.get(order_id) == account or (homes.get(order_id) == "" and is_first):
+                if homes.get(order_id) == account or (homes.get(order_id) == "" and order_id in late):
                     for symbol, found in symbols.items():
                         sums[symbol] += found
             self.sums = {symbol: plain(found) for symbol, found in sums.items()}
             self.waiting = {
                 order_id: {symbol: plain(found) for symbol, found in symbols.items()}
                 for order_id, symbols in moved.items()
-                if order_id not in homes
+                if order_id not in homes or (homes[order_id] == "" and ghosts.are_waiting)
             }
 
     def _read_new(self, path: Path) -> Iterable[TradedShares]:

@@ -24,7 +24,14 @@ from compactor.core.instants import nanos
 from compactor.ledger.files import Files, replace
 from compactor.ledger.paths import PRIVATE, TRADES
 from compactor.ledger.unlocked import whole_lines
-from compactor.sync.account_trades import CountedTrades, FindHomes, TradedShares, TradesChanged, normalize_symbol
+from compactor.sync.account_trades import (
+    CountedTrades,
+    FindHomes,
+    Ghosts,
+    TradedShares,
+    TradesChanged,
+    normalize_symbol,
+)
 from compactor.sync.compare import BrokerDifference
 
 FILE = "positions.json"
@@ -60,13 +67,13 @@ class _Recorded(msgspec.Struct):
 
 class ComparedAccount(msgspec.Struct, frozen=True):
     """An account whose positions are compared: its name and id, and what it holds. With several accounts `find_homes`
-    says which of them has an order, and one of the accounts `is_first`."""
+    says which of them has an order, and `ghosts` what becomes of trades of an order that none has."""
 
     name: str
     account_id: str
     held: Quantities
     find_homes: FindHomes | None = None
-    is_first: bool = True
+    ghosts: Ghosts = Ghosts()
 
 
 _decode_trade = msgspec.json.Decoder(TradedShares).decode
@@ -141,8 +148,17 @@ class PositionBook:
             return recorded.counted is None
         if recorded.counted is None:
             return False
-        recorded.counted.count(ledgers, account.name, account.is_first, account.find_homes)
+        recorded.counted.count(ledgers, account.name, account.find_homes, account.ghosts)
         return True
+
+    def find_settled(self, account_ids: Mapping[str, str], names: Iterable[str]) -> str | None:
+        """When the last of the opening balances of these accounts was recorded; None while one is missing, or is that
+        of another account, which was there under this name before a reset."""
+        known = self._read()
+        found = [known.get(name, _Recorded()) for name in names]
+        if any(one.account_ids != [account_ids.get(name)] for one, name in zip(found, names, strict=True)):
+            return None
+        return max((one.recorded_at for one in found), key=nanos)
 
     def forget(self) -> None:
         """Let the next complete run record the opening balances anew."""
@@ -203,7 +219,7 @@ class PositionBook:
         counted = None
         if account.find_homes is not None:
             counted = CountedTrades()
-            counted.count(ledgers, account.name, account.is_first, account.find_homes)
+            counted.count(ledgers, account.name, account.find_homes, account.ghosts)
             counted.waiting = {}
             by_trades = counted.read_sums()
         else:

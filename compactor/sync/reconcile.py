@@ -26,7 +26,7 @@ from compactor.broker.port import BrokerError
 from compactor.core.instants import nanos, rfc3339
 from compactor.ledger import Ledger, LedgerError, discover
 from compactor.ledger.paths import LOG
-from compactor.sync.account_trades import TradesChanged, normalize_symbol
+from compactor.sync.account_trades import Ghosts, TradesChanged, normalize_symbol
 from compactor.sync.answers import (
     DAY_SECONDS,
     HOUR_SECONDS,
@@ -189,13 +189,15 @@ class Reconciler:
             detail = f"the account does not say what it holds: {self._accounts.unheld[name]}"
             plan.problems.append(BrokerDifference("positions_unread", detail, account=name))
         names = sorted(self._accounts.by_name)
+        settled = self._positions.find_settled(self._accounts.ids, names) if len(names) > 1 else None
         for name in [one for one in answering if is_whole and one in self._accounts.held]:
             # Only a run that looks back a week has found what was busted: an opening balance must not hide that.
             is_deep = is_due(memory.get(name, AccountReconciled()).week_at, now, DAY_SECONDS)
             account = ComparedAccount(name, self._accounts.ids[name], self._accounts.held[name])
             if len(names) > 1:
                 find_homes = partial(self._accounts.find_homes, answering=answering)
-                account = msgspec.structs.replace(account, find_homes=find_homes, is_first=name == names[0])
+                ghosts = Ghosts(name == names[0], settled)
+                account = msgspec.structs.replace(account, find_homes=find_homes, ghosts=ghosts)
             try:
                 positions += self._positions.compare(
                     account, paths, now,
