@@ -73,6 +73,10 @@ LIVES: dict[str, tuple[list[Told], str, str]] = {
         "2@5 ~1@5 ~3@5 -2@5 =4@6 -1@5 -3@5 ~2@5", ""),
     "what a sum with a price told stays, whatever other sums were told": (
         [placed(10), FIRST, total(3, "6"), told("accepted", 4)], "2@5 ~4@5", ""),
+    "a sum of before a bust tells what the bust leaves": (
+        [placed(10), part(1, 2), bust(3), total(2, "6")], "2@5 -2@5 ~4@5", ""),
+    "one that is more than the end has counted is late": (
+        [placed(10), told("canceled", 3, filled_qty="2"), total(2, "4")], "~4@5", "fill_gap late_fill"),
     "what the broker counts stays": ([placed(10), answer(1, "2"), answer(2, "4")], "~2@5 ~2@5", ""),
     # Busts that name a fill by an id which nobody has told (4.9).
     "a bust with the numbers of a fill of another source is its": (
@@ -102,6 +106,10 @@ LIVES: dict[str, tuple[list[Told], str, str]] = {
         [placed(10), FIRST, correct(2, "y", **REST), answer(3, "2", "6.000001")], "2@5 -2@5 =2@6", ""),
     "a correction by less than that explains nothing": (
         [placed(10), FIRST, correct(2, "y", price="5.000001", **REST), answer(3, "2", "5.000001")], "2@5", ""),
+    "nor does one to another value": (
+        [placed(10), FIRST, correct(2, "y", price="7", **REST), answer(3, "2", "6")], "2@5", ""),
+    "nor one to this value and another quantity": (
+        [placed(10), FIRST, correct(2, "y", qty="1", price="12", **REST), answer(3, "2", "6")], "2@5", ""),
     "nor is it looked at without an average": (
         [placed(10), FIRST, correct(2, "y", **REST), answer(3, "2", None)], "2@5", ""),
     "nor with one of before the correction": (
@@ -130,6 +138,8 @@ LIVES: dict[str, tuple[list[Told], str, str]] = {
     # Which inferred trades give way, and what a bust takes out of them (4.8, 4.9).
     "a fill beyond what was inferred takes of it what the broker counts less": (
         [placed(10), answer(1, "4"), part(3, 2, filled_qty="5")], "~4@5 -4@5 2@5 ~3@5", ""),
+    "and nothing of further ones": (
+        [placed(10), answer(1, "4"), answer(2, "8"), part(3, 2, filled_qty="9")], "~4@5 ~4@5 -4@5 2@5 ~3@5", ""),
     "without a sum it is a trade first": (
         [placed(10), answer(1, "4"), answer(5, "4", None), part(3, 2)], "~4@5 2@5 -4@5 ~2@5", ""),
     "one whose bust waits explains nothing": (
