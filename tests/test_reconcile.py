@@ -141,6 +141,21 @@ def find_assigned_team(truth: Truth, order_id: str, assigned: Mapping[str, list[
     return UNASSIGNED
 
 
+def test_an_order_of_nobody_follows_what_replaced_it_to_its_team(data: Path, server: AlpacaServer) -> None:
+    """Issue 4, 5: once somebody has assigned the successor, the trades of the order before it are that team's too."""
+    reconciler = healer(data, server)
+    first = server.place(type="limit", limit_price="10", time_in_force="gtc")
+    server.fill(first.id, 1, "10")
+    second = server.replace(first.id, limit_price="11")
+    quiet_run(reconciler, server)
+    assert [first.id] == [trade["order_id"] for trade in trades(data, "unassigned")]
+    assign(data, second.id, "alpha")
+    assert {first.id: "alpha"} == quiet_run(reconciler, server).moved
+
+    assert [first.id] == [trade["order_id"] for trade in trades(data, "alpha")]
+    assert 0 == quiet_run(reconciler, server, DAY + 1).events
+
+
 def test_orders_nobody_knew_are_adopted_by_the_team_in_their_name(data: Path, server: AlpacaServer) -> None:
     """Issue 4, 4 and 5: `team:anything` claims an order; what nobody claims is `unassigned`, visibly."""
     named, nameless = server.place(team="alpha", type="limit", limit_price="10"), server.place()
