@@ -137,6 +137,17 @@ def test_what_was_told_is_brought_to_the_present() -> None:
     assert 2 == count_told(order, build_event({**fields, "ts": ts(2), "qty": "2"}))  # type: ignore[arg-type]
 
 
+def test_fills_that_turned_out_to_be_others_are_not_added() -> None:
+    """4.3, 4.7: of the executions that told no quantity, those that came later count, each once."""
+    order = new_order((2, "5"))
+    fills = index_fills(order)
+    fills.silent = [(nanos(ts(1)), Decimal(2)), (nanos(ts(4)), Decimal(3))]
+    fills.merged = [(nanos(ts(1)), Decimal(2))]
+    assert 8 == count_told(order)
+    fills.merged = [(nanos(ts(4)), Decimal(3))]
+    assert 5 == count_told(order)
+
+
 def test_what_is_older_than_what_is_remembered_counts_for_nothing() -> None:
     """4.7: of many executions that told no quantity the first ones are not remembered one by one."""
     order = new_order((1, "9"), (3, "6"), (4, "5"))
