@@ -144,12 +144,6 @@ def revised_orders(truth: Truth) -> set[str]:
     return {order_id for order_id, order in orders if any(one.busted or one.corrected for one in order.executions)}
 
 
-def list_symbols(data: Path, order_ids: Collection[str]) -> set[str]:
-    """The symbols of which there are trades of some orders."""
-    trades = [trade for path in data.glob("team/*/trades.jsonl") for trade in _standing(path)]
-    return {trade["symbol"].replace("/", "") for trade in trades if trade["order_id"] in order_ids}
-
-
 def find_doubled(truth: Truth) -> Iterator[str]:
     """The orders that an application placed twice; each has a name of its own."""
     names = Counter(order.client_order_id for order in truth.orders.values() if ":app-" in order.client_order_id)
