@@ -247,7 +247,7 @@ def test_nothing_blocks_the_loop(data: Path, is_compacted: bool, is_filled: bool
     def is_smooth(delays: list[float], machine: list[float]) -> bool:
         # On a busy machine a thread may hold the interpreter while it is not running.
         late = [(one[-max(3, len(one) // 100)], one[-1]) for one in (delays, machine)]
-        return late[0][0] < max(0.005, 2 * late[1][0]) and late[0][1] < max(0.02, 2 * late[1][1])
+        return late[0][0] < max(0.005, 3 * late[1][0]) and late[0][1] < max(0.02, 3 * late[1][1])
 
     # What a collection of the garbage of this test run takes is not the tracker's either.
     gc.collect()
@@ -255,7 +255,7 @@ def test_nothing_blocks_the_loop(data: Path, is_compacted: bool, is_filled: bool
     try:
         # Whatever is ours comes every time; the hiccups of a machine that runs other tests do not.
         runs: list[tuple[list[float], list[float]]] = []
-        while not runs or (len(runs) < 4 and not is_smooth(*runs[-1])):
+        while not runs or (len(runs) < 6 and not is_smooth(*runs[-1])):
             delays = asyncio.run(run(len(runs)))
             machine = [0.0] * 3 if is_smooth(delays, [0.0] * 3) else asyncio.run(measure_machine(1.0))
             runs.append((delays, machine))

@@ -83,13 +83,13 @@ def drop_absent(fields: dict[str, Any]) -> dict[str, Any]:
 
 
 def _is_absent(name: str, value: Any) -> bool:
-    if name in OPTIONAL_TIMES and isinstance(value, str) and value.startswith(ZERO_TIME):
+    if name in OPTIONAL_TIMES and isinstance(value, str) and ZERO_TIME.fullmatch(value):
         return True
     return value is None or value == "" or (name == "legs" and value == [])
 
 
 OPTIONAL_TIMES = ("recorded_at", "created_at")
-ZERO_TIME = "0001-01-01T00:00:00"
+ZERO_TIME = re.compile(r"0001-01-01T00:00:00(?:\.0+)?(?:Z|\+00:00)?")
 """What Go and C# write for a time that nobody has set."""
 
 LINE_BYTES_MAX = 1 << 20
