@@ -283,6 +283,18 @@ def test_families_are_looked_for_where_the_first_of_them_was(server: ScriptedAlp
     assert list_families(broker, [make_order("t", order_class="oco", submitted_at=None, created_at=None)]) == []
 
 
+@pytest.mark.parametrize("status", [400, 500, 503])
+def test_an_earlier_exit_that_is_not_answered_for_fails_no_list(
+    server: ScriptedAlpaca, broker: AlpacaRest, status: int
+) -> None:
+    """Issue 16, 4, and chaos, 51802: one poisonous order costs its own family, and not the account's reconcile."""
+    other = make_order("h", order_class="bracket", seconds_ago=100)
+    exit_ = make_order("x1", order_class="bracket", replaces="x0", seconds_ago=4000)
+    server.orders = {one["id"]: one for one in (other, exit_)}
+    server.answers["GET", "/v2/orders/x0"] = page(status)
+    assert {"h", "x1"} == {one["id"] for one in list_families(broker, [other, exit_])}
+
+
 @pytest.mark.parametrize(
     ("spans", "merged"),
     [

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from compactor.broker.alpaca.rest import ACTIVITIES_PAGE, AlpacaRest
+from compactor.broker.port import BrokerError, RateLimited
 from compactor.core.instants import BadInstant, nanos, rfc3339
 
 REPLACED_MAX = 5
@@ -28,13 +29,23 @@ def list_families(rest: AlpacaRest, orders: Iterable[Any]) -> list[Any]:
             continue
         first = order
         for _ in range(REPLACED_MAX):
-            if not first.get("replaces") or (earlier := rest.order(str(first["replaces"]))) is None:
+            if not first.get("replaces") or (earlier := _read_earlier(rest, str(first["replaces"]))) is None:
                 break
             first = earlier
         at = first.get("submitted_at") or first.get("created_at")
         if isinstance(at, str):
             times[str(order.get("id"))] = at
     return list_around(rest, times)
+
+
+def _read_earlier(rest: AlpacaRest, order_id: str) -> Any | None:
+    """An order that was replaced; None where it cannot be read: one order that is not answered fails no list."""
+    try:
+        return rest.order(order_id)
+    except RateLimited:
+        raise
+    except BrokerError:
+        return None
 
 
 def list_around(rest: AlpacaRest, wanted: Mapping[str, str]) -> list[Any]:
