@@ -283,6 +283,24 @@ def test_families_are_looked_for_where_the_first_of_them_was(server: ScriptedAlp
     assert list_families(broker, [make_order("t", order_class="oco", submitted_at=None, created_at=None)]) == []
 
 
+def test_activities_that_were_not_answered_are_asked_for_again(server: ScriptedAlpaca, data: Path) -> None:
+    """Chaos, 51829: a request that failed is none that was made in vain. The same process asks again at once, although
+    the order has ended and no list has it."""
+    server.orders["o"] = make_order("o", seconds_ago=20_000, status="partially_filled", filled_qty="0")
+    reconciler = make_reconciler(server, data)
+    reconciler.run()
+    server.orders["o"].update(status="filled", filled_qty="3", filled_avg_price="10", updated_at=ago(15_000))
+    fails = error(500, 50010000, "internal server error occurred")
+    server.answers["GET", "/v2/account/activities/FILL"] = lambda request: (
+        fails(request) if "order_id" in request.query else []
+    )
+    assert "order_unanswered" in kinds(reconciler.run())
+    server.fills += [make_fill("o", "x1", "1", "9", "1", 15_001), make_fill("o", "x2", "2", "10.5", "3", 15_000)]
+    server.answers.clear()
+    reconciler.run()
+    assert ["1", "2"] == [trade["quantity"] for trade in rows(data, "trades") if trade["kind"] == "fill"]
+
+
 @pytest.mark.parametrize("status", [400, 500, 503])
 def test_an_earlier_exit_that_is_not_answered_for_fails_no_list(
     server: ScriptedAlpaca, broker: AlpacaRest, status: int

@@ -54,6 +54,8 @@ class BrokerAnswers(msgspec.Struct):
     answers: Answers = msgspec.field(default_factory=Answers)
     missing: set[str] = set()
     fills_asked: set[str] = set()
+    fills_unanswered: set[str] = set()
+    """Those of `fills_asked` that were not answered: nothing is known of them but that they are asked for again."""
     unasked: set[str] = set()
     unanswered: dict[str, int] = {}
     """How many orders each account did not answer for."""
@@ -239,6 +241,7 @@ class Accounts:
         except (BrokerError, BadCredentials) as error:
             # The order itself is known, so it is reconciled without them: a live order must never be missing.
             _name_unanswered(order_id, name, told, error)
+            told.fills_unanswered.add(order_id)
 
     def find_rules(self, order_id: str, rules: Rules) -> Rules:
         """The rules with what the account of an order says of orders that no ledger knows."""

@@ -151,7 +151,7 @@ class Reconciler:
                 self._open_ledgers.append(team)
             is_whole = not unreadable and not any(team.error for team in teams)
             # What these events did not put right is named the next time, instead of being appended for ever.
-            self._agreed |= set(plan.tried if is_whole else [])
+            self._agreed |= {one for one in plan.tried if is_whole and one[0] not in told.fills_unanswered}
         positions = self._compare_positions(
             told, plan, ledgers, now, memory, answering, is_whole=not unreadable, is_dry=dry_run
         )
@@ -287,7 +287,9 @@ class Reconciler:
                 plan.problems += view.problems
                 if len(self._agreed) > _AGREED_MAX:
                     self._agreed = {one for one in self._agreed if one[0] in self._accounts.homes}
-                self._agreed |= set(plan.agreed)
+                self._agreed |= {one for one in plan.agreed if one[0] not in told.fills_unanswered}
+                # No list may have it the next time.
+                plan.to_watch += sorted(told.fills_unanswered)
                 return plan
             self._accounts.ask_orders({one: view.find_created_at(one) for one in plan.to_ask}, told, answering)
             self._accounts.ask_fills_together(set(plan.to_ask_fills), told)
