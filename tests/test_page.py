@@ -364,7 +364,8 @@ def test_a_hostile_client_order_id_is_shown_as_text(browser: Any, served: Served
 def test_an_administrator_sees_all_teams_and_goes_from_one_to_another(browser: Any, served: Served) -> None:
     """An overview with freshness, and a switcher."""
     with opened(browser, served, f"key={served.key(None)}") as page:
-        page.locator("#overview-table tbody tr").first.wait_for()
+        for team in ("alpha", "busy", "quiet"):
+            page.locator("#overview-table tbody tr", has_text=team).first.wait_for()
         assert {"alpha", "busy", "quiet"} <= set(rows(page, "overview"))
         picture(page, "all-teams")
         page.locator("#overview-table button", has_text="alpha").click()
