@@ -198,3 +198,11 @@ def test_a_fill_known_twice_keeps_its_id_and_takes_that_of_its_double_if_it_has_
     events = [placed(10), part(1, 2, execution_id=name, **STREAM), *DOUBLES[2:], answer(3, "2"), bust(4, "y")]
     lines = live(events).take_lines().trades.splitlines()
     assert [name, "y", "y", kept] == [json.loads(line).get("execution_id") for line in lines]
+
+
+def test_an_order_without_fills_gets_no_index_of_them() -> None:
+    """There are thousands of open orders, and an index of nothing is several times what such an order is."""
+    order = live([placed(filled_qty="0"), answer(1, "0", None), told("pending_cancel", 2, filled_qty="0")]).find_order(
+        "o"
+    )
+    assert order is not None and type(order.fills) is dict

@@ -186,10 +186,3 @@ def test_statements_are_compared_as_they_count_now(later: str, first_bust: int, 
     note_reduction(order, ts(4), Decimal(1), Decimal(5))
     found = find_newest_told(order)
     assert found is not None and ts(newest) == found.ts
-
-
-def test_an_order_without_fills_gets_no_index_of_them() -> None:
-    """There are thousands of open orders, and an index of nothing is several times what such an order is."""
-    order = new_order((1, "0"))
-    assert [] == list_told(order)
-    assert type(order.fills) is dict

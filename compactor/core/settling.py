@@ -63,8 +63,10 @@ def settle_surplus(order: Order, entry: Entry) -> None:
     if order.rare is not None:
         _revise_by_numbers(order, entry)
     merge_doubles(order, entry)
+    if order.rare is None or not order.rare.inferred:
+        return
     told = count_told(order)
-    if told is None or order.rare is None:
+    if told is None:
         return
     found, left = [], order.filled - told
     for inferred in sorted(order.rare.inferred, key=lambda one: one.snapshot_qty):

@@ -13,7 +13,6 @@ from itertools import chain, islice
 from typing import NamedTuple
 
 from compactor.core.events import REVISIONS, Event
-from compactor.core.fill_index import IndexedFills
 from compactor.core.instants import nanos
 from compactor.core.orders import (
     DECIMAL,
@@ -30,8 +29,6 @@ from compactor.core.orders import (
 BEGINNING = nanos("1900-01-01T00:00:00Z") - 1
 REMEMBERED_MAX = 64
 """How many quantities that fell, and how many reductions, are remembered of one order."""
-
-_NO_FILLS = IndexedFills({})
 
 
 class Present(NamedTuple):
@@ -112,9 +109,7 @@ def count_without(told: list[tuple[int, Decimal]], bust: Revision) -> Decimal | 
 def list_told(order: Order, event: Event | None = None, quantity: Decimal | None = None) -> list[tuple[int, Decimal]]:
     """List the cumulative quantities that were told, each with its instant, brought to the present: with the executions
     that came later without a quantity, up to `quantity`, and without those that were taken back later."""
-    # Most orders have no fill, and an index of nothing is more than they are.
-    has_index = bool(order.fills) or isinstance(order.fills, IndexedFills)
-    fills, rare = index_fills(order) if has_index else _NO_FILLS, order.rare
+    fills, rare = index_fills(order), order.rare
     steps = list(fills.steps)
     if rare is not None:
         steps += [(nanos(one.ts), DECIMAL[one.qty]) for one in rare.statements]
