@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from compactor.broker.alpaca import translate as alpaca
 from compactor.broker.alpaca.translate import translate
 from compactor.broker.port import parse
-from compactor.core.events import EVENTS, TERMS, Event, Problem, build_event
+from compactor.core.decoding import build_event
+from compactor.core.events import EVENTS, TERMS, Event, Problem
 
 STORIES = sorted((Path(__file__).parent.parent / "fixtures" / "alpaca").iterdir())
 

@@ -28,7 +28,8 @@ from alpaca.trading.stream import TradingStream
 
 from compactor.broker.alpaca.translate import translate
 from compactor.broker.port import parse
-from compactor.core.events import Problem, build_event
+from compactor.core.decoding import build_event
+from compactor.core.events import Problem
 from compactor.core.instants import nanos, rfc3339
 from tests.alpaca_server import AlpacaServer, Faults
 from tests.alpaca_server.faults import SHARES

@@ -8,6 +8,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from compactor.core.decimals import BadDecimal
+from compactor.core.decoding import build_event, decode, read_leg_fills, rewritten
 from compactor.core.events import (
     DECIMALS,
     EVENTS,
@@ -18,11 +19,7 @@ from compactor.core.events import (
     Event,
     Problem,
     UnknownEvent,
-    build_event,
-    decode,
     is_intent,
-    read_leg_fills,
-    rewritten,
 )
 from compactor.core.instants import FIRST_INSTANT
 from compactor.core.lifecycle import LIFE

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from compactor.core.decoding import decode
 from compactor.core.derived import Finding
-from compactor.core.events import LINE_BYTES_MAX, decode
+from compactor.core.events import LINE_BYTES_MAX
 from compactor.core.fold import Fold
 from compactor.core.lines import Assignments, Block, Deliveries, EventReader, Placed
 from tests.stories import damaged, order_lives, to_lines

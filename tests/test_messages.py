@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compactor.core.events import Problem, build_event
+from compactor.core.decoding import build_event
+from compactor.core.events import Problem
 from compactor.imports.messages import FillOrder, LegFinder, NotAFill, Translated, read_capture
 from compactor.imports.recordings import BadRecording
 from compactor.imports.writer import Meter

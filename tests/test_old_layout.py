@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compactor.core.events import Problem, build_event
+from compactor.core.decoding import build_event
+from compactor.core.events import Problem
 from compactor.imports.old_layout import translate_old_layout
 from compactor.imports.old_orders import OldProblem
 

@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from compactor.core.decoding import decode
 from compactor.core.derived import Finding
-from compactor.core.events import LINE_BYTES_MAX, NESTING_MAX, Problem, decode
+from compactor.core.events import LINE_BYTES_MAX, NESTING_MAX, Problem
 from compactor.core.lines import Placed, read_line
 
 EVENT = b'{"event":"new","order_id":"o-1","ts":"2026-03-02T10:00:00Z"}'

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from compactor.core.events import build_event
+from compactor.core.decoding import build_event
 from compactor.core.fold import Fold
 from compactor.core.orders import Order, build_row, ensure_rare
 from compactor.core.rules import begin, split_event

@@ -4,7 +4,7 @@ from decimal import Decimal
 
 import pytest
 
-from compactor.core.events import build_event
+from compactor.core.decoding import build_event
 from compactor.core.instants import nanos
 from compactor.core.orders import ZERO, Order, Revision, ensure_rare, index_fills
 from compactor.core.rules import begin

@@ -15,7 +15,8 @@ from pathlib import Path
 import msgspec
 
 from compactor.books.failures import Failure, describe_failure
-from compactor.core.events import Problem, decode
+from compactor.core.decoding import decode
+from compactor.core.events import Problem
 from compactor.ledger import BadTeam, Ledger, RejectedEvents
 from compactor.ledger.log_writer import check_events
 from compactor.ledger.paths import LOG, check_team, locate_ledger

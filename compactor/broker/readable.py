@@ -7,7 +7,8 @@ execution the money has to be there: without quantity and price it is named, and
 from __future__ import annotations
 
 from compactor.broker.port import Fields
-from compactor.core.events import FILLS, REQUIRED, Problem, build_event
+from compactor.core.decoding import build_event
+from compactor.core.events import FILLS, REQUIRED, Problem
 
 _MONEY = ("qty", "price")
 

@@ -15,8 +15,9 @@ from typing import NamedTuple
 import msgspec
 from msgspec import Struct
 
+from compactor.core.decoding import decode
 from compactor.core.derived import Finding
-from compactor.core.events import LINE_BYTES_MAX, RETURNS_MAX, Event, Problem, decode
+from compactor.core.events import LINE_BYTES_MAX, RETURNS_MAX, Event, Problem
 from compactor.core.recovery import is_blank, recover_events
 
 EXCERPT_BYTES = 1024

@@ -10,7 +10,8 @@ Note: an object inside of another whole object is a value of it, and never an ev
 import re
 from typing import NamedTuple
 
-from compactor.core.events import Event, Problem, decode
+from compactor.core.decoding import decode
+from compactor.core.events import Event, Problem
 
 WORK_PER_BYTE = 8
 """The budget for a damaged line, in bytes looked at for each of its bytes, in addition to `WORK_MIN`."""

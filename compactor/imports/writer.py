@@ -19,7 +19,8 @@ from typing import Any
 import msgspec
 
 from compactor.books.failures import Failure, describe_failure
-from compactor.core.events import LINE_BYTES_MAX, Event, Problem, build_event
+from compactor.core.decoding import build_event
+from compactor.core.events import LINE_BYTES_MAX, Event, Problem
 from compactor.core.instants import rfc3339
 from compactor.core.lifecycle import normalize_name
 from compactor.core.lines import Block, EventReader, Glance, Placed

@@ -19,8 +19,9 @@ from typing import Any, TypeVar
 import msgspec
 from msgspec import Struct
 
+from compactor.core.decoding import is_too_deep
 from compactor.core.derived import Finding
-from compactor.core.events import Event, is_too_deep
+from compactor.core.events import Event
 from compactor.core.instants import EPOCH, BadInstant, moment, nanos, rfc3339
 from compactor.core.lines import read_line
 from compactor.ledger.files import Files

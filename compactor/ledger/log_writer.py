@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 from msgspec import Struct
 
-from compactor.core.events import LINE_BYTES_MAX, Event, Problem, build_event, decode, is_too_deep
+from compactor.core.decoding import build_event, decode, is_too_deep
+from compactor.core.events import LINE_BYTES_MAX, Event, Problem
 from compactor.core.instants import rfc3339
 from compactor.ledger.errors import LedgerError, RejectedEvents, from_os
 from compactor.ledger.files import Files

@@ -14,7 +14,7 @@ from itertools import islice
 import msgspec
 from msgspec import Struct
 
-from compactor.core.events import is_too_deep
+from compactor.core.decoding import is_too_deep
 from compactor.core.instants import BadInstant, moment
 from compactor.core.merkle import MerkleAccumulator
 from compactor.ledger.log import Log

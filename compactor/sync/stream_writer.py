@@ -18,7 +18,8 @@ import msgspec
 from compactor.books.order_index import OrderIndex
 from compactor.books.ownership import UNASSIGNED, decide_team, list_relations, list_ties, parse_team
 from compactor.broker.port import Fields, Message, Translator
-from compactor.core.events import Problem, decode
+from compactor.core.decoding import decode
+from compactor.core.events import Problem
 from compactor.ledger import BadTeam, RejectedEvents
 from compactor.ledger.log_writer import OpenLogs, check_events
 from compactor.ledger.paths import LOG, locate_ledger

@@ -20,7 +20,8 @@ from compactor.core.fast.scan cimport amount, bytes_of, is_same, text_of
 
 from decimal import Decimal
 
-from compactor.core.events import EVENTS, TERMS, TOLD_ONCE, Event, decode
+from compactor.core.decoding import decode
+from compactor.core.events import EVENTS, TERMS, TOLD_ONCE, Event
 from compactor.core.orders import Fill, Order, Rare
 from compactor.core.fast.plain_line import NAMES
 

@@ -25,7 +25,7 @@ from datetime import datetime
 
 import msgspec
 
-from compactor.core.events import rewritten
+from compactor.core.decoding import rewritten
 from compactor.core.fast.plain_line import COUNTED
 
 _instant = msgspec.json.Decoder(datetime).decode
