@@ -26,6 +26,8 @@ def test_a_key_is_shown_once_and_kept_as_a_keyed_hash_for_its_owner_alone(data: 
     row = json.loads(command(data, "create", "alpha", "--json").stdout)
     assert ["team_id", "key", "key_id", "admin", "read_only", "created_at"] == list(row)
     assert ("alpha", False, False) == (row["team_id"], row["admin"], row["read_only"])
+    found = KeyStore(data).find(row["key"])
+    assert found is not None and row["key_id"] == found.key_id, "what is shown opens the team"
     secret = row["key"].split("_", 2)[2]
     for path in (data / ".compactor").iterdir():
         assert secret.encode() not in path.read_bytes()

@@ -157,9 +157,10 @@ def create_key(team: str | None, admin: bool, read_only: bool, data: Path, as_js
     if team is not None and not _has_ledger(data, team):
         say(f"{team} has no ledger in {data} yet; the key opens it as soon as there is one.", err=True)
     if as_json:
-        from compactor.ui.output import show_json
+        import msgspec
 
-        show_json([made])
+        # This is the one place that shows a key; `show_json` hides them.
+        click.echo(msgspec.json.encode(made))
         return
     click.echo(made.key)
     sys.stdout.flush()
