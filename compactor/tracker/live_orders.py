@@ -324,7 +324,10 @@ class LiveOrders:
         return next(path for path, rows in self._ledgers.items() if rows.team_id == team)
 
     def _find_team(self, team: str) -> LedgerRows | None:
-        return next((rows for rows in self._ledgers.values() if rows.team_id == team), None)
+        for rows in self._ledgers.values():
+            if rows.team_id == team:
+                return rows
+        return None
 
     def _require(self) -> LogFollower:
         if self._follower is None:

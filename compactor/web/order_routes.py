@@ -45,21 +45,24 @@ _decode_id = msgspec.json.Decoder(msgspec.defstruct("_OrderIdOnly", [("order_id"
 async def get_open_orders(request: AnyRequest, team: str, numbers: Numbers = "text") -> Response[OpenOrders]:
     """What is open right now, oldest first. An unchanged answer is a 304 for the ETag that it had."""
     view = find_site(request).view(team)
-    return reply(request, view, *view.open_orders("json", numbers))
+    body = view.open_orders("json", numbers)
+    return reply(request, view, body.data, body.etag)
 
 
 @get("/orders/open.csv", summary="The open orders as CSV", responses=refusals(404), media_type=CSV)
 async def get_open_orders_csv(request: AnyRequest, team: str) -> Response[str]:
     """Safe to open in a spreadsheet: a text that looks like a formula has an apostrophe before it."""
     view = find_site(request).view(team)
-    return reply(request, view, *view.open_orders("csv", "text"), media_type=CSV)
+    body = view.open_orders("csv", "text")
+    return reply(request, view, body.data, body.etag, media_type=CSV)
 
 
 @get("/orders/open.jsonl", summary="The open orders as JSON lines", responses=refusals(404), media_type=JSON_LINES)
 async def get_open_orders_jsonl(request: AnyRequest, team: str, numbers: Numbers = "text") -> Response[str]:
     """One order a line."""
     view = find_site(request).view(team)
-    return reply(request, view, *view.open_orders("jsonl", numbers), media_type=JSON_LINES)
+    body = view.open_orders("jsonl", numbers)
+    return reply(request, view, body.data, body.etag, media_type=JSON_LINES)
 
 
 @get("/orders/{order_id:str}", summary="One order, open or ended", responses=refusals(404, 503))

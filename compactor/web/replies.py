@@ -12,7 +12,7 @@ from compactor.ledger.records import Instant, PendingOrder
 from compactor.tracker import EndedOrder
 from compactor.tracker.asked_orders import Origin
 from compactor.web.site import AnyRequest
-from compactor.web.team_view import TeamView
+from compactor.web.team_view import TeamView, make_list_headers
 
 JSON = "application/json"
 JSON_LINES = "application/jsonl"
@@ -55,9 +55,7 @@ def reply(
     """A body that is encoded already, with how fresh it is; 304 where the client has it."""
     headers = view.make_headers()
     if etag is not None:
-        headers["ETag"] = etag
-        headers["Cache-Control"] = "private, no-cache"
-        headers["Vary"] = "Authorization"
+        headers |= make_list_headers(etag)
         if is_unchanged(request, etag):
             return Response(content=b"", status_code=304, headers=headers, media_type=media_type)
     return Response(content=data, status_code=status, headers=headers, media_type=media_type)
@@ -66,7 +64,7 @@ def reply(
 def answer_unchanged(request: AnyRequest, data: bytes, media_type: str) -> Response[Any]:
     """A body that is of no one team, with an ETag of its bytes; 304 where the client has it."""
     etag = f'"{blake2b(data, digest_size=12).hexdigest()}"'
-    headers = {"ETag": etag, "Cache-Control": "private, no-cache", "Vary": "Authorization"}
+    headers = make_list_headers(etag)
     if is_unchanged(request, etag):
         return Response(content=b"", status_code=304, headers=headers, media_type=media_type)
     return Response(content=data, headers=headers, media_type=media_type)

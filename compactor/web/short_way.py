@@ -31,18 +31,15 @@ class ShortWay:
         if match is None or numbers is None or not self._may(scope["state"]["access"], match[1]):
             await self._inner(scope, receive, send)
             return
-        view = self._site.view(match[1])
-        body = view.open_orders("json", numbers)
-        headers = [(name.lower().encode(), value.encode()) for name, value in view.make_headers().items()]
-        headers += [
-            (b"etag", body.etag.encode()), (b"cache-control", b"private, no-cache"), (b"vary", b"Authorization"),
-        ]  # fmt: skip
+        body = self._site.view(match[1]).open_orders("json", numbers)
         known = next((value for name, value in scope["headers"] if name == b"if-none-match"), None)
         if known is not None and names_etag(known.decode("latin-1"), body.etag):
-            await send({"type": "http.response.start", "status": 304, "headers": headers})
+            await send({"type": "http.response.start", "status": 304, "headers": body.headers})
             await send({"type": "http.response.body", "body": b""})
             return
-        headers += [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body.data))]
+        headers = [
+            *body.headers, (b"content-type", b"application/json"), (b"content-length", b"%d" % len(body.data)),
+        ]  # fmt: skip
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": body.data})
 

@@ -27,11 +27,15 @@ FRESH_SECONDS = 1.0
 """How long what the daemon reported is believed."""
 
 
+Headers = list[tuple[bytes, bytes]]
+
+
 class Body(NamedTuple):
-    """An encoded answer and its ETag."""
+    """An encoded answer, its ETag, and the headers that say both that and how fresh it is."""
 
     data: bytes
     etag: str
+    headers: Headers
 
 
 class TeamView:
@@ -48,8 +52,6 @@ class TeamView:
         self._status_at = 0.0
         self._bodies: dict[tuple[str, str], Body] = {}
         self._bodies_of: tuple[object, ...] = ()
-        self._headers: dict[str, str] = {}
-        self._headers_of: tuple[object, ...] = ()
 
     @property
     def rows(self) -> LedgerRows | None:
@@ -78,12 +80,6 @@ class TeamView:
 
     def make_headers(self) -> dict[str, str]:
         """How fresh an answer is."""
-        now = (self.offset, self.status.reconciled_through)
-        if now != self._headers_of:
-            self._headers, self._headers_of = self._write_headers(), now
-        return dict(self._headers)
-
-    def _write_headers(self) -> dict[str, str]:
         headers = {"X-Log-Offset": str(self.offset)}
         if (as_of := self.recorded_at) is not None:
             headers["X-As-Of"] = as_of
@@ -105,14 +101,18 @@ class TeamView:
         """The open orders in a format."""
         status, rows = self.status, self.rows
         loaded = rows.trades if rows is not None else None
-        now = (self.offset, status.reconciled_through, bool(status.stale), rows.team_id if rows else None, loaded)
+        offset = rows.offset if rows is not None else 0
+        now = (offset, status.reconciled_through, bool(status.stale), rows.team_id if rows else None, loaded)
         if now != self._bodies_of:
             self._bodies.clear()
             self._bodies_of = now
         key = (format_, numbers)
         body = self._bodies.get(key)
         if body is None:
-            body = self._bodies[key] = Body(self._encode_open(format_, numbers), self.make_etag("open", *key))
+            etag = self.make_etag("open", *key)
+            headers = {**self.make_headers(), **make_list_headers(etag)}
+            encoded = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+            body = self._bodies[key] = Body(self._encode_open(format_, numbers), etag, encoded)
         return body
 
     def _encode_open(self, format_: str, numbers: str) -> bytes:
@@ -194,6 +194,11 @@ class TeamView:
             self.team, len(rows.open) if rows is not None else 0, self.offset, self.recorded_at,
             status.reconciled_through, bool(status.stale), status.stale,
         )  # fmt: skip
+
+
+def make_list_headers(etag: str) -> dict[str, str]:
+    """The headers of an answer that may be kept by its client, and is asked for again with its ETag."""
+    return {"ETag": etag, "Cache-Control": "private, no-cache", "Vary": "Authorization"}
 
 
 def _format_utc(seconds: float | None) -> str | None:

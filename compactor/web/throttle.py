@@ -46,9 +46,10 @@ class Throttle:
         level = min(float(self._limit), before + (now - at) * self._per_second)
         if level < 1:
             return Allowance(False, self._limit, 0, max(1, round((1 - level) / self._per_second + 0.5)))
-        level -= tokens
-        self._buckets[name] = (level, now)
-        self._buckets.move_to_end(name)
-        if len(self._buckets) > self._buckets_max:
-            self._buckets.popitem(last=False)
+        if tokens:
+            level -= tokens
+            self._buckets[name] = (level, now)
+            self._buckets.move_to_end(name)
+            if len(self._buckets) > self._buckets_max:
+                self._buckets.popitem(last=False)
         return Allowance(True, self._limit, int(level), round((self._limit - level) / self._per_second + 0.5))
