@@ -21,6 +21,7 @@ import pytest
 
 from compactor import Change, EndedOrder, Ledger, LogRewritten, NoLedger, OrderTracker, TooSlow, TrackerClosed
 from compactor.core.derived import Finding
+from compactor.tracker.log_follower import LogFollower
 from compactor.tracker.tracked_ledger import LedgerBatch
 from tests.cases import CASES
 
@@ -439,6 +440,19 @@ def test_a_ledger_that_was_removed_is_dropped_after_a_while(
             await until(lambda: tracker.order("o3") is not None)
             with pytest.raises(LogRewritten):
                 await waiting
+
+    asyncio.run(run())
+
+
+def test_a_ledger_that_was_dropped_a_moment_ago_is_said_to_be_no_more(data: Path) -> None:
+    """A StopIteration would be lost between the threads, and its caller would wait for ever."""
+
+    async def run() -> None:
+        follower = LogFollower(data, asyncio.get_running_loop(), lambda _: None)
+        with pytest.raises(NoLedger, match="no more"):
+            await asyncio.wait_for(asyncio.to_thread(follower.read_mark, data / "team" / "alpha", 0), 5)
+        with pytest.raises(NoLedger, match="no more"):
+            follower.find_entry(data / "team" / "alpha")
 
     asyncio.run(run())
 

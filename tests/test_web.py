@@ -363,6 +363,23 @@ def test_an_id_of_another_log_is_answered_with_a_reset(tmp_path: Path) -> None:
         served.close()
 
 
+def test_an_id_that_no_log_can_have_is_another_logs_and_an_empty_one_is_none(served: Served, alpha: str) -> None:
+    """Whatever a client sends as `Last-Event-ID`: a reset, a stream from now on, or what was expected."""
+
+    def begin(last: str) -> list[str]:
+        reader = EventReader(served, "alpha", alpha, last)
+        until(lambda: len(reader.events) >= (2 if last else 1), "the beginning")
+        reader.close()
+        return [one.kind for one in reader.events]
+
+    assert ["status", "reset"] == begin("1" + "0" * 30)
+    assert ["status", "reset"] == begin("1" + "0" * 30 + "-deadbeef")
+    assert ["status"] == begin("")
+    for wrong in ("garbage", "-1", "5-", "5-DEADBEEF"):
+        answer = served.get("/api/v1/team/alpha/events", alpha, headers={"Last-Event-ID": wrong})
+        assert (400, True) == (answer.status_code, "last_event_id" in answer.json()["detail"])
+
+
 def read_all_events(served: Served, team: str) -> list[Any]:
     """All rows of a log as events."""
     reader = EventReader(served, team, "", after=0)
@@ -473,6 +490,34 @@ def test_a_log_that_takes_the_place_of_another_one_is_shown_alone(tmp_path: Path
         until(lambda: any(one.data.get("order_id") == "after-the-reset" for one in reader.rows()), "what follows")
         assert reset.id is not None and all((one.id or 0) > reset.id for one in reader.rows())
         reader.close()
+    finally:
+        served.close()
+
+
+def test_a_log_of_the_same_length_is_shown_as_of_its_own_time(tmp_path: Path) -> None:
+    """`X-As-Of` and the ETag are of the log that is there, also where its offset is that of the one before."""
+    data = tmp_path / "data"
+    log = TeamLog(data, "alpha")
+    log.place(3_600, order_id="the-same-order", symbol="SPY")
+    served = Served(data, "--insecure-no-auth")
+    try:
+        before = served.get("/api/v1/team/alpha/orders/open")
+        text = log.path.read_text()
+        times = {name: json.loads(text)[name] for name in ("ts", "recorded_at", "created_at")}
+        for time in set(times.values()):
+            text = text.replace(time, f"2025{time[4:]}")
+        (data / "other").write_text(text)
+        (data / "other").replace(log.path)
+
+        def ask() -> Any:
+            return served.get("/api/v1/team/alpha/orders/open")
+
+        until(lambda: ask().headers["X-As-Of"].startswith("2025"), "the other log")
+        after = ask()
+        assert before.headers["X-Log-Offset"] == after.headers["X-Log-Offset"]
+        assert before.headers["ETag"] != after.headers["ETag"]
+        assert after.json()["as_of"] == after.headers["X-As-Of"]
+        assert served.get("/api/v1/team/alpha/status").headers["X-As-Of"] == after.headers["X-As-Of"]
     finally:
         served.close()
 
@@ -645,3 +690,13 @@ def test_a_head_request_has_the_headers_and_no_body(served: Served, alpha: str) 
     answer = served.ask("HEAD", "/api/v1/team/alpha/orders/open", alpha)
     assert (200, b"") == (answer.status_code, answer.content)
     assert answer.headers["ETag"] == served.get("/api/v1/team/alpha/orders/open", alpha).headers["ETag"]
+
+
+def test_a_head_request_for_events_ends_also_where_another_request_came_with_it(served: Served, alpha: str) -> None:
+    """Requests may come before the answer to the one before; each is answered for what it is."""
+    lines = [f"HEAD /api/v1/team/alpha/events HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {alpha}\r\n\r\n"]
+    lines.append(f"GET /api/v1/key?key={alpha} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+    with socket.create_connection((served.host, served.port), timeout=10) as one:
+        one.sendall("".join(lines).encode())
+        found = b"".join(iter(lambda: one.recv(65_536), b""))
+    assert [2, 1] == [found.count(b"HTTP/1.1 200 OK"), found.count(b'"team_id":"alpha"')]

@@ -206,6 +206,14 @@ def test_a_bucket_fills_again_and_their_number_is_bounded(monkeypatch: pytest.Mo
     assert throttle.take("a").remaining == 59
 
 
+def test_looking_into_a_bucket_makes_none_and_drops_none() -> None:
+    """Whoever asks with a right key does not push out what is remembered of wrong ones."""
+    throttle = Throttle(60, buckets_max=1)
+    assert [True] * 60 == [throttle.take("wrong").is_allowed for _ in range(60)]
+    assert throttle.take("right", 0).is_allowed
+    assert not throttle.take("wrong", 0).is_allowed
+
+
 # Connections.
 
 

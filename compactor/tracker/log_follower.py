@@ -14,6 +14,7 @@ from pathlib import Path
 from compactor.books.failures import describe_bad_entry, describe_failure
 from compactor.daemon.hints import Hints
 from compactor.ledger import LedgerEntry, discover
+from compactor.ledger.errors import NoLedger
 from compactor.ledger.files import Files
 from compactor.tracker.change import RawChange
 from compactor.tracker.log_mark import LogMark
@@ -148,12 +149,18 @@ class LogFollower:
         self._apply(batch)
 
     def find_entry(self, path: Path) -> LedgerEntry:
-        """The ledger at a path, as it was found."""
-        return next(one.entry for one in list(self._ledgers.values()) if one.entry.path == path)
+        """The ledger at a path, as it was found. Raises NoLedger."""
+        return self._find_ledger(path).entry
 
     def read_mark(self, path: Path, offset: int) -> LogMark:
         """The mark of the log of a ledger at an offset. Raises LedgerError. Not in the thread of the event loop."""
-        return next(one for one in list(self._ledgers.values()) if one.entry.path == path).read_mark(offset)
+        return self._find_ledger(path).read_mark(offset)
+
+    def _find_ledger(self, path: Path) -> TrackedLedger:
+        for ledger in list(self._ledgers.values()):
+            if ledger.entry.path == path:
+                return ledger
+        raise NoLedger(path, "this ledger is no more, and was dropped")
 
     def find_order(self, order_id: str, team: str | None) -> RawChange | None:
         """An order of any ledger, or of a team's, read from its log if need be. Raises LedgerError.

@@ -105,11 +105,6 @@ class BoundedConnection(HttpToolsProtocol):
         """Whether the client does not take what was written."""
         return self.flow.write_paused
 
-    @property
-    def is_head(self) -> bool:
-        """Whether the request wants no body."""
-        return self.scope["method"] == "HEAD"
-
     def write_chunk(self, chunk: bytes) -> None:
         """Write a chunk of the answer that is under way, and does not say how long it is."""
         self.transport.write(chunk)

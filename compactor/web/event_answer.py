@@ -50,7 +50,7 @@ class EventAnswer(Response[bytes]):
         try:
             connection.sink = stream
             await send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
-            if connection.is_head:
+            if scope["state"]["is_head"]:
                 await send_piece(b"", more=False)
                 return
             end = await self._streams.serve(stream, self._start, send_piece)

@@ -258,10 +258,11 @@ class _GatedRequest:
     def make_scope(self) -> Scope:
         """The scope that the application sees: HEAD is a GET, whose body the server leaves out."""
         state = {**self._scope.get("state", {}), "access": self.access, "is_forwarded": self.is_forwarded}
-        state["address"] = self.address
+        is_head = self.method == "HEAD"
+        state |= {"address": self.address, "is_head": is_head}
         return {
             **self._scope,
-            "method": "GET" if self.method == "HEAD" else self.method,
+            "method": "GET" if is_head else self.method,
             "query_string": self.query,
             "headers": [pair for pair in self._scope["headers"] if pair[0] != b"authorization"],
             "state": state,

@@ -31,8 +31,8 @@ LastEventId = Annotated[
     str | None,
     Parameter(
         header="Last-Event-ID",
-        description="Go on after this event, `ID` or `ID-MARK`; wins over `after`.",
-        pattern=r"^[0-9]{1,18}(-[0-9a-f]{8})?$",
+        description="Go on after this event, `ID` or `ID-MARK`; wins over `after`. Empty: none.",
+        pattern=r"^([0-9]{1,40}(-[0-9a-f]{8})?)?$",
     ),
 ]
 After = Annotated[int | None, Parameter(description="Begin after this log offset; default: now.", ge=0)]
@@ -61,7 +61,7 @@ async def get_events(
     site, access = find_site(request), find_access(request)
     offset = site.view(team).offset
     start = None
-    if last_event_id is not None:
+    if last_event_id:
         at, _, mark = last_event_id.partition("-")
         start = StreamStart(int(at), mark)
     elif after is not None:
