@@ -143,3 +143,13 @@ def test_nothing_in_an_envelope_makes_it_raise(value: Any, depth: int) -> None:
     for _ in range(depth):
         value = {"data": [value]}
     unwrap(value)
+
+
+def test_a_table_costs_what_it_holds() -> None:
+    """Not its rows times its columns: columns without values could otherwise fill the memory."""
+    rows = {str(number): f"id-{number}" for number in range(20_000)}
+    empty: dict[str, Any] = {f"column {number}": {} for number in range(20_000)}
+    found = unwrap({"id": rows, "status": {"7": "new"}, "time_in_force": {"7": "day", "none": "gtc"}, **empty})
+    assert len(rows) == len(found)
+    assert {"id": "id-7", "status": "new", "time_in_force": "day"} == found[7]
+    assert {"id": "id-8"} == found[8]

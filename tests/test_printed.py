@@ -196,3 +196,35 @@ def test_what_stands_behind_a_time_and_a_level_is_read() -> None:
     assert {"a": 1} == read_behind(b"got message={'a': 1})")
     for text in (b'[{"a": 1}', b', {"a": 1}', b'"x" {"a": 1}', b'{"a": 1} and more', b"no object", b'a [{"a": 1}'):
         assert read_behind(text) is None, text
+
+
+HOSTILE = {
+    "a run of capitals": b"A" * (1 << 20),
+    "escaped quotes in a text without an end": b"{'a': " + b"\\'" * (1 << 19),
+    "the same in the fields of an object": b"id=UUID('" + b'\\"' * (1 << 19),
+    "objects that begin on every line and never end": b" {'\n" * (1 << 16),
+    "fields that begin on every line and never end": b" ) id=UUID('\n" * (1 << 16),
+    "a formatted text": b"{'a': f'" + b"{1}" * (1 << 18) + b"'}",
+    "a line that is almost the names of columns": b"a,b,id" + b" " * (1 << 20) + b"1\n",
+}
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
+def test_a_hostile_text_is_read_in_time_that_grows_with_its_size(text: bytes, tmp_path: Path) -> None:
+    """Each of these once took hours."""
+    (tmp_path / "f").write_bytes(text)
+    found = [one.value for one in read_recording(tmp_path / "f")]
+    assert found
+    assert all(isinstance(one, Problem) for one in found)
+
+
+@pytest.mark.parametrize("zone", ["America", "a" * 5000, "../../etc/passwd", "Nowhere/Else"])
+def test_an_object_in_a_zone_that_is_none_is_named(zone: str, tmp_path: Path) -> None:
+    (found,) = _read(tmp_path, f"{{'at': datetime.datetime(2026, 1, 1, tzinfo=zoneinfo.ZoneInfo(key={zone!r}))}}\n")
+    assert isinstance(found, Problem)
+
+
+def test_a_text_behind_a_letter_is_no_literal() -> None:
+    assert read_printed(b"{'a': f'{1}'}") is None
+    assert read_printed(b"{'of': 'if', 'a': [\"rf\"]}") == {"of": "if", "a": ["rf"]}

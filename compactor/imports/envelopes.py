@@ -105,7 +105,11 @@ def _read_table(found: dict[str, Any]) -> list[Any] | None:
         names = list(map(str, columns))
         return [dict(zip(names, row, strict=False)) if isinstance(row, list) else row for row in data]
     if _is_message(found) and all(isinstance(column, dict) for column in found.values()):
-        return [{name: column.get(key) for name, column in found.items()} for key in found["id"]]
+        rows: dict[str, dict[str, Any]] = {key: {} for key in found["id"]}
+        for name, column in found.items():
+            for key in column.keys() & rows.keys():
+                rows[key][name] = column[key]
+        return list(rows.values())
     return None
 
 

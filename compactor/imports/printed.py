@@ -19,37 +19,40 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from compactor.broker.port import parse
 from compactor.core.events import LINE_BYTES_MAX
 
-_BEGINNING = re.compile(rb"\{(?=\s*')|[A-Z]\w*\((?=[a-z_]+=)|\b(?:id|event)=(?=UUID\(|['<])")
+_BEGINNING = re.compile(rb"\{(?=\s*')|\b[A-Z]\w*\((?=[a-z_]+=)|\b(?:id|event)=(?=UUID\(|['<])")
 _ENDS = re.compile(rb"[\s'\")>;,\]]*")
 _LOGGED = re.compile(rb"(?P<before>[^{}\"]*?)(?P<list>\[\s*)?(?P<object>\{.*[}\]])[\s'\")>;,]*", re.DOTALL)
-_BRACKETS = re.compile(rb"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|(?P<opens>[{(\[])|(?P<closes>[})\]])")
-_BETWEEN_FIELDS = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|[{(\[})\]]|(?P<gap>\s(?=[a-z][a-z_]*=))")
+_TEXT = r"""'(?:[^'\\]++|\\.?)*+'?|"(?:[^"\\]++|\\.?)*+"?"""
+"""A text in quotes. One without an end reaches to the end of what is searched, which is then searched only once."""
+_TEXTS = re.compile(_TEXT)
+_BRACKETS = re.compile(rf"{_TEXT}|(?P<opens>[{{(\[])|(?P<closes>[}})\]])".encode())
+_BETWEEN_FIELDS = re.compile(rf"{_TEXT}|[{{(\[}})\]]|(?P<gap>\s(?=[a-z][a-z_]*=))")
 _ENUM = re.compile(r"<\w+\.\w+: ('[^'\\]*')>")
 _ZONE = re.compile(r"\bTzInfo\(([^()']*)\)")
 
 
 class PrintedObject:
-    """A printed object that is read line by line."""
+    """A printed object that is read line by line, from an offset in its first line."""
 
-    rest: bytes
-    """What stands behind the object on its last line."""
+    length: int = 0
+    """How many bytes of it have been read."""
 
-    def __init__(self, text: bytes) -> None:
-        self._lines: list[bytes] = []
+    def __init__(self, line: bytes, start: int = 0) -> None:
+        self._parts: list[bytes] = []
         self._depth = 0
-        self._has_fields = text.startswith((b"id=", b"event="))
-        self.add(text)
+        self._has_fields = line.startswith((b"id=", b"event="), start)
+        self.add(line, start)
 
-    def add(self, line: bytes) -> None:
+    def add(self, line: bytes, start: int = 0) -> None:
         """Read one more line."""
-        end = len(line)
-        for match in _BRACKETS.finditer(line):
+        self._line, self._end = line, len(line)
+        for match in _BRACKETS.finditer(line, start):
             self._depth += (match["opens"] is not None) - (match["closes"] is not None)
             if self.has_ended and not self._has_fields:
-                end = match.end()
+                self._end = match.end()
                 break
-        self._lines.append(line[:end])
-        self.rest = line[end:]
+        self._parts.append(line[start : self._end])
+        self.length += self._end - start
 
     @property
     def has_ended(self) -> bool:
@@ -58,17 +61,28 @@ class PrintedObject:
     @property
     def ends_line(self) -> bool:
         """Whether only the ends of calls and lists stand behind the object."""
-        return _ENDS.fullmatch(self.rest) is not None
+        return _ENDS.fullmatch(self._line, self._end) is not None
+
+    @property
+    def rest(self) -> bytes:
+        """What stands behind the object on its last line."""
+        return self._line[self._end :]
+
+    def find_next(self) -> PrintedObject | None:
+        """Find the next object that begins on the last line of this one."""
+        return find_printed(self._line, self._end)
 
     def read(self) -> dict[str, Any] | None:
         """Read the whole object; None if it has not ended, or JSON cannot tell it."""
-        return read_printed(b"".join(self._lines))
+        return read_printed(b"".join(self._parts))
 
 
-def find_printed(line: bytes) -> PrintedObject | None:
+def find_printed(line: bytes, start: int = 0) -> PrintedObject | None:
     """Find the first printed object that begins in a line. Text in double quotes before it is of something else."""
-    match = _BEGINNING.search(line)
-    return None if match is None or b'"' in line[: match.start()] else PrintedObject(line[match.start() :])
+    match = _BEGINNING.search(line, start)
+    if match is None or line.find(b'"', start, match.start()) >= 0:
+        return None
+    return PrintedObject(line, match.start())
 
 
 def read_whole(text: bytes) -> dict[str, Any] | None:
@@ -98,12 +112,28 @@ def read_printed(text: bytes) -> dict[str, Any] | None:
         return None
     try:
         source = _ZONE.sub(r"TzInfo('\1')", _ENUM.sub(r"\1", text.decode()))
+        if _has_prefixed_text(source):
+            return None
         if source.startswith(("id=", "event=")):
             source = f"Fields({_separate_fields(source)})"
         found = parse(json.dumps(_evaluate(ast.parse(source.strip(), mode="eval").body)).encode())
-    except (ValueError, TypeError, SyntaxError, OverflowError, MemoryError, RecursionError, ZoneInfoNotFoundError):
+    except (
+        ValueError,
+        TypeError,
+        SyntaxError,
+        OverflowError,
+        MemoryError,
+        RecursionError,
+        OSError,
+        ZoneInfoNotFoundError,
+    ):
         return None
     return found if isinstance(found, dict) else None
+
+
+def _has_prefixed_text(source: str) -> bool:
+    """Whether a text in quotes is formatted (`f'…'`) or raw: Python prints none, and can take minutes to parse one."""
+    return any(source[one.start() - 1 : one.start()] in ("f", "F", "r", "R") for one in _TEXTS.finditer(source))
 
 
 def _separate_fields(source: str) -> str:

@@ -55,7 +55,7 @@ _UNREADABLE = {
 _SCRIPT = re.compile(rb"[A-Za-z_$][\w$]*:")
 _STARTS = (b"{", b"[", b"]", b"}", b",", b'"')
 _CLOCK = re.compile(rb"\[[0-9]+[-:/]")
-_HEADER = re.compile(rb'(?:"?[A-Za-z_ ./()-]*"?[,;\t]){2,}"?[A-Za-z_ ./()-]+"?\s*')
+_HEADER = re.compile(rb'(?:"?[A-Za-z_ ./()-]*"?[,;\t]){2,}"?[A-Za-z_ ./()-]+"?[\r\n]*')
 _COLUMN = re.compile(rb"(?:^|[^A-Za-z_])(?:(?:order[_ ]?)?id|symbol)(?:$|[^A-Za-z_])", re.IGNORECASE)
 _READ_TABLE = "python3 -c 'import csv,json,sys;[print(json.dumps(row)) for row in csv.DictReader(sys.stdin)]'"
 
@@ -212,6 +212,10 @@ def _shorten(text: bytes) -> str:
     return text[:40].decode(errors="replace")
 
 
+def _measure_indent(line: bytes) -> int:
+    return len(line) - len(line.lstrip())
+
+
 class _Reader:
     """Turns lines into values, and text that is no value into problems."""
 
@@ -223,6 +227,8 @@ class _Reader:
         """After a bad value over several lines: how far its first line was indented. Deeper lines belong to it."""
         self._printed: PrintedObject | None = None
         """The object that has begun, where it is one as Python prints it."""
+        self._printed_indent = 0
+        """How far the line on which it began is indented."""
 
     def read(self, lines: Iterator[bytes | Problem]) -> Iterator[Found]:
         waiting: deque[tuple[int, bytes]] = deque()
@@ -265,7 +271,7 @@ class _Reader:
         if found is not None:
             yield Found(number, found)
         elif (printed := find_printed(line)) is not None:
-            self._pending = [(number, line)]
+            self._pending, self._printed_indent = [(number, line)], _measure_indent(line)
             yield from self._read_printed(printed, number, waiting)
         elif not text.startswith(_STARTS) or _CLOCK.match(text):
             yield Found(number, Problem("not_json", f"expected a JSON message, found {_shorten(text)!r}"))
@@ -275,7 +281,7 @@ class _Reader:
     def _is_skipped(self, line: bytes, text: bytes) -> bool:
         if self._skipped_indent is None:
             return False
-        if len(line) - len(line.lstrip()) > self._skipped_indent or text[:1] in (b"}", b"]"):
+        if _measure_indent(line) > self._skipped_indent or text[:1] in (b"}", b"]"):
             return True
         self._skipped_indent = None
         return False
@@ -283,9 +289,9 @@ class _Reader:
     def _continue_printed(
         self, printed: PrintedObject, number: int, line: bytes, waiting: deque[tuple[int, bytes]]
     ) -> Iterator[Found]:
-        """Read on in an object as Python prints it, whose further lines are always indented."""
+        """Read on in an object as Python prints it, whose further lines are always indented further than its first."""
         self._pending.append((number, line))
-        if not line.startswith((b" ", b"\t")):
+        if _measure_indent(line) <= self._printed_indent or printed.length > VALUE_BYTES_MAX:
             yield from self._give_up("the object has no end", waiting)
             return
         printed.add(line)
@@ -295,17 +301,21 @@ class _Reader:
         self, printed: PrintedObject | None, number: int, waiting: deque[tuple[int, bytes]]
     ) -> Iterator[Found]:
         """Yield the objects that end on the line that was read last, and keep the one that does not."""
+        first, before = self._pending[0][0], None
         while printed is not None and printed.has_ended:
-            found, rest, is_last = printed.read(), printed.rest, printed.ends_line
-            printed = None if is_last else find_printed(rest)
-            if found is None or (printed is None and not is_last):
+            found, is_last = printed.read(), printed.ends_line
+            following = None if is_last else printed.find_next()
+            if found is None or (following is None and not is_last):
+                self._pending = [(number, before.rest)] if before is not None else self._pending
                 yield from self._give_up("it is no object that Python prints either", waiting)
                 return
-            yield Found(self._pending[0][0], found)
-            self._pending = [(number, rest)]
+            yield Found(first, found)
+            first, before, printed = number, printed, following
         self._printed = printed
         if printed is None:
             self._pending = []
+        elif before is not None:
+            self._pending = [(number, before.rest)]
 
     def _scan(self, number: int, line: bytes, waiting: deque[tuple[int, bytes]]) -> Iterator[Found]:
         first = self._pending[0][0] if self._pending else number
@@ -330,7 +340,7 @@ class _Reader:
             self._scanner.arrays.pop()  # What stands behind this bracket is text, so it is no array.
         waiting.extendleft(reversed(rest))
         self._scanner, self._pending, self._printed = _Scanner(self._scanner.arrays), [], None
-        self._skipped_indent = len(line) - len(line.lstrip()) if rest else None
+        self._skipped_indent = _measure_indent(line) if rest else None
         where = f" in line {rest[-1][0]}" if rest else ""
         detail = f"expected a JSON message, found {_shorten(line.strip())!r} ({reason}{where})"
         yield Found(number, Problem("not_json", detail))
