@@ -1,7 +1,7 @@
 """Tell one log from another at an offset: by a mark of the bytes before it.
 
 Bytes of a log never change. So whoever goes on at an offset that another log has given, one that was there before it or
-that this one was restored from, holds a mark that the bytes before this offset do not have.
+that this one was restored from, holds another mark unless both logs have the same bytes right before it.
 """
 
 from __future__ import annotations
