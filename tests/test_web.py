@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import io
 import json
@@ -12,9 +13,15 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
+import structlog
 
 from compactor.ledger import Ledger
+from compactor.settings.configuration import load
+from compactor.web import trade_routes
+from compactor.web.application import make_application
+from compactor.web.trade_summary import TradeSummary
 from tests.conftest import ROOT
 from tests.page_data import TeamLog
 from tests.web_client import EventReader, Served, until
@@ -492,6 +499,50 @@ def test_a_log_that_takes_the_place_of_another_one_is_shown_alone(tmp_path: Path
         reader.close()
     finally:
         served.close()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("path", ["trades?symbol=SPY", "summary"])
+def test_an_answer_is_never_as_of_later_than_what_it_shows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    """What happens while it is read belongs to the next answer: to its offset, and to its ETag."""
+    log = TeamLog(tmp_path, "alpha")
+    order = log.place(order_id="a", symbol="SPY", quantity="10")
+    log.fill(order, 5, 5)
+
+    async def run() -> None:
+        async with make_application(tmp_path, load(tmp_path), structlog.get_logger(), has_keys=False) as application:
+            tracker = application.inner.state.site.tracker
+
+            def fill_meanwhile(*_arguments: object) -> None:
+                before = tracker.offset("alpha")
+                log.fill(order, 5, 10)
+                until(lambda: tracker.offset("alpha") > before, "the fill")
+
+            slow_down(monkeypatch, trade_routes, "read_page", fill_meanwhile)
+            slow_down(monkeypatch, TradeSummary, "add", fill_meanwhile)
+            size = log.path.stat().st_size
+            client = httpx.AsyncClient(transport=httpx.ASGITransport(application), base_url="http://localhost")
+            first = await client.get(f"/api/v1/team/alpha/{path}")
+            monkeypatch.undo()
+            assert (200, str(size)) == (first.status_code, first.headers["X-Log-Offset"])
+            assert first.json()["as_of"] == first.headers["X-As-Of"]
+            known = {"If-None-Match": first.headers["ETag"]}
+            assert 200 == (await client.get(f"/api/v1/team/alpha/{path}", headers=known)).status_code
+
+    asyncio.run(run())
+
+
+def slow_down(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, meanwhile: Any) -> None:
+    """Let something happen before a function works."""
+    function = getattr(owner, name)
+
+    def work(*arguments: Any) -> Any:
+        meanwhile()
+        return function(*arguments)
+
+    monkeypatch.setattr(owner, name, work)
 
 
 def test_a_log_of_the_same_length_is_shown_as_of_its_own_time(tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ async def get_open_orders(request: AnyRequest, team: str, numbers: Numbers = "te
     """What is open right now, oldest first. An unchanged answer is a 304 for the ETag that it had."""
     view = find_site(request).view(team)
     body = view.open_orders("json", numbers)
-    return reply(request, view, body.data, body.etag)
+    return reply(request, view.make_headers(), body.data, body.etag)
 
 
 @get("/orders/open.csv", summary="The open orders as CSV", responses=refusals(404), media_type=CSV)
@@ -54,7 +54,7 @@ async def get_open_orders_csv(request: AnyRequest, team: str) -> Response[str]:
     """Safe to open in a spreadsheet: a text that looks like a formula has an apostrophe before it."""
     view = find_site(request).view(team)
     body = view.open_orders("csv", "text")
-    return reply(request, view, body.data, body.etag, media_type=CSV)
+    return reply(request, view.make_headers(), body.data, body.etag, media_type=CSV)
 
 
 @get("/orders/open.jsonl", summary="The open orders as JSON lines", responses=refusals(404), media_type=JSON_LINES)
@@ -62,7 +62,7 @@ async def get_open_orders_jsonl(request: AnyRequest, team: str, numbers: Numbers
     """One order a line."""
     view = find_site(request).view(team)
     body = view.open_orders("jsonl", numbers)
-    return reply(request, view, body.data, body.etag, media_type=JSON_LINES)
+    return reply(request, view.make_headers(), body.data, body.etag, media_type=JSON_LINES)
 
 
 @get("/orders/{order_id:str}", summary="One order, open or ended", responses=refusals(404, 503))
@@ -71,9 +71,11 @@ async def get_order(
 ) -> Response[OrderAnswer]:
     """An order by its id, or by a beginning that fits one order only; however long ago it ended."""
     site = find_site(request)
-    view, order = site.view(team), await _find_order(site, team, order_id)
+    view = site.view(team)
+    known, etag = view.make_headers(), view.make_etag("order", order_id, numbers)
+    order = await _find_order(site, team, order_id)
     origin = await _read_origin(site, team, order)
-    return reply(request, view, encode_order(order, origin, numbers), view.make_etag("order", order_id, numbers))
+    return reply(request, known, encode_order(order, origin, numbers), etag)
 
 
 @get("/orders/{order_id:str}/history", summary="The story of an order", responses=refusals(404, 503))
@@ -85,6 +87,7 @@ async def get_history(request: AnyRequest, team: str, order_id: OrderId) -> Resp
     rows = view.rows
     if rows is None:
         raise _missing(team, order_id)
+    known, etag = view.make_headers(), view.make_etag("history", order_id)
     try:
         order_id = (await _find_order(site, team, order_id)).order_id
     except HTTPException as missing:
@@ -94,7 +97,7 @@ async def get_history(request: AnyRequest, team: str, order_id: OrderId) -> Resp
     found = await _read(site, find_histories, entry, order_id)
     if not found or not found[0].story.events:
         raise _missing(team, order_id)
-    return reply(request, view, _encode_history(found[0]), view.make_etag("history", order_id))
+    return reply(request, known, _encode_history(found[0]), etag)
 
 
 @delete(
@@ -124,9 +127,10 @@ async def cancel_order(request: AnyRequest, team: str, order_id: OrderId) -> Res
         raise HTTPException(status_code=error.status, detail=str(error)) from None
     finally:
         site.log.info("cancel_requested", team_id=team, order_id=order.order_id, key_id=access.key_id)
+    known = site.view(team).make_headers()
     after = site.tracker.order(order.order_id, team) or order
     origin = await _read_origin(site, team, after)
-    return reply(request, site.view(team), encode_order(after, origin, "text"), status=202)
+    return reply(request, known, encode_order(after, origin, "text"), status=202)
 
 
 async def _find_order(site: Site, team: str, order_id: str) -> PendingOrder | EndedOrder:

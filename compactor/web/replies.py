@@ -12,7 +12,7 @@ from compactor.ledger.records import Instant, PendingOrder
 from compactor.tracker import EndedOrder
 from compactor.tracker.asked_orders import Origin
 from compactor.web.site import AnyRequest
-from compactor.web.team_view import TeamView, make_list_headers
+from compactor.web.team_view import make_list_headers
 
 JSON = "application/json"
 JSON_LINES = "application/jsonl"
@@ -45,15 +45,19 @@ def names_etag(known: str | None, etag: str) -> bool:
 
 def reply(
     request: AnyRequest,
-    view: TeamView,
+    known: dict[str, str],
     data: bytes,
     etag: str | None = None,
     *,
     media_type: str = JSON,
     status: int = 200,
 ) -> Response[Any]:
-    """A body that is encoded already, with how fresh it is; 304 where the client has it."""
-    headers = view.make_headers()
+    """A body that is encoded already, with how fresh it is (`known`); 304 where the client has it.
+
+    Invariant: `known` and `etag` are no newer than what the body was made of, or a client that goes on from there
+    would miss something. So they are made before anything is waited for.
+    """
+    headers = dict(known)
     if etag is not None:
         headers |= make_list_headers(etag)
         if is_unchanged(request, etag):

@@ -44,7 +44,7 @@ async def get_status(request: AnyRequest, team: str) -> Response[TeamStatus]:
     old."""
     site = find_site(request)
     view = site.view(team)
-    return reply(request, view, encode(view.describe(site.canceler.trading)))
+    return reply(request, view.make_headers(), encode(view.describe(site.canceler.trading)))
 
 
 @get(

@@ -128,17 +128,18 @@ async def _answer_summary(
 ) -> Response[Any]:
     site = find_site(request)
     view = site.view(team)
+    known, freshness = view.make_headers(), view.encode_freshness()
+    etag = view.make_etag("summary", *terms, numbers, media_type)
     await _count_trades(site, view)
     lines = [encode(row) for row in view.summary.list_rows(*terms)]
-    etag = view.make_etag("summary", *terms, numbers, media_type)
     convert = make_converter(SUMMED, numbers)
     if media_type == JSON:
-        body = b'{"team_id":%b,"rows":%b,%b}' % (encode(team), view.join(lines, convert), view.encode_freshness())
+        body = b'{"team_id":%b,"rows":%b,%b}' % (encode(team), view.join(lines, convert), freshness)
     elif media_type == CSV:
         body = write_csv(lines, SummaryRow.__struct_fields__)
     else:
         body = write_json_lines(lines, convert)
-    return reply(request, view, body, etag, media_type=media_type)
+    return reply(request, known, body, etag, media_type=media_type)
 
 
 async def _answer_trades(
@@ -153,8 +154,10 @@ async def _answer_trades(
     site = find_site(request)
     view = site.view(team)
     etag = view.make_etag("trades", *terms, limit, cursor, numbers, media_type)
+    known, freshness = view.make_headers(), view.encode_freshness()
     page = await _read_page(site, view.kept_trades(), cursor, limit, wants)
-    return _answer(request, view, TRADES, page, numbers, media_type, etag)
+    data = _encode_page(view, TRADES, page, freshness, numbers, media_type)
+    return _answer(request, known, page, data, etag, media_type)
 
 
 async def _answer_findings(
@@ -163,8 +166,10 @@ async def _answer_findings(
     site = find_site(request)
     view = site.view(team)
     etag = view.make_etag("findings", limit, cursor, media_type)
+    known, freshness = view.make_headers(), view.encode_freshness()
     page = await _read_page(site, view.kept_findings(), cursor, limit, None)
-    return _answer(request, view, FINDINGS, page, "text", media_type, etag)
+    data = _encode_page(view, FINDINGS, page, freshness, "text", media_type)
+    return _answer(request, known, page, data, etag, media_type)
 
 
 def _clamp(text: str | None) -> str | None:
@@ -193,9 +198,9 @@ async def _read_page(site: Site, tail: KeptTail | None, cursor: str | None, limi
             raise HTTPException(status_code=503, detail=f"the ledger cannot be read: {error.strerror}") from None
 
 
-def _answer(
-    request: AnyRequest, view: TeamView, table: Table, page: LinePage, numbers: str, media_type: str, etag: str
-) -> Response[Any]:
+def _encode_page(
+    view: TeamView, table: Table, page: LinePage, freshness: bytes, numbers: str, media_type: str
+) -> bytes:
     convert = make_line_converter(table, numbers)
     if media_type == JSON:
         cursor = encode(str(page.cursor) if page.cursor is not None else None)
@@ -204,13 +209,18 @@ def _answer(
             table.name.encode(),
             view.join(page.lines, convert),
             cursor,
-            view.encode_freshness(),
+            freshness,
         )
-        return reply(request, view, b'{"team_id":%b,"%b":%b,"next_cursor":%b,%b}' % members, etag)
+        return b'{"team_id":%b,"%b":%b,"next_cursor":%b,%b}' % members
     names = [name for name in table.names if name != "team_id" or table is not FINDINGS]
-    data = write_csv(page.lines, names) if media_type == CSV else write_json_lines(page.lines, convert)
-    response = reply(request, view, data, etag, media_type=media_type)
-    if page.cursor is not None:
+    return write_csv(page.lines, names) if media_type == CSV else write_json_lines(page.lines, convert)
+
+
+def _answer(
+    request: AnyRequest, known: dict[str, str], page: LinePage, data: bytes, etag: str, media_type: str
+) -> Response[Any]:
+    response = reply(request, known, data, etag, media_type=media_type)
+    if page.cursor is not None and media_type != JSON:
         response.headers["X-Next-Cursor"] = str(page.cursor)
     return response
 
