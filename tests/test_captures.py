@@ -220,6 +220,30 @@ def test_what_is_no_message_is_reported_with_its_line(tmp_path: Path) -> None:
     assert (3, 1) == (team.lines_read, team.events_appended)
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "> APCA-API-SECRET-KEY: Sesame0123456789",
+        "< authorization: Basic Sesame0123456789",
+        "ALPACA_SECRET_KEY=Sesame0123456789",
+        '{"secret":"Sesame0123456789","action":"auth","key":"PK',
+        '{"headers": {"APCA-API-SECRET-KEY": "Sesame0123456789"}, "body": {"x": 1}}',
+        '"https://PK:Sesame0123456789@api.alpaca.markets/v2/orders"',
+        "INFO headers={'APCA-API-SECRET-KEY': 'Sesame0123456789'}",
+        json.dumps({"a": json.dumps({"secret_key": "Sesame0123456789"})}),
+        '{"action": "auth", "key": "PK", "secret": "Sesame0123456789"}',
+        json.dumps({"request": {"headers": {"APCA-API-SECRET-KEY": "Sesame0123456789"}}, "response": ORDER}),
+    ],
+)
+def test_a_secret_in_a_recording_is_neither_shown_nor_kept(tmp_path: Path, line: str) -> None:
+    """Of `curl -v`, of an HTTP client's log, of what a program sent to the stream, whole or torn."""
+    (tmp_path / "f").write_text(line + "\n" + json.dumps(_update("new", {})) + "\n")
+    team = by_team(import_alpaca(tmp_path / "f", tmp_path / "data", team="alpha"))["alpha"]
+    assert "Sesame" not in "".join(map(str, team.problems))
+    assert b"Sesame" not in b"".join(read_files(tmp_path / "data").values())
+    assert team.events_appended
+
+
 def test_a_bad_line_without_a_team_is_reported_and_costs_nothing(tmp_path: Path) -> None:
     """No team is given and the line tells none: it is named under `unassigned`, and the other teams are imported."""
     lines = ["<html>", json.dumps(_update("new", {"client_order_id": "alpha:1"})), '{"event": "new"}']

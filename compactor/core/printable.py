@@ -21,6 +21,12 @@ _CONTROL_BUT_NEWLINES = re.compile(f"(?!\n)[{_UNSAFE}]")
 _PLAIN = re.compile(rb"[\x20-\x7e\n]*")
 _PRIVATE_KEY = re.compile(r"PRIVATE\+KEY\+[^\s\"'\\]*")
 _API_KEY = re.compile(r"(ck_[0-9a-f]{12}_)[A-Za-z0-9_-]+")
+_CREDENTIAL = re.compile(
+    r"((?:secret|authorization|password|token)[\w-]{0,40}[\"'\\]{0,8}\s{0,8}[:=]\s{0,8}[\"'\\]{0,8}(?:(?:bearer|basic)\s{1,8})?)"
+    r"[^\s\"'\\,;})\]]+",
+    re.IGNORECASE,
+)
+_USER_OF_ADDRESS = re.compile(r"(://[^\s/:@]*:)[^\s/@]+(?=@)")
 HIDDEN = "PRIVATE+KEY+(hidden)"
 
 
@@ -53,6 +59,11 @@ def redact(text: str) -> str:
     if "ck_" in text:
         text = _API_KEY.sub(r"\1(hidden)", text)
     return _PRIVATE_KEY.sub(HIDDEN, text) if "PRIVATE+KEY+" in text else text
+
+
+def hide_credentials(text: str) -> str:
+    """Hide what stands behind names of secrets (a header, a field, a variable) and the password of an address."""
+    return _USER_OF_ADDRESS.sub(r"\1(hidden)", _CREDENTIAL.sub(r"\1(hidden)", text))
 
 
 def _write_out(match: re.Match[str]) -> str:

@@ -24,6 +24,7 @@ from compactor.core.events import LINE_BYTES_MAX, Event, Problem
 from compactor.core.instants import rfc3339
 from compactor.core.lifecycle import normalize_name
 from compactor.core.lines import Block, EventReader, Glance, Placed
+from compactor.core.printable import hide_credentials
 from compactor.ledger import Compaction, Ledger, NoLedger
 from compactor.ledger.compaction import Progress
 from compactor.ledger.files import Files
@@ -169,7 +170,7 @@ class ImportWriter:
         result = batch.result
         batch.count_line(file, number)
         if isinstance(found, Problem):
-            result.problems.append(ImportProblem(file, number, found.kind, found.detail))
+            result.problems.append(ImportProblem(file, number, found.kind, hide_credentials(found.detail)))
             return
         identity = hash_identity(found)
         if is_known or identity in self._in_logs or (team, identity) in self._added:
