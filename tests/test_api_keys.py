@@ -61,6 +61,20 @@ def test_revoke_counts_at_once_for_a_store_that_is_open(data: Path) -> None:
         store.revoke("nothing")
 
 
+def test_a_key_that_was_right_before_opens_nothing_once_it_is_gone_or_longer(data: Path) -> None:
+    """However often it was right, and whatever stands behind it."""
+    store = KeyStore(data)
+    made = store.create("alpha")
+    assert [True, True] == [store.find(made.key) is not None for _ in range(2)]
+    assert [None, None] == [store.find(made.key + " "), store.find(made.key + "x" * 1000)]
+    store.revoke(made.key_id)
+    assert store.find(made.key) is None
+    again = store.create("alpha")
+    assert store.find(again.key) is not None
+    (data / ".compactor" / FILE).unlink()
+    assert store.find(again.key) is None
+
+
 def test_wrong_usage_is_named(data: Path) -> None:
     """A team or --admin, not both and not neither; a team id is checked."""
     assert [2, 2] == [command(data, "create").returncode, command(data, "create", "alpha", "--admin").returncode]

@@ -93,7 +93,8 @@ async def make_application(
         inner = _make_litestar()
         gate = Gate(keys, settings, log)
         site = Site(data, tracker, settings, Canceler(data, accounts), keys, gate.traffic, log, health)
-        gate.inner = ShortWay(inner, site)  # type: ignore[arg-type]
+        gate.inner = inner  # type: ignore[assignment]
+        gate.short_way = ShortWay(site).answer
         inner.state.site = site
         inner.state.page_files = read_page_files(has_keys=has_keys)
         inner.state.document = encode(_make_document(inner))

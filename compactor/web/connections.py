@@ -25,6 +25,8 @@ REFUSED_BYTES_MAX = 1 << 20
 WAITING_MAX = 64
 """Connections that have not sent a whole request; beyond these the oldest is closed."""
 SWEEP_SECONDS = 0.25
+ONE_PIECE_BYTES = 64 << 10
+"""A longer body is not copied behind its head."""
 EXTENSION = "compactor.connection"
 """Where the application finds the connection of a request, in the extensions of its scope."""
 
@@ -108,6 +110,31 @@ class BoundedConnection(HttpToolsProtocol):
     def write_chunk(self, chunk: bytes) -> None:
         """Write a chunk of the answer that is under way, and does not say how long it is."""
         self.transport.write(chunk)
+
+    def write_default_headers(self) -> bytes:
+        """The headers of every answer of the server, which is its date, as they are written."""
+        return b"".join(b"%b: %b\r\n" % pair for pair in self.server_state.default_headers)
+
+    def answer_at_once(self, scope: object, head: bytes, body: bytes) -> bool:
+        """Write a whole answer, its head with the line of the status and an empty line at the end, as one piece.
+
+        Returns False, with nothing written, for a request (told by its scope) whose turn it is not, on a connection
+        that is full, or that ends with this answer: uvicorn sends those.
+        """
+        cycle = self.cycle
+        if cycle is None or cycle.scope is not scope or cycle.response_started or not cycle.keep_alive:
+            return False
+        if cycle.disconnected or self.flow.write_paused or self.transport.is_closing():
+            return False
+        cycle.response_started = cycle.response_complete = True
+        cycle.message_event.set()
+        if len(body) <= ONE_PIECE_BYTES:
+            self.transport.write(head + body)
+        else:
+            self.transport.write(head)
+            self.transport.write(body)
+        cycle.on_response()
+        return True
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for a request."""

@@ -41,14 +41,14 @@ _POLICY = (
     b"manifest-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
     b"require-trusted-types-for 'script'"
 )
-_ALWAYS: Headers = [
+ALWAYS: Headers = [
     (b"content-security-policy", _POLICY),
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
     (b"cross-origin-resource-policy", b"same-origin"),
 ]
 _OF_PAGES: Headers = [
-    *_ALWAYS,
+    *ALWAYS,
     (b"x-frame-options", b"DENY"),
     (b"cross-origin-opener-policy", b"same-origin"),
     (b"permissions-policy", b"camera=(), geolocation=(), microphone=()"),
@@ -63,6 +63,8 @@ class Gate:
         """Without `keys` everybody may do everything."""
         self.inner: Application = _say_starting
         """What is behind the gate."""
+        self.short_way: Callable[[GatedRequest], int] = _take_the_usual_way
+        """Answers a request at once and returns the status, or 0 for one that goes to `inner`."""
         self._seen_hosts: set[str] = set()
         self._keys = keys
         self._log = log
@@ -80,19 +82,20 @@ class Gate:
         if scope["type"] != "http":
             await self.inner(scope, receive, send)
             return
-        request = _GatedRequest(scope)
+        request = GatedRequest(scope)
         request.address, request.is_forwarded = self._find_address(scope, request)
-        finish = self._make_finish(request, send)
         refusal = self._admit(request)
         if refusal is not None:
-            await _refuse(*refusal, finish)
+            await _refuse(*refusal, self._make_finish(request, send))
         else:
-            await self.inner(request.make_scope(), receive, finish)
+            request.status = self.short_way(request)
+            if not request.status:
+                await self.inner(request.make_scope(), receive, self._make_finish(request, send))
         self._record(request)
 
     # Who asks.
 
-    def _find_address(self, scope: Scope, request: _GatedRequest) -> tuple[str, bool]:
+    def _find_address(self, scope: Scope, request: GatedRequest) -> tuple[str, bool]:
         """The address of the client: the one that a trusted proxy names, else that of the connection; and whether the
         request came through a proxy, trusted or not."""
         peer = scope["client"][0] if scope.get("client") else ""
@@ -132,7 +135,7 @@ class Gate:
 
     # What it may.
 
-    def _admit(self, request: _GatedRequest) -> tuple[int, str, Headers] | None:
+    def _admit(self, request: GatedRequest) -> tuple[int, str, Headers] | None:
         """Why the request is refused, if it is; finds what its key opens."""
         if request.url_bytes > URL_BYTES_MAX:
             return 414, f"the address of the request is longer than {URL_BYTES_MAX} bytes", []
@@ -156,8 +159,8 @@ class Gate:
             return None
         return self._check_key(request)
 
-    def _check_key(self, request: _GatedRequest) -> tuple[int, str, Headers] | None:
-        if not self._by_refusal.take(request.address, 0).is_allowed:
+    def _check_key(self, request: GatedRequest) -> tuple[int, str, Headers] | None:
+        if self._by_refusal.has(request.address) and not self._by_refusal.take(request.address, 0).is_allowed:
             request.allowance = self._by_refusal.take(request.address, 0)
             return 429, "too many requests with wrong keys from this address", []
         request.access = self._find_key(request.key)
@@ -175,12 +178,12 @@ class Gate:
 
     # The answer.
 
-    def _make_finish(self, request: _GatedRequest, send: Send) -> Send:
+    def _make_finish(self, request: GatedRequest, send: Send) -> Send:
         async def finish(message: Any) -> None:
             if message["type"] == "http.response.start":
                 request.status = message["status"]
                 extra = request.allowance.make_headers() if request.allowance is not None else []
-                headers = [*message.get("headers", []), *(_ALWAYS if request.is_api else _OF_PAGES), *extra]
+                headers = [*message.get("headers", []), *(ALWAYS if request.is_api else _OF_PAGES), *extra]
                 if not any(name == b"cache-control" for name, _ in headers):
                     headers.append((b"cache-control", b"no-store"))
                 message = {**message, "headers": headers}
@@ -188,7 +191,7 @@ class Gate:
 
         return finish
 
-    def _record(self, request: _GatedRequest) -> None:
+    def _record(self, request: GatedRequest) -> None:
         self.traffic.count(request.status)
         is_notable = request.status >= 400 or request.method in _UNSAFE_METHODS
         if self._log_none or not (is_notable or self._log_all) or request.path in _MONITORED:
@@ -204,17 +207,18 @@ ADMINISTRATOR = ApiKey("", "", "")
 """What everybody has with `--insecure-no-auth`."""
 
 
-class _GatedRequest:
+class GatedRequest:
     """A request, its key taken out of it."""
 
     __slots__ = (
-        "_scope", "access", "address", "allowance", "forwarded_for", "host", "is_api", "is_forwarded", "is_same_site",
-        "key", "method", "path", "query", "started", "status", "url_bytes",
+        "access", "address", "allowance", "forwarded_for", "host", "if_none_match", "is_api", "is_forwarded",
+        "is_same_site", "key", "method", "path", "query", "scope", "started", "status", "url_bytes",
     )  # fmt: skip
 
     def __init__(self, scope: Scope) -> None:
         self.started = time.perf_counter()
-        self._scope = scope
+        self.scope = scope
+        """As it came, with the key."""
         self.method: str = scope["method"]
         self.path: str = scope["path"]
         self.is_api = self.path.startswith("/api/v1/")
@@ -226,6 +230,7 @@ class _GatedRequest:
         self.key = self.forwarded_for = ""
         # HTTP/1.0, which load balancers speak and no browser does, need not name a host.
         self.host = "localhost" if scope["http_version"] == "1.0" else ""
+        self.if_none_match: str | None = None
         origin = fetch_site = None
         for name, value in scope["headers"]:
             if name == b"authorization":
@@ -233,6 +238,8 @@ class _GatedRequest:
                 self.key = token.strip() if scheme.lower() == "bearer" else ""
             elif name == b"host":
                 self.host = value.decode("latin-1")
+            elif name == b"if-none-match":
+                self.if_none_match = value.decode("latin-1")
             elif name == b"x-forwarded-for":
                 self.forwarded_for += "," + value.decode("latin-1")
             elif name == b"origin":
@@ -257,16 +264,20 @@ class _GatedRequest:
 
     def make_scope(self) -> Scope:
         """The scope that the application sees: HEAD is a GET, whose body the server leaves out."""
-        state = {**self._scope.get("state", {}), "access": self.access, "is_forwarded": self.is_forwarded}
+        state = {**self.scope.get("state", {}), "access": self.access, "is_forwarded": self.is_forwarded}
         is_head = self.method == "HEAD"
         state |= {"address": self.address, "is_head": is_head}
         return {
-            **self._scope,
+            **self.scope,
             "method": "GET" if is_head else self.method,
             "query_string": self.query,
-            "headers": [pair for pair in self._scope["headers"] if pair[0] != b"authorization"],
+            "headers": [pair for pair in self.scope["headers"] if pair[0] != b"authorization"],
             "state": state,
         }
+
+
+def _take_the_usual_way(_request: GatedRequest) -> int:
+    return 0
 
 
 async def _say_starting(_scope: Scope, _receive: Receive, send: Send) -> None:

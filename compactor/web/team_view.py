@@ -27,15 +27,12 @@ FRESH_SECONDS = 1.0
 """How long what the daemon reported is believed."""
 
 
-Headers = list[tuple[bytes, bytes]]
-
-
 class Body(NamedTuple):
-    """An encoded answer, its ETag, and the headers that say both that and how fresh it is."""
+    """An encoded answer, its ETag, and the headers, as they are written, that say both that and how fresh it is."""
 
     data: bytes
     etag: str
-    headers: Headers
+    head: bytes
 
 
 class TeamView:
@@ -111,8 +108,8 @@ class TeamView:
         if body is None:
             etag = self.make_etag("open", *key)
             headers = {**self.make_headers(), **make_list_headers(etag)}
-            encoded = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
-            body = self._bodies[key] = Body(self._encode_open(format_, numbers), etag, encoded)
+            head = "".join(f"{name.lower()}: {value}\r\n" for name, value in headers.items()).encode()
+            body = self._bodies[key] = Body(self._encode_open(format_, numbers), etag, head)
         return body
 
     def _encode_open(self, format_: str, numbers: str) -> bytes:

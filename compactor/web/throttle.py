@@ -19,6 +19,10 @@ class Allowance(NamedTuple):
     remaining: int
     reset_seconds: int
 
+    def encode_headers(self) -> bytes:
+        """The same headers of what was allowed, as they are written."""
+        return b"ratelimit-limit: %d\r\nratelimit-remaining: %d\r\nratelimit-reset: %d\r\n" % self[1:]
+
     def make_headers(self) -> list[tuple[bytes, bytes]]:
         """RateLimit headers, and Retry-After for what was refused."""
         found = [
@@ -38,6 +42,10 @@ class Throttle:
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
         """The tokens of each, and the monotonic second that they are of."""
         self._buckets_max = buckets_max
+
+    def has(self, name: str) -> bool:
+        """Whether something was taken from a bucket before."""
+        return name in self._buckets
 
     def take(self, name: str, tokens: int = 1) -> Allowance:
         """Take a token from a bucket; with 0, only look whether there is one."""
