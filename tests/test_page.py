@@ -121,9 +121,12 @@ def test_an_event_appears_without_a_reload_and_a_filled_order_moves_to_the_trade
     log.place(60, symbol="KO")
     with opened(browser, served, f"key={served.key('live')}") as page:
         page.locator("#orders-table tbody tr").first.wait_for()
+        assert 0 == page.locator("tr.new").count(), "what was there before is no news"
         order = log.place(symbol="SPY", quantity="30")
         row = see(page, "orders", order["order_id"])
         assert "0 / 30" in row.inner_text()
+        assert "new" == row.get_attribute("class")
+        page.wait_for_function("() => document.querySelector('tr.new') === null")
         log.fill(order, 10, 10)
         page.wait_for_function(
             "text => document.querySelector('#orders-table').textContent.includes(text)", arg="10 / 30"
@@ -497,6 +500,23 @@ def test_a_phone_shows_cards_of_two_lines_and_cuts_no_number(browser: Any, serve
         assert 0 == cut
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
         picture(page, "phone")
+
+
+def test_nothing_scrolls_sideways_at_any_width(browser: Any, served: Served) -> None:
+    """A phone, a tablet, half of a screen: whatever does not fit goes below, or is left out where it says least."""
+    with opened(browser, served, f"key={served.key('alpha')}", size=(390, 900)) as page:
+        page.locator("#orders-table tbody tr").first.wait_for()
+        wide: dict[int, list[object]] = {}
+        for width in (320, 390, 480, 560, 600, 640, 700, 768, 820, 900, 1000, 1100, 1200, 1280):
+            page.set_viewport_size({"width": width, "height": 900})
+            found = page.locator(".scroll, html").evaluate_all(
+                "all => all.map(one => [one.firstElementChild.id, one.scrollWidth - one.clientWidth])"
+                ".filter(([_, over]) => over > 1)"
+            )
+            wide |= {width: found} if found else {}
+        assert {} == wide
+        page.set_viewport_size({"width": 620, "height": 900})
+        picture(page, "narrow")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

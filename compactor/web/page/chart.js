@@ -99,7 +99,7 @@ export class DayChart {
       scales: { x: { time: true } },
       series: [{}, ...series],
       axes: [
-        { ...axis, size: 30, values: [[3600, "{HH}:{mm}", null, null, null, null, null, null, 1], [60, "{HH}:{mm}", null, null, null, null, null, null, 1], [1, "{HH}:{mm}:{ss}", null, null, null, null, null, null, 1]] },
+        { ...axis, size: 30, space: 72, values: [[3600, "{HH}:{mm}", null, null, null, null, null, null, 1], [60, "{HH}:{mm}", null, null, null, null, null, null, 1], [1, "{HH}:{mm}:{ss}", null, null, null, null, null, null, 1]] },
         axis,
         ...(one ? [{ ...axis, scale: "net", side: 1, grid: { show: false } }] : []),
       ],

@@ -88,6 +88,7 @@ export class LiveTable {
 
   /** Show these rows; returns how many pass the filter. @param {Row[]} rows */
   show(rows) {
+    const known = new Set(this.rows.map(this.options.key));
     this.rows = rows;
     const words = this.filter.toLowerCase().split(/\s+/).filter(Boolean);
     const wanted = words.length ? rows.filter((row) => words.every((word) => this.search(row).includes(word))) : rows;
@@ -104,7 +105,8 @@ export class LiveTable {
     /** @type {Element | null} */
     let next = this.body.firstElementChild;
     for (const row of sorted) {
-      const line = this.line(row);
+      // What a table begins with is no news, nor what a filter brings back.
+      const line = this.line(row, known.size > 0 && !known.has(this.options.key(row)));
       this.draw(line, row);
       // A row is moved only where it does not stand in its place already.
       if (line.node !== next) this.body.insertBefore(line.node, next);
@@ -136,12 +138,14 @@ export class LiveTable {
     return this.options.columns.map((one) => one.text(row)).join(" ").toLowerCase() + this.options.key(row).toLowerCase();
   }
 
-  /** @param {Row} row */
-  line(row) {
+  /** @param {Row} row @param {boolean} isNews */
+  line(row, isNews) {
     const key = this.options.key(row);
     let line = this.lines.get(key);
     if (!line) {
-      const node = make("tr", "new");
+      const node = make("tr", isNews ? "new" : "");
+      // Or it would be shown as new again whenever it is moved.
+      node.addEventListener("animationend", () => node.classList.remove("new"));
       node.dataset.key = key;
       const cells = this.options.columns.map((column) => {
         const cell = node.insertCell();
