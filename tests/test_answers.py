@@ -12,7 +12,7 @@ import pytest
 from compactor.broker.adapters import find_credentials, open_broker
 from compactor.broker.budget import Budget
 from compactor.broker.port import BrokerPort, BrokerUnavailable, Capabilities, Translation
-from compactor.core.instants import nanos
+from compactor.core.instants import nanos, rfc3339
 from compactor.sync import answers
 from compactor.sync.answers import AskedAccount
 from compactor.sync.reconcile import Reconciler
@@ -248,3 +248,15 @@ def test_every_hour_a_day_and_every_day_a_week_are_compared_once_more(data: Path
     assert [WEEK] + [short] * (len(behind) - 1) == [
         now - nanos(after) // 10**9 for now, after in zip(times, broker.fills_asked, strict=False)
     ]
+
+
+def test_orders_that_are_asked_for_together_bring_no_others(data: Path, server: AlpacaServer) -> None:
+    """A list by time has what was placed in between, too. If that were taken, a run would find what another one did
+    not that merely wanted fewer orders."""
+    placed = [server.place("AAPL", "buy", 1, team="alpha", **BRACKET) for _ in range(5)]
+    reconciler = healer(data, server)
+    quiet_run(reconciler, server)
+    told, accounts = answers.BrokerAnswers(), reconciler._accounts
+    wanted = {one.id: one.submitted_at for one in placed[::2]}
+    accounts.ask_orders({order_id: rfc3339(at) for order_id, at in wanted.items()}, told, ["default"])
+    assert wanted.keys() == told.answers.orders.keys()

@@ -14,6 +14,7 @@ from compactor.broker.port import BrokerError
 from compactor.sync.reconciled import Reconciled
 from compactor.sync.state import read_reconciled
 from tests.alpaca_server import AlpacaServer
+from tests.test_gaps import hear_all
 from tests.test_reconcile import START, healer, quiet_run
 
 LIMIT: dict[str, Any] = {"type": "limit", "limit_price": "100", "team": "alpha"}
@@ -151,3 +152,128 @@ def test_what_the_broker_says_of_positions() -> None:
     with pytest.raises(BrokerError, match="expected a position with symbol and qty"):
         read_positions([{"symbol": "A"}])
     assert [] == read_adjustments([{"activity_type": "FEE", "date": "2026-03-03", "net_amount": "-1"}])
+
+
+DAY_SECONDS = 86_400
+
+
+def placed_and_filled(server: AlpacaServer, *quantities: str, symbol: str = "AAPL") -> tuple[str, list[str]]:
+    """An order and its executions, all of it before any opening balance: the account says once what it holds."""
+    order = server.place(symbol, "buy", sum(map(Decimal, quantities)), **LIMIT)
+    executions = [server.fill(order.id, Decimal(qty), "100") for qty in quantities]
+    return order.id, [one.id for one in executions if one is not None]
+
+
+def test_an_opening_balance_hides_no_shares_that_are_known_to_be_missing(data: Path, server: AlpacaServer) -> None:
+    """A bust is known of by its sum, and nobody answers for the executions yet, when the balance is recorded."""
+    order_id, [busted, _] = placed_and_filled(server, "5", "4")
+    server.fail_next("/v2/positions", "bad_request", 2)
+    reconciler = healer(data, server)
+    quiet_run(reconciler, server)
+    quiet_run(reconciler, server, seconds=1200)
+    server.bust(busted)
+    server.poison(order_id)
+    done = quiet_run(reconciler, server, DAY_SECONDS + 60)
+    assert ["order_unanswered", "filled_below"] == [one.kind for one in done.problems]
+    server.calm()
+    assert ["trade_bust"] == [event["event"] for team in quiet_run(reconciler, server).teams for event in team.events]
+    done = quiet_run(reconciler, server)
+    assert ("equal", "4", "0") == (done.positions[0].kind, done.positions[0].by_trades, done.positions[0].opening)
+
+
+def test_an_opening_balance_waits_for_an_order_that_nobody_answers_for(data: Path, server: AlpacaServer) -> None:
+    """The order is in no list, since it is old and has ended; an execution of yesterday tells of it."""
+    server.account.opening = {"AAPL": Decimal(100), "SPY": Decimal(7)}
+    order = server.place("AAPL", "buy", Decimal(9), **LIMIT)
+    server.exchange.clock.advance(9 * DAY_SECONDS)
+    server.fill(order.id, None, "100")
+    server.poison(order.id)
+    reconciler = healer(data, server)
+    assert ["order_unanswered"] == [one.kind for one in quiet_run(reconciler, server).problems]
+    assert {"SPY": "explained"} == kinds(quiet_run(reconciler, server)), (
+        "one that was not asked for is not answered for"
+    )
+    server.calm()
+    quiet_run(reconciler, server, DAY_SECONDS + 60)
+    done = quiet_run(reconciler, server)
+    assert {"AAPL": "explained", "SPY": "explained"} == kinds(done)
+    assert ("9", "100") == (done.positions[0].by_trades, done.positions[0].opening)
+
+
+def test_a_symbol_that_moves_while_balances_are_recorded_gets_its_own_soon(data: Path, server: AlpacaServer) -> None:
+    """In a busy account something has always just happened; what moved shares before is in the balance."""
+    server.account.opening = {"AAPL": Decimal(100), "SPY": Decimal(7)}
+    trade(server)
+    move(server, "SPLIT", "AAPL", "100")
+    reconciler = healer(data, server)
+    assert {} == kinds(quiet_run(reconciler, server, seconds=1))
+    trade(server)
+    assert {"SPY": "explained"} == kinds(quiet_run(reconciler, server, seconds=1))
+    done = quiet_run(reconciler, server)
+    assert {"AAPL": "explained", "SPY": "explained"} == kinds(done)
+    assert ("20", "200") == (done.positions[0].by_trades, done.positions[0].opening)
+    server.account.opening["AAPL"] += 1
+    done = quiet_run(reconciler, server)
+    assert {"AAPL": "differs", "SPY": "explained"} == kinds(done)
+
+
+def test_what_moved_just_now_is_told_by_the_broker_s_clock(data: Path, server: AlpacaServer) -> None:
+    """A minute ago by our clock is the broker's future, where that is two minutes behind. The stream told of the trade,
+    and the positions do not count it yet."""
+    reconciler = healer(data, server)
+    quiet_run(reconciler, server)
+    trade(server)
+    hear_all(data, server)
+    server.account.opening = {"AAPL": Decimal(-10)}
+    server.gate.skew_seconds = -120
+    assert {} == kinds(quiet_run(reconciler, server, seconds=60))
+    server.account.opening = {}
+    assert {"AAPL": "equal"} == kinds(quiet_run(reconciler, server, seconds=140))
+
+
+def test_where_a_position_has_come_to_differ_the_orders_of_a_week_are_looked_at(
+    data: Path, server: AlpacaServer
+) -> None:
+    """A bust that nobody heard, of an order that ended long ago: no list of the last minutes has it."""
+    _, [busted, _] = placed_and_filled(server, "5", "4")
+    reconciler = healer(data, server)
+    quiet_run(reconciler, server)
+    quiet_run(reconciler, server, seconds=1200)
+    server.bust(busted)
+    done = quiet_run(reconciler, server)
+    assert ["trade_bust"] == [event["event"] for team in done.teams for event in team.events]
+    assert ({"AAPL": "equal"}, []) == (kinds(done), done.problems)
+    assert "4" == done.positions[0].by_trades
+
+
+def test_a_difference_that_stays_is_looked_into_once(data: Path, server: AlpacaServer) -> None:
+    """Nor is one that changes all the time, as that of a fee that is told at night, for more than once an hour."""
+    reconciler = healer(data, server)
+    quiet_run(reconciler, server)
+    trade(server)
+    usual = quiet_run(reconciler, server).requests
+    server.account.opening = {"AAPL": Decimal(2)}
+    first = quiet_run(reconciler, server)
+    assert {"AAPL": "differs"} == kinds(first)
+    later = [quiet_run(reconciler, server).requests for _ in range(3)]
+    server.account.opening = {"AAPL": Decimal(3)}
+    later += [quiet_run(reconciler, server).requests for _ in range(3)]
+    assert max(later) <= usual + 1 < first.requests, "what may explain it is asked for each time"
+    assert quiet_run(reconciler, server, seconds=3600).requests > max(later)
+
+
+def test_a_broker_that_fails_while_a_week_is_looked_at_takes_nothing_back(data: Path, server: AlpacaServer) -> None:
+    """What the first look appended is told, and the next run looks again."""
+    _, [busted, _] = placed_and_filled(server, "5", "4")
+    reconciler = healer(data, server)
+    quiet_run(reconciler, server)
+    quiet_run(reconciler, server, seconds=1200)
+    server.bust(busted)
+    server.place(**LIMIT)
+    server.fail_next("GET /v2/orders", "slow", 2)
+    server.fail_next("GET /v2/orders", "server_error", 9)
+    done = quiet_run(reconciler, server)
+    assert (1, {"AAPL": "differs"}) == (done.events, kinds(done))
+    server.gate.scripted.clear()
+    done = quiet_run(reconciler, server)
+    assert (1, {"AAPL": "equal"}) == (done.events, kinds(done))

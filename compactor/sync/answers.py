@@ -189,8 +189,11 @@ class Accounts:
                 # Whoever fails here is asked for each of them, and named.
                 with suppress(BrokerError, BadCredentials):
                     found = self.by_name[name].source.list_orders(own)
-                    self.homes |= {str(event["order_id"]): name for event in found.events}
-                    told.answers.take(found)
+                    # A list by time has others as well. What was asked for must not depend on how many were wanted, or
+                    # a second run would find what the first one did not.
+                    events = [event for event in found.events if event["order_id"] in own]
+                    self.homes |= {str(event["order_id"]): name for event in events}
+                    told.answers.take(found._replace(events=events))
         for order_id in wanted:
             if order_id not in told.answers.orders:
                 self.ask_order(order_id, told, answering)

@@ -1,8 +1,9 @@
 """Compare the positions at the broker with the sum of all trades: the one check that sees what no order list tells.
 
 The first complete run records an opening balance per symbol: what the account held before the trades of the ledgers.
-From then on a position is `equal`, or `explained` by something that moved shares and is no trade of an order (a split,
-an exercise, a fee taken in the asset), or it `differs`.
+What these lack of orders that the broker told of is no part of it. From then on a position is `equal`, or `explained`
+by something that moved shares and is no trade of an order (a split, an exercise, a fee taken in the asset), or it
+`differs`.
 
 Each account is compared by itself. Where there is only one, all trades are its own; with several, `account_trades` says
 which are. A symbol to which something happened just now is compared the next time.
@@ -33,8 +34,10 @@ from compactor.sync.account_trades import (
     normalize_symbol,
 )
 from compactor.sync.compare import BrokerDifference
+from compactor.sync.unbooked import Unbooked
 
 FILE = "positions.json"
+HOUR_SECONDS = 3600
 ZERO = Decimal(0)
 Quantities = Mapping[str, Decimal]
 """By symbol, without the slash of a pair; short positions are negative."""
@@ -63,6 +66,15 @@ class _Recorded(msgspec.Struct):
     explained: dict[str, str] = {}
     kinds: dict[str, list[str]] = {}
     counted: CountedTrades | None = None
+    unsettled: dict[str, bool] = {}
+    """The symbols without an opening balance yet, because they moved just then, or an order was not answered for; and
+    whether only a run that looks back a week can record it."""
+    settled: dict[str, str] = {}
+    """When those were recorded that were not recorded with all others."""
+
+    def read_since(self, symbol: str) -> str:
+        """When the opening balance of a symbol was recorded."""
+        return self.settled.get(symbol, self.recorded_at)
 
 
 class ComparedAccount(msgspec.Struct, frozen=True):
@@ -108,11 +120,13 @@ class PositionBook:
         read_adjustments: Callable[[str], Sequence[Adjustment] | None],
         may_record: bool,
         is_dry: bool = False,
+        measure_unbooked: Callable[[], Unbooked] = Unbooked,
     ) -> list[ComparedPosition]:
         """Compare an account with the trades of all ledgers; to `restless` symbols something happened just now.
 
-        Without an opening balance of the account nothing is compared, and one is recorded if `may_record`. `is_dry`
-        writes nothing. `read_adjustments` is asked, with the time of the opening balance, only where something differs.
+        Without an opening balance of the account nothing is compared, and one is recorded if `may_record`: of each
+        symbol once it is quiet, and without what `measure_unbooked` says the trades lack. `is_dry` writes nothing.
+        `read_adjustments` is asked, with the time of the opening balance, only where something differs.
         Raises LedgerError and TradesChanged.
         """
         recorded = self._read().get(account.name, _Recorded())
@@ -125,18 +139,23 @@ class PositionBook:
                 raise
             is_known = False
         if not is_known:
-            if may_record and not restless:
-                self._record(account, ledgers, at_broker, now)
+            if may_record and not is_dry:
+                self._record(account, ledgers, at_broker, now, restless, measure_unbooked())
             return []
         counted = recorded.counted
         by_trades = counted.read_sums() if counted is not None else sum_trades(ledgers)
         silent = {*restless, *(counted.waiting_symbols if counted is not None else ())}
+        due = {one for one, is_deep in recorded.unsettled.items() if one not in silent and (may_record or not is_deep)}
+        is_settled = (
+            bool(due) and not is_dry and self._settle(due, recorded, at_broker, by_trades, now, measure_unbooked())
+        )
+        silent |= recorded.unsettled.keys()
         symbols = sorted({*at_broker, *by_trades, *recorded.opening, *recorded.explained} - silent)
         with exactly():
             off = [one for one in symbols if self._find_gap(one, recorded, at_broker, by_trades)]
             moved = read_adjustments(recorded.recorded_at) if off else ()
             is_explained = bool(off and moved) and self._explain(off, moved or (), recorded, at_broker, by_trades)
-            if (is_explained or counted is not None) and not is_dry:
+            if (is_explained or is_settled or counted is not None) and not is_dry:
                 self._write(account.name, recorded)
             if moved is None:
                 return []  # Nobody can say whether it is explained.
@@ -179,9 +198,10 @@ class PositionBook:
         sums: dict[str, Decimal] = defaultdict(Decimal)
         kinds: dict[str, set[str]] = defaultdict(set)
         for one in moved:
-            if nanos(one.at) >= nanos(recorded.recorded_at):
-                sums[normalize_symbol(one.symbol)] += one.quantity
-                kinds[normalize_symbol(one.symbol)].add(one.kind)
+            symbol = normalize_symbol(one.symbol)
+            if nanos(one.at) >= nanos(recorded.read_since(symbol)):
+                sums[symbol] += one.quantity
+                kinds[symbol].add(one.kind)
         is_changed = False
         for symbol in off:
             recorded.kinds[symbol] = sorted(kinds[symbol])
@@ -197,13 +217,13 @@ class PositionBook:
         theirs, ours = at_broker.get(symbol, ZERO), by_trades.get(symbol, ZERO)
         opening, explained = _get(recorded.opening, symbol), _get(recorded.explained, symbol)
         gap = self._find_gap(symbol, recorded, at_broker, by_trades)
-        kinds, detail = recorded.kinds.get(symbol, []), ""
+        kinds, detail, day = recorded.kinds.get(symbol, []), "", recorded.read_since(symbol)[:10]
         if gap:
             kind: Literal["equal", "explained", "differs"] = "differs"
             seen = f"; since then {', '.join(kinds)} moved shares as well" if kinds else ""
             detail = (
                 f"account {name}, {symbol}: found {plain(theirs)} at the broker, expected {plain(theirs - gap)}: "
-                f"trades of {plain(ours)}, an opening balance of {plain(opening)} on {recorded.recorded_at[:10]}, and "
+                f"trades of {plain(ours)}, an opening balance of {plain(opening)} on {day}, and "
                 f"{plain(explained)} explained{seen}. An execution may be missing or be there twice; if older trades "
                 "were imported since, record the opening balance anew: compactor reconcile --once --record-positions"
             )
@@ -214,7 +234,10 @@ class PositionBook:
             name, symbol, kind, plain(theirs), plain(ours), plain(opening), plain(explained), detail
         )
 
-    def _record(self, account: ComparedAccount, ledgers: Collection[Path], at_broker: Quantities, now: str) -> None:
+    def _record(
+        self, account: ComparedAccount, ledgers: Collection[Path], at_broker: Quantities, now: str,
+        restless: Collection[str], unbooked: Unbooked,
+    ) -> None:  # fmt: skip
         """Record what was there before the trades; those whose account nobody knows any more are in it."""
         counted = None
         if account.find_homes is not None:
@@ -224,10 +247,33 @@ class PositionBook:
             by_trades = counted.read_sums()
         else:
             by_trades = sum_trades(ledgers)
+        # Shares that are known to be missing may be found only by a run that looks back as far.
+        unsettled = {symbol: symbol in unbooked.shares for symbol in restless} | dict.fromkeys(unbooked.unknown, True)
+        recorded = _Recorded([account.account_id], now, counted=counted, unsettled=unsettled)
+        self._add_opening({*at_broker, *by_trades} - unsettled.keys(), recorded, at_broker, by_trades, unbooked)
+        self._write(account.name, recorded)
+
+    def _settle(
+        self, symbols: Collection[str], recorded: _Recorded, at_broker: Quantities, by_trades: Quantities, now: str,
+        unbooked: Unbooked,
+    ) -> bool:  # fmt: skip
+        """Record the opening balances that could not be recorded before; whether there were any."""
+        known = set(symbols) - unbooked.unknown
+        for symbol in known:
+            del recorded.unsettled[symbol]
+            recorded.settled[symbol] = now
+        self._add_opening(known, recorded, at_broker, by_trades, unbooked)
+        return bool(known)
+
+    def _add_opening(
+        self, symbols: Iterable[str], recorded: _Recorded, at_broker: Quantities, by_trades: Quantities,
+        unbooked: Unbooked,
+    ) -> None:  # fmt: skip
         with exactly():
-            gaps = {one: at_broker.get(one, ZERO) - by_trades.get(one, ZERO) for one in {*at_broker, *by_trades}}
-        opening = {symbol: plain(gap) for symbol, gap in sorted(gaps.items()) if gap}
-        self._write(account.name, _Recorded([account.account_id], now, opening, counted=counted))
+            for symbol in sorted(symbols):
+                booked = by_trades.get(symbol, ZERO) + unbooked.shares.get(symbol, ZERO)
+                if gap := at_broker.get(symbol, ZERO) - booked:
+                    recorded.opening[symbol] = plain(gap)
 
     def _read(self) -> dict[str, _Recorded]:
         """A file that is gone or damaged: the opening balances are recorded anew."""
@@ -240,6 +286,36 @@ class PositionBook:
         files = Files()
         files.make_directory(self._path.parent)
         replace(files, self._path, [msgspec.json.encode(self._read() | {name: recorded})])
+
+
+class LookedIntoPositions:
+    """The differences for which the orders of a week were looked at; a symbol is worth that once an hour at most, and
+    not again while its difference stays."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, str], tuple[Decimal, float]] = {}
+
+    def find_new(self, positions: Iterable[ComparedPosition], now: float) -> set[str]:
+        """The accounts with a position whose difference is new; `now` is Unix seconds."""
+        found = set()
+        for one, gap in _list_gaps(positions):
+            old, at = self._known.get((one.account, one.symbol), (ZERO, now - HOUR_SECONDS))
+            if gap != old and now - at >= HOUR_SECONDS:
+                found.add(one.account)
+        return found
+
+    def note(self, positions: Iterable[ComparedPosition], now: float) -> None:
+        """The orders of a week were looked at, and this is what still differs."""
+        self._known |= {(one.account, one.symbol): (gap, now) for one, gap in _list_gaps(positions)}
+
+
+def _list_gaps(positions: Iterable[ComparedPosition]) -> list[tuple[ComparedPosition, Decimal]]:
+    with exactly():
+        return [
+            (one, parse_computed(one.at_broker) - sum(map(parse_computed, (one.by_trades, one.opening, one.explained))))
+            for one in positions
+            if one.kind == "differs"
+        ]
 
 
 def list_differing(positions: Iterable[ComparedPosition]) -> list[BrokerDifference]:

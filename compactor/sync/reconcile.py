@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from functools import partial
 from pathlib import Path
 
@@ -41,9 +41,16 @@ from compactor.sync.compare import BrokerDifference
 from compactor.sync.ledger_view import LedgerView
 from compactor.sync.open_ledgers import OpenLedgers, TeamReconciled
 from compactor.sync.plan import Plan, Rules, plan_reconcile
-from compactor.sync.positions import ComparedAccount, ComparedPosition, PositionBook, list_differing
+from compactor.sync.positions import (
+    ComparedAccount,
+    ComparedPosition,
+    LookedIntoPositions,
+    PositionBook,
+    list_differing,
+)
 from compactor.sync.reconciled import Reconciled, join_turns
 from compactor.sync.state import AccountReconciled, read_reconciled, remember
+from compactor.sync.unbooked import Unbooked, measure_unbooked
 
 QUIET_SECONDS = 10
 _ROUNDS_MAX = 30
@@ -83,6 +90,7 @@ class Reconciler:
         self._positions = PositionBook(data)
         self._is_recording = False
         self._agreed: set[tuple[str, str]] = set()
+        self._differing = LookedIntoPositions()
         self.errors: Errors = {}
         """After `run` has raised: why each account failed."""
 
@@ -93,12 +101,17 @@ class Reconciler:
 
         With `settle`, orders that were not quiet yet are waited for and looked at again. With `dry_run` nothing is
         appended, and `teams` says what would be. With `forget_missing`, open orders are ended that no account has.
+        Where a position has come to differ, the orders of a week are looked at as well.
         Raises BadCredentials or BrokerError where no account could be asked, and ReconcileBusy; no log was then
         written.
         """
         self.errors = {}
         with nullcontext() if dry_run else turn(self._data):
             done = self._turn(only, dry_run, forget_missing)
+            if accounts := self._differing.find_new(done.positions, self._clock()):
+                with suppress(BrokerError, BadCredentials):
+                    done = join_turns(done, self._turn(only, dry_run, deep=accounts))
+                    self._differing.note(done.positions, self._clock())
             for _ in range(_SETTLE_TURNS_MAX if settle else 0):
                 if not done.waiting:
                     break
@@ -116,11 +129,14 @@ class Reconciler:
         if self._owns_index:
             self._index.close()
 
-    def _turn(self, only: str | None, dry_run: bool, forget_missing: bool = False) -> Reconciled:
+    def _turn(
+        self, only: str | None, dry_run: bool, forget_missing: bool = False, deep: Collection[str] = ()
+    ) -> Reconciled:
         started, requests = time.monotonic(), self._accounts.requests
         # The clock is read first: whatever happens from here on is not quiet.
         now = rfc3339(int(self._clock() * _SECOND))
         memory = read_reconciled(self._data)
+        memory |= {name: msgspec.structs.replace(memory[name], week_at=None) for name in deep if name in memory}
         ledgers, unreadable = self._open_ledgers.read()
         asked = [name for name in self._accounts.by_name if only in (None, name)]
         failed: Errors = {}
@@ -181,7 +197,8 @@ class Reconciler:
         memory: Mapping[str, AccountReconciled], answering: Collection[str], *, is_whole: bool, is_dry: bool,
     ) -> list[ComparedPosition]:  # fmt: skip
         """Compare what each account holds with its trades, where all of both could be read."""
-        quiet = nanos(now) - self._quiet_seconds * _SECOND
+        # In the broker's time, whose clock may differ.
+        quiet = nanos(now) - (self._quiet_seconds - self._accounts.find_skew(list(answering))) * _SECOND
         restless = {normalize_symbol(symbol) for symbol in told.answers.list_restless(quiet, plan.waiting)}
         paths = sorted({*(ledger.path for ledger in ledgers.values()), *self._open_ledgers.paths})
         positions: list[ComparedPosition] = []
@@ -198,6 +215,7 @@ class Reconciler:
                 find_homes = partial(self._accounts.find_homes, answering=answering)
                 ghosts = Ghosts(name == names[0], settled)
                 account = msgspec.structs.replace(account, find_homes=find_homes, ghosts=ghosts)
+            orders = {one for one in told.answers.orders if self.find_home(one) == name} - set(plan.waiting)
             try:
                 positions += self._positions.compare(
                     account, paths, now,
@@ -205,6 +223,10 @@ class Reconciler:
                     read_adjustments=partial(self._accounts.ask_adjustments, name),
                     may_record=(is_deep or self._is_recording) and not is_dry,
                     is_dry=is_dry,
+                    # What somebody wants to be recorded is what the account holds.
+                    measure_unbooked=Unbooked
+                    if self._is_recording
+                    else partial(measure_unbooked, told.answers, orders, told.unasked, paths),
                 )  # fmt: skip
             except (LedgerError, TradesChanged, OSError) as error:
                 detail = f"positions were not compared: {error}"
