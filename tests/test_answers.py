@@ -260,3 +260,20 @@ def test_orders_that_are_asked_for_together_bring_no_others(data: Path, server: 
     wanted = {one.id: one.submitted_at for one in placed[::2]}
     accounts.ask_orders({order_id: rfc3339(at) for order_id, at in wanted.items()}, told, ["default"])
     assert wanted.keys() == told.answers.orders.keys()
+
+
+def test_an_order_that_is_not_answered_for_is_asked_for_until_it_is(data: Path, server: AlpacaServer) -> None:
+    """Also where only an execution of some minutes told of it: no later list has that, and each process asks again."""
+    order = server.place("AAPL", "buy", 9, client_order_id="alice:1", type="limit", limit_price="2")
+    server.exchange.clock.advance(9 * 86_400)
+    server.fill(order.id, None, "2")
+    server.poison(order.id, "server_error")
+    for _ in range(3):
+        done = quiet_run(healer(data, server), server, 1200)
+        assert [("order_unanswered", order.id)] == [(one.kind, one.order_id) for one in done.problems]
+    server.calm()
+    assert [] == quiet_run(healer(data, server), server, 1200).problems
+    assert [] == differ(data, server)
+    server.requests.clear()
+    quiet_run(healer(data, server), server)
+    assert not [one for one in server.requests if order.id in one]

@@ -190,17 +190,19 @@ def test_an_opening_balance_waits_for_an_order_that_nobody_answers_for(data: Pat
     server.poison(order.id)
     reconciler = healer(data, server)
     assert ["order_unanswered"] == [one.kind for one in quiet_run(reconciler, server).problems]
-    assert {"SPY": "explained"} == kinds(quiet_run(reconciler, server)), (
-        "one that was not asked for is not answered for"
-    )
+    for seconds in (30, 1200):
+        assert {"SPY": "explained"} == kinds(quiet_run(reconciler, server, seconds)), "it was not looked back a week"
+    done = quiet_run(reconciler, server, 3600)
+    assert (["order_unanswered"], {"SPY": "explained"}) == ([one.kind for one in done.problems], kinds(done))
     server.calm()
-    quiet_run(reconciler, server, DAY_SECONDS + 60)
-    done = quiet_run(reconciler, server)
+    done = quiet_run(reconciler, server, 3600)
     assert {"AAPL": "explained", "SPY": "explained"} == kinds(done)
     assert ("9", "100") == (done.positions[0].by_trades, done.positions[0].opening)
 
 
-def test_a_symbol_that_moves_while_balances_are_recorded_gets_its_own_soon(data: Path, server: AlpacaServer) -> None:
+def test_a_symbol_that_moves_while_balances_are_recorded_gets_its_own_within_an_hour(
+    data: Path, server: AlpacaServer
+) -> None:
     """In a busy account something has always just happened; what moved shares before is in the balance."""
     server.account.opening = {"AAPL": Decimal(100), "SPY": Decimal(7)}
     trade(server)
@@ -209,7 +211,8 @@ def test_a_symbol_that_moves_while_balances_are_recorded_gets_its_own_soon(data:
     assert {} == kinds(quiet_run(reconciler, server, seconds=1))
     trade(server)
     assert {"SPY": "explained"} == kinds(quiet_run(reconciler, server, seconds=1))
-    done = quiet_run(reconciler, server)
+    assert {"SPY": "explained"} == kinds(quiet_run(reconciler, server)), "of a week nothing was looked at since"
+    done = quiet_run(reconciler, server, seconds=3600)
     assert {"AAPL": "explained", "SPY": "explained"} == kinds(done)
     assert ("20", "200") == (done.positions[0].by_trades, done.positions[0].opening)
     server.account.opening["AAPL"] += 1
@@ -277,3 +280,19 @@ def test_a_broker_that_fails_while_a_week_is_looked_at_takes_nothing_back(data: 
     server.gate.scripted.clear()
     done = quiet_run(reconciler, server)
     assert (1, {"AAPL": "equal"}) == (done.events, kinds(done))
+
+
+def test_an_opening_balance_hides_no_bust_of_the_time_in_which_it_waited(data: Path, server: AlpacaServer) -> None:
+    """The order that was busted ended long ago, so that only a run that looks back a week finds it."""
+    _, [busted, _] = placed_and_filled(server, "5", "4")
+    server.fail_next("/v2/positions", "bad_request", 1)
+    reconciler = healer(data, server)
+    quiet_run(reconciler, server)
+    server.exchange.clock.advance(DAY_SECONDS)
+    trade(server)
+    quiet_run(reconciler, server, seconds=1)
+    server.bust(busted)
+    server.exchange.clock.advance(1200)
+    assert [] == quiet_run(reconciler, server).positions
+    done = quiet_run(reconciler, server, 3600)
+    assert ("equal", "14", "0") == (done.positions[0].kind, done.positions[0].by_trades, done.positions[0].opening)

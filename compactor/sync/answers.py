@@ -59,6 +59,13 @@ class BrokerAnswers(msgspec.Struct):
     unasked: set[str] = set()
     unanswered: dict[str, int] = {}
     """How many orders each account did not answer for."""
+    still_waiting: dict[str, BrokerError] = {}
+    """Orders of which an earlier turn wanted to know more and that were not answered for this time either, with why."""
+
+    @property
+    def orders_to_watch(self) -> set[str]:
+        """The orders to be asked for by the next turn, since no list may have them."""
+        return (self.fills_unanswered | self.unasked | self.still_waiting.keys()) - self.missing
 
 
 class AccountFailed(Exception):
@@ -104,16 +111,22 @@ class Accounts:
         for name in names:
             try:
                 known = memory.get(name, AccountReconciled())
-                orders, fills = self._ask(self.by_name[name], known, now)
+                waiting: dict[str, BrokerError] = {}
+                orders, fills = self._ask(self.by_name[name], known, now, waiting)
             except (BrokerError, BadCredentials) as error:
                 errors[name] = error
                 continue
             told.answers.take(orders, fills)
             self.homes = {order_id: home for order_id, home in self.homes.items() if home != name}
             self.homes |= {str(event["order_id"]): name for event in [*orders.events, *fills.events]}
+            self.homes |= dict.fromkeys(waiting, name)
+            told.still_waiting |= waiting
         return told, errors
 
-    def _ask(self, account: AskedAccount, known: AccountReconciled, now: str) -> tuple[Translation, Translation]:
+    def _ask(
+        self, account: AskedAccount, known: AccountReconciled, now: str, waiting: dict[str, BrokerError]
+    ) -> tuple[Translation, Translation]:
+        """The lists of an account, and the orders that it waits for; those without an answer are put into `waiting`."""
         source = account.source
         if account.name not in self.ids:
             self.ids[account.name] = source.read_account_id()
@@ -126,18 +139,17 @@ class Accounts:
         # The list of open orders may not tell which of them are whose legs.
         there = {str(event["order_id"]) for event in placed.events}
         for order_id in known.waiting:
-            if order_id not in there and (one := self._try_order(account, order_id)) is not None:
-                orders.events.extend(one.events)
-                orders.problems.extend(one.problems)
+            if order_id not in there:
+                try:
+                    one = source.read_order(order_id) or Translation([], [])
+                except RateLimited:
+                    raise
+                except BrokerError as error:
+                    waiting[order_id] = error
+                else:
+                    orders.events.extend(one.events)
+                    orders.problems.extend(one.problems)
         return orders, source.read_fills_since(_since(known, now))
-
-    def _try_order(self, account: AskedAccount, order_id: str) -> Translation | None:
-        try:
-            return account.source.read_order(order_id)
-        except RateLimited:
-            raise
-        except BrokerError:
-            return None  # If the order is open here, it is asked for again, and named.
 
     def _ask_positions(self, account: AskedAccount) -> None:
         """What the account holds, by symbol; where it cannot say, nothing, since orders matter more."""
@@ -259,8 +271,13 @@ def _name_unanswered(order_id: str, name: str, told: BrokerAnswers, error: Broke
     told.unanswered[name] = told.unanswered.get(name, 0) + 1
     if isinstance(error, (BadCredentials, RateLimited)) or told.unanswered[name] > UNANSWERED_MAX:
         raise AccountFailed(name, error) from None
+    told.answers.problems.append(describe_unanswered(order_id, error))
+
+
+def describe_unanswered(order_id: str, error: BrokerError | BadCredentials) -> BrokerDifference:
+    """An order for which the broker does not answer, as a difference."""
     detail = f"the broker does not answer for this order, which is left out; all others are reconciled: {error}"
-    told.answers.problems.append(BrokerDifference("order_unanswered", detail, order_id))
+    return BrokerDifference("order_unanswered", detail, order_id)
 
 
 def is_due(last: str | None, now: str, every_seconds: int) -> bool:

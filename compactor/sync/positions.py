@@ -66,9 +66,10 @@ class _Recorded(msgspec.Struct):
     explained: dict[str, str] = {}
     kinds: dict[str, list[str]] = {}
     counted: CountedTrades | None = None
-    unsettled: dict[str, bool] = {}
-    """The symbols without an opening balance yet, because they moved just then, or an order was not answered for; and
-    whether only a run that looks back a week can record it."""
+    unsettled: list[str] = []
+    """The symbols without an opening balance yet, because they moved just then, or an order was not answered for;
+    `tried_at` is when that was last tried."""
+    tried_at: str = ""
     settled: dict[str, str] = {}
     """When those were recorded that were not recorded with all others."""
 
@@ -145,17 +146,16 @@ class PositionBook:
         counted = recorded.counted
         by_trades = counted.read_sums() if counted is not None else sum_trades(ledgers)
         silent = {*restless, *(counted.waiting_symbols if counted is not None else ())}
-        due = {one for one, is_deep in recorded.unsettled.items() if one not in silent and (may_record or not is_deep)}
-        is_settled = (
-            bool(due) and not is_dry and self._settle(due, recorded, at_broker, by_trades, now, measure_unbooked())
-        )
-        silent |= recorded.unsettled.keys()
+        is_tried = bool(recorded.unsettled) and may_record and not is_dry
+        if is_tried:
+            self._settle(set(recorded.unsettled) - silent, recorded, at_broker, by_trades, now, measure_unbooked())
+        silent.update(recorded.unsettled)
         symbols = sorted({*at_broker, *by_trades, *recorded.opening, *recorded.explained} - silent)
         with exactly():
             off = [one for one in symbols if self._find_gap(one, recorded, at_broker, by_trades)]
             moved = read_adjustments(recorded.recorded_at) if off else ()
             is_explained = bool(off and moved) and self._explain(off, moved or (), recorded, at_broker, by_trades)
-            if (is_explained or is_settled or counted is not None) and not is_dry:
+            if (is_explained or is_tried or counted is not None) and not is_dry:
                 self._write(account.name, recorded)
             if moved is None:
                 return []  # Nobody can say whether it is explained.
@@ -178,6 +178,14 @@ class PositionBook:
         if any(one.account_ids != [account_ids.get(name)] for one, name in zip(found, names, strict=True)):
             return None
         return max((one.recorded_at for one in found), key=nanos)
+
+    def find_unsettled(self, now: str) -> set[str]:
+        """The accounts in which a symbol has no opening balance yet, and which were not tried for an hour. Only a run
+        that looks back a week can record one: what was busted meanwhile must not be in it."""
+        return {
+            name for name, one in self._read().items()
+            if one.unsettled and nanos(now) - nanos(one.tried_at) >= HOUR_SECONDS * 1_000_000_000
+        }  # fmt: skip
 
     def forget(self) -> None:
         """Let the next complete run record the opening balances anew."""
@@ -247,23 +255,21 @@ class PositionBook:
             by_trades = counted.read_sums()
         else:
             by_trades = sum_trades(ledgers)
-        # Shares that are known to be missing may be found only by a run that looks back as far.
-        unsettled = {symbol: symbol in unbooked.shares for symbol in restless} | dict.fromkeys(unbooked.unknown, True)
-        recorded = _Recorded([account.account_id], now, counted=counted, unsettled=unsettled)
-        self._add_opening({*at_broker, *by_trades} - unsettled.keys(), recorded, at_broker, by_trades, unbooked)
+        unsettled = {*restless, *unbooked.unknown}
+        recorded = _Recorded([account.account_id], now, counted=counted, unsettled=sorted(unsettled), tried_at=now)
+        self._add_opening({*at_broker, *by_trades} - unsettled, recorded, at_broker, by_trades, unbooked)
         self._write(account.name, recorded)
 
     def _settle(
         self, symbols: Collection[str], recorded: _Recorded, at_broker: Quantities, by_trades: Quantities, now: str,
         unbooked: Unbooked,
-    ) -> bool:  # fmt: skip
-        """Record the opening balances that could not be recorded before; whether there were any."""
-        known = set(symbols) - unbooked.unknown
-        for symbol in known:
-            del recorded.unsettled[symbol]
-            recorded.settled[symbol] = now
+    ) -> None:  # fmt: skip
+        """Record the opening balances of symbols that could not be recorded before, and note that it was tried."""
+        known = set(symbols) - unbooked.unknown if unbooked.is_complete else set()
+        recorded.unsettled = sorted(set(recorded.unsettled) - known)
+        recorded.settled |= dict.fromkeys(known, now)
+        recorded.tried_at = now
         self._add_opening(known, recorded, at_broker, by_trades, unbooked)
-        return bool(known)
 
     def _add_opening(
         self, symbols: Iterable[str], recorded: _Recorded, at_broker: Quantities, by_trades: Quantities,

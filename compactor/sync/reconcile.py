@@ -35,6 +35,7 @@ from compactor.sync.answers import (
     AskedAccount,
     BrokerAnswers,
     Errors,
+    describe_unanswered,
     is_due,
 )
 from compactor.sync.compare import BrokerDifference
@@ -136,7 +137,8 @@ class Reconciler:
         # The clock is read first: whatever happens from here on is not quiet.
         now = rfc3339(int(self._clock() * _SECOND))
         memory = read_reconciled(self._data)
-        memory |= {name: msgspec.structs.replace(memory[name], week_at=None) for name in deep if name in memory}
+        deep = {*deep, *self._positions.find_unsettled(now)}
+        memory |= {name: msgspec.structs.replace(memory[name], week_at=None) for name in deep & memory.keys()}
         ledgers, unreadable = self._open_ledgers.read()
         asked = [name for name in self._accounts.by_name if only in (None, name)]
         failed: Errors = {}
@@ -216,6 +218,7 @@ class Reconciler:
                 ghosts = Ghosts(name == names[0], settled)
                 account = msgspec.structs.replace(account, find_homes=find_homes, ghosts=ghosts)
             orders = {one for one in told.answers.orders if self.find_home(one) == name} - set(plan.waiting)
+            unanswered = (told.unasked | told.still_waiting.keys()) - told.answers.orders.keys() - told.missing
             try:
                 positions += self._positions.compare(
                     account, paths, now,
@@ -226,7 +229,7 @@ class Reconciler:
                     # What somebody wants to be recorded is what the account holds.
                     measure_unbooked=Unbooked
                     if self._is_recording
-                    else partial(measure_unbooked, told.answers, orders, told.unasked, paths),
+                    else partial(measure_unbooked, told.answers, orders, unanswered, paths),
                 )  # fmt: skip
             except (LedgerError, TradesChanged, OSError) as error:
                 detail = f"positions were not compared: {error}"
@@ -310,8 +313,10 @@ class Reconciler:
                 if len(self._agreed) > _AGREED_MAX:
                     self._agreed = {one for one in self._agreed if one[0] in self._accounts.homes}
                 self._agreed |= {one for one in plan.agreed if one[0] not in told.fills_unanswered}
-                # No list may have it the next time.
-                plan.to_watch += sorted(told.fills_unanswered)
+                named = told.answers.orders.keys() | told.unasked | told.missing
+                silent = {one: error for one, error in told.still_waiting.items() if one not in named}
+                plan.problems += [describe_unanswered(one, error) for one, error in sorted(silent.items())]
+                plan.to_watch += sorted(told.orders_to_watch)
                 return plan
             self._accounts.ask_orders({one: view.find_created_at(one) for one in plan.to_ask}, told, answering)
             self._accounts.ask_fills_together(set(plan.to_ask_fills), told)

@@ -26,10 +26,11 @@ ZERO = Decimal(0)
 
 class Unbooked(msgspec.Struct, frozen=True):
     """`shares` that are not booked, by symbol: bought above zero, sold below, and the other way round where too much is
-    booked. `unknown` are the symbols of orders for which nobody answered."""
+    booked. `unknown` are the symbols of orders for which nobody answered; without `is_complete` these are not all."""
 
     shares: dict[str, Decimal] = {}
     unknown: frozenset[str] = frozenset()
+    is_complete: bool = True
 
 
 def measure_unbooked(
@@ -45,10 +46,11 @@ def measure_unbooked(
     with exactly():
         for order_id, order in orders.items():
             if order.get("symbol") and order.get("side") and order.get("filled_qty") is not None:
-                missing = _find_missing(order, booked[order_id], answers, booked)
-                shares[normalize_symbol(order["symbol"])] += missing if order["side"] == "buy" else -missing
+                rest = _find_missing(order, booked[order_id], answers, booked)
+                shares[normalize_symbol(order["symbol"])] += rest if order["side"] == "buy" else -rest
     unknown = frozenset(normalize_symbol(symbols[one]) for one in unasked if one in symbols)
-    return Unbooked({symbol: missing for symbol, missing in shares.items() if missing}, unknown)
+    missing = {symbol: quantity for symbol, quantity in shares.items() if quantity}
+    return Unbooked(missing, unknown, symbols.keys() >= set(unasked))
 
 
 def _find_missing(order: Fields, booked: Decimal, answers: Answers, all_booked: dict[str, Decimal]) -> Decimal:
