@@ -15,7 +15,7 @@ import threading
 import time
 import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
@@ -189,7 +189,8 @@ def _make_watched(kind: Any) -> Any:
     class WatchedConnection(kind):  # type: ignore[misc]
         def connect(self) -> Any:
             _Deadline.watch(self)
-            return super().connect()
+            super().connect()
+            _Deadline.watch(self)
 
         def request(self, *arguments: Any, **options: Any) -> Any:
             _Deadline.watch(self)
@@ -207,15 +208,18 @@ class _Deadline:
         self.is_exceeded = False
         self._seconds = seconds
         self._connection: Any = None
+        self._socket: socket.socket | None = None
+        """Its last one: the connection lets go of a socket that ends with the answer, which is still read from it."""
         self._is_over = threading.Event()
         self._thread = threading.Thread(target=self._wait, name="request-deadline", daemon=True)
 
     @classmethod
     def watch(cls, connection: Any) -> None:
-        """Called by a connection that is about to be used."""
+        """Called by a connection that is about to be used, or has just been made."""
         deadline = getattr(cls._current, "deadline", None)
         if deadline is not None:
             deadline._connection = connection
+            deadline._socket = getattr(connection, "sock", None)
 
     def __enter__(self) -> _Deadline:
         self._current.deadline = self
@@ -232,13 +236,11 @@ class _Deadline:
         self.is_exceeded = True
         # While it is still connecting there is no socket; connecting has a timeout of its own.
         while not self._is_over.wait(0.05):
-            found = getattr(self._connection, "sock", None)
+            found = getattr(self._connection, "sock", None) or self._socket
             if isinstance(found, socket.socket):
-                try:
+                with suppress(OSError):
                     # The method of the base class: a TLS socket would drop its state under the reader.
                     socket.socket.shutdown(found, socket.SHUT_RDWR)
-                except OSError:
-                    continue
 
 
 def _read_pieces(answer: Response, about: str) -> Iterator[bytes]:
