@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from compactor.broker.alpaca.translate import translate
+from compactor.core.instants import nanos
 from compactor.sync.compare import Known
 from compactor.sync.plan import Answers, Plan, plan_reconcile
 
@@ -173,6 +174,45 @@ def test_a_correction_hides_in_no_inferred_trade() -> None:
     fills = [activity(1, "4", "11", "4"), activity(2, "3", "10", "7")]
     assert ["o1"] == plan([there], {"o1": inferred}, fills[1:]).to_ask_fills
     assert ("trade_correct", "x-1", "11") in revisions(plan([there], {"o1": inferred}, fills, fills_asked={"o1"}))
+
+
+def inferred_beside(*fills: tuple[str | None, str, str], qty: str, price: str) -> Known:
+    """What a ledger knows of an open order with an inferred trade."""
+    found = known(*fills, inferred=Decimal(qty))
+    found.filled += Decimal(qty)
+    found.value += Decimal(qty) * Decimal(price)
+    return found
+
+
+@pytest.mark.parametrize("fills", [[("x-1", "3", "9")], [("x-1", "1", "9"), ("x-2", "2", "9")], []])
+def test_what_was_inferred_goes_where_the_executions_are_all_that_the_broker_counts(
+    fills: list[tuple[str | None, str, str]],
+) -> None:
+    """Chaos, 51174: an execution that nobody heard of was inferred, and taken back before anybody told of it."""
+    there = order(status="partially_filled", filled_qty="3", filled_avg_price="9") if fills else order()
+    view = {"o1": inferred_beside(*fills, qty="1.5", price="13")}
+    found = plan([there], view)
+    bust = found.events["alpha"][0]
+    assert ("trade_bust", "-1.5", "13") == (bust["event"], bust["qty"], bust["price"])
+    assert nanos(bust["ts"]) == nanos("2026-03-02T15:59:50Z"), "later than whatever counted the shares"
+    assert bust["previous_execution_id"].startswith("digest:")
+    assert [("o1", found.tried[0][1])] == found.tried and [] == found.inferred
+    again = plan([there], view, agreed=found.tried)
+    assert ([], ["filled_below"]) == (told(again), problems(again)), "what changed nothing is named instead"
+
+
+def test_what_was_inferred_stays_where_the_broker_counts_it() -> None:
+    """Or where something else explains the sum: an execution that is new, or an average that is another."""
+    there = order(status="partially_filled", filled_qty="4", filled_avg_price="10")
+    view = {"o1": inferred_beside(("x-1", "3", "9"), qty="1", price="13")}
+    assert ["o1"] == plan([there], view).to_ask_fills, "it may be one of those that come"
+    there = order(status="partially_filled", filled_qty="3", filled_avg_price="9.5")
+    assert ["o1"] == plan([there], view).to_ask_fills
+    there = order(status="partially_filled", filled_qty="5", filled_avg_price="9")
+    found = plan([there], view, [activity(1, "2", "9", "5")])
+    assert (["partial_fill", "snapshot"], ["o1"]) == (told(found), found.inferred), (
+        "what that leaves is seen afterwards"
+    )
 
 
 def test_an_activity_that_is_late_is_no_bust() -> None:

@@ -13,6 +13,7 @@ from click.testing import CliRunner
 
 from compactor import Ledger
 from compactor.books.assign import assign
+from compactor.books.compact import compact_all
 from compactor.books.order_index import OrderIndex
 from compactor.books.ownership import UNASSIGNED
 from compactor.books.turns import ReconcileBusy, turn
@@ -288,6 +289,34 @@ def test_a_bust_and_a_correction_that_nobody_told_are_found(data: Path, server: 
     kinds = [trade["kind"] for trade in trades(data, "alpha")]
     assert ["fill", "fill", "reversal", "reversal", "correction"] == kinds
     assert 0 == reconciler.run().events
+
+
+@pytest.mark.parametrize("is_heard_late", [False, True])
+def test_what_was_inferred_of_a_busted_execution_is_taken_back_by_the_same_reconcile(
+    data: Path, server: AlpacaServer, is_heard_late: bool
+) -> None:
+    """Chaos, 51174: a sum told of an execution, which was busted before anybody told of it; another one came since."""
+    reconciler = healer(data, server)
+    server.withhold()
+    order = server.place(team="alpha", type="limit", limit_price="10")
+    busted = server.fill(order.id, 4, "10.00")
+    assert busted is not None
+    quiet_run(reconciler, server)
+    assert ["inferred"] == [trade["kind"] for trade in trades(data, "alpha")]
+    server.bust(busted.id)
+    server.fill(order.id, 3, "9.00")
+    server.backfill()
+    assert [] == quiet_run(reconciler, server).problems
+    assert [] == list(differences(server.truth(), data, set()))
+    assert 0 == reconciler.run().events
+    if is_heard_late:
+        told = [
+            server.account.writer.encode({"stream": "trade_updates", "data": one}) for _, one in server.account.told
+        ]
+        StreamWriter(data, translate_message).store(told)
+        compact_all(data, workers=1)
+        assert [] == list(differences(server.truth(), data, set()))
+        assert 0 == quiet_run(reconciler, server).events
 
 
 def test_pages_overlap_so_that_orders_of_one_instant_are_not_lost(data: Path, server: AlpacaServer) -> None:

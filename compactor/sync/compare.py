@@ -18,7 +18,7 @@ from compactor.core.decimals import parse_decimal, quotient
 from compactor.core.instants import nanos, rfc3339
 from compactor.core.lifecycle import TERMINAL, normalize_name
 from compactor.sync.carried import leave_out
-from compactor.sync.revisions import plan_revisions
+from compactor.sync.revisions import plan_revisions, take_inferred_back
 
 ZERO = Decimal(0)
 NUMBERS = frozenset({"quantity", "notional", "limit_price", "stop_price", "trail_price", "trail_percent"})
@@ -95,7 +95,7 @@ class Comparison:
     among `agreed` were looked into before, and their activities are what the ledger has. `carried` is what is filled of
     the order that this one replaces, which the broker may count again; None where that order was not asked for.
     `needs_fills`: compare again with all activities, and `needs_predecessor`: with that order. `newest` is the last
-    time at which something happened to the order.
+    time at which something happened to the order. `takes_back`: what was inferred is taken back.
     """
 
     def __init__(
@@ -117,14 +117,19 @@ class Comparison:
         self._theirs = _number(order, "filled_qty")
         self._ours = known.filled if known is not None else ZERO
         self._executions: list[Fields] = []
-        self._is_missing_fills = self.needs_fills = self.needs_predecessor = False
+        self._is_missing_fills = self.needs_fills = self.needs_predecessor = self.takes_back = False
         self.agreement = (str(order["order_id"]), f"{self._theirs} {order.get('filled_avg_price')} {self._sums()}")
         if self._theirs is not None:
             self._take_fills(fills, self._theirs, all_fills_there, self.agreement in agreed)
-        times = [order["ts"], *(fill["ts"] for fill in self._executions)]
-        times += [self._row["updated_at"]] if self._row and self._row.get("updated_at") else []
-        self._at: str = max(times, key=nanos)
+        self._at: str = self._find_newest()
         self.newest = nanos(self._at)
+
+    def _find_newest(self) -> str:
+        """When something last happened to the order; what is taken back is told as of now, and says nothing of that."""
+        times = [self._order["ts"], *(fill["ts"] for fill in self._executions if not self.takes_back)]
+        times += [self._row["updated_at"]] if self._row and self._row.get("updated_at") else []
+        newest: str = max(times, key=nanos)
+        return newest
 
     def _sums(self) -> str:
         return f"{self._known.filled} {self._known.value}" if self._known is not None else ""
@@ -162,6 +167,12 @@ class Comparison:
             return
         self._executions = new if behind or inferred > ZERO else []
         self._is_missing_fills = behind and told < theirs
+        if known is not None and inferred > ZERO and not new and told == self._theirs and not is_agreed:
+            # Its executions are all that the broker counts, so that what was inferred beside them is gone.
+            value = known.value - sum((qty * price for _, qty, price in known.standing.values()), ZERO)
+            # As of now: whatever counted these shares was told before.
+            at: str = max((self._find_newest(), rfc3339(self._quiet)), key=nanos)
+            self._executions, self.takes_back = [take_inferred_back(self._order, at, inferred, value)], True
 
     def _leave_out_carried(self, carried: Decimal, own: Decimal, fills: list[Fields]) -> list[Fields]:
         """Tell of the order without what its predecessor had filled, or that would be traded twice.

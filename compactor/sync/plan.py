@@ -60,6 +60,8 @@ class Plan(msgspec.Struct):
     agreed: list[tuple[str, str]] = []
     tried: list[tuple[str, str]] = []
     """The same of those for which there are events, in case that these change nothing."""
+    inferred: list[str] = []
+    """The orders with inferred trades: only once the events are there can be seen what these leave of them."""
     untold: list[str] = []
     """The orders of which a working stream would have told what is appended."""
     problems: list[BrokerDifference] = []
@@ -167,7 +169,8 @@ def plan_reconcile(
         elif events:
             team = rules_of(order_id).decide(order_id, answers.orders, known_teams)
             plan.events.setdefault(team, []).extend(events)
-            plan.tried += [one.agreement] if order_id in fills_asked else []
+            plan.tried += [one.agreement] if order_id in fills_asked or one.takes_back else []
+            plan.inferred += [order_id] if known is not None and known.inferred and not one.takes_back else []
             plan.untold += [order_id] if one.is_untold() else []
         elif one.newest <= quiet:
             plan.problems += one.problems()

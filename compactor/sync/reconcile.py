@@ -109,7 +109,8 @@ class Reconciler:
         self.errors = {}
         with nullcontext() if dry_run else turn(self._data):
             done = self._turn(only, dry_run, forget_missing)
-            if accounts := self._differing.find_new(done.positions, self._clock()):
+            accounts = self._differing.find_new(done.positions, self._clock())
+            if accounts or (done.inferred and not dry_run):
                 with suppress(BrokerError, BadCredentials):
                     done = join_turns(done, self._turn(only, dry_run, deep=accounts))
                     self._differing.note(done.positions, self._clock())
@@ -186,6 +187,7 @@ class Reconciler:
             teams=teams,
             waiting=plan.waiting,
             untold=plan.untold,
+            inferred=plan.inferred,
             problems=plan.problems,
             unreadable=unreadable,
             errors=errors,

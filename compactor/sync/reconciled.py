@@ -26,6 +26,8 @@ class Reconciled(msgspec.Struct):
     waiting: list[str] = []
     untold: list[str] = []
     """The orders of which a working stream would have told what was appended."""
+    inferred: list[str] = []
+    """The orders with inferred trades for which something was appended, so that they have to be compared once more."""
     problems: list[BrokerDifference] = []
     unreadable: list[TeamReconciled] = []
     errors: Errors = {}

@@ -14,7 +14,7 @@ from operator import itemgetter
 from typing import Any
 
 from compactor.broker.port import Fields, content_digest
-from compactor.core.decimals import parse_decimal, plain
+from compactor.core.decimals import parse_decimal, plain, quotient
 
 Numbers = tuple[Decimal, Decimal]
 """Quantity and price."""
@@ -48,6 +48,14 @@ def plan_revisions(order: Fields, fills: Iterable[Fields], standing: Standing, k
             events.append({**fill, "execution_id": execution_id, "event_id": event_id})
     busts = [_revision("trade_bust", order, {"previous_execution_id": execution_id}) for execution_id, _, _ in gone]
     return busts + events
+
+
+def take_inferred_back(order: Fields, at: str, qty: Decimal, value: Decimal) -> Fields:
+    """The bust of shares that were inferred, and that the broker does not count any more: their execution was taken
+    back before anybody told of it. So it has a name of its own here, and takes its shares by its numbers (4.9)."""
+    numbers = {"qty": plain(-qty), "price": plain(quotient(value, qty))}
+    name = content_digest([order["order_id"], "unheard", at, numbers["qty"]])
+    return _revision("trade_bust", order, {"ts": at, "previous_execution_id": name, **numbers})
 
 
 def _differing(fills: Iterable[Fields], standing: Standing) -> tuple[list[StandingTrade], list[Fields]]:
