@@ -75,6 +75,38 @@ def test_a_leg_waits_for_its_parent(data: Path, write_log: Write, placed: Event)
     assert {} == plan(data, "bravo")
 
 
+@pytest.mark.parametrize("is_first", [True, False])
+def test_what_was_told_of_a_leg_goes_to_the_team_whose_parent_s_fills_are_the_leg_s(
+    data: Path, write_log: Write, placed: Event, filled: Event, is_first: bool
+) -> None:
+    """Chaos, 60885: a bust of a leg was told before anything of its parent. Nobody but `unassigned` stands against the
+    team, so that there is nothing to decide; it is another thing where the team's own ledger names the order."""
+    leg = {"order_id": "leg", "symbol": "AAPL", "side": "buy", "qty": "10", "price": "2", "execution_id": "x-leg"}
+    at = "2026-01-05T15:00:00Z" if is_first else "2026-01-05T15:00:02Z"
+    write_log("unassigned", placed("leg", parent_order_id="p", recorded_at=at))
+    legs = [leg, {**leg, "order_id": "leg-2", "execution_id": "x-2"}]
+    write_log("alpha", placed("p"), filled("p", legs=legs, recorded_at="2026-01-05T15:00:01Z"))
+    assert {"leg": "alpha"} == plan(data)
+    index = OrderIndex(data)
+    index.follow()
+    move_orders(data, index, {"leg": "alpha"})
+    assert [[], []] == [list(Ledger(data / "team" / team).rows("pending_orders")) for team in ("unassigned", "alpha")]
+    assert {} == plan(data)
+    write_log("unassigned", placed("leg-2", parent_order_id="p", recorded_at=at))
+    write_log("bravo", placed("leg-2", recorded_at="2026-01-05T15:00:03Z"))
+    assert {} == plan(data), "of two teams a person decides"
+
+
+def test_what_is_left_in_unassigned_of_an_order_that_a_team_has_goes_to_that_team(
+    data: Path, write_log: Write, placed: Event
+) -> None:
+    """It would stay open there, although the team's ledger has its end."""
+    ended = placed(event="canceled", ts="2026-01-05T15:30:00Z")
+    write_log("alpha", placed(recorded_at="2026-01-05T15:00:00Z"), ended)
+    write_log("unassigned", placed(client_order_id="alpha:1", recorded_at="2026-01-05T15:00:01Z"))
+    assert {"o1": "alpha"} == plan(data)
+
+
 def test_only_what_is_new_is_read(data: Path, write_log: Write, placed: Event, filled: Event) -> None:
     """The trades of years are read once; orders of a ledger that was rebuilt are read anew."""
     write_log("unassigned", placed(client_order_id="bravo:1"), filled())

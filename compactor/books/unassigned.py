@@ -69,16 +69,27 @@ class UnassignedOrders:
         if team is None and not ties:
             return None
         owner = index.find_owner(row.order_id)
+        if owner is not None and owner.problem is not None:
+            return self._settle(row, index, owner.team, ties)
         if owner is None or owner.team != UNASSIGNED:
             self._rows.pop(row.order_id, None)
             return None
-        if owner.problem is not None:
-            return None  # Which of two ledgers has it is for a person to decide.
         parent = index.find_owner(row.parent_order_id) if row.parent_order_id else None
         if parent is not None and parent.team == UNASSIGNED:
             team = None  # A leg goes with its parent, whose fills may be the leg's.
         found = team or index.find_family_team(row.order_id, ties)
         return found if found != UNASSIGNED else None
+
+    def _settle(self, row: _Row, index: OrderIndex, owner: str, ties: Iterable[str]) -> str | None:
+        """The team of an order that another ledger has as well, where only what lies in `unassigned` stands against it:
+        the team that the order is, or that has its parent, whose fills are what tells of the order there."""
+        claims = {team: one for team, one in index.find_claims(row.order_id).items() if one.away_to is None}
+        [*teams] = claims.keys() - {UNASSIGNED}
+        if UNASSIGNED not in claims or len(teams) != 1:
+            return None  # Which of two teams has it is for a person to decide.
+        [team] = teams
+        is_of_parent = not claims[team].is_named and index.find_family_team(row.order_id, ties) == team
+        return team if owner == team or is_of_parent else None
 
     def _read_open(self) -> Iterable[_Row]:
         return (msgspec.convert(row, _Row) for row in Ledger(self._path).rows("pending_orders"))
