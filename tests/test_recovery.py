@@ -66,6 +66,12 @@ E, C = len(EVENT), len(OTHER)
         (b"{" + EVENT, [(0, 1, "fused_line", False), (1, E + 1, "o-1")]),
         (b'{"a":1}' + EVENT, [(0, 7, "fused_line", False), (7, E + 1, "o-1")]),
         (b"[" * 100 + EVENT, [(0, 100, "fused_line", False), (100, E + 1, "o-1")]),
+        # An object that is no JSON behind a comma is none; what is whole inside of it counts.
+        (b'{"a":' + EVENT + b",}", [(0, 5, "fused_line", False), (5, E, "o-1"), (5, E, "fused_line", True), (5 + E, 3, "fused_line", False)]),
+        (b'{"a":[' + EVENT + b",]}", [(0, 6, "fused_line", False), (6, E, "o-1"), (6, E, "fused_line", True), (6 + E, 4, "fused_line", False)]),
+        (b'{"a":[' + EVENT + b",x", [(0, 6, "fused_line", False), (6, E, "o-1"), (6, E, "fused_line", True), (6 + E, 3, "fused_line", False)]),
+        # A name may be written with escapes.
+        (b"x" + EVENT.replace(b"event", b"\\u0065vent"), [(0, 1, "fused_line", False), (1, E + 6, "o-1")]),
         (EVENT[:-1], [(0, E, "not_json", False)]),
         (b'{"a":' + EVENT + b"}", [(0, E + 7, "missing_field", False)]),
         (b'{"a":' + EVENT + b"}x", [(0, E + 8, "not_json", False)]),
@@ -150,6 +156,9 @@ def _count_events(line: bytes) -> int:
         (b'{"a":[' + b"[1]," * 10 + EVENT, 1, 329),
         (b'{"a":{"b":[1,2]},"c":{}}' + EVENT, 1, 203),
         (EVENT + b'{"' * 10 + OTHER, 2, 1108),
+        (b'{"a":{"b":{"c":1,x' + EVENT, 1, 191),
+        (b'{"event":1,"ts":1}' + EVENT, 1, 163),
+        (b'{"a":[' + EVENT + b",x", 1, 144),
     ],
 )  # fmt: skip
 def test_how_far_a_budget_goes_is_the_same_in_every_version(

@@ -69,8 +69,7 @@ def recover_events(line: bytes) -> list[tuple[int, int, Event]]:
 
 def is_blank(line: bytes, start: int, stop: int) -> bool:
     """Whether a part of a line has only white space."""
-    blanks = _BLANKS.match(line, start, stop)
-    return blanks is not None and blanks.end() == stop
+    return _BLANKS.fullmatch(line, start, stop) is not None
 
 
 class _Recovery:
@@ -85,7 +84,7 @@ class _Recovery:
         self._line = line
         self._work = WORK_MIN + WORK_PER_BYTE * len(line)
         self._followed: set[int] = set()
-        """Where objects begin whose end, or the lack of one, is known."""
+        """Where objects begin that were met inside of others, so that their end, or the lack of one, is known."""
 
     def find_events(self) -> list[tuple[int, int, Event]]:
         """The whole events in the line, in the order of its bytes; those that were found when the budget was spent."""
@@ -129,10 +128,9 @@ class _Recovery:
         line = self._line
         whole: list[_Span] = []
         opened = [(start, _OBJECT)]
-        self._followed.add(start)
         at, is_new = start + 1, True
-        while opened and self._work > 0:
-            begin, grammar = opened[-1]
+        while self._work > 0:
+            grammar = opened[-1][1]
             closing = grammar.empty.match(line, at, stop) if is_new else None
             if closing is None:
                 values = grammar.values.match(line, at, stop)
