@@ -47,6 +47,30 @@ LIVES: dict[str, tuple[list[Told], str, str, str]] = {
         [placed(), told("canceled", 2), part(2, 2)], "2@5", "late_fill", "canceled"),
     "whatever was told, more than was ordered is late": (
         [placed(), told("canceled", 3, filled_qty="9"), part(1, 7)], "7@5", "fill_gap late_fill overfill", "canceled"),
+    "a fill of after the end that the end has counted is not late": (
+        [placed(), told("canceled", 1, **TWO), part(3, 2)], "2@5", "fill_gap", "canceled"),
+    "nor is one that the quantity explains, where the end told less": (
+        [placed(), total(3, "2"), part(4, 1, quantity="10"), told("snapshot", 5, "filled"), part(6, 1)],
+        "~2@5 1@5 1@5", "", "filled"),
+    "whoever told the end": (
+        [placed(10), told("snapshot", 2, "filled", filled_qty="1"), part(5, 4)], "4@5", "fill_gap", "filled"),
+    "nor is one at the time of the end that a later answer counts": (
+        [placed(), told("expired", 1), told("snapshot", 5, filled_qty="4"), part(1, 3)], "3@5", "fill_gap", "expired"),
+    "the shares of busts that wait count for nothing": (
+        [placed(None), bust(5, "z", qty="4"), told("snapshot", 5, "filled", filled_qty="4"), part(2, 4)],
+        "4@5", "fill_gap", "filled"),
+    "but a fill of after the end is late, be it busted or not": (
+        [placed(), told("canceled", 1, filled_qty="1"), bust(5, "y", qty="4"), part(3, 4)],
+        "4@5", "fill_gap late_fill", "canceled"),
+    "of two quantities that explain a fill after a guess the event's own counts": (
+        [placed(), part(1, 5), told("snapshot", 4, quantity="5"), part(2, 1, NEW, quantity="6")],
+        "5@5 1@5", "overfill", "filled"),
+    "not if it is smaller": (
+        [placed(), part(1, 5), told("snapshot", 4, quantity="5"), part(2, 1, NEW, quantity="5")],
+        "5@5 1@5", "late_fill overfill", "filled"),
+    "nor if the order is not open": (
+        [placed(), part(1, 5), told("snapshot", 4, quantity="5"), part(2, 1, quantity="6")],
+        "5@5 1@5", "late_fill overfill", "filled"),
     # Totals (4.4).
     "a total tells the difference": ([placed(), part(1, 2), total(2, "3", "6")], "2@5 ~1@6", "", "partially_filled"),
     "a total of one share is a trade": ([placed(), total(1, "1")], "~1@5", "", "partially_filled"),
@@ -110,6 +134,9 @@ LIVES: dict[str, tuple[list[Told], str, str, str]] = {
     "what a bust took back is told again by another source": (
         [placed(), part(1, 2, filled_qty="2", source="s"), bust(3),
          part(1, 2, filled_qty="2", execution_id="y", source="r")], "2@5 -2@5", "", "partially_filled"),
+    "a fill of after the end that takes the place of an inferred trade is not late": (
+        [placed(), told("snapshot", 1, **TWO, filled_avg_price="5"), told("canceled", 3), part(4, 2, **TWO)],
+        "~2@5 -2@5 2@5", "", "canceled"),
     # Names of one fill (4.2 to 4.4).
     "a quantity that comes later is no conflict": (
         [placed(), part(1, 2), part(1, 2, filled_qty="2")], "2@5", "", "partially_filled"),
@@ -129,6 +156,12 @@ LIVES: dict[str, tuple[list[Told], str, str, str]] = {
     "a bust may wait for a further name": (
         [placed(), bust(3, "y"), part(1, 2, **TWO, source="s"), part(1, 2, execution_id="y", **TWO, source="r")],
         "2@5 -2@5", "", "partially_filled"),
+    "a source that told it without a name again has not told it first": (
+        [placed(), part(1, 2, execution_id=None, **TWO, source="s"), part(1, 2, execution_id=None, **TWO, source="r"),
+         part(2, 2, execution_id="y", filled_qty="3", source="s")], "2@5 2@5", "", "partially_filled"),
+    "a further name of what an ended order has counted is no further fill": (
+        [placed(10), part(1, 2, source="s"), told("canceled", 3, **TWO), part(2, 2, execution_id="y", source="r")],
+        "2@5", "", "canceled"),
     # What is missing (4.7).
     "a gap is told once for each quantity": (
         [placed(10), told("snapshot", 1, filled_qty="2"), told("snapshot", 2, filled_qty="2"),
@@ -175,6 +208,44 @@ LIVES: dict[str, tuple[list[Told], str, str, str]] = {
 def test_a_life_makes_its_trades(events: list[Told], trades: str, findings: str, status: str) -> None:
     """4.2 to 4.9: each execution once, at its price, and what was to be reported on the way."""
     assert (trades.split(), findings.split(), status) == outcome(events)
+
+
+@pytest.mark.parametrize(
+    ("known", "again", "key"),
+    [
+        # Fills are told by their minute and, where one is told, by how much was filled in all.
+        ("1:2 2:4 bust:2 answer:4", "1:2", "x-1"),
+        ("1:2 bust:1 answer:2", "1:2", "x-1"),
+        ("1:2 1:4", "1:4", "x-1b"),
+        ("1:4 2:", "2:4", "x-2"),
+        ("1:4 3:", "2:4", "x-1"),
+        ("1:4 2: bust:2", "2:4", "x-2"),
+    ],
+)
+def test_another_source_names_the_fill_that_is_nearest(known: str, again: str, key: str) -> None:
+    """4.3: by the sum, and of those alike that of the same instant; also where a bust has taken one back since."""
+    events = [placed(10)]
+    for at, number in (one.split(":") for one in known.split()):
+        if at == "bust":
+            events.append(bust(3, f"x-{number}"))
+        elif at == "answer":
+            events.append(told("snapshot", 4, filled_qty=number, filled_avg_price="5"))
+        else:
+            name = f"x-{at}" if ("partial_fill", int(at)) not in [one[:2] for one in events] else f"x-{at}b"
+            events.append(part(int(at), 2, execution_id=name, filled_qty=number or None, source="s"))
+    minute, total = again.split(":")
+    before = outcome(events)[0]
+    events.append(part(int(minute), 2, execution_id="y", filled_qty=total, source="r"))
+    order = live(events).find_order("o")
+    assert order is not None and order.rare is not None
+    assert ({"y": key}, before) == (order.rare.names, outcome(events)[0])
+
+
+def test_a_source_names_at_another_time_what_it_told_without_a_name() -> None:
+    """4.4: no other source told of it, so that nothing is nearer."""
+    fields = {"filled_qty": "4", "source": "r"}
+    events = [placed(10), part(1, 2, execution_id=None, **fields), part(2, 2, execution_id="y", **fields)]
+    assert ["2@5"] == outcome(events)[0]
 
 
 def test_a_fill_that_is_told_again_takes_no_room() -> None:

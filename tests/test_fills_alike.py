@@ -87,6 +87,28 @@ def test_a_quantity_is_behind_that_of_an_order_while_it_is_remembered() -> None:
     assert "c" == fills.find_behind(Decimal(4), *TWO, "r")
 
 
+def test_an_order_was_ahead_of_its_fill_by_more_than_what_another_source_counts() -> None:
+    fills = index(("a", 1, "s"), ("b", 1, "s", {"told_ahead": "3"}))
+    assert ["b", None, None] == [fills.find_told_ahead(Decimal(qty), *TWO, "r") for qty in (2, 3, 4)]
+
+
+def test_what_reached_a_forgotten_quantity_is_found_among_the_forgotten_only() -> None:
+    fills = index(("a", 1, "s", total("4")), ("b", 2, "s", {**total("4"), "price": "9"}), ("c", 3, "s", total("2")))
+    fills.forget_above(Decimal(3))
+    for one in (fills, again(fills)):
+        assert [None, "a"] == [one.find_untold("4", *TWO, "r", forgotten=forgotten) for forgotten in (False, True)]
+        assert ["c", None] == [one.find_untold("2", *TWO, "r", forgotten=forgotten) for forgotten in (False, True)]
+        assert ["b", "a"] == [one.find_untold("4", "1", price, "r", forgotten=True) for price in ("9", "2")]
+        assert [None, "a"] == [one.find_by_quantity("4", forgotten=forgotten) for forgotten in (False, True)]
+
+
+def test_corrections_change_what_was_told_by_what_they_change() -> None:
+    fills = index(("a", 1, "s", total("4")), ("b", 2, "s", {"qty": "3", "price": "2"}))
+    for key, qty in (("a", "4"), ("b", "1")):
+        fills.correct(key, f"{key}'", Fill(None, qty, "2", None, ts(3), "s", "t", remembered=False))
+    assert [Decimal(1), Decimal(1)] == [fills.corrected, again(fills).corrected]
+
+
 def test_two_fills_alike_of_two_sources_may_be_one() -> None:
     fills = index(("a", 1, "s"), ("b", 2, "r"), ("other", 3, "r", {"price": "9"}))
     assert [("a", "b"), None] == [fills.find_double(Decimal(qty), None) for qty in ("1", "0.5")]
@@ -169,6 +191,9 @@ def test_a_fill_that_turned_out_to_be_another_counts_no_more() -> None:
 def test_a_fill_that_came_without_a_name_is_known_so_after_it_was_named() -> None:
     fills = index((f"{NAMELESS}a", 1, "s", NO_NAME), (f"{NAMELESS}b", 1, "s", NO_NAME), ("c", 2, "s"))
     fills.add(f"{NAMELESS}v", Fill("v", "1", "2", None, ts(3), "s", "t", remembered=False))
+    fills.add(f"{NAMELESS}w", Fill(None, "1", "2", None, ts(4), "s", "t", remembered=False))
     fills[f"{NAMELESS}a"].execution_id = "x"
     for one in (fills, again(fills)):
-        assert [f"{NAMELESS}a", None, None] == [one.find_nameless(ts(at), *TWO) for at in (1, 2, 3)]
+        found = [one.find_nameless(ts(at), *TWO) for at in (1, 2, 3, 4)]
+        # What a correction brought is known so where nothing ever named it.
+        assert [f"{NAMELESS}a", None, None, f"{NAMELESS}w"] == found

@@ -50,6 +50,11 @@ LIVES: dict[str, tuple[list[Told], str, str]] = {
     "or by a further id of that": (
         [*DOUBLES, part(2, 2, execution_id="z", source="other", **TWO), answer(3, "2"), bust(4, "z")],
         "2@5 2@5 -2@5 -2@5", ""),
+    "also where that id comes once they are one": (
+        [placed(20), DOUBLES[1], part(3, 2, execution_id="y", **FOUR, **REST), part(2, 2, price="9", **STREAM),
+         part(3, 2, execution_id="z", source="other", **FOUR), bust(4, "z")], "2@5 2@5 -2@5 2@9 -2@5", ""),
+    "what the end of the order counts is held against them too": (
+        [*DOUBLES, told("canceled", 3, **TWO), told("accepted", 4)], "2@5 2@5 -2@5", "alive_after_end"),
     "further ids of other fills are theirs": (
         [*DOUBLES, part(1, 3, execution_id="a", **STREAM), part(2, 3, execution_id="b", **REST), answer(3, "5"),
          bust(4, "b")], "2@5 2@5 3@5 3@5 -3@5 -2@5 -3@5", ""),
@@ -99,6 +104,9 @@ LIVES: dict[str, tuple[list[Told], str, str]] = {
     "a bust may name what a correction by such an id has made of the fill": (
         [placed(10), FIRST, correct(2, "y", execution_id="z", **REST), bust_numbers(3, "z", price="6")],
         "2@5 -2@5 =2@6 -2@6", ""),
+    "but not what another bust by such an id took back": (
+        [placed(10), FIRST, told("trade_bust", 2, previous_execution_id="y", execution_id="z", **REST),
+         bust_numbers(3, "z", price="6")], "2@5", ""),
     # Corrections that do (4.9).
     "a correction that explains the broker's average is that fill's": (
         [placed(10), FIRST, correct(2, "y", **REST), answer(3, "2", "6")], "2@5 -2@5 =2@6", ""),
@@ -117,7 +125,12 @@ LIVES: dict[str, tuple[list[Told], str, str]] = {
     "nor while shares are inferred": (
         [placed(10), FIRST, answer(2, "4"), correct(3, "y", **REST), answer(4, "4", "5.5")],
         "2@5 ~2@5 -2@5 ~2@6", ""),
+    "what is inferred is not written anew for what an average is rounded by": (
+        [placed(10), answer(1, "2"), answer(2, "2", "5.000001")], "~2@5", ""),
+    "but for more": ([placed(10), answer(1, "2"), answer(2, "2", "5.000002")], "~2@5 -2@5 ~2@5.000002", ""),
     # What is missing after a bust (4.7).
+    "what a correction that waited has added is not missing": (
+        [placed(10), correct(2, qty="3"), part(1, 1, filled_qty="6", filled_avg_price="5")], "1@5 -1@5 =3@6 ~5@5", ""),
     "shares that become a trade are not missing": (
         [placed(10), bust(1), part(2, 2, execution_id="x-1", filled_avg_price="5", **FOUR)], "2@5 -2@5 ~4@5", ""),
     "those that no average prices are": (
@@ -154,6 +167,9 @@ LIVES: dict[str, tuple[list[Told], str, str]] = {
         [placed(10), answer(4, "8"), bust_numbers(3, qty="4")], "~8@5", ""),
     "it takes no more than its shares": (
         [placed(10), answer(1, "4"), answer(2, "8"), bust_numbers(3, qty="4")], "~4@5 ~4@5 -4@5", ""),
+    "nor once more when its fill is told": (
+        [placed(10), bust_numbers(3), answer(1, "4"), part(1, 2, execution_id="y", **REST)],
+        "~4@5 -4@5 ~2@5 2@5 -2@5", ""),
     "be it one": ([placed(10), answer(1, "8"), bust_numbers(3, qty="1")], "~8@5 -8@5 ~7@5", ""),
     "and those that are older than the bust first": (
         [placed(20), total(4, "4", "6"), answer(1, "8"), bust_numbers(3, qty="4"),
@@ -182,6 +198,13 @@ def test_only_the_first_revisions_that_wait_are_looked_at(before: int, trades: s
     assert trades.split() == outcome([placed(10), answer(1, "8"), *others, bust_numbers(3, qty="4")])[0]
     found = "2@5 -2@5" if before < 64 else "2@5"
     assert found.split() == outcome([placed(10), FIRST, *others, bust_numbers(3)])[0]
+
+
+def test_a_bust_takes_nothing_out_of_what_nobody_remembers_the_count_of() -> None:
+    """4.9: behind so many executions without a sum, no quantity of before says what the broker counts."""
+    silent = [part(2, 1, execution_id=f"o-{number}", price="9", **STREAM) for number in range(65)]
+    trades, findings, _ = outcome([placed(100), answer(1, "2"), *silent, bust_numbers(3, qty="1")])
+    assert (["~2@5", *["1@9"] * 65], []) == (trades, findings)
 
 
 @pytest.mark.parametrize(("behind", "last"), [(63, "-2@5"), (64, "1@9")])

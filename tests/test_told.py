@@ -148,6 +148,12 @@ def test_fills_that_turned_out_to_be_others_are_not_added() -> None:
     assert 5 == count_told(order)
 
 
+def test_an_execution_of_the_first_instant_that_there_is_counts() -> None:
+    """4.3: where nothing told a quantity, all that was executed is counted, up to what was ordered."""
+    index_fills(order := new_order()).silent = [(nanos("1900-01-01T00:00:00Z"), Decimal(2))]
+    assert [2, 1] == [max(qty for _, qty in list_told(order, None, Decimal(most))) for most in (5, 1)]
+
+
 def test_what_is_older_than_what_is_remembered_counts_for_nothing() -> None:
     """4.7: of many executions that told no quantity the first ones are not remembered one by one."""
     order = new_order((1, "9"), (3, "6"), (4, "5"))

@@ -36,9 +36,8 @@ def take_fill(order: Order, event: Event, entry: Entry) -> bool:
     if event.qty is None:
         return _take_sum(order, event, entry)
     known = _find_known(order, event)
-    known = order.rare.names.get(known, known) if known is not None and order.rare is not None else known
     if known is not None:
-        _take_again(order, known, event, entry)
+        _take_again(order, order.rare.names.get(known, known) if order.rare is not None else known, event, entry)
         return False
     assert event.price is not None
     qty = DECIMAL[event.qty]
@@ -98,8 +97,8 @@ def _report_late(order: Order, event: Event, entry: Entry, filled: Decimal) -> N
     is_beyond = (told is not None and expected > told) or (quantity is not None and expected > quantity)
     is_counted_by_end = bool(at_end) and filled <= max(at_end)
     is_after = is_older(order.status_at, event.ts)
-    is_at_the_end = not is_after and not is_older(event.ts, order.status_at)
-    if is_beyond or (not is_counted_by_end and (is_after or (is_at_the_end and (told is None or is_beyond)))):
+    is_unexplained = told is None and not is_older(event.ts, order.status_at)
+    if is_beyond or (not is_counted_by_end and (is_after or is_unexplained)):
         entry.find("late_fill", f"a fill after order {order.order_id} was {order.status}; it is a trade all the same")
 
 
