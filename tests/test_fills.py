@@ -41,6 +41,8 @@ LIVES: dict[str, tuple[list[Told], str, str, str]] = {
         [placed(None), whole(1, 2), part(2, 1)], "2@5 1@5", "late_fill", "filled"),
     "more than the end told is late": (
         [placed(None), whole(1, 2, filled_qty="2"), part(1, 1, execution_id="y")], "2@5 1@5", "late_fill", "filled"),
+    "one of before the end that is merely told later is not": (
+        [placed(None), told("canceled", 3), part(2, 2)], "2@5", "", "canceled"),
     "at the time of the end a fill is explained by the quantity": (
         [placed(), whole(2, 3, filled_qty="3"), part(2, 2, execution_id="y")], "3@5 2@5", "", "filled"),
     "and is late where nothing explains it": (
@@ -219,6 +221,7 @@ def test_a_life_makes_its_trades(events: list[Told], trades: str, findings: str,
         ("1:2 1:4", "1:4", "x-1b"),
         ("1:4 2:", "2:4", "x-2"),
         ("1:4 3:", "2:4", "x-1"),
+        ("1: 2:4", "3:4", "x-2"),
         ("1:4 2: bust:2", "2:4", "x-2"),
     ],
 )
@@ -262,3 +265,7 @@ def test_a_gap_says_how_much_is_missing() -> None:
     """4.7: the sentence is for somebody who looks for these shares."""
     findings = live([placed(), part(1, 2, filled_qty="4.5")]).take_lines().findings
     assert b"`filled_qty` 4.5 is above the known fills, 2: 2.5 is missing" in findings
+    correction = told("trade_correct", 2, previous_execution_id="x-1", price="6", qty="3")
+    findings = live([placed(), correction, part(1, 1, filled_qty="4.5")]).take_lines().findings
+    # By two more than the broker counted before.
+    assert b"`filled_qty` 4.5 is above the known fills, 3: 3.5 is missing" in findings
