@@ -37,6 +37,12 @@ def read(line: bytes, offset: int = 0) -> list[tuple[Any, ...]]:
 E, C = len(EVENT), len(OTHER)
 
 
+def _inside(before: int, behind: int) -> list[tuple[Any, ...]]:
+    """An event with so many bytes before and behind it."""
+    torn = [(before, E, "fused_line", True), (before + E, behind, "fused_line", False)]
+    return [(0, before, "fused_line", False), (before, E, "o-1"), *torn]
+
+
 @pytest.mark.parametrize(
     ("line", "expected"),
     [
@@ -67,9 +73,9 @@ E, C = len(EVENT), len(OTHER)
         (b'{"a":1}' + EVENT, [(0, 7, "fused_line", False), (7, E + 1, "o-1")]),
         (b"[" * 100 + EVENT, [(0, 100, "fused_line", False), (100, E + 1, "o-1")]),
         # An object that is no JSON behind a comma is none; what is whole inside of it counts.
-        (b'{"a":' + EVENT + b",}", [(0, 5, "fused_line", False), (5, E, "o-1"), (5, E, "fused_line", True), (5 + E, 3, "fused_line", False)]),
-        (b'{"a":[' + EVENT + b",]}", [(0, 6, "fused_line", False), (6, E, "o-1"), (6, E, "fused_line", True), (6 + E, 4, "fused_line", False)]),
-        (b'{"a":[' + EVENT + b",x", [(0, 6, "fused_line", False), (6, E, "o-1"), (6, E, "fused_line", True), (6 + E, 3, "fused_line", False)]),
+        (b'{"a":' + EVENT + b",}", _inside(5, 3)),
+        (b'{"a":[' + EVENT + b",]}", _inside(6, 4)),
+        (b'{"a":[' + EVENT + b",x", _inside(6, 3)),
         # A name may be written with escapes.
         (b"x" + EVENT.replace(b"event", b"\\u0065vent"), [(0, 1, "fused_line", False), (1, E + 6, "o-1")]),
         (EVENT[:-1], [(0, E, "not_json", False)]),
