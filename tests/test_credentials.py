@@ -81,7 +81,9 @@ def test_real_money_is_asked_for_in_words() -> None:
     assert find_credentials({**OLD, "COMPACTOR_LIVE": "yes-real-money"}, names=tuple(OLD)).paper  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("url", ["http://example.com", "ftp://127.0.0.1", "https://user@host", "nonsense"])
+@pytest.mark.parametrize(
+    "url", ["http://example.com", "ftp://127.0.0.1", "https://user@host", "https://", "https:///v2", "nonsense"]
+)
 def test_keys_are_sent_to_no_odd_address(url: str) -> None:
     """Issue 4, 7: over the network only encrypted."""
     assert "no address to send keys to" in refusal({**OLD, "APCA_API_BASE_URL": url})

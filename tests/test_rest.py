@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -262,3 +263,44 @@ def test_a_huge_answer_is_no_outage_and_a_slow_one_is_asked_for_once(server: Alp
     with pytest.raises(BrokerTooSlow):
         hasty.account()
     assert (1, 1) == (broker.requests, hasty.requests)
+
+
+def test_what_is_about_money_waits_for_nothing(server: AlpacaServer) -> None:
+    """Issue 16, 3: placing, replacing, canceling, and the question that placing waits for; no list and no order."""
+    urgent: list[bool] = []
+
+    class Watched(Budget):
+        def spend(self, *, is_urgent: bool = False) -> None:
+            urgent.append(is_urgent)
+
+    broker = AlpacaRest(find_credentials(server.environment), budget=Watched(), sleep=lambda seconds: None)
+    order = server.place("AAPL", "buy", 10, client_order_id="alpha:1", type="limit", limit_price="2")
+    broker.order_by_client_id("alpha:1")
+    broker.replace(order.id, {"limit_price": "3"})
+    with contextlib.suppress(BrokerError):
+        broker.cancel(order.id)
+    with contextlib.suppress(BrokerError):
+        broker.place({"symbol": "AAPL"})
+    assert [True] * 4 == urgent
+    urgent.clear()
+    broker.account()
+    broker.order(order.id)
+    broker.open_orders()
+    broker.fills("2026-01-01T00:00:00Z")
+    broker.positions()
+    assert [False] * 5 == urgent
+
+
+def test_what_a_minute_has_used_is_what_still_counts(clock: Clock) -> None:
+    """The metric of the budget: urgent requests too, and none that is a minute old."""
+    budget = Budget(10, clock=clock, sleep=clock.sleep)
+    assert 0 == budget.used
+    budget.spend()
+    clock.now = 30.0
+    budget.spend(is_urgent=True)
+    clock.now = 59.5
+    assert 2 == budget.used
+    clock.now = 60.0
+    assert 1 == budget.used
+    clock.now = 91.0
+    assert 0 == budget.used

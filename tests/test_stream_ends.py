@@ -15,7 +15,7 @@ from websockets.http11 import Request, Response
 
 from compactor.broker.adapters import find_credentials
 from compactor.broker.alpaca import stream as stream_module
-from compactor.broker.alpaca.stream import TradeStream
+from compactor.broker.alpaca.stream import TradeStream, _draw_pause
 from compactor.broker.credentials import BadCredentials
 from compactor.broker.port import Message
 
@@ -111,6 +111,33 @@ async def greet(socket: ServerConnection, authorized: Any = AUTHORIZED, listenin
 def talker() -> Iterator[Talker]:
     with Talker() as one:
         yield one
+
+
+def test_an_update_before_the_confirmation_is_handed_on(talker: Talker) -> None:
+    """Whatever it is: another connection's words, an update, a list. Only the confirmation itself is not."""
+    early = [b'{"stream":"trade_updates","data":{}}', b'{"stream":null}', b"{}", b"[]", b"7"]
+
+    async def talk(socket: ServerConnection) -> None:
+        await socket.recv()
+        await socket.send(AUTHORIZED)
+        await socket.recv()
+        for message in early:
+            await socket.send(message)
+        await socket.send(LISTENING)
+        await socket.send(b"last")
+
+    talker.talk = talk
+    ends = talker.listen()
+    assert (1, [*early, b"last"]) == (ends.connections, ends.heard)
+
+
+def test_pauses_double_up_to_their_maximum(monkeypatch: pytest.MonkeyPatch) -> None:
+    """1, 2, 4, 8, 16 and 30 seconds at most, and half of that at least, also after a thousand tries."""
+    for share in (1.0, 0.5):
+        monkeypatch.setattr("random.uniform", lambda least, most, share=share: {0.5: least, 1.0: most}[share])
+        pauses = [_draw_pause(tries, (1.0, 30.0)) / share for tries in (1, 2, 3, 4, 5, 6, 7, 1000)]
+        assert [1, 2, 4, 8, 16, 30, 30, 30] == pauses
+    assert 1024 == _draw_pause(12, (2.0, 1e9)) == _draw_pause(10**6, (2.0, 1e9)), "ten times is often enough"
 
 
 @pytest.mark.parametrize("is_text", [True, False])
