@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 import socket
 import threading
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -438,7 +436,7 @@ def test_a_log_that_cannot_be_read_leaves_the_sums_to_the_reconcile(
 def test_what_is_remembered_of_replacements_is_bounded(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(carried, "_KEPT_MAX", 2)
     sums = CarriedSums(OrderIndex(data, ["alpha"]))
-    for number in range(7):
+    for number in range(6):
         sums.leave_out(translate(make_order(f"o{number}", replaced_by="b", filled_qty="3")).events[0], "alpha")
         assert len(sums._replaced) <= 3
-    assert Counter({Decimal(3): 1}) == Counter(sums._replaced.values())
+    assert {"o3", "o4", "o5"} == sums._replaced.keys()

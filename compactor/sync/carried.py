@@ -82,7 +82,7 @@ class CarriedSums:
     def _decide(self, event: Fields, filled: Decimal, team: str) -> Decimal | None:
         told = self._read(str(event["order_id"]), team)
         carried = max((_parse(one.carried_qty) or ZERO for one in told), default=ZERO)
-        if carried or any(one.filled_qty is not None for one in told):
+        if any(one.filled_qty is not None for one in told):
             return carried
         if event["event"] in _ACCEPTED:
             return filled
@@ -90,8 +90,8 @@ class CarriedSums:
         # Of that one fills may be unheard, but not once it is known how it stood when it was replaced.
         with exactly():
             rest = filled - (_parse(event.get("qty")) or ZERO if event["event"] in FILLS else ZERO)
-        name = str(event.get("replaces") or "")
-        earlier = self._read(name, team) if name and name not in self._replaced else []
+        name = str(event.get("replaces", ""))
+        earlier = self._read(name, team) if name not in self._replaced else []
         known = [_parse(one.filled_qty) for one in earlier if one.replaced_by is not None]
         before = self._replaced.get(name, max((one for one in known if one is not None), default=None))
         return ZERO if rest <= 0 or before == ZERO else None
@@ -111,10 +111,11 @@ def without_sums(event: Fields) -> Fields:
 
 def leave_out(event: Fields, carried: Decimal) -> Fields:
     """An event without what of its sums was filled before the order was there."""
-    if not carried:
+    filled = _parse(event.get("filled_qty"))
+    if not carried or filled is None:
         return event
     with exactly():
-        own = max((_parse(event.get("filled_qty")) or ZERO) - carried, ZERO)
+        own = max(filled - carried, ZERO)
     return without_sums(event) | {"filled_qty": plain(own), CARRIED: plain(carried)}
 
 

@@ -149,16 +149,16 @@ class Comparison:
             # order.
             standing = sum((qty * price for _, qty, price in known.standing.values()), ZERO)
             ours, value, places = told, standing + gained_value, 2
-        revised = known is not None and self._is_revised(ours, value, theirs, places)
+        revised = self._is_revised(ours, value, theirs, places)
         # What was inferred gives way to its executions, and the oldest of them may be in no list that was asked for.
         suspicious = ((behind or inferred > ZERO) and told != theirs) or revised
         if suspicious and self._carried is None:
             self.needs_predecessor = True
             return
-        if suspicious and self._carried and told + self._carried == theirs and (all_there or is_agreed):
+        if self._carried and told + self._carried == theirs and (all_there or is_agreed):
             # Its own executions are all there, and the rest is what was filled before it was replaced.
             new = self._leave_out_carried(self._carried, told, new)
-            suspicious, behind = told != self._ours, told > self._ours
+            suspicious, behind, theirs = False, told > self._ours, told
         elif suspicious and not all_there:
             self.needs_fills = not is_agreed
             return

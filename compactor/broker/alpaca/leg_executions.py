@@ -57,7 +57,7 @@ def find_unknown_kind(entry: bytes) -> str | None:
         found = _decode(entry)
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
-    if found.activity_type is None or found.activity_type in OTHER_KINDS:
+    if found.activity_type in OTHER_KINDS:
         return None
     if found.activity_type not in TRADE_ACTIVITIES:
         return found.activity_type
