@@ -81,7 +81,7 @@ def test_an_order_is_known_by_few_fields(name: str) -> None:
         ({}, "snapshot"),
     ],
 )
-def test_a_fill_without_its_numbers_tells_only_how_the_order_stands(numbers: dict[str, str], event: str) -> None:
+def test_a_fill_without_its_numbers_tells_only_how_the_order_stands(numbers: dict[str, Any], event: str) -> None:
     assert [event] == [one["event"] for one in translate(make_update("fill", execution_id="x", **numbers)).events]
 
 
@@ -102,7 +102,7 @@ def test_a_revision_tells_what_it_revises(event: str) -> None:
 
 def test_what_is_no_execution_has_no_numbers_of_one() -> None:
     """A `new` has an execution id as well; a fill has nothing that went before."""
-    more = {"execution_id": "x-2", "previous_execution_id": "x-1", "price": "1", "qty": "2"}
+    more: dict[str, Any] = {"execution_id": "x-2", "previous_execution_id": "x-1", "price": "1", "qty": "2"}
     [new] = translate(make_update("new", **more)).events
     assert not more.keys() & new.keys()
     [fill] = translate(make_update("fill", **more)).events
@@ -136,7 +136,7 @@ def test_legs_of_a_bracket_are_told_while_they_are_open() -> None:
 @pytest.mark.parametrize("more", [{"order_class": "mleg"}, {"order_class": "", "legs": [make_order("leg")]}])
 def test_the_money_of_a_multi_leg_order_is_in_its_legs(more: dict[str, Any]) -> None:
     """Rule 4.10: its class may be empty, its symbol is; an order with a symbol keeps its sums."""
-    sums = {"filled_qty": "10", "filled_avg_price": "5"}
+    sums: dict[str, Any] = {"filled_qty": "10", "filled_avg_price": "5"}
     parent = make_order("o", symbol="", **sums, **more)
     for told in (translate(parent), translate(make_update("canceled", parent))):
         assert not sums.keys() & told.events[0].keys()
