@@ -19,8 +19,9 @@ CHECK ?= $(VENV)/.check
 BENCH ?= $(VENV)/.bench
 
 PIP = $(PY) -m pip install --quiet --disable-pip-version-check
-# A test that hangs fails after five minutes, and says where it was. The whole suite runs on several processors.
-PYTEST = $(PY) -m pytest -q --timeout 300 $(if $(RERUNS),--reruns $(RERUNS)) $(if $(filter tests,$(TESTS)),-n auto --maxprocesses 8 --dist loadgroup)
+# A test that hangs fails after five minutes, and says where it was. The whole suite runs on several processors. Bytecode
+# is kept also where the environment says not to: the tests start the program some thousand times.
+PYTEST = PYTHONDONTWRITEBYTECODE= $(PY) -m pytest -q --timeout 300 $(if $(RERUNS),--reruns $(RERUNS)) $(if $(filter tests,$(TESTS)),-n auto --maxprocesses 8 --dist loadgroup --no-loadscope-reorder)
 # Built into the folder of their sources; `pip` leaves no trace of it that is needed afterwards.
 COMPILED = $(wildcard compactor/core/fast/*.pyx compactor/core/fast/*.pxd)
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,12 +24,28 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
 settings.register_profile("patient", deadline=None)
 settings.load_profile("patient")
 
+MEMORY = Path("/dev/shm")
+MEMORY_BYTES_MIN = 4 << 30
+
+
+def has_room(directory: Path) -> bool:
+    """Whether files of tests fit into a file system in memory, and programs may be run from it."""
+    if not os.access(directory, os.W_OK | os.X_OK):
+        return False
+    found = os.statvfs(directory)
+    return found.f_bavail * found.f_frsize >= MEMORY_BYTES_MIN and not found.f_flag & os.ST_NOEXEC
+
+
+# A sync costs nothing in memory, and the suite makes some hundred thousand of them. What they are for, a loss of power,
+# is tested on `tests.disk.Disk`. `TMPDIR=/var/tmp make test` runs the tests on a disk.
+if "TMPDIR" not in os.environ and has_room(MEMORY):
+    os.environ["TMPDIR"] = tempfile.tempdir = str(MEMORY)
+
 # Their daemons promise times. They run one after another, also where the suite runs on several processors.
 ONE_AT_A_TIME = {
     "test_watch.py",
     "test_run.py",
     "test_soak.py",
-    "test_live.py",
     "test_trading.py",
     "test_tracker_docs.py",
     "test_order_tracker.py",
@@ -36,12 +54,27 @@ ONE_AT_A_TIME = {
 }
 
 
+# What takes longest begins first, so that all processors have work to the end.
+LONG = (
+    "page system_calls package verify sealing laws chaos faults web web_limits http fuzz plain web_openapi reconcile "
+    "full_disk fairness tables mutants readme recordings replay"
+)
+FIRST = ("daemons", *(f"test_{name}.py" for name in LONG.split()))
+
+
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """The tests of a file stay together (`make test` runs groups side by side): they share what is dear to make."""
     for item in items:
-        name = item.path.name
-        item.add_marker(pytest.mark.xdist_group("daemons" if name in ONE_AT_A_TIME else name))
+        item.add_marker(pytest.mark.xdist_group(group_of(item)))
+    if hasattr(config, "workerinput"):
+        ranks = {name: rank for rank, name in enumerate(FIRST)}
+        items.sort(key=lambda item: ranks.get(group_of(item), len(ranks)))
+
+
+def group_of(item: pytest.Item) -> str:
+    """The group of a test: its file."""
+    return "daemons" if item.path.name in ONE_AT_A_TIME else item.path.name
 
 
 @pytest.fixture

@@ -6,8 +6,9 @@ until the file is synced, and a new name survives only once its directory is syn
 it is.
 """
 
+import copy
 import errno
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -31,6 +32,16 @@ class Inode:
     def sync(self) -> None:
         """What it holds now will survive."""
         self.durable, self.durable_holes = self.data, list(self.holes)
+
+    def copy(self) -> "Inode":
+        twin = copy.copy(self)
+        twin.holes, twin.durable_holes = list(self.holes), list(self.durable_holes)
+        return twin
+
+    @property
+    def state(self) -> tuple[object, ...]:
+        """All there is to it."""
+        return self.number, self.data, self.durable, self.holes, self.durable_holes
 
     def punched(self, data: bytes) -> bytes:
         """Some bytes of this file with NULs where holes are."""
@@ -56,6 +67,7 @@ class Disk(Files):
         self.fail_at = 0
         self.error = errno.ENOSPC
         self.can_punch = True
+        self._left: list[tuple[int, Disk]] | None = None
 
     # The world around the process.
 
@@ -106,6 +118,37 @@ class Disk(Files):
             inode.data = inode.durable = inode.punched(inode.durable + rest[: int(len(rest) * keep)])
         self.restart()
 
+    def copy(self) -> "Disk":
+        """Another disk with the same on it."""
+        twin = copy.copy(self)
+        twins = {one.number: one.copy() for one in (*self._names.values(), *self._durable_names.values())}
+        twin._names = {path: twins[one.number] for path, one in self._names.items()}
+        twin._durable_names = {path: twins[one.number] for path, one in self._durable_names.items()}
+        twin._directories, twin._changes = dict(self._directories), dict(self._changes)
+        return twin
+
+    def list_stops(self, act: Callable[["Disk"], object]) -> list[tuple[int, "Disk"]]:
+        """What a process that acts on this disk would leave if it were stopped at a call: the number of the call and
+        the disk, for each call. Stopped at a call that follows one that only reads it leaves the same, and that stands
+        here once. The process runs once, on a copy of this disk, to its end.
+        """
+        twin = self.copy()
+        twin.restart()
+        twin._left = []
+        act(twin)
+        return [
+            one
+            for number, one in enumerate(twin._left)
+            if not number or one[1]._state != twin._left[number - 1][1]._state
+        ]
+
+    @property
+    def _state(self) -> tuple[object, ...]:
+        names, durable = (
+            {path: one.state for path, one in names.items()} for names in (self._names, self._durable_names)
+        )
+        return names, durable, self._directories, self._changes, self._made
+
     def _new(self, path: Path) -> Inode:
         self._made += 1
         inode = self._names[path] = Inode(self._made)
@@ -115,20 +158,30 @@ class Disk(Files):
     def _touch(self, directory: Path) -> None:
         self._changes[directory] = self._changes.get(directory, 0) + 1
 
-    def call(self, path: Path, half: bytes | None = None) -> None:
-        """Count a call; at the one that stops or fails, an append leaves half of its bytes."""
+    def call(self, path: Path, half: Callable[["Disk"], None] | None = None) -> None:
+        """Count a call; the one that stops or fails does half of what it was to do to a disk."""
         if self._dead:
             raise Stopped
         self.calls += 1
+        if self._left is not None:
+            left = self.copy()
+            left._left = None
+            if half is not None:
+                half(left)
+            left.restart()
+            self._left.append((self.calls, left))
         if self.calls not in (self.stop_at, self.fail_at):
             return
         if half is not None:
-            inode = self._names.get(path) or self._new(path)
-            inode.data += half[: len(half) // 2]
+            half(self)
         if self.calls == self.stop_at:
             self._dead = True
             raise Stopped
         raise OSError(self.error, "no luck", str(path))
+
+    def _add(self, path: Path, data: bytes) -> None:
+        inode = self._names.get(path) or self._new(path)
+        inode.data += data
 
     # What the ledger calls.
 
@@ -154,9 +207,8 @@ class Disk(Files):
         return self.take(path)
 
     def append(self, path: Path, data: bytes) -> None:
-        self.call(path, half=data)
-        inode = self._names.get(path) or self._new(path)
-        inode.data += data
+        self.call(path, _half_of(path, data))
+        self._add(path, data)
 
     def create_private(self, path: Path, data: bytes) -> None:
         self.call(path)
@@ -164,7 +216,7 @@ class Disk(Files):
             raise FileExistsError(errno.EEXIST, "File exists", str(path))
         inode = self._new(path)
         try:
-            self.call(path, data)
+            self.call(path, _half_of(path, data))
             inode.data = data
             self.call(path)
             inode.sync()
@@ -186,7 +238,7 @@ class Disk(Files):
         data = b"".join(parts)
         self.call(path)
         inode = self._new(path)
-        self.call(path, half=data)
+        self.call(path, _half_of(path, data))
         inode.data = data
         self.call(path)
         inode.durable = data
@@ -221,14 +273,9 @@ class Disk(Files):
         return self._changes.get(path)
 
     def punch(self, path: Path, start: int, length: int) -> bool:
-        if self._dead:
-            raise Stopped
-        try:
-            self.call(path)
-        except Stopped:
-            # Killed in the middle: some whole blocks of the range are given back.
-            self._punch(path, start, start + length // 2 // 4096 * 4096)
-            raise
+        # Stopped in the middle, some whole blocks of the range are given back.
+        middle = start + length // 2 // 4096 * 4096
+        self.call(path, (lambda disk: disk._punch(path, start, middle)) if self.can_punch else None)
         if self.can_punch:
             self._punch(path, start, start + length)
         return self.can_punch
@@ -256,6 +303,11 @@ class Disk(Files):
         if self._dead:
             raise Stopped
         self._locked = False
+
+
+def _half_of(path: Path, data: bytes) -> Callable[[Disk], None]:
+    """What is left of an append that is stopped or fails."""
+    return lambda disk: disk._add(path, data[: len(data) // 2])
 
 
 class DiskReader:

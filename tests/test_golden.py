@@ -11,7 +11,7 @@ from compactor.ledger.files import Files
 from compactor.verify.run import verify_all
 from tests.cases import DERIVED, LOG, derive, parsed, read_derived
 from tests.conftest import ROOT
-from tests.disk import Disk, Stopped
+from tests.disk import Disk
 
 GOLDEN = ROOT / "fixtures" / "format_v1"
 STORED = GOLDEN / "state" / "checkpoint.0"
@@ -88,21 +88,11 @@ def test_an_upgrade_may_be_stopped_at_any_call(golden: dict[str, bytes]) -> None
     """7: whichever call is the last, the next pass reaches the new bytes and keeps the old ones."""
     older = read_derived(OLDER)
 
-    def upgraded(stop_at: int) -> Disk:
-        disk = disk_with((GOLDEN / LOG).read_bytes())
-        disk.put(LEDGER / ".state" / STORED.name, STORED.read_bytes())
-        for name in DERIVED:
-            disk.put(LEDGER / name, older[name])
-        disk.stop_at = stop_at
-        return disk
-
-    whole = upgraded(0)
-    compact(whole)
-    for step in range(1, whole.calls + 1):
-        disk = upgraded(step)
-        with pytest.raises(Stopped):
-            compact(disk)
-        disk.restart()
+    before = disk_with((GOLDEN / LOG).read_bytes())
+    before.put(LEDGER / ".state" / STORED.name, STORED.read_bytes())
+    for name in DERIVED:
+        before.put(LEDGER / name, older[name])
+    for step, disk in before.list_stops(compact):
         compact(disk)
         assert golden == derived_on(disk), f"stopped at call {step}"
         kept = {name: disk.take(LEDGER / f"{name}.fold-1") for name in ("trades.jsonl", "findings.jsonl")}

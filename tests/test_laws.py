@@ -21,7 +21,7 @@ from compactor.core.fast.interface import NoPlainOrders
 from compactor.core.fold import Fold
 from compactor.ledger.checkpoint import Slots
 from compactor.ledger.log import Log
-from tests.disk import Disk, Stopped
+from tests.disk import Disk
 from tests.reference import comparable_rows, net_of, reference
 from tests.stories import clean_lives, damaged, order_lives, to_lines
 
@@ -239,10 +239,9 @@ def test_every_byte_of_the_log_is_accounted_for(log: bytes) -> None:
     assert len(log) == accepted + set_aside + blank + tail
 
 
-def steps_of_a_pass(disk: Disk) -> int:
-    """How many calls a pass makes on the disk as it is; done on it."""
-    compact(disk, checkpoint=True)
-    return disk.calls
+def with_checkpoint(disk: Disk) -> None:
+    """One pass that leaves a checkpoint."""
+    Ledger(DIRECTORY, files=disk).compact(checkpoint=True)
 
 
 def half_done(log: bytes, cut: int) -> Disk:
@@ -260,11 +259,7 @@ def test_a_pass_may_be_stopped_at_any_call(log: bytes, data: st.DataObject) -> N
     """7: whichever system call of a pass is its last, the next pass reaches the same bytes, each trade once."""
     cut = data.draw(st.integers(0, len(log)))
     expected = derived_from(log)
-    for step in range(1, steps_of_a_pass(half_done(log, cut)) + 1):
-        disk = half_done(log, cut)
-        disk.stop_at = step
-        with pytest.raises(Stopped):
-            Ledger(DIRECTORY, files=disk).compact(checkpoint=True)
+    for step, disk in half_done(log, cut).list_stops(with_checkpoint):
         assert expected == compact(disk), f"stopped at call {step}"
 
 
@@ -274,17 +269,13 @@ def test_no_checkpoint_is_ahead_of_the_pending_orders(log: bytes) -> None:
     """7, 4 before 5: wherever a long pass is stopped, the pending orders are those of its checkpoint, or newer ones."""
     ends = [0, *(end for end in accumulate(map(len, log.splitlines(keepends=True))) if log[end - 1 : end] == b"\n")]
     rows = {end: derived_from(log[:end]).pending for end in ends}
+    expected = derived_from(log)
     with patch("compactor.ledger.log.BLOCK_BYTES", 256), patch("compactor.ledger.points.COMMIT_BYTES", 1):
-        for step in range(1, steps_of_a_pass(disk_with(log)) + 1):
-            disk = disk_with(log)
-            disk.stop_at = step
-            with pytest.raises(Stopped):
-                Ledger(DIRECTORY, files=disk).compact(checkpoint=True)
-            disk.restart()
+        for step, disk in disk_with(log).list_stops(with_checkpoint):
             slot = Slots(DIRECTORY / ".state", disk).open_newest()
             folded = slot.header.log.length if slot is not None else 0
             assert disk.take(DERIVED[0]) in [rows[end] for end in ends if end >= folded], f"stopped at call {step}"
-            assert derived_from(log) == compact(disk)
+            assert expected == compact(disk)
 
 
 @few
@@ -294,11 +285,7 @@ def test_the_power_may_fail_at_any_call(log: bytes, data: st.DataObject) -> None
     cut = data.draw(st.integers(0, len(log)))
     keep = data.draw(st.sampled_from([0.0, 0.3, 0.9, 1.0]))
     expected = derived_from(log)
-    for step in range(1, steps_of_a_pass(half_done(log, cut)) + 1):
-        disk = half_done(log, cut)
-        disk.stop_at = step
-        with pytest.raises(Stopped):
-            Ledger(DIRECTORY, files=disk).compact(checkpoint=True)
+    for step, disk in half_done(log, cut).list_stops(with_checkpoint):
         disk.lose_power(keep)
         assert expected == compact(disk), f"power lost at call {step}"
 
@@ -316,21 +303,15 @@ def test_nothing_is_ever_ahead_of_a_log_that_nobody_synced(log: bytes, data: st.
             if how == "seal":
                 ledger.seal(now=True, reclaim="never")
 
-    for step in count(1):
-        disk = disk_with(log[:cut])
-        compact(disk)
-        disk.restart()
-        disk.grow(LOG, log)
-        disk.stop_at = step
-        try:
+    disk = disk_with(log[:cut])
+    compact(disk)
+    disk.grow(LOG, log)
+    for step, left in [*disk.list_stops(act), (0, disk)]:
+        if not step:
+            disk.restart()
             act(disk)
-            is_done = True
-        except Stopped:
-            is_done = False
-        disk.lose_power(keep)
-        assert derived_from(disk.take(LOG) or b"") == compact(disk), f"power lost at call {step}"
-        if is_done:
-            break
+        left.lose_power(keep)
+        assert derived_from(left.take(LOG) or b"") == compact(left), f"power lost at call {step}"
 
 
 @few

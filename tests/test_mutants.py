@@ -106,6 +106,7 @@ def project(tmp_path: Path) -> Path:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
     shutil.copytree(ROOT / "tests/mutants", tmp_path / "tests/mutants")
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
     return tmp_path
 
 
@@ -131,7 +132,7 @@ def test_what_never_ends_is_killed(project: Path) -> None:
     """A loop that a mutant made endless is ended from outside."""
     module = project / "compactor/core/limits.py"
     module.write_text("def double(number):\n    while number < 9:\n        number += 1\n    return number\n")
-    runner = Runner(project, jobs=1, budget=10, seconds_more=15)
+    runner = Runner(project, jobs=1, budget=10, seconds_more=5)
     (endless,) = (one for one in find_mutants(module, project) if one.kind == "statement")
     seen = Seen({endless.path: {3: ["tests/test_numbers.py::test_next"]}}, {"tests/test_numbers.py::test_next": 0.01})
     assert ["slow"] == [verdict.outcome for verdict in runner.run([endless], seen)]

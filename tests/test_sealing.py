@@ -3,7 +3,6 @@
 The law runs on `tests.disk.Disk`, which is stopped at every call and then loses its power; the rest on a real disk.
 """
 
-import copy
 import errno
 import json
 import os
@@ -28,7 +27,7 @@ from compactor.ledger.segment_format import HOLE_BYTES_MIN, decode_seal, encode_
 from compactor.ledger.segment_writer import find_line_end
 from compactor.ui.cli import app
 from tests.cases import DERIVED, LOG, read_derived
-from tests.disk import Disk, Stopped
+from tests.disk import Disk
 from tests.faults import orders
 from tests.test_log import log_of
 
@@ -381,7 +380,7 @@ def read_on(disk: Disk) -> tuple[bytes, ...]:
     """The log as readers see it, and the derived files of a fold of all of it."""
     with Ledger(DIRECTORY, files=disk) as ledger:
         log = b"".join(ledger.cat())
-    fresh = copy.deepcopy(disk)
+    fresh = disk.copy()
     fresh.restart()
     for name in ("checkpoint.0", "checkpoint.1"):
         fresh.drop(DIRECTORY / ".state" / name)
@@ -411,15 +410,8 @@ def test_a_run_may_be_stopped_at_any_call(keep: float | None) -> None:
     assert TOLD == expected[0]
     assert expected == read_on(undisturbed)
     assert kept_on(undisturbed)[DIRECTORY / LOG].startswith(bytes(HOLE_BYTES_MIN))
-    start = disk_with_log()
-    for step in range(1, steps_of_a_run() + 1):
-        disk = copy.deepcopy(start)
-        disk.stop_at = step
-        with pytest.raises(Stopped):
-            seal_on(disk)
-        if keep is None:
-            disk.restart()
-        else:
+    for step, disk in disk_with_log().list_stops(seal_on):
+        if keep is not None:
             disk.lose_power(keep)
         assert expected == read_on(disk), f"stopped at call {step}"
         disk.restart()
@@ -436,7 +428,7 @@ def test_a_run_may_fail_at_any_call(error: int) -> None:
     seal_on(undisturbed)
     start = disk_with_log()
     for step in range(1, steps_of_a_run() + 1):
-        disk = copy.deepcopy(start)
+        disk = start.copy()
         disk.fail_at, disk.error = step, error
         ledger = Ledger(DIRECTORY, files=disk)
         with pytest.raises(LedgerError):
