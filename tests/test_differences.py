@@ -423,6 +423,29 @@ def test_a_replacement_without_executions_of_its_own_infers_nothing() -> None:
     assert [] == told(plan([there, earlier()], view | {"o1": known(row=row)}, fills_asked={"o1"}))
 
 
+@pytest.mark.parametrize(
+    ("own", "filled", "average", "expected"),
+    [
+        ([("2", "11")], "5", "10.4", [("trade_correct", "x-1", "11")]),
+        ([("1", "12")], "4", "10.5", [("trade_correct", "x-1", "12")]),
+        ([], "3", "10", [("trade_bust", "x-1", None)]),
+    ],
+)
+def test_what_was_revised_of_a_replacement_is_found_beside_what_it_counts_of_its_predecessor(
+    own: list[tuple[str, str]], filled: str, average: str, expected: list[tuple[str, str, str | None]]
+) -> None:
+    """Chaos, 63119: a corrected execution was booked beside the one that it corrects, and the rest inferred."""
+    there = replacement(status="partially_filled", filled_qty=filled, filled_avg_price=average)
+    view = {"o0": known(("x-0", "3", "10"), row={}), "o1": known(("x-1", "2", "10"))}
+    fills = [activity(number, qty, price, qty) for number, (qty, price) in enumerate(own, 1)]
+    found = plan([there, earlier()], view, fills, fills_asked={"o1"})
+    assert expected == [one for one in revisions(found) if one[0] in ("trade_correct", "trade_bust")]
+    assert not {"fill", "partial_fill"} & set(told(found))
+    late = replacement(status="partially_filled", filled_qty=filled, filled_avg_price="9")
+    found = plan([late, earlier()], view, fills, fills_asked={"o1"})
+    assert not {"trade_correct", "trade_bust"} & set(told(found)), "an average that is another: some are only late"
+
+
 def test_a_replacement_whose_sum_is_its_own_is_believed() -> None:
     """Only what its own executions and its predecessor's sum explain exactly is left out."""
     there = replacement(status="partially_filled", filled_qty="4", filled_avg_price="10")

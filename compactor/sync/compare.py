@@ -93,9 +93,9 @@ class Comparison:
 
     `fills` are those of its activities that are there, all of them where `all_fills_there`. Orders whose numbers are
     among `agreed` were looked into before, and their activities are what the ledger has. `carried` is what is filled of
-    the order that this one replaces, which the broker may count again; None where that order was not asked for.
-    `needs_fills`: compare again with all activities, and `needs_predecessor`: with that order. `newest` is the last
-    time at which something happened to the order. `takes_back`: what was inferred is taken back.
+    the order that this one replaces, which the broker may count again, and `carried_value` its money; None where that
+    order was not asked for. `needs_fills`: compare again with all activities, and `needs_predecessor`: with that order.
+    `newest` is the last time at which something happened to the order. `takes_back`: what was inferred is taken back.
     """
 
     def __init__(
@@ -107,9 +107,10 @@ class Comparison:
         all_fills_there: bool,
         agreed: Collection[tuple[str, str]] = (),
         carried: Decimal | None = ZERO,
+        carried_value: Decimal | None = None,
     ) -> None:
         self._order = order
-        self._carried = carried
+        self._carried, self._carried_value = carried, carried_value
         self._known = known
         self._quiet = quiet
         self._row = known.row if known is not None else None
@@ -155,6 +156,13 @@ class Comparison:
         if suspicious and self._carried is None:
             self.needs_predecessor = True
             return
+        total = sum((parse_decimal(fill["qty"]) for fill in fills), ZERO)
+        is_all = all_there and bool(self._carried) and total + (self._carried or ZERO) == theirs
+        if suspicious and known is not None and is_all and told != total and self._is_explained(fills, theirs):
+            # Its own executions and what was filled before are all that it counts, and ours are others.
+            own = sorted(self._leave_out_carried(theirs - total, total, fills), key=_place)
+            self._executions = plan_revisions(self._order, own, known.standing, known.executions)
+            return
         if self._carried and told + self._carried == theirs and (all_there or is_agreed):
             # Its own executions are all there, and the rest is what was filled before it was replaced.
             new = self._leave_out_carried(self._carried, told, new)
@@ -162,7 +170,7 @@ class Comparison:
         elif suspicious and not all_there:
             self.needs_fills = not is_agreed
             return
-        if suspicious and known is not None and sum((parse_decimal(fill["qty"]) for fill in fills), ZERO) == theirs:
+        if suspicious and known is not None and total == theirs:
             self._executions = plan_revisions(self._order, sorted(fills, key=_place), known.standing, known.executions)
             return
         self._executions = new if behind or inferred > ZERO else []
@@ -173,6 +181,13 @@ class Comparison:
             # As of now: whatever counted these shares was told before.
             at: str = max((self._find_newest(), rfc3339(self._quiet)), key=nanos)
             self._executions, self.takes_back = [take_inferred_back(self._order, at, inferred, value)], True
+
+    def _is_explained(self, fills: Iterable[Fields], theirs: Decimal) -> bool:
+        """Whether the average too is that of these executions and of what was filled before; they may only be late."""
+        if self._carried_value is None or _number(self._order, "filled_avg_price") is None:
+            return False
+        own = sum((parse_decimal(fill["qty"]) * parse_decimal(fill["price"]) for fill in fills), ZERO)
+        return not self._is_revised(theirs, own + self._carried_value, theirs, 2)
 
     def _leave_out_carried(self, carried: Decimal, own: Decimal, fills: list[Fields]) -> list[Fields]:
         """Tell of the order without what its predecessor had filled, or that would be traded twice.

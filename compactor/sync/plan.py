@@ -151,8 +151,8 @@ def plan_reconcile(
     for order_id, order in answers.orders.items():
         known, fills = ledger_view.get(order_id), answers.fills.get(order_id, [])
         with exactly():
-            carried = _find_carried(order, answers, ledger_view, {*missing, *unasked})
-            one = Comparison(order, known, fills, quiet, order_id in fills_asked, agreed, carried)
+            carried, value = _find_carried(order, answers, ledger_view, {*missing, *unasked})
+            one = Comparison(order, known, fills, quiet, order_id in fills_asked, agreed, carried, value)
             events = one.events()
         if one.needs_predecessor:
             plan.to_ask.append(str(order["replaces"]))
@@ -180,18 +180,23 @@ def plan_reconcile(
     return plan
 
 
-def _find_carried(order: Fields, answers: Answers, view: View, asked: Collection[str]) -> Decimal | None:
-    """What is filled of the order that this one replaces; None where that order is still to be asked for."""
+def _find_carried(
+    order: Fields, answers: Answers, view: View, asked: Collection[str]
+) -> tuple[Decimal | None, Decimal | None]:
+    """What is filled of the order that this one replaces, and for how much money where that is known; None where that
+    order is still to be asked for."""
     earlier = str(order.get("replaces") or "")
     if not earlier:
-        return Decimal(0)
-    told = answers.orders.get(earlier, {}).get("filled_qty")
+        return Decimal(0), Decimal(0)
+    there = answers.orders.get(earlier, {})
+    told, average = there.get("filled_qty"), there.get("filled_avg_price")
     if told is not None:
-        return parse_decimal(str(told))
+        quantity = parse_decimal(str(told))
+        return quantity, quantity * parse_decimal(str(average)) if average is not None else None
     if earlier not in answers.orders and earlier not in asked:
-        return None
+        return None, None
     known = view.get(earlier)
-    return known.filled if known is not None else Decimal(0)
+    return (known.filled, known.value) if known is not None else (Decimal(0), Decimal(0))
 
 
 def _tell_successors(plan: Plan, answers: Answers, view: View, silent: Collection[str], quiet: int) -> None:
