@@ -50,7 +50,7 @@ help:
 	@echo '  make chaos RUNS=2000    a broker that loses, doubles and spoils what it says, and fails; then we must agree with it (BROKER=small: another one; JOBS=2)'
 	@echo '  make fuzz SECONDS=60    wild logs through every command, guided by what code they reach where atheris installs'
 	@echo '  make fairness           hostile logs of one team; the others have to stay current within milliseconds'
-	@echo '  make mutants N=200      small changes of core, ledger and imports: how many do the tests notice? (half an hour)'
+	@echo '  make mutants N=200      small changes of core, ledger, imports, broker and sync: do the tests notice? (half an hour)'
 	@echo '  make demo               a local Alpaca, three teams trading at random, compactor run, the open orders, and the page'
 	@echo '  make picture            make the picture of the page in the README anew, from the real page'
 	@echo '  make check              formatting, style, types, layers; changes nothing'

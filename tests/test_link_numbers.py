@@ -8,15 +8,23 @@ from typing import Any
 
 import pytest
 
-from compactor.broker.alpaca.resend import WindowResult
+from compactor.broker.adapters import find_credentials, open_broker
+from compactor.broker.alpaca.access import find_credentials as alpaca_credentials
+from compactor.broker.alpaca.resend import WindowResult, make_ulid
 from compactor.broker.budget import Budget
+from compactor.broker.credentials import Credentials
 from compactor.broker.intents import resolve_intents
 from compactor.broker.port import Capabilities, RateLimited, ResendResult
-from compactor.sync.compare import Known
+from compactor.sync.account_trades import Ghosts, TradeMark
+from compactor.sync.compare import Comparison, Known
 from compactor.sync.gaps import GapClosed
+from compactor.sync.plan import plan_reconcile
+from compactor.sync.positions import PositionBook
+from compactor.sync.reconcile import Reconciler
 from compactor.sync.reconciled import Reconciled
 from compactor.sync.state import AccountReconciled
-from compactor.sync.stream_writer import Written
+from compactor.sync.stream_writer import StreamWriter, Written
+from compactor.sync.unbooked import Unbooked
 
 MIB = 1024 * 1024
 MINUTE, HOUR, DAY, WEEK = 60, 3600, 86_400, 604_800
@@ -84,7 +92,15 @@ NUMBERS = {
     "broker.alpaca.examine.SKEW_SECONDS_MAX": 2,
     "broker.alpaca.examine.LOOK_BACK_NS": WEEK * 10**9,
     "broker.alpaca.examine.RESEND_NS": HOUR * 10**9,
+    "broker.alpaca.examine._ID_PARTS": 2,
     "broker.alpaca.redact.WORD_LENGTH_MAX": 32,
+    "broker.alpaca.wording._SAID_MAX": 200,
+    "sync.positions.HOUR_SECONDS": HOUR,
+    # What nothing adds up to.
+    "sync.carried.ZERO": 0,
+    "sync.compare.ZERO": 0,
+    "sync.positions.ZERO": 0,
+    "sync.unbooked.ZERO": 0,
 }  # fmt: skip
 
 
@@ -95,10 +111,10 @@ def test_a_promised_number_is_the_one_in_force(name: str, value: Any) -> None:
     assert value == getattr(import_module(f"compactor.{module}"), constant)
 
 
-def test_a_second_has_a_billion_nanoseconds_everywhere() -> None:
+@pytest.mark.parametrize("name", ["sync.answers", "sync.reconcile", "broker.intents"])
+def test_a_second_has_a_billion_nanoseconds_everywhere(name: str) -> None:
     """Clocks of several modules are compared with each other."""
-    for name in ("sync.answers", "sync.reconcile", "broker.intents"):
-        assert 10**9 == import_module(f"compactor.{name}")._SECOND
+    assert 10**9 == import_module(f"compactor.{name}")._SECOND
 
 
 @pytest.mark.parametrize(
@@ -114,14 +130,44 @@ def test_a_second_has_a_billion_nanoseconds_everywhere() -> None:
         (AccountReconciled(), {"differences": 0, "failures": 0, "through": None, "error": None}),
         (Known("alpha"), {"has_events": True, "filled": 0, "value": 0, "inferred": 0}),
         (RateLimited("slow", 1.0), {"status": 429, "pause_seconds": 1.0}),
+        (Ghosts(), {"is_first": False, "since": None}),
+        (TradeMark(), {"lines": 0, "last": ""}),
+        (Unbooked(), {"shares": {}, "unknown": frozenset(), "is_complete": True}),
     ],
+    ids=lambda one: type(one).__module__.removeprefix("compactor.") if not isinstance(one, dict) else "",
 )  # fmt: skip
 def test_what_nobody_has_said_yet_counts_as_nothing(made: Any, values: dict[str, Any]) -> None:
     """Where nothing was told, nothing is complete, and no number is above zero; a broker has what it does not deny."""
     assert values == {name: getattr(made, name) for name in values}
 
 
-def test_nothing_is_left_out_unless_somebody_says_so() -> None:
-    """The defaults of a reconcile, of a budget and of intents are the careful ones."""
-    assert 0 == inspect.signature(Budget).parameters["left_percent"].default
-    assert inspect.signature(resolve_intents).parameters["is_complete"].default is True
+@pytest.mark.parametrize(
+    ("function", "defaults"),
+    [
+        (Budget, {"left_percent": 0, "burst": None}),
+        (Budget.spend, {"is_urgent": False}),
+        (resolve_intents, {"is_complete": True, "now": None}),
+        (open_broker, {"budget": None, "tries": None}),
+        (find_credentials, {"live": False, "names": None, "url": None}),
+        (alpaca_credentials, {"live": False, "names": None, "url": None}),
+        (make_ulid, {"last": False}),
+        (plan_reconcile, {"forget_missing": False, "agreed": (), "unasked": (), "fills_asked": ()}),
+        (Comparison.snapshot, {"ended": False}),
+        (PositionBook.compare, {"is_dry": False}),
+        (Reconciler.run, {"only": None, "dry_run": False, "settle": False, "forget_missing": False}),
+        (Reconciler._turn, {"forget_missing": False}),
+        (StreamWriter.store, {"adopt": True, "translate": None}),
+        (Credentials, {"paper": True, "url": None}),
+    ],
+    ids=lambda one: "" if isinstance(one, dict) else f"{one.__module__.removeprefix('compactor.')}.{one.__name__}",
+)
+def test_nothing_is_left_out_unless_somebody_says_so(function: Any, defaults: dict[str, Any]) -> None:
+    """What nobody asked for is not done: the defaults are the careful ones."""
+    parameters = inspect.signature(function).parameters
+    assert defaults == {name: parameters[name].default for name in defaults}
+
+
+def test_keys_are_in_no_text_of_their_account() -> None:
+    """broker.credentials: neither of them, since either may be in a log."""
+    assert "PK1" not in repr(Credentials("PK1", "hush", ("A", "B")))
+    assert "hush" not in repr(Credentials("PK1", "hush", ("A", "B")))

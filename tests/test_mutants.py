@@ -73,9 +73,9 @@ class TestSample:
     def test_the_same_seed_draws_the_same_mutants(self) -> None:
         """A score can be taken again; another seed draws others."""
         candidates = find_candidates(ROOT, ROOMS, set())
-        drawn = sample(candidates, 60, 7, ROOT)
-        assert drawn == sample(candidates, 60, 7, ROOT) != sample(candidates, 60, 8, ROOT)
-        assert [20, 20, 20] == [sum(one.path.startswith(f"compactor/{room}/") for one in drawn) for room in ROOMS]
+        drawn = sample(candidates, 100, 7, ROOT)
+        assert drawn == sample(candidates, 100, 7, ROOT) != sample(candidates, 100, 8, ROOT)
+        assert [20] * 5 == [sum(one.path.startswith(f"compactor/{room}/") for one in drawn) for room in ROOMS]
         assert sum(one.kind == SYNC for one in drawn) >= 4
 
     def test_each_equivalent_is_one_mutant_of_today(self) -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 from tests.mutants.mutators import SYNC, Mutant, find_mutants, is_python
 from tests.mutants.running import Runner, Verdict, copy_checkout
 
-ROOMS = ("core", "ledger", "imports")
+ROOMS = ("core", "ledger", "imports", "broker", "sync")
 EQUIVALENT = Path(__file__).parent / "equivalent.txt"
 
 

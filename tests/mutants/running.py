@@ -51,17 +51,18 @@ class Seen(NamedTuple):
         """The tests for a mutant: those that run its line and those of its module, cheapest first.
 
         A line that no test was seen to run, because it runs at the import or in a process of its own, gets those that
-        run any line of its module.
+        run any line of its module. Note: a test whose parameter names the module, such as one that looks at constants,
+        runs none of its lines and belongs to it all the same.
         """
         own = f"tests/test_{Path(mutant.path).stem}.py::"
         covering = self.list_covering(mutant)
         covering = covering or [name for names in self.lines.get(mutant.path, {}).values() for name in names]
         names = {name for name in covering if name in self.seconds}
-        names |= {name for name in self.seconds if name.startswith(own)}
+        named = {name for name in self.seconds if name.startswith(own) or _names_module(name, mutant)}
         chosen: list[str] = []
-        for name in sorted(names, key=lambda name: (self.seconds[name], name)):
+        for name in sorted(names | named, key=lambda name: (self.seconds[name], name)):
             budget -= self.seconds[name]
-            if budget >= 0 or name.startswith(own):
+            if budget >= 0 or name in named:
                 chosen.append(name)
         return chosen
 
@@ -76,6 +77,12 @@ class Seen(NamedTuple):
                 first.append(name)
                 seconds += self.seconds[name]
         return first, [name for name in chosen if name not in set(first)]
+
+
+def _names_module(test: str, mutant: Mutant) -> bool:
+    """Whether a parameter of a test is a dotted name in the module: `test_x[sync.gaps.OVERLAP_SECONDS-300]`."""
+    module = mutant.path.removeprefix("compactor/").removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+    return f"[{module}." in test or f"[{module}-" in test or f"[{module}]" in test
 
 
 class Verdict(NamedTuple):
