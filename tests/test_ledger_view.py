@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from compactor.sync.plan import Answers
 
 Write = Callable[..., Path]
 Event = Callable[..., dict[str, Any]]
+T = "2026-01-06T15:00:00Z"
 
 
 def answers_about(*order_ids: str, **fields: Any) -> Answers:
@@ -86,3 +88,106 @@ def test_what_is_about_to_be_appended_is_settled_first(data: Path, write_log: Wr
     assert "alpha" == view.select(answers)["o-1"].team_id
     assert view.settle({"o-1"}, answers)
     assert "bravo" == view.select(answers)["o-1"].team_id
+
+
+def test_orders_of_another_ledger_s_name_are_looked_up(data: Path, write_log: Write, placed: Event) -> None:
+    """Whoever names the order: the broker or the row. A name of the same team, of no team, or of none costs nothing."""
+    names = {"o-1": "bravo:1", "o-2": "alpha:1", "o-3": "random", "o-4": "nobody:1", "o-5": None}
+    write_log("bravo", placed("x"))
+    rows = [placed(one) | ({"client_order_id": name} if name else {}) for one, name in names.items()]
+    write_log("alpha", *rows, placed("o-6"))
+    view = view_of(data, "alpha", "bravo")
+    view.select(answers_about(*names, "o-6", client_order_id=None))
+    assert {"o-1"} == view._asked
+    view = view_of(data, "alpha", "bravo")
+    view.select(answers_about("o-2", "o-6", client_order_id="bravo:2"))
+    assert {"o-1", "o-2", "o-6"} == view._asked
+
+
+def test_an_order_of_which_all_was_taken_back_is_looked_up(
+    data: Path, write_log: Write, placed: Event, filled: Event
+) -> None:
+    """Its trades say nothing any more, so that another ledger's word may count."""
+    bust = {"event": "trade_bust", "order_id": "o-1", "ts": T, "previous_execution_id": "x-1"}
+    write_log("alpha", placed("o-1"), filled("o-1", execution_id="x-1"), bust, placed("o-2"), filled("o-2"))
+    view = view_of(data, "alpha")
+    answers = answers_about("o-1", "o-2", status="canceled", filled_qty="1")
+    found = view.select(answers)
+    assert {"o-1"} == view._asked
+    assert ("alpha", 0, {}) == (found["o-1"].team_id, found["o-1"].filled, found["o-1"].standing)
+
+
+def test_a_successor_without_events_of_its_own_is_its_predecessor_s_ledger_s(
+    data: Path, write_log: Write, placed: Event
+) -> None:
+    """Rule 3.9: a row that only the predecessor's event made. An order that nobody knows is in no view."""
+    replaced = placed("o-1", event="replaced", replaced_by="o-2", order_status="replaced")
+    write_log("alpha", placed("o-1"), replaced)
+    view = view_of(data, "alpha")
+    answers = answers_about("o-2", "nobody")
+    found = view.select(answers)
+    view.settle(["o-2", "nobody"], answers)
+    assert ("alpha", False) == (found["o-2"].team_id, found["o-2"].has_events)
+    assert found["o-2"].row is not None
+    assert "nobody" not in found
+    assert not view.settle(["o-2", "nobody"], answers), "once is enough"
+
+
+def test_when_an_open_order_was_placed(data: Path, write_log: Write, placed: Event, filled: Event) -> None:
+    write_log("alpha", placed("o-1", created_at=T), placed("o-2", created_at=T), filled("o-2"))
+    view = view_of(data, "alpha")
+    view.select(answers_about("o-1", "o-2"))
+    assert [T, None, None] == [view.find_created_at(one) for one in ("o-1", "o-2", "nobody")]
+
+
+def test_the_family_of_an_order_is_found_through_the_broker_s_answers(
+    data: Path, write_log: Write, placed: Event
+) -> None:
+    """By what replaces what, by legs, and by groups, over several steps; and it grows with the answers."""
+    write_log("alpha", placed("root"))
+    write_log("bravo", placed("other"))
+    view = view_of(data, "alpha", "bravo")
+    answers = answers_about("b", replaces="root")
+    assert "alpha" == view.find_related("b", answers)
+    assert view.find_related("d", answers) is None
+    answers.take(translate({"id": "c", "status": "new", "client_order_id": "c", "updated_at": T, "replaced_by": "d"}))
+    answers.take(translate({"id": "e", "status": "new", "client_order_id": "e", "updated_at": T, "group_id": "g"}))
+    told = {"id": "b", "status": "new", "client_order_id": "c", "updated_at": T, "replaces": "root", "group_id": "g"}
+    answers.take(translate(told))
+    legs = [{"id": "c", "status": "new", "client_order_id": "c", "updated_at": T, "replaced_by": "d"}]
+    answers.take(
+        translate({"id": "e", "status": "new", "client_order_id": "e", "updated_at": T, "group_id": "g", "legs": legs})
+    )
+    assert "alpha" == view.find_related("e", answers)
+    assert "alpha" == view.find_related("d", answers), (
+        "d replaces c, a leg of e, in the group of b, which replaces root"
+    )
+    assert view.find_related("nobody", answers) is None
+
+
+def test_executions_that_are_told_twice_have_their_numbers_once(
+    data: Path, write_log: Write, placed: Event, filled: Event
+) -> None:
+    """An order that was away and has come back tells the same one in a second line; those without an id are counted."""
+    ledger = write_log("alpha", placed("o-1"))
+    with Ledger(ledger) as one:
+        one.compact()
+    lines = [
+        {"execution_id": "x", "quantity": "4"}, {"execution_id": "x", "quantity": "4"},
+        {"execution_id": None, "quantity": "3"}, {"execution_id": None, "quantity": "3"},
+        {"execution_id": "x", "quantity": "4", "kind": "correction"},
+        {"quantity": "-4", "kind": "reversal", "reverses": "t-0"}, {"quantity": "-9", "kind": "reversal"},
+        {"quantity": "5", "kind": "inferred"}, {"quantity": "-2", "kind": "reversal", "reverses": "t-7"},
+        {"quantity": "7", "order_id": "o-9"},
+    ]  # fmt: skip
+    with open(ledger / "trades.jsonl", "w") as file:
+        for number, line in enumerate(lines):
+            head = {"trade_id": f"t-{number}", "order_id": "o-1", "execution_price": "10"}
+            file.write(json.dumps(head | line) + "\n")
+    index = OrderIndex(data)
+    index.follow()
+    found = LedgerView({"alpha": Ledger(ledger)}, index).select(answers_about("o-1"))["o-1"]
+    assert {(4, 10): 2, (3, 10): 2} == {tuple(map(int, key)): count for key, count in found.numbers.items()}
+    assert ["t-1", "t-2", "t-3", "t-4"] == list(found.standing)
+    assert {"x"} == found.executions
+    assert ("8", "80", "3") == (str(found.filled), str(found.value), str(found.inferred))
