@@ -172,7 +172,7 @@ def test_executions_that_are_told_twice_have_their_numbers_once(
     ledger = write_log("alpha", placed("o-1"))
     with Ledger(ledger) as one:
         one.compact()
-    lines = [
+    lines: list[dict[str, Any]] = [
         {"execution_id": "x", "quantity": "4"}, {"execution_id": "x", "quantity": "4"},
         {"execution_id": None, "quantity": "3"}, {"execution_id": None, "quantity": "3"},
         {"execution_id": "x", "quantity": "4", "kind": "correction"},
@@ -182,7 +182,7 @@ def test_executions_that_are_told_twice_have_their_numbers_once(
     ]  # fmt: skip
     with open(ledger / "trades.jsonl", "w") as file:
         for number, line in enumerate(lines):
-            head = {"trade_id": f"t-{number}", "order_id": "o-1", "execution_price": "10"}
+            head: dict[str, Any] = {"trade_id": f"t-{number}", "order_id": "o-1", "execution_price": "10"}
             file.write(json.dumps(head | line) + "\n")
     index = OrderIndex(data)
     index.follow()
