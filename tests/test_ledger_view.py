@@ -114,7 +114,7 @@ def test_an_order_of_which_all_was_taken_back_is_looked_up(
     answers = answers_about("o-1", "o-2", status="canceled", filled_qty="1")
     found = view.select(answers)
     assert {"o-1"} == view._asked
-    assert ("alpha", 0, {}) == (found["o-1"].team_id, found["o-1"].filled, found["o-1"].standing)
+    assert ("alpha", "0", []) == (found["o-1"].team_id, str(found["o-1"].filled), list(found["o-1"].standing))
 
 
 def test_a_successor_without_events_of_its_own_is_its_predecessor_s_ledger_s(
