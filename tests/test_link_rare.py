@@ -396,7 +396,8 @@ def test_two_activities_under_one_id_are_two_executions() -> None:
 def test_an_order_of_a_team_that_is_new_meanwhile_is_that_team_s(data: Path) -> None:
     """Another program has made its ledger since; what its own log says comes before a name."""
     writer = make_writer(data)
-    writer.store([frame(make_order("x", name="alpha:1"))])
+    for _ in range(2):
+        writer.store([frame(make_order("x", name="alpha:1"))])
     add_order(data, "gamma", "o", name="random")
     done = writer.store([frame(make_order("o", name="random"), "pending_cancel")])
     assert (1, 0) == (done.events, done.unread)
