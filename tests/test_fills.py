@@ -185,6 +185,18 @@ LIVES: dict[str, tuple[list[Told], str, str, str]] = {
         [part(1, 2, filled_qty="4", filled_avg_price="5")], "", "fill_without_terms", "partially_filled"),
     "the first answer about a leg may count less": (
         [leg_filled(3), told("snapshot", 2, NEW, quantity="5", filled_qty="0")], "1@5", "snapshot_behind", "new"),
+    # Trades that wait for the symbol and the side (4.5).
+    "a trade waits for the side": (
+        [told("new", 0, symbol="SPY"), part(1, 2)], "", "fill_without_terms", "partially_filled"),
+    "and for the symbol": ([told("new", 0, side="buy"), part(1, 2)], "", "fill_without_terms", "partially_filled"),
+    "until both are told": (
+        [told("new", 0, side="buy"), part(1, 2), told("accepted", 2, symbol="SPY")],
+        "2@5", "fill_without_terms", "accepted"),
+    "so does one that is inferred, of an order that tells neither": (
+        [told("new", 0, quantity="5"), told("snapshot", 1, **TWO, filled_avg_price="5")],
+        "", "fill_without_terms", "new"),
+    "but not one of a multi-leg order": (
+        [told("new", 0, order_class="mleg"), told("snapshot", 1, **TWO, filled_avg_price="5")], "", "", "new"),
     # Which inferred trades an execution explains (4.8).
     "not one that was told after its bust": (
         [placed(), bust(2), told("snapshot", 3, **TWO, filled_avg_price="5"), part(1, 2, **TWO)],
