@@ -66,6 +66,18 @@ def test_orders_go_to_the_team_in_their_client_order_id(tmp_path: Path) -> None:
     assert expected == _orders(tmp_path / "data")
 
 
+def test_what_is_no_ledger_knows_no_message(tmp_path: Path) -> None:
+    """A directory whose name is no team id is not read, so that what it has is imported to a ledger."""
+    messages = [_update("new", {"id": "o1", "client_order_id": "alpha:1"})]
+    for _ in range(2):
+        import_alpaca(_file(tmp_path / "f", messages), tmp_path / "data", team=None, teams=TEAMS)
+        ledger = tmp_path / "data" / "team" / "alpha"
+        assert 1 == len((ledger / "events.jsonl").read_bytes().splitlines())
+        if not (ledger.parent / "no team").exists():
+            ledger.rename(ledger.parent / "no team")
+    assert ledger.exists()
+
+
 def test_a_fill_goes_where_its_order_goes(tmp_path: Path) -> None:
     """Activities have no client order id, and may come before the order; legs and replacements have other ids."""
     messages = [
