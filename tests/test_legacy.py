@@ -10,7 +10,10 @@ from typing import Any
 import pytest
 
 from compactor.imports import legacy, writer
+from compactor.imports.earlier import Earlier, recall_lines
 from compactor.imports.legacy import find_old_directories, import_legacy, put_away
+from compactor.imports.old_layout import read_old_lines
+from compactor.imports.old_orders import ORDERS, TRADES
 from compactor.ledger import Ledger
 from compactor.ledger.files import Files
 from compactor.ledger.log_writer import append_lines
@@ -207,6 +210,38 @@ def test_an_event_that_another_program_imported_is_no_line_of_an_old_file(tmp_pa
     ledger.append([{**event, "source": "import"}, {**event, "source": "import", "event_id": "digest:1", "raw": {}}])
     found = by_team(import_legacy(_old(tmp_path, [_order(1)]), tmp_path / "data"))["alpha"]
     assert (1, []) == (found.events_appended, found.problems)
+
+
+def test_orders_that_vanished_are_marked_in_every_team(tmp_path: Path) -> None:
+    """A directory of several teams, in the files of any of which an order may be missing."""
+    data, teams = tmp_path / "data", ("alpha", "beta", "gamma")
+    for orders in ([_order(1), _order(2)], [_order(2)]):
+        for team in teams:
+            home = tmp_path / "old/team" / team
+            home.mkdir(parents=True, exist_ok=True)
+            kept = orders if team != "beta" else [_order(1), _order(2)]
+            (home / "pending_orders.jsonl").write_text("".join(json.dumps(one) + "\n" for one in kept))
+        found = by_team(import_legacy(tmp_path / "old", data, rewritten=True))
+    assert {"alpha": ["o1"], "beta": [], "gamma": ["o1"]} == {team: found[team].vanished for team in teams}
+    for team, status in zip(teams, ("vanished", "new", "vanished"), strict=True):
+        rows = {row["order_id"]: row["status"] for row in Ledger(data / "team" / team).rows("pending_orders")}
+        assert {"o1": status, "o2": "new"} == rows
+
+
+def test_a_line_is_recalled_for_its_own_file_and_team() -> None:
+    """What the log has of old trades is no old order, and another team's line is not known by it."""
+    text = json.dumps(_trade(1, order_id="o1", status="filled", created_at=T, updated_at=T, filled_qty="10"))
+    told = Earlier({(TRADES, text): ["o1"], (ORDERS, text): ["o1"]}, set(), {}, {})
+    for has, (orders, trades) in (((TRADES,), (0, 1)), ((ORDERS,), (1, 0)), ((TRADES, ORDERS), (1, 1))):
+        old = read_old_lines([], [], team="alpha")
+        kept = {key: list(ids) for key, ids in told.lines.items() if key[0] in has}
+        recall_lines(old, "alpha", Earlier(kept, set(), {}, {}))
+        assert (orders, trades) == (len(old.orders), len(old.trades))
+        assert all(line.is_known and line.event["order_id"] == "o1" for line in (*old.orders, *old.trades))
+    old = read_old_lines([], [text.encode()], team="beta")
+    recall_lines(old, "alpha", Earlier({}, set(), {}, {}))
+    recall_lines(old, "alpha", Earlier({(TRADES, text): ["o1"]}, set(), {}, {}))
+    assert [("beta", False), ("alpha", True)] == [(line.event["team_id"], line.is_known) for line in old.trades]
 
 
 def test_an_order_that_the_broker_told_of_does_not_hide_one_that_vanished(tmp_path: Path) -> None:

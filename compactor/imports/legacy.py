@@ -86,7 +86,8 @@ def import_legacy(path: Path, data: Path, *, rewritten: bool = False, progress: 
         except Exception as error:
             writer.fail(source.team or UNASSIGNED, error)
     result = writer.finish()
-    if rewritten and any(_mark_orders(writer, one) for one in imported):
+    marked = [_mark_orders(writer, one) for one in imported if rewritten]  # Those of every team, not of the first only.
+    if any(marked):
         result = writer.finish()
     return result
 
