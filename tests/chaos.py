@@ -5,9 +5,11 @@ fail, and we are killed and started again. Then the broker is calm, and after on
 trades have to be the broker's exactly: quantities, prices, executions, teams, statuses. A second one appends nothing.
 
 Frames go straight from the broker's mouth into the writer of the stream, REST through the real client over loopback.
-Note: what nobody can know yet is not asked for. A bust or a correction that no frame told is found
-by the reconcile that looks back over days, so the trades of such orders are compared after that one only. And whose an
-order is that names no team, and came from an order that we never heard of, nobody knows: `unassigned` is right too.
+Note: what nobody can know yet is not asked for. A bust or a correction that no frame told is found at once where the
+order is in a list, or where the position has come to differ by it; else, as a price that changes no position, by the
+reconcile that looks back over days, so the trades of such orders are compared after that one only. Of an execution that
+was told without its id, no bust can be told at all: the reconcile names the order. And whose an order is that names no
+team, and came from an order that we never heard of, nobody knows: `unassigned` is right too.
 """
 
 from __future__ import annotations

@@ -151,12 +151,12 @@ def find_doubled(truth: Truth) -> Iterator[str]:
 
 
 def nameless_orders(data: Path) -> set[str]:
-    """The orders of which a trade stands whose execution we do not know by an id."""
+    """The orders of which an execution stands that was told without an id. An inferred trade is none: it gives way."""
     return {
         trade["order_id"]
         for path in data.glob("team/*/trades.jsonl")
         for trade in _standing(path)
-        if "execution_id" not in trade
+        if "execution_id" not in trade and trade["kind"] != "inferred"
     }
 
 
