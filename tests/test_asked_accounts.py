@@ -239,7 +239,7 @@ def test_an_account_fails_with_its_eleventh_order_or_for_more_than_an_order(
     with pytest.raises(AccountFailed) as caught:
         for number in range(20):
             asked.accounts.ask_order(f"o{number}", asked.told, NAMES)
-    assert "one" == caught.value.name
+    assert ("one", str(caught.value)) == (caught.value.name, str(caught.value.error))
     assert limit == len(asked.told.answers.problems) == len(asked.told.unasked)
 
 
@@ -272,6 +272,18 @@ def test_where_the_list_fails_each_is_asked_for(single: Asked) -> None:
     single.accounts.ask_orders(dict.fromkeys("abc", ago(7200)), single.told, ["one"])
     assert ["orders", "orders/a", "orders/b", "orders/c"] == single.seen("one")
     assert [] == single.told.answers.problems
+
+
+def test_the_teams_of_the_accounts_get_what_nobody_claims(asked: Asked) -> None:
+    assert set() == asked.accounts.fallback
+    asked.accounts.by_name["two"] = AskedAccount("two", asked.ports["two"], team="beta")
+    assert {"beta"} == asked.accounts.fallback
+
+
+def test_what_was_not_answered_is_asked_for_the_next_time() -> None:
+    told = BrokerAnswers(fills_unanswered={"a"}, unasked={"b"}, missing={"b", "m"})
+    told.still_waiting = {"c": RateLimited("slow", 1.0), "m": RateLimited("slow", 1.0)}
+    assert {"a", "c"} == told.orders_to_watch
 
 
 # Executions.

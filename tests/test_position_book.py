@@ -302,6 +302,21 @@ def test_trades_are_counted_once_for_the_account_that_has_the_order(data: Path) 
     assert ({"AAPL": Decimal(10), "SPY": Decimal(1)}, set()) == (counted.read_sums(), counted.waiting_symbols)
     counted.count([ledger], "one", find, Ghosts())
     assert [["o2"]] == asked, "where nothing is new, nobody is asked"
+    lay(data, ("AAPL", "buy", "9"), symbol=None)
+    lay(data, ("AAPL", "buy", "9"), side=None)
+    counted.count([ledger], "one", find, Ghosts())
+    assert [["o2"]] == asked, "what has no symbol or no side moved nothing"
+
+
+def test_trades_of_an_empty_ledger_are_counted_from_the_first_on(data: Path) -> None:
+    ledger = lay(data)
+    counted = CountedTrades()
+    for _ in range(2):
+        counted.count([ledger], "one", lambda orders: dict.fromkeys(orders, "one"), Ghosts())
+        assert {"alpha": TradeMark(0, "")} == counted.marks
+    lay(data, ("AAPL", "buy", "10"))
+    counted.count([ledger], "one", lambda orders: dict.fromkeys(orders, "one"), Ghosts())
+    assert {"AAPL": Decimal(10)} == counted.read_sums()
 
 
 @pytest.mark.parametrize(
@@ -324,6 +339,9 @@ def test_trades_of_an_order_that_no_account_has_are_the_first_account_s(
     counted.count([ledger], "one", lambda orders: dict.fromkeys(orders, ""), ghosts)
     assert (is_counted, is_waiting) == (bool(counted.read_sums()), bool(counted.waiting_symbols))
     assert is_counted == ghosts.are_counted(TradedShares(timestamp=DAY_2))
+    hers = CountedTrades()
+    hers.count([ledger], "one", lambda orders: dict.fromkeys(orders, "two"), ghosts)
+    assert ({}, set()) == (hers.read_sums(), hers.waiting_symbols), "another account's are nobody's ghosts"
     assert (ghosts.is_first and ghosts.since is not None) == ghosts.are_counted(TradedShares())
 
 
