@@ -205,6 +205,9 @@ def test_an_order_is_missing_only_if_every_account_that_may_have_it_says_so(aske
     for order_id in ("hers", "theirs", "anybody's"):
         asked.accounts.ask_order(order_id, asked.told, NAMES)
     assert ({"hers", "theirs", "anybody's"}, set()) == (asked.told.missing, asked.told.unasked)
+    asked.accounts.homes["old"] = "an account that is configured no more"
+    asked.accounts.ask_order("old", asked.told, NAMES)
+    assert {"old"} == asked.told.unasked
 
 
 def test_an_order_that_is_not_answered_for_stays_open(asked: Asked) -> None:
@@ -398,3 +401,11 @@ def test_a_rate_limit_ends_the_lists_of_an_account(single: Asked) -> None:
         errors = single.ask_all({"one": memory}, ["one"])
         assert isinstance(errors["one"], RateLimited)
         assert {} == single.told.answers.orders
+
+
+def test_what_is_odd_about_an_order_that_waits_is_named(single: Asked) -> None:
+    server = single.servers["one"]
+    server.answers["GET", "/v2/orders/x"] = lambda request: make_order("x", legs=[{"id": "leg"}])
+    memory = AccountReconciled(server.account_id, ago(60), ago(60), ago(60), ["x"])
+    assert {} == single.ask_all({"one": memory}, ["one"])
+    assert ({"x"}, 1) == (set(single.told.answers.orders), len(single.told.answers.problems))
