@@ -238,3 +238,38 @@ def test_what_tells_no_sum_carries_none() -> None:
     assert {"filled_qty": "2"} == leave_out({"filled_qty": "2"}, Decimal(0))
     assert {"filled_qty": "2", CARRIED: "3"} == leave_out({"filled_qty": "5", "filled_avg_price": "1"}, Decimal(3))
     assert {"filled_qty": "0", CARRIED: "3"} == leave_out({"filled_qty": "1"}, Decimal(3))
+
+
+@pytest.mark.parametrize(
+    ("average", "before", "events"),
+    [
+        ("10", "10", ["trade_correct"]),
+        ("10.01", "10.01", ["trade_correct"]),
+        ("10.02", "10.01", ["partial_fill"]),
+        ("11", "10", ["partial_fill"]),
+        ("10", None, ["partial_fill"]),
+        (None, "10", ["partial_fill"]),
+    ],
+)
+def test_executions_of_a_replacement_are_revised_where_the_money_says_that_they_are_all(
+    average: str | None, before: str | None, events: list[str]
+) -> None:
+    """Its own and those of its predecessor make the broker's quantity and average, to a cent; else they may be late."""
+    first, second = replacement("5", filled_avg_price=average)
+    first["filled_avg_price"] = before
+    view = {"a": known(("w", "3", "10"), row={}), "o1": known(("x", "4", "11"), row={})}
+    found = plan([first, second], view, [activity(1, "2", "10", "2")], fills_asked={"o1"})
+    own = [event for event in sent(found) if event["event"] != "snapshot"]
+    assert events == [event["event"] for event in own]
+    if "trade_correct" in events:
+        assert ("x", "2", "10") == tuple(own[0][name] for name in ("previous_execution_id", "qty", "price"))
+
+
+def test_of_a_predecessor_without_an_answer_the_ledger_tells_the_money_too() -> None:
+    """What is filled of it, and for how much, is what its trades say."""
+    second = replacement("5")[1]
+    fills = [activity(1, "2", "10", "2")]
+    for price, events in (("10", ["trade_correct"]), ("12", ["partial_fill"])):
+        view = {"a": known(("w", "3", price), row={}), "o1": known(("x", "4", "11"), row={})}
+        found = plan([second], view, fills, missing={"a"}, fills_asked={"o1"})
+        assert events == [event["event"] for event in sent(found) if event["event"] != "snapshot"]
