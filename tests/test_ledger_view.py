@@ -191,3 +191,15 @@ def test_executions_that_are_told_twice_have_their_numbers_once(
     assert ["t-1", "t-2", "t-3", "t-4"] == list(found.standing)
     assert {"x"} == found.executions
     assert ("8", "80", "3") == (str(found.filled), str(found.value), str(found.inferred))
+
+
+def test_what_an_unknown_order_came_from_is_looked_up(data: Path, write_log: Write, placed: Event) -> None:
+    """It ended without a trade, so that only the log has it; its ledger is the unknown order's."""
+    write_log("alpha", placed("a"), placed("a", event="canceled"), placed("z"), placed("z", event="canceled"))
+    view = view_of(data, "alpha")
+    found = view.select(answers_about("c", replaces="b", filled_qty="1"))
+    assert {} == found
+    answers = answers_about("c", replaces="b", filled_qty="1")
+    answers.take(translate({"id": "b", "status": "replaced", "client_order_id": "c", "updated_at": T, "replaces": "a"}))
+    found = view_of(data, "alpha").select(answers)
+    assert {"a": "alpha"} == {order_id: known.team_id for order_id, known in found.items()}
