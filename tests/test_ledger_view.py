@@ -203,3 +203,18 @@ def test_what_an_unknown_order_came_from_is_looked_up(data: Path, write_log: Wri
     answers.take(translate({"id": "b", "status": "replaced", "client_order_id": "c", "updated_at": T, "replaces": "a"}))
     found = view_of(data, "alpha").select(answers)
     assert {"a": "alpha"} == {order_id: known.team_id for order_id, known in found.items()}
+
+
+def test_a_family_without_an_end_is_followed_so_far(
+    data: Path, write_log: Write, placed: Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A broker that ties everything to everything costs no more than a bounded walk."""
+    write_log("alpha", placed("o-0"))
+    answers = Answers()
+    for number in range(1, 7):
+        told = {"id": f"o-{number}", "status": "new", "client_order_id": "c", "updated_at": T}
+        answers.take(translate({**told, "replaces": f"o-{number - 1}"}))
+    view = view_of(data, "alpha")
+    assert "alpha" == view.find_related("o-6", answers)
+    monkeypatch.setattr("compactor.sync.ledger_view.FAMILY_MAX", 3)
+    assert ["alpha", None] == [view.find_related(one, answers) for one in ("o-2", "o-6")]
