@@ -23,7 +23,7 @@ from compactor.broker.port import BrokerCheck
 from compactor.core.instants import nanos
 from compactor.ui.cli import app
 from tests.alpaca_server import AlpacaServer
-from tests.scripted_alpaca import ScriptedAlpaca, ago, make_fill, make_order
+from tests.scripted_alpaca import ScriptedAlpaca, ago, error, make_fill, make_order, page
 from tests.test_answers import BRACKET
 from tests.test_gaps import place_spread
 
@@ -313,3 +313,42 @@ def test_only_the_last_week_is_looked_at(scripted: ScriptedAlpaca) -> None:
     assert "different" == examine_scripted(scripted)["groups"].verdict
     query = parse_qs(next(one for one in scripted.seen if "/events/trades" in one).partition("?")[2])
     assert 3600 * 10**9 == nanos(query["until"][0]) - nanos(query["since"][0])
+
+
+def test_the_evidence_is_a_few_answers(scripted: ScriptedAlpaca) -> None:
+    """One of each is enough to see its form, and what is recorded is to be read by somebody."""
+    for name in ("b", "c"):
+        legs = [make_order(f"{name}-sl", side="sell", status="held")]
+        scripted.orders[name] = make_order(name, order_class="bracket", legs=legs)
+    scripted.positions = [{"symbol": "A", "qty": "1"}, {"symbol": "BB", "qty": "1"}]
+    scripted.fills = [make_fill(name, "e", "1", "1", "1", at) for name, at in (("b", 60), ("c", 50))]
+    found = examine_scripted(scripted)
+    assert [1, 1, 1] == [len(found[name].evidence) for name in ("held legs", "groups", "positions")]
+    assert ["x", "x"] == [found["groups"].evidence[0]["id"], found["held legs"].evidence[0]["id"]]
+    assert ("x", "FILL") == (found["positions"].evidence[0]["symbol"], found["activity id"].evidence["activity_type"])
+    assert isinstance(found["activity id"].evidence, dict), "the newest of them"
+    scripted.orders["b"]["group_id"] = scripted.orders["c"]["group_id"] = "g"
+    assert 1 == len(examine_scripted(scripted)["groups"].evidence)
+
+
+def test_why_a_check_could_not_tell_is_said_in_200_characters(scripted: ScriptedAlpaca) -> None:
+    scripted.answers["GET", "/v2/positions"] = lambda request: ["x" * 300]
+    one = examine_scripted(scripted)["positions"]
+    assert "could not tell" == one.verdict
+    assert one.found.startswith("/positions: found ['xxx")
+    scripted.positions = []
+    scripted.answers["GET", "/v2/positions"] = error(500, 1, "y" * 300)
+    assert 200 == len(examine_scripted(scripted)["positions"].found)
+
+
+def test_an_account_that_cannot_be_reached_is_not_asked_on(scripted: ScriptedAlpaca) -> None:
+    """Each further question would take as long; an account that answers oddly is asked all the others."""
+    scripted.answers["GET", "/v2/account"] = page(502)
+    found = examine_scripted(scripted)
+    assert "as expected" == found.pop("versions").verdict
+    assert "HTTP 502" in found.pop("permissions").found
+    assert {"not asked, because the account could not be read"} == {one.found for one in found.values()}
+    assert ["GET /v2/account"] == scripted.seen
+    scripted.answers["GET", "/v2/account"] = error(418, 1, "teapot")
+    found = examine_scripted(scripted)
+    assert "as expected" == found["positions"].verdict
