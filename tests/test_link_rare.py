@@ -37,7 +37,7 @@ from compactor.sync.plan import Rules
 from compactor.sync.reconcile import Reconciler
 from compactor.sync.revisions import plan_revisions
 from compactor.sync.stream_writer import StreamWriter
-from tests.scripted_alpaca import KEY, SECRET, ScriptedAlpaca, ago, error, make_order, page
+from tests.scripted_alpaca import KEY, SECRET, ScriptedAlpaca, ago, error, make_fill, make_order, page
 from tests.test_differences import activity, known, order, plan
 
 NOW = 1_772_461_800_000_000_000
@@ -243,6 +243,25 @@ def test_a_damaged_memory_of_resends_costs_one_that_looks_further_back(server: S
         since = server.seen[-1].partition("since=")[2].partition("&")[0].replace("%3A", ":")
         assert rfc3339(NOW - 3900 * 10**9) == since
         assert rfc3339(NOW) == json.loads(memory.read_bytes())["default"]["through"]
+
+
+def test_executions_whose_legs_are_not_answered_for_are_named(server: ScriptedAlpaca) -> None:
+    """In the list of an account, too: what is left out is not silent."""
+    server.fills = [
+        make_fill("p", "e", "1", "1", "1", 60, symbol="SPY261218C00500000"),
+        make_fill("q", "f", "1", "1", "1", 50),
+    ]
+    server.answers["GET", "/v2/orders/p"] = error(500, 50010000, "internal")
+    found = open_account(server).read_fills_since(ago(3600))
+    assert ["q"] == [event["order_id"] for event in found.events]
+    [problem] = found.problems
+    assert "order_unanswered" == problem.kind
+    assert problem.detail.startswith(
+        "its executions are left out: the legs of order p are unknown: order p: the broker"
+    )
+    server.answers.clear()
+    server.orders["p"] = make_order("p")
+    assert [] == open_account(server).read_fills_since(ago(3600)).problems
 
 
 # Intents.
