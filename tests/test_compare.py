@@ -273,3 +273,11 @@ def test_of_a_predecessor_without_an_answer_the_ledger_tells_the_money_too() -> 
         view = {"a": known(("w", "3", price), row={}), "o1": known(("x", "4", "11"), row={})}
         found = plan([second], view, fills, missing={"a"}, fills_asked={"o1"})
         assert events == [event["event"] for event in sent(found) if event["event"] != "snapshot"]
+
+
+def test_what_is_taken_back_is_told_as_of_now_and_the_order_as_of_its_change() -> None:
+    """The bust has to come after whatever counted the shares; when the order changed it does not say."""
+    view = {"o1": infer(known(("x", "3", "10")), "2")}
+    bust, snapshot = sent(plan([filled("3")], view, fills_asked={"o1"}))
+    assert ("trade_bust", "2026-03-02T15:59:50Z") == (bust["event"], bust["ts"][:19] + "Z")
+    assert ("snapshot", LATER) == (snapshot["event"], snapshot["ts"])

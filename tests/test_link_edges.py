@@ -272,6 +272,11 @@ def test_a_comment_may_say_that_something_is_missing(
     assert ([b"1"] if is_complaint else []) == found
 
 
+def stream_of(status: int) -> Any:
+    """An answer that calls itself a stream of events and is an error."""
+    return lambda request: web.Response(status=status, text="data: 1\n\n", content_type="text/event-stream")
+
+
 def entry(at_ns: int, **more: Any) -> bytes:
     return b"data: " + json.dumps({"at": rfc3339(at_ns), **more}).encode() + b"\n\n"
 
@@ -322,6 +327,8 @@ def test_a_line_without_an_end_is_cut_off(server: ScriptedAlpaca, monkeypatch: p
         (error(408, 1, "no"), None, "HTTP 408"),
         (error(429, 1, "no"), None, "HTTP 429"),
         (error(500, 1, "no"), None, "HTTP 500"),
+        (stream_of(500), None, "HTTP 500"),
+        (stream_of(404), NoResend, "HTTP 404"),
     ],
 )
 def test_an_endpoint_that_is_not_there_is_told_from_one_that_cannot_answer(

@@ -412,7 +412,8 @@ def test_symbols_of_orders_that_nobody_could_be_asked_about_are_unknown(data: Pa
     }  # fmt: skip
     found = measure(ledger, unasked={"o0", "x"}, fills=[fill])
     assert (frozenset({"BTCUSD", "MSFT"}), True) == (found.unknown, found.is_complete)
-    found = measure(ledger, unasked={"o0", "y"})
+    nameless = {name: value for name, value in fill.items() if name != "symbol"} | {"order_id": "y"}
+    found = measure(ledger, unasked={"o0", "y"}, fills=[nameless])
     assert (frozenset({"BTCUSD"}), False) == (found.unknown, found.is_complete)
 
 

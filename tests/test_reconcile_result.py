@@ -210,3 +210,18 @@ def test_a_refusal_of_one_order_is_no_failure_of_the_account(data: Path, server:
     assert (["order_unanswered"], {}) == ([one.kind for one in done.problems], done.errors)
     assert AccountReconciled().error == read_reconciled(data)["one"].error
     assert ["a"] == read_reconciled(data)["one"].waiting
+
+
+def test_while_one_ledger_could_not_be_written_nothing_counts_as_known(data: Path, server: ScriptedAlpaca) -> None:
+    """Others were written; what this one lacks is looked for again."""
+    (data / "team").mkdir()
+    (data / "team/alpha").symlink_to(data)
+    account = AskedAccount("one", open_broker(find_credentials(server.environment), budget=Budget(1000), tries=1))
+    reconciler = Reconciler(data, [account], teams=["alpha", "beta"])
+    server.orders = {name: make_order(name, name=f"{name}:1", seconds_ago=100) for name in ("alpha", "beta")}
+    done = reconciler.run()
+    assert (1, ["alpha"]) == (done.events, [team.team_id for team in done.failed])
+    assert (None, None) == (read_reconciled(data)["one"].through, read_reconciled(data)["one"].error)
+    (data / "team/alpha").unlink()
+    assert (1, []) == ((done := reconciler.run()).events, done.failed)
+    assert read_reconciled(data)["one"].through is not None

@@ -15,7 +15,7 @@ from websockets.http11 import Request, Response
 
 from compactor.broker.adapters import find_credentials
 from compactor.broker.alpaca import stream as stream_module
-from compactor.broker.alpaca.stream import TradeStream, _draw_pause
+from compactor.broker.alpaca.stream import TradeStream, _describe_end, _draw_pause
 from compactor.broker.credentials import BadCredentials
 from compactor.broker.port import Message
 
@@ -129,6 +129,11 @@ def test_an_update_before_the_confirmation_is_handed_on(talker: Talker) -> None:
     talker.talk = talk
     ends = talker.listen()
     assert (1, [*early, b"last"]) == (ends.connections, ends.heard)
+
+
+def test_an_end_without_words_is_called_by_its_kind() -> None:
+    assert "RuntimeError" == _describe_end(RuntimeError(), "ws://host/stream")
+    assert "it broke" == _describe_end(RuntimeError("it broke"), "ws://host/stream")
 
 
 def test_pauses_double_up_to_their_maximum(monkeypatch: pytest.MonkeyPatch) -> None:
