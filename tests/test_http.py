@@ -12,6 +12,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,8 @@ from compactor.web.web_process import WebProcess
 from tests.web_client import until
 
 
-@pytest.fixture
-def health() -> Health:
+def make_health() -> Health:
+    """A daemon with two ledgers that are current."""
     health = Health()
     health.caught_up = True
     for team in ("alice", "bob"):
@@ -37,20 +38,32 @@ def health() -> Health:
     return health
 
 
+@pytest.fixture(scope="module")
+def shared_health() -> Health:
+    return make_health()
+
+
+@pytest.fixture
+def health(shared_health: Health) -> Health:
+    """What the server of this module tells of; for each test as it was at the start."""
+    vars(shared_health).update(vars(make_health()))
+    return shared_health
+
+
 def start(data: Path, health: Health, address: str = "127.0.0.1:0") -> WebProcess:
     log = structlog.wrap_logger(None, wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     return WebProcess(data, address, health, Metrics(health), log)
 
 
-@pytest.fixture
-def server(tmp_path: Path, health: Health) -> Iterator[WebProcess]:
-    server = start(tmp_path, health)
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory, shared_health: Health) -> Iterator[WebProcess]:
+    server = start(tmp_path_factory.mktemp("http"), shared_health)
     yield server
     server.close()
 
 
 @pytest.fixture
-def url(server: WebProcess) -> str:
+def url(server: WebProcess, health: Health) -> str:
     return f"http://{server.address}"
 
 
@@ -134,19 +147,24 @@ def test_it_is_served_on_ipv6(tmp_path: Path, health: Health) -> None:
     server.close()
 
 
-def test_a_client_that_breaks_off_leaves_no_line_in_the_log(url: str, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_client_that_breaks_off_leaves_no_line_in_the_log(
+    tmp_path: Path, health: Health, capfd: pytest.CaptureFixture[str]
+) -> None:
     """The log is one JSON object a line; a reset connection is no news, and stops nothing."""
-    host, _, port = url.removeprefix("http://").partition(":")
-    assert 200 == get(f"{url}/livez")[0]
-    capfd.readouterr()
-    for _ in range(3):
-        client = socket.create_connection((host, int(port)))
-        # No lingering: closing sends a reset.
-        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        client.send(b"GET /livez")
-        client.close()
-    for _ in range(3):
+    # A server of its own: what it says goes where the output of this test goes.
+    with closing(start(tmp_path, health)) as server:
+        url = f"http://{server.address}"
+        host, _, port = server.address.partition(":")
         assert 200 == get(f"{url}/livez")[0]
+        capfd.readouterr()
+        for _ in range(3):
+            client = socket.create_connection((host, int(port)))
+            # No lingering: closing sends a reset.
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            client.send(b"GET /livez")
+            client.close()
+        for _ in range(3):
+            assert 200 == get(f"{url}/livez")[0]
     assert ("", "") == capfd.readouterr()
 
 

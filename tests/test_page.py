@@ -108,8 +108,8 @@ def see(page: Any, table: str, key: str) -> Any:
 
 def picture(page: Any, name: str) -> None:
     PICTURES.mkdir(parents=True, exist_ok=True)
-    page.wait_for_timeout(300)
-    page.screenshot(path=str(PICTURES / f"{name}.png"))
+    # Rows that appear slowly are shown as they will be.
+    page.screenshot(path=str(PICTURES / f"{name}.png"), animations="disabled")
 
 
 # Live.
@@ -533,7 +533,6 @@ def test_pictures_of_the_main_views(
         assert 0 == page.locator("td.number").evaluate_all(
             "all => all.filter(one => one.scrollWidth > one.clientWidth + 1).length"
         )
-        page.wait_for_timeout(1500)
         picture(page, f"{name}-{scheme}")
 
 

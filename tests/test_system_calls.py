@@ -7,6 +7,7 @@ ledger, or a file of the daemon. The link is named, the ledger stops alone, and 
 import ctypes
 import errno
 import os
+import select
 import shutil
 import socket
 import subprocess
@@ -208,22 +209,62 @@ def a_device(path: Path) -> None:
         pytest.skip("only root may make devices")
 
 
+class Attacker:
+    """Another process that attacks one data directory after the other, and is ended where that takes a minute."""
+
+    SECONDS = 60
+    PROGRAM = """
+import sys
+from pathlib import Path
+from tests.test_system_calls import attack
+for line in sys.stdin:
+    attack(Path(line.removesuffix("\\n")))
+    print("done", flush=True)
+"""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[str] | None = None
+
+    def attack(self, path: Path) -> None:
+        """Let it `attack`; fails with what it says where it fails or blocks."""
+        if self._process is None:
+            environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", self.PROGRAM], env=environment, text=True, stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            )  # fmt: skip
+        assert self._process.stdin is not None and self._process.stdout is not None
+        print(path, file=self._process.stdin, flush=True)
+        answers, _, _ = select.select([self._process.stdout], [], [], self.SECONDS)
+        if not answers or (said := self._process.stdout.readline()) != "done\n":
+            self._process.kill()
+            rest = self.close()
+            pytest.fail(said + rest if answers else f"it blocks for {self.SECONDS} s")
+
+    def close(self) -> str:
+        """End the process; what it has said last."""
+        process, self._process = self._process, None
+        return process.communicate()[0] if process is not None else ""
+
+
+@pytest.fixture(scope="module")
+def attacker() -> Iterator[Attacker]:
+    one = Attacker()
+    yield one
+    one.close()
+
+
 @pytest.mark.parametrize("name", [name for name in FILES if name not in ONLY_WRITTEN])
 @pytest.mark.parametrize("make", [a_pipe, a_socket, a_directory, a_device])
-def test_nothing_blocks(teams: tuple[Path, Path], name: str, make: Callable[[Path], None]) -> None:
+def test_nothing_blocks(
+    teams: tuple[Path, Path], attacker: "Attacker", name: str, make: Callable[[Path], None]
+) -> None:
     """A pipe, socket, directory or device in place of any file is refused at once, by every command."""
     mallory, victim = teams
     (mallory / name).unlink()
     make(mallory / name)
-    code = f"""
-from pathlib import Path
-from tests.test_system_calls import attack
-attack(Path({str(mallory)!r}))
-"""
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     before = content(victim)
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, timeout=60, text=True)
-    assert 0 == done.returncode, done.stderr
+    attacker.attack(mallory)
     assert before == {path: data for path, data in content(victim).items() if path in before}
     if not name.startswith(".state/checkpoint"):
         with pytest.raises(LedgerError, match=r"expected a regular file|Is a directory"), Ledger(mallory) as ledger:

@@ -96,7 +96,7 @@ def test_the_orchestrator_survives_faults_and_kill_9(
     if broker == "small":
         (data / "compactor.toml").write_text(SETTINGS)
     # The small broker has no unique ids, so that every answer that is lost costs a look at its lists.
-    names = [f"s{number}" for number in range(30 if broker == "alpaca" else 12)]
+    names = [f"s{number}" for number in range(16 if broker == "alpaca" else 12)]
     (tmp_path / "signals").write_text("".join(f"{name} buy 2 SPY 529.98\n" for name in names))
     faults = Faults(
         seed=7, drop=0.1, double=0.1, reorder=0.1, disconnect=0.02, server_error=0.1, html_page=0.05, cut_body=0.05,

@@ -256,8 +256,8 @@ class TestFlips:
     @pytest.mark.parametrize(
         ("kind", "most"),
         [
-            ("seals", 150), ("segments", 300), ("heads", 80), ("indexes", 80), ("checkpoints", 80), ("log", 350),
-            ("derived", 150), ("witness", 60),
+            ("seals", 80), ("segments", 150), ("heads", 50), ("indexes", 50), ("checkpoints", 50), ("log", 180),
+            ("derived", 80), ("witness", 40),
         ],
     )  # fmt: skip
     def test_a_flipped_bit_is_reported(self, shared: Scene, kind: str, most: int) -> None:
