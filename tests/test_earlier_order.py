@@ -220,3 +220,21 @@ def test_a_cancel_of_an_order_that_nobody_has_is_said(trader: Trader, server: Sc
     trader.submit("alpha", LIMIT)
     with pytest.raises(Refused, match="order n1: the broker answered HTTP 422, code 42210000: not cancelable"):
         trader.cancel("n1")
+
+
+def test_the_exits_of_an_earlier_order_are_asked_for_by_its_id(trader: Trader, server: ScriptedAlpaca) -> None:
+    """The question for its name tells no legs; without exits, or of an order that has ended, nobody asks on."""
+    server.answers["GET", "/v2/orders:by_client_order_id"] = lambda request: {**server.orders["n1"], "legs": None}
+    trader.submit("alpha", BRACKET)
+    assert "n1" == trader.submit("alpha", BRACKET)["id"]
+    assert 1 == server.count("GET /v2/orders/n1")
+    with pytest.raises(Refused, match="no exit with the take_profit of now"):
+        trader.submit("alpha", {**BRACKET, "take_profit": {"limit_price": "111"}})
+    assert 2 == server.count("GET /v2/orders/n1")
+    server.orders["n1"]["status"] = "canceled"
+    with pytest.raises(Refused, match="has ended as canceled"):
+        trader.submit("alpha", BRACKET)
+    server.orders.clear()
+    trader.submit("alpha", LIMIT)
+    trader.submit("alpha", LIMIT)
+    assert 2 == server.count("GET /v2/orders/n1")
