@@ -460,3 +460,13 @@ def test_what_is_remembered_of_replacements_is_bounded(data: Path, monkeypatch: 
         sums.leave_out(translate(make_order(f"o{number}", replaced_by="b", filled_qty="3")).events[0], "alpha")
         assert len(sums._replaced) <= 3
     assert {"o3", "o4", "o5"} == sums._replaced.keys()
+
+
+def test_a_name_claims_for_a_team_that_there_is(data: Path) -> None:
+    """Or for the account's own, which may have no ledger yet; a name of nobody is no claim."""
+    for account_team, teams in (("gamma", ["gamma"]), (None, ["unassigned"])):
+        writer = make_writer(data / str(account_team), account_team=account_team)
+        writer.store(
+            [frame(make_order(f"o{number}", name=name)) for number, name in enumerate(("gamma:1", "nobody:1"))]
+        )
+        assert teams == [entry.team_id for entry in discover(data / str(account_team))]
