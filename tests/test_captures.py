@@ -92,8 +92,16 @@ def test_a_fill_goes_where_its_order_goes(tmp_path: Path) -> None:
     assert {"alpha": {"o1", "o2", "o3", "leg"}, "unassigned": {"stranger"}} == _orders(tmp_path / "data")
 
 
-def test_an_order_that_a_ledger_knows_goes_there(tmp_path: Path) -> None:
-    """A second recording continues the first; what is already known is not told to another team again."""
+@pytest.mark.parametrize("uptime", [None, 1.0])
+def test_an_order_that_a_ledger_knows_goes_there(
+    uptime: float | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A second recording continues the first; what is already known is not told to another team again.
+
+    Also on a machine that has just started, whose clock is near its beginning.
+    """
+    if uptime is not None:
+        monkeypatch.setattr("compactor.books.order_index.time.monotonic", lambda: uptime)
     import_alpaca(
         _file(tmp_path / "f", [_update("new", {"client_order_id": "alpha:1"})]),
         tmp_path / "data",

@@ -334,6 +334,37 @@ def test_old_files_in_place_are_put_away(tmp_path: Path) -> None:
     assert before == read_files(data)
 
 
+def test_old_orders_that_were_put_away_alone_are_read_from_there(tmp_path: Path) -> None:
+    """A team without trades: the file that has their name since is derived."""
+    home = tmp_path / "data/team/alpha"
+    home.mkdir(parents=True)
+    (home / "pending_orders.jsonl").write_text(json.dumps(_order(1)) + "\n")
+    for appended in (1, 0):
+        found = by_team(import_legacy(tmp_path / "data", tmp_path / "data"))
+        assert (appended, 1) == (found["alpha"].events_appended, found["alpha"].lines_read)
+        assert ["pending_orders.jsonl"] == [path.name for path in (home / "legacy").iterdir()]
+
+
+def test_a_team_that_cannot_be_imported_stops_no_other(tmp_path: Path) -> None:
+    """Its error says what is wrong; the others are imported, and its old files stay where they are."""
+    data = _old_in_place(tmp_path)
+    (data / "team/alpha/events.jsonl").mkdir()
+    errors = {team.team_id: team.error for team in import_legacy(data, data).teams}
+    assert errors["alpha"] is not None and "events.jsonl" in errors["alpha"].message
+    assert errors["beta"] is None
+    assert not (data / "team/alpha/legacy").exists() and (data / "team/beta/legacy").exists()
+
+
+def test_progress_is_told_in_bytes_of_the_old_files(tmp_path: Path) -> None:
+    """A long import is not silent."""
+    told: list[tuple[int, int]] = []
+    old = _old(tmp_path, [_order(number) for number in range(300)], [_trade(number) for number in range(200)])
+    import_legacy(old, tmp_path / "data", progress=lambda *now: told.append(now))
+    total = sum(path.stat().st_size for path in (tmp_path / "old/team/alpha").iterdir())
+    assert told == sorted(told) and {total} == {of for _, of in told}
+    assert total >= told[-1][0] > total - (1 << 16)
+
+
 def test_a_single_file_in_place_is_put_away(tmp_path: Path) -> None:
     """Naming the file instead of the directory is the same."""
     data = _old_in_place(tmp_path)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from compactor.core.events import LINE_BYTES_MAX, Problem
 from compactor.imports.printed import read_behind, read_printed, read_whole
-from compactor.imports.recordings import read_recording
+from compactor.imports.recordings import VALUE_BYTES_MAX, read_recording
 from tests.test_dialects import ORDER
 from tests.test_recordings import JSON, TEXTS
 
@@ -80,6 +80,20 @@ def test_an_object_that_was_cut_off_costs_nothing_but_itself(tmp_path: Path) -> 
     assert all(isinstance(one, Problem) for one in (first, *found[2:]))
     assert "the object has no end in line" in first.detail
     assert 1 == len(found[2:])
+
+
+def test_an_object_over_more_lines_than_any_value_has_is_given_up(tmp_path: Path) -> None:
+    """What stands before it on its first line is not counted."""
+    line = f"  'k': '{'x' * 2000}',\n"
+    for before, lines, expected in (
+        ("", VALUE_BYTES_MAX // len(line) + 9, Problem),
+        ("", 400, dict),
+        ("x" * (VALUE_BYTES_MAX // 2), 400, dict),
+    ):
+        found, *rest = _read(tmp_path, f"{before}{{'a': 1,\n{line * lines} }}\n{{'b': 2}}\n")
+        assert expected is type(found)
+        assert expected is dict or "the object has no end in line" in found.detail
+        assert {"b": 2} == rest[-1]
 
 
 def test_text_behind_an_object_is_named(tmp_path: Path) -> None:

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compactor.core.events import Problem
-from compactor.imports.recordings import DEPTH_MAX, VALUE_BYTES_MAX, BadRecording, read_recording
+from compactor.core.events import NESTING_MAX, Problem
+from compactor.imports.recordings import VALUE_BYTES_MAX, BadRecording, read_recording
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -181,8 +181,8 @@ def test_a_value_that_is_given_up_is_so_at_its_limit(tmp_path: Path) -> None:
 
 
 def test_values_over_lines_may_be_nested_up_to_a_limit() -> None:
-    """What is nested more deeply is damage."""
-    for depth, expected in ((DEPTH_MAX, dict), (DEPTH_MAX + 1, str)):
+    """What is nested more deeply is damage, as in a log."""
+    for depth, expected in ((NESTING_MAX, dict), (NESTING_MAX + 1, str)):
         text = '{"a":\n' + "[" * (depth - 1) + "]" * (depth - 1) + "\n}\n"
         assert expected is type(_read(text.encode())[0][1]), depth
 
