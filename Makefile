@@ -19,9 +19,11 @@ CHECK ?= $(VENV)/.check
 BENCH ?= $(VENV)/.bench
 
 PIP = $(PY) -m pip install --quiet --disable-pip-version-check
-# A test that hangs fails after five minutes, and says where it was. The whole suite runs on several processors. Bytecode
-# is kept also where the environment says not to: the tests start the program some thousand times.
-PYTEST = PYTHONDONTWRITEBYTECODE= $(PY) -m pytest -q --timeout 300 $(if $(RERUNS),--reruns $(RERUNS)) $(if $(filter tests,$(TESTS)),-n auto --maxprocesses 8 --dist loadgroup --no-loadscope-reorder)
+# A test that hangs fails after five minutes, and says where it was. The whole suite runs on several processors, in one
+# process more than there are, up to nine, because many tests wait. Bytecode is kept also where the environment says not to: the tests
+# start the program some thousand times.
+WORKERS ?= $(shell n=$$(nproc); echo $$((n < 8 ? n + 1 : 9)))
+PYTEST = PYTHONDONTWRITEBYTECODE= $(PY) -m pytest -q --timeout 300 $(if $(RERUNS),--reruns $(RERUNS)) $(if $(filter tests,$(TESTS)),-n $(WORKERS) --dist loadgroup --no-loadscope-reorder)
 # Built into the folder of their sources; `pip` leaves no trace of it that is needed afterwards.
 COMPILED = $(wildcard compactor/core/fast/*.pyx compactor/core/fast/*.pxd)
 
