@@ -90,8 +90,8 @@ class CarriedSums:
         # Of that one fills may be unheard, but not once it is known how it stood when it was replaced.
         with exactly():
             rest = filled - (_parse(event.get("qty")) or ZERO if event["event"] in FILLS else ZERO)
-        name = str(event.get("replaces", ""))
-        earlier = self._read(name, team) if name not in self._replaced else []
+        name = str(event.get("replaces") or "")
+        earlier = self._read(name, team) if name and name not in self._replaced else []
         known = [_parse(one.filled_qty) for one in earlier if one.replaced_by is not None]
         before = self._replaced.get(name, max((one for one in known if one is not None), default=None))
         return ZERO if rest <= 0 or before == ZERO else None
