@@ -19,6 +19,8 @@ from compactor.broker.adapters import find_credentials, open_broker
 from compactor.broker.alpaca.access import find_version
 from compactor.broker.alpaca.adapter import AlpacaAccount
 from compactor.broker.alpaca.leg_executions import EntryReader, LegBook
+from compactor.broker.alpaca.resend import EventStreams, WindowResult
+from compactor.broker.alpaca.rest import AlpacaRest
 from compactor.broker.alpaca.stream import TradeStream
 from compactor.broker.alpaca.translate import translate, translate_message
 from compactor.broker.alpaca.transport import DeadlineExceeded, NoAnswer, Transport
@@ -470,3 +472,16 @@ def test_a_name_claims_for_a_team_that_there_is(data: Path) -> None:
             [frame(make_order(f"o{number}", name=name)) for number, name in enumerate(("gamma:1", "nobody:1"))]
         )
         assert teams == [entry.team_id for entry in discover(data / str(account_team))]
+
+
+def test_whoever_brings_no_budget_has_one_of_his_own(server: ScriptedAlpaca) -> None:
+    """150 requests a minute, four tries, and the limits of time that the documents name."""
+    keys = find_credentials(server.environment)
+    server.resent["/v2/events/trades"] = []
+    result = WindowResult()
+    assert [] == list(EventStreams(keys).read("trades", ago(60), ago(0), result))
+    assert result.complete
+    assert server.account_id == AlpacaRest(keys).account()
+    account = open_broker(keys)
+    assert server.account_id == account.read_account_id()
+    assert 1 == account.requests
