@@ -229,3 +229,10 @@ def test_no_command_shows_keys(
     done = CliRunner().invoke(app, [command[0], str(data), *command[1:]])
     assert code == done.exit_code, done.output
     nothing_shown(data, done.output)
+
+
+def test_keys_are_in_no_text_of_their_account() -> None:
+    """Neither of them: a log may have either."""
+    credentials = Credentials("PK1", "hush", ("A", "B"))
+    assert "PK1" not in repr(credentials)
+    assert "hush" not in repr(credentials)

@@ -165,9 +165,3 @@ def test_nothing_is_left_out_unless_somebody_says_so(function: Any, defaults: di
     """What nobody asked for is not done: the defaults are the careful ones."""
     parameters = inspect.signature(function).parameters
     assert defaults == {name: parameters[name].default for name in defaults}
-
-
-def test_keys_are_in_no_text_of_their_account() -> None:
-    """broker.credentials: neither of them, since either may be in a log."""
-    assert "PK1" not in repr(Credentials("PK1", "hush", ("A", "B")))
-    assert "hush" not in repr(Credentials("PK1", "hush", ("A", "B")))
