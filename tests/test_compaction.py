@@ -266,6 +266,33 @@ class TestMayKnow:
             disk.put(LOG, log)
             assert ledger.may_know("nobody")
 
+    def test_a_request_without_an_outcome_is_open_until_that_is_known(self) -> None:
+        """3.13: whoever asks reads the log for it only where there may be one."""
+        ask = b'{"event":"submitting","order_id":"c-1","client_order_id":"c-1","ts":"2026-03-02T10:00:00Z"}\n'
+        with Ledger(DIRECTORY, files=(disk := disk_with(orders(0, 9)))) as ledger:
+            assert ledger.may_have_intents()
+            ledger.compact()
+            assert not ledger.may_have_intents()
+            for line, is_open in ((ask, True), (ask.replace(b"submitting", b"never_placed"), False)):
+                grow(disk, line)
+                assert ledger.may_have_intents()
+                ledger.compact()
+                assert is_open is ledger.may_have_intents()
+
+
+def test_a_pass_plans_its_commits_by_what_is_done_and_what_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    """7: a point near its end needs the end."""
+    asked, plan = [], compaction.plan_commit
+
+    def note(done: int, left: int, *, first: bool) -> bool:
+        asked.append((done, left))
+        return plan(done, left, first=first)
+
+    monkeypatch.setattr(compaction, "plan_commit", note)
+    size = len(raw := orders(0, 1000))
+    Ledger(DIRECTORY, files=disk_with(raw)).compact()
+    assert len(asked) > 1 and {size} == {done + left for done, left in asked} and (size, 0) == asked[-1]
+
 
 def test_a_pass_that_cannot_even_be_taken_back_leaves_a_beginning_of_the_next() -> None:
     """7.3: the error is that of the pass, and what stays in the files is what the next one derives."""

@@ -5,6 +5,7 @@ import os
 import stat
 import subprocess
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -294,8 +295,21 @@ class TestWriting:
         assert not Files().make_directory(path)
         assert ["checkpoint.0"] == os.listdir(path)
 
+    @pytest.mark.parametrize(("number", "is_error"), [(errno.EPERM, False), (errno.EACCES, True)])
+    def test_only_a_log_that_may_not_be_opened_at_all_is_an_error(
+        self, number: int, is_error: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A log that may only be appended to is kept whole."""
+
+        def refuse(_self: Files, path: Path, _flags: int) -> int:
+            raise PermissionError(number, "refused", str(path))
+
+        monkeypatch.setattr(Files, "_open", refuse)
+        with pytest.raises(PermissionError) if is_error else nullcontext():
+            assert Files().punch(tmp_path / "events.jsonl", 0, 4096) is False
+
     def test_a_log_that_may_only_be_appended_to_is_kept_whole(self, tmp_path: Path) -> None:
-        """`chattr +a`: no space is given back, and that is no error; a log that may not be opened at all is one."""
+        """`chattr +a`: no space is given back, and that is no error."""
         path = tmp_path / "events.jsonl"
         path.write_bytes(b"x" * 8192)
         if subprocess.run(["chattr", "+a", path], capture_output=True).returncode:

@@ -82,6 +82,14 @@ def test_an_object_that_was_cut_off_costs_nothing_but_itself(tmp_path: Path) -> 
     assert 1 == len(found[2:])
 
 
+def test_an_object_that_was_cut_off_behind_another_is_named_alone(tmp_path: Path) -> None:
+    """What stood before it on the line was read."""
+    first, problem, last = _read(tmp_path, "{'a': 1} {'b':\n{'c': 3}\n")
+    assert ({"a": 1}, {"c": 3}) == (first, last)
+    assert isinstance(problem, Problem)
+    assert "found \"{'b':\"" in problem.detail
+
+
 def test_an_object_over_more_lines_than_any_value_has_is_given_up(tmp_path: Path) -> None:
     """What stands before it on its first line is not counted."""
     line = f"  'k': '{'x' * 2000}',\n"

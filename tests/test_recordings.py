@@ -180,6 +180,22 @@ def test_a_value_that_is_given_up_is_so_at_its_limit(tmp_path: Path) -> None:
     assert "the value has not ended after" in found.value.detail
 
 
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (b'{"a":\n  what\n}\n', "found 'what'"),
+        (b'{"a": [\n', "the file ends within the value"),
+        (b'{"a":\n  NaN\n}\n', "found NaN, which is not JSON; expected a number or null"),
+        (b'{"a": [\n"cut\n"b": 1}\n', "found '\"cut"),
+    ],
+)
+def test_what_damages_a_value_over_lines_is_named(text: bytes, reason: str, tmp_path: Path) -> None:
+    """Whoever looks for it sees where to look."""
+    (tmp_path / "f").write_bytes(text)
+    found = next(read_recording(tmp_path / "f")).value
+    assert reason in found.detail
+
+
 def test_values_over_lines_may_be_nested_up_to_a_limit() -> None:
     """What is nested more deeply is damage, as in a log."""
     for depth, expected in ((NESTING_MAX, dict), (NESTING_MAX + 1, str)):
