@@ -15,6 +15,7 @@ from compactor import DiskFull, Ledger, LogRewritten, TooMuch
 from compactor.ledger import compaction, log
 from compactor.ledger.checkpoint import open_newest_slot
 from compactor.ledger.compaction import CHECKPOINT_BYTES_MIN, PROGRESS_BYTES
+from compactor.ledger.points import plan_commit
 from tests.disk import Disk
 from tests.faults import orders, rest_of
 from tests.test_laws import DERIVED, DIRECTORY, LOG, derived_from, disk_with, files_on
@@ -282,13 +283,13 @@ class TestMayKnow:
 
 def test_a_pass_plans_its_commits_by_what_is_done_and_what_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     """7: a point near its end needs the end."""
-    asked, plan = [], compaction.plan_commit
+    asked: list[tuple[int, int]] = []
 
     def note(done: int, left: int, *, first: bool) -> bool:
         asked.append((done, left))
-        return plan(done, left, first=first)
+        return plan_commit(done, left, first=first)
 
-    monkeypatch.setattr(compaction, "plan_commit", note)
+    monkeypatch.setattr("compactor.ledger.compaction.plan_commit", note)
     size = len(raw := orders(0, 1000))
     Ledger(DIRECTORY, files=disk_with(raw)).compact()
     assert len(asked) > 1 and {size} == {done + left for done, left in asked} and (size, 0) == asked[-1]
