@@ -122,10 +122,15 @@ def test_an_event_appears_without_a_reload_and_a_filled_order_moves_to_the_trade
     with opened(browser, served, f"key={served.key('live')}") as page:
         page.locator("#orders-table tbody tr").first.wait_for()
         assert 0 == page.locator("tr.new").count(), "what was there before is no news"
+        page.evaluate(
+            "() => { window.news = []; new MutationObserver((all) => all.forEach((one) => one.addedNodes.forEach("
+            "(row) => window.news.push(row.className)))).observe("
+            "document.querySelector('#orders-table tbody'), { childList: true }) }"
+        )
         order = log.place(symbol="SPY", quantity="30")
         row = see(page, "orders", order["order_id"])
         assert "0 / 30" in row.inner_text()
-        assert "new" == row.get_attribute("class")
+        assert ["new"] == page.evaluate("() => window.news")
         page.wait_for_function("() => document.querySelector('tr.new') === null")
         log.fill(order, 10, 10)
         page.wait_for_function(

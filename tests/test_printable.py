@@ -92,6 +92,12 @@ def on_a_terminal(data: Path, *commands: list[str]) -> str:
         return b"".join(pieces).decode() + "## messages" + messages.read().decode()
 
 
+def test_a_long_query_draws_no_progress_bar_of_the_database(books: Path) -> None:
+    """It would steer the terminal, among the lines of the command."""
+    found = on_a_terminal(books, ["sql", "select current_setting('enable_progress_bar') as bar"])
+    assert "\r\nno \r\n" in found
+
+
 def test_no_command_lets_data_steer_a_terminal(books: Path, tmp_path: Path) -> None:
     """Control, C1, invisible and bidirectional characters are written out, names of directories included."""
     order, data = f"o{EVIL}", str(books)

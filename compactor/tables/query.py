@@ -30,7 +30,9 @@ _READS = ("SELECT", "EXPLAIN", "PRAGMA", "MULTI", "RELATION", "LOGICAL_PLAN")
 _STOP_SECONDS = 1.0
 _THREAD = "compactor-sql"
 _VERSION = 2
-_SETTINGS = ("set TimeZone = 'UTC'", "set enable_external_access = false", "set lock_configuration = true")
+_QUIET = "set enable_progress_bar = false"
+"""DuckDB would draw one of its own on a terminal, among the lines of the command."""
+_SETTINGS = (_QUIET, "set TimeZone = 'UTC'", "set enable_external_access = false", "set lock_configuration = true")
 
 
 class BadQuery(CompactorError):
@@ -124,6 +126,7 @@ def _load(duckdb: Any, database: Path, source: TableSource, text: frozenset[str]
         failure: list[BaseException] = []
         stream = arrow.RecordBatchReader.from_batches(shape.schema(), _kept(batches(source, shape), failure))
         with duckdb.connect(str(database)) as connection:
+            connection.execute(_QUIET)
             connection.register("stream", stream)
             try:
                 connection.execute(f"create or replace table {source.table.name} as from stream")
