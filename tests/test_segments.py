@@ -193,6 +193,14 @@ class TestDamage:
                 with pytest.raises(SegmentDamaged):
                     decode_seal(bad, path)
 
+    def test_a_seal_of_another_format_is_left_to_the_version_that_wrote_it(self, sealed: Path) -> None:
+        """8.4: its digest is right, and what it says is not known here."""
+        path = files_in(sealed, "json")[0]
+        seal = decode_seal(path.read_bytes(), path)
+        seal = msgspec.structs.replace(seal, format=seal.format + 1)
+        with pytest.raises(SegmentDamaged, match=f"found format {seal.format}: a newer version wrote it"):
+            decode_seal(encode_seal(seal), path)
+
     def test_any_byte_of_a_segment_may_be_wrong(self) -> None:
         """8.4: the file is compared with the seal when it is first used."""
         raw = orders(0, 5)
