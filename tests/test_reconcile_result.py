@@ -225,3 +225,17 @@ def test_while_one_ledger_could_not_be_written_nothing_counts_as_known(data: Pat
     (data / "team/alpha").unlink()
     assert (1, []) == ((done := reconciler.run()).events, done.failed)
     assert read_reconciled(data)["one"].through is not None
+
+
+def test_a_name_claims_for_the_team_of_any_account(data: Path, servers: dict[str, ScriptedAlpaca]) -> None:
+    """Also for one without a ledger yet, and in another account; what claims for nobody is its own account's."""
+    accounts = [
+        AskedAccount(name, open_broker(find_credentials(one.environment), budget=Budget(1000), tries=1), team=team)
+        for (name, one), team in zip(servers.items(), ("beta", "gamma"), strict=True)
+    ]
+    for order_id, name in (("a", "gamma:1"), ("b", "nobody:1")):
+        servers["one"].orders[order_id] = make_order(order_id, name=name, seconds_ago=100)
+    done = Reconciler(data, accounts).run()
+    assert {"beta": ["b"], "gamma": ["a"]} == {
+        team.team_id: [event["order_id"] for event in team.events] for team in done.teams
+    }

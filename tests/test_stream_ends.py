@@ -321,3 +321,29 @@ def test_reconnecting_says_why(talker: Talker) -> None:
     ends.stream = TradeStream(find_credentials(environ), ends, backoff_seconds=(0.01, 0.02))
     ends.stream.run()
     assert ["it missed something"] == ends.reasons
+
+
+def test_a_connection_that_is_asked_for_in_a_pause_ends_the_pause_and_stays(talker: Talker) -> None:
+    """The wish is fulfilled by the next connection, which is not closed for it."""
+
+    class Impatient(Ends):
+        def disconnected(self, reason: str, pause_seconds: float) -> None:
+            self.reasons.append(reason)
+            assert self.stream is not None
+            if len(self.reasons) == 1:
+                self.stream.reconnect("asked for")
+            else:
+                self.stream.stop()
+
+    async def talk(socket: ServerConnection) -> None:
+        await greet(socket)
+        await socket.send(b"m")
+        await socket.close(1000)
+
+    talker.talk = talk
+    environ = {"ALPACA_API_KEY": "K", "ALPACA_SECRET_KEY": "S", "APCA_API_BASE_URL": f"http://127.0.0.1:{talker.port}"}
+    ends = Impatient()
+    ends.stream = TradeStream(find_credentials(environ), ends, backoff_seconds=(60.0, 60.0))
+    ends.stream.run()
+    assert ["the broker closed the connection with code 1000"] * 2 == ends.reasons
+    assert (2, [b"m", b"m"]) == (ends.connections, ends.heard)
