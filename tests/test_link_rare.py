@@ -27,7 +27,7 @@ from compactor.broker.alpaca.transport import DeadlineExceeded, NoAnswer, Transp
 from compactor.broker.budget import Budget
 from compactor.broker.intents import is_running, name_process, resolve_intents
 from compactor.broker.placing import Trader
-from compactor.broker.port import BrokerUnavailable, RateLimited
+from compactor.broker.port import BrokerUnavailable, RateLimited, ResendPoint, ResendResult
 from compactor.core.instants import rfc3339
 from compactor.sync import carried
 from compactor.sync.answers import Accounts, AskedAccount
@@ -485,3 +485,23 @@ def test_whoever_brings_no_budget_has_one_of_his_own(server: ScriptedAlpaca) -> 
     account = open_broker(keys)
     assert server.account_id == account.read_account_id()
     assert 1 == account.requests
+
+
+def test_legs_that_are_unknown_in_one_batch_make_the_whole_resend_incomplete(
+    server: ScriptedAlpaca, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many batches come after it."""
+    monkeypatch.setattr("compactor.broker.alpaca.adapter.BATCH", 1)
+    server.answers["GET", "/v2/orders/p"] = error(500, 50010000, "internal")
+    server.resent["/v2beta1/events/activities"] = [
+        {
+            "activity_type": "TRD", "executed_at": ago(60), "at": ago(60), "ref_id": name, "price": "1", "qty": "1",
+            "details": {"execution_type": "fill", "order_id": name, "symbol": symbol, "side": "buy"},
+        }
+        for name, symbol in (("p", "SPY261218C00500000"), ("q", "AAPL"))
+    ]  # fmt: skip
+    result = ResendResult()
+    batches = list(open_account(server).resend(ago(3600), ago(0), ResendPoint(), result))
+    assert [1, 1] == [len(one.messages) for one in batches]
+    assert (True, False) == (result.is_delivered, result.complete)
+    assert result.reason.startswith("the legs of order p are unknown")

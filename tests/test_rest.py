@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from aiohttp import web
+from tenacity import RetryCallState
 
 from compactor.broker.adapters import find_credentials
-from compactor.broker.alpaca.rest import AlpacaRest
+from compactor.broker.alpaca.rest import AlpacaRest, _choose_pause
 from compactor.broker.budget import Budget
 from compactor.broker.credentials import BadCredentials
 from compactor.broker.port import BrokerError, BrokerTooSlow, BrokerUnavailable, NotFound, RateLimited, Refused
@@ -304,3 +305,16 @@ def test_what_a_minute_has_used_is_what_still_counts(clock: Clock) -> None:
     assert 1 == budget.used
     clock.now = 91.0
     assert 0 == budget.used
+
+
+def test_pauses_between_tries_grow_to_twenty_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A random share of 1, 2, 4 … 20 seconds; none after a 429, since the budget waits then."""
+    monkeypatch.setattr("random.uniform", lambda least, most: most)
+    pauses: dict[type[BrokerError], list[float]] = {}
+    for error in (BrokerUnavailable("HTTP 502"), RateLimited("slow down", 5.0)):
+        for attempt in (1, 2, 3, 4, 5, 6, 9):
+            state = RetryCallState(None, None, (), {})  # type: ignore[arg-type]
+            state.attempt_number = attempt
+            state.set_exception((type(error), error, None))
+            pauses.setdefault(type(error), []).append(_choose_pause(state))
+    assert {BrokerUnavailable: [1, 2, 4, 8, 16, 20, 20], RateLimited: [0] * 7} == pauses
