@@ -99,3 +99,18 @@ def test_of_an_order_that_is_over_the_sums_are_written_unless_they_may_be_anothe
     assert [None, "3", None] == [line.get("filled_qty") for line in lines]
     assert [None, "10", None] == [line.get("filled_avg_price") for line in lines]
     assert {("app", "alpha")} == {(line["source"], line["team_id"]) for line in lines}
+
+
+def test_every_line_about_a_request_names_its_team(server: ScriptedAlpaca, data: Path) -> None:
+    """What is asked, what came of it, and the order; in a directory that is itself a ledger none does (rule 1.2)."""
+    accept(server)
+    make_trader(server, data).submit("alpha", {"symbol": "A"})
+    lines = [json.loads(line) for line in (data / "team/alpha/events.jsonl").read_text().splitlines()]
+    assert ["submitting", "snapshot", "submitted"] == [line["event"] for line in lines]
+    assert ["alpha"] * 3 == [line["team_id"] for line in lines]
+    own = data / "own"
+    own.mkdir()
+    (own / "events.jsonl").touch()
+    server.orders.clear()
+    make_trader(server, own).submit("alpha", {"symbol": "A"})
+    assert not any("team_id" in json.loads(line) for line in (own / "events.jsonl").read_text().splitlines())
