@@ -54,7 +54,9 @@ LIVES: dict[str, tuple[list[Told], str, str]] = {
         [placed(20), DOUBLES[1], part(3, 2, execution_id="y", **FOUR, **REST), part(2, 2, price="9", **STREAM),
          part(3, 2, execution_id="z", source="other", **FOUR), bust(4, "z")], "2@5 2@5 -2@5 2@9 -2@5", ""),
     "what the end of the order counts is held against them too": (
-        [*DOUBLES, told("canceled", 3, **TWO), told("accepted", 4)], "2@5 2@5 -2@5", "alive_after_end"),
+        [*DOUBLES, told("canceled", 3, **TWO)], "2@5 2@5 -2@5", ""),
+    "also where that is more than one of them": (
+        [*DOUBLES, told("expired", 3, filled_qty="3")], "2@5 2@5", ""),
     "further ids of other fills are theirs": (
         [*DOUBLES, part(1, 3, execution_id="a", **STREAM), part(2, 3, execution_id="b", **REST), answer(3, "5"),
          bust(4, "b")], "2@5 2@5 3@5 3@5 -3@5 -2@5 -3@5", ""),

@@ -80,11 +80,13 @@ def _apply_own(order: Order, event: Event, entry: Entry) -> None:
         # What its predecessor said of it was only that it exists.
         order.rare.successor = False
         order.created_at = order.updated_at = order.status_at = event.ts
-    quantity_before, filled_before = get_quantity(order), order.filled
+    quantity_before, filled_before, was_ended = get_quantity(order), order.filled, order.ended
     _take_terms(order, event, entry)
     fresh = _take_fills(order, event, entry)
     _take_sums(order, event, entry, is_duplicate=event.event in FILLS and not fresh)
     take_status(order, event, entry, fresh, quantity_before)
+    if order.ended and not was_ended and not is_multi_leg(order):
+        settle_surplus(order, entry)  # The end counts the shares, and may be the only event that does.
     _report_overfill(order, entry, quantity_before, filled_before)
     _take_time(order, event)
 
