@@ -107,6 +107,19 @@ def test_what_is_left_in_unassigned_of_an_order_that_a_team_has_goes_to_that_tea
     assert {"o1": "alpha"} == plan(data)
 
 
+@pytest.mark.parametrize(("tie", "is_moved"), [({"parent_order_id": "p"}, True), ({}, False)])
+def test_a_leg_that_both_have_goes_with_its_parent_by_what_lies_in_unassigned(
+    data: Path, write_log: Write, placed: Event, tie: dict[str, str], is_moved: bool
+) -> None:
+    """Chaos, 71244: an order and its replacement both have the legs, and were told to different ledgers. A team gets no
+    order by naming it: that the leg belongs to its order has to be told where the leg lies."""
+    write_log("unassigned", placed("leg", recorded_at="2026-01-05T15:00:00Z", **tie))
+    at = {"recorded_at": "2026-01-05T15:00:01Z"}
+    write_log("alpha", placed("p", replaces="o"), placed("o", event="replaced", replaced_by="p", **at))
+    write_log("alpha", placed("leg", parent_order_id="o", **at))
+    assert ({"leg": "alpha"} if is_moved else {}) == plan(data)
+
+
 def test_only_what_is_new_is_read(data: Path, write_log: Write, placed: Event, filled: Event) -> None:
     """The trades of years are read once; orders of a ledger that was rebuilt are read anew."""
     write_log("unassigned", placed(client_order_id="bravo:1"), filled())

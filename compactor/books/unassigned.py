@@ -82,14 +82,18 @@ class UnassignedOrders:
 
     def _settle(self, row: _Row, index: OrderIndex, owner: str, ties: Iterable[str]) -> str | None:
         """The team of an order that another ledger has as well, where only what lies in `unassigned` stands against it:
-        the team that the order is, or that has its parent, whose fills are what tells of the order there."""
+        the team that the order is; that has its parent, whose fills are what tells of the order there; or that has an
+        order which it belongs to by what lies in `unassigned` itself."""
         claims = {team: one for team, one in index.find_claims(row.order_id).items() if one.away_to is None}
         [*teams] = claims.keys() - {UNASSIGNED}
         if UNASSIGNED not in claims or len(teams) != 1:
             return None  # Which of two teams has it is for a person to decide.
         [team] = teams
         is_of_parent = not claims[team].is_named and index.find_family_team(row.order_id, ties) == team
-        return team if owner == team or is_of_parent else None
+        # What lies in `unassigned` is the broker's word, and no ledger's claim.
+        kin = [index.find_owner(one) for one in row.list_ties()]
+        is_of_kin = any(one is not None and (one.team, one.problem) == (team, None) for one in kin)
+        return team if owner == team or is_of_parent or is_of_kin else None
 
     def _read_open(self) -> Iterable[_Row]:
         return (msgspec.convert(row, _Row) for row in Ledger(self._path).rows("pending_orders"))
