@@ -201,6 +201,14 @@ def test_what_was_inferred_goes_where_the_executions_are_all_that_the_broker_cou
     assert ([], ["filled_below"]) == (told(again), problems(again)), "what changed nothing is named instead"
 
 
+def test_an_execution_is_told_without_a_sum_that_counts_what_is_gone() -> None:
+    """Chaos, 71753: the sum of an activity is that of before a bust or a correction, of which nobody here heard."""
+    there = order(status="filled", filled_qty="8", filled_avg_price="9")
+    fills = [activity(1, "2", "9", "2"), activity(2, "6", "9", "10", type="fill")]
+    told_sums = [(one["event"], one.get("filled_qty")) for one in plan([there], {"o1": known()}, fills).events["alpha"]]
+    assert [("partial_fill", "2"), ("fill", None)] == told_sums
+
+
 def test_what_was_inferred_stays_where_the_broker_counts_it() -> None:
     """Or where something else explains the sum: an execution that is new, or an average that is another."""
     there = order(status="partially_filled", filled_qty="4", filled_avg_price="10")

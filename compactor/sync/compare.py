@@ -122,6 +122,7 @@ class Comparison:
         self.agreement = (str(order["order_id"]), f"{self._theirs} {order.get('filled_avg_price')} {self._sums()}")
         if self._theirs is not None:
             self._take_fills(fills, self._theirs, all_fills_there, self.agreement in agreed)
+            self._executions = [_without_stale_sum(one, self._theirs) for one in self._executions]
         self._at: str = self._find_newest()
         self.newest = nanos(self._at)
 
@@ -322,6 +323,14 @@ class Comparison:
         # Its own id: the same order told again at another time, or in part, is another event.
         changed = {"event": name, "ts": at, "event_id": content_digest([self._order["event_id"], name, at, part])}
         return {**self._order, **changed}
+
+
+def _without_stale_sum(fill: Fields, filled: Decimal) -> Fields:
+    """An execution without a cumulative quantity above what is filled of its order: it counts shares that were taken
+    back since, and who did not hear of that would take them for missing."""
+    if (_number(fill, "filled_qty") or ZERO) <= filled:
+        return fill
+    return {name: value for name, value in fill.items() if name != "filled_qty"}
 
 
 def _number(event: Fields, name: str) -> Decimal | None:
