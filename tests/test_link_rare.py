@@ -290,6 +290,19 @@ def test_intents_behind_a_directory_that_is_no_ledger_are_resolved(server: Scrip
     assert {"never_placed"} == {one.outcome for one in resolved}
 
 
+def test_an_intent_whose_order_the_broker_has_but_nobody_can_read_stays_open(
+    server: ScriptedAlpaca, data: Path
+) -> None:
+    """It may be live: whoever asked for it must not be told that it was never placed. Later it is adopted."""
+    announce(data, "alpha")
+    path = ("GET", "/v2/orders:by_client_order_id")
+    server.answers[path] = lambda request: make_order("o", name="alpha:1", id=None)
+    assert [] == resolve_intents(discover(data), [open_account(server)], now=NOW / 1e9 + 601)
+    server.answers[path] = lambda request: make_order("o", name="alpha:1")
+    resolved = resolve_intents(discover(data), [open_account(server)], now=NOW / 1e9 + 601)
+    assert [("adopted", "o")] == [(one.outcome, one.order_id) for one in resolved]
+
+
 def test_an_intent_whose_line_cannot_be_read_waits_for_nobody(server: ScriptedAlpaca, data: Path) -> None:
     """Nobody can say how old it is and who asks, and it must not stay open for ever."""
     announce(data, "alpha", note=7, writer=name_process())

@@ -131,7 +131,9 @@ def _resolve(
         return None
     for broker in brokers:
         order = broker.find_order(intent.client_order_id)
-        if order is not None and order.events:
+        if order is not None and not order.events:
+            return None  # The broker has it and nobody can read it yet: it was placed.
+        if order is not None:
             named = {"team_id": entry.team_id} if entry.team_id is not None else {}
             readable = [found for event in order.events if (found := keep_readable(event)[0]) is not None]
             events = [{**event, **named} for event in readable]
