@@ -201,6 +201,16 @@ def test_what_was_inferred_goes_where_the_executions_are_all_that_the_broker_cou
     assert ([], ["filled_below"]) == (told(again), problems(again)), "what changed nothing is named instead"
 
 
+def test_what_was_inferred_goes_also_where_its_execution_has_left_it_the_same_money() -> None:
+    """Chaos, 328: one of two inferred shares has got its execution, and the other was taken back unheard."""
+    there = order(status="filled", filled_qty="1", filled_avg_price="9")
+    fills = [activity(1, "1", "9", "1")]
+    first = plan([there], {"o1": inferred_beside(qty="2", price="10")}, fills, fills_asked={"o1"})
+    assert "partial_fill" in told(first) and first.tried
+    view = {"o1": inferred_beside(("x-1", "1", "9"), qty="1", price="11")}
+    assert "trade_bust" in told(plan([there], view, agreed=first.tried))
+
+
 def test_an_execution_is_told_without_a_sum_that_counts_what_is_gone() -> None:
     """Chaos, 71753: the sum of an activity is that of before a bust or a correction, of which nobody here heard."""
     there = order(status="filled", filled_qty="8", filled_avg_price="9")

@@ -134,7 +134,9 @@ class Comparison:
         return newest
 
     def _sums(self) -> str:
-        return f"{self._known.filled} {self._known.value}" if self._known is not None else ""
+        # What was inferred has the money of its executions, too, until only a part of it is left.
+        known = self._known
+        return f"{known.filled} {known.value} {known.inferred}" if known is not None else ""
 
     def _take_fills(self, fills: list[Fields], theirs: Decimal, all_there: bool, is_agreed: bool) -> None:
         """Find the executions to append: those that are new, or, where the sums say that something was taken back or
