@@ -173,8 +173,8 @@ def test_a_reader_that_takes_nothing_is_dropped_with_a_reason(tmp_path: Path) ->
         for _ in range(1000):
             log.place(client_order_id=f"alpha:{number}", note="x" * 400)
             number += 1
+        quick.wait(number)  # On a busy machine a server may be far behind, and nobody is slow then.
         assert number < 60_000, "it is still kept"
-    quick.wait(number)
     found = b""
     with suppress(TimeoutError):
         while more := slow.recv(1 << 20):
