@@ -112,6 +112,16 @@ def picture(page: Any, name: str) -> None:
     page.screenshot(path=str(PICTURES / f"{name}.png"), animations="disabled")
 
 
+def watch_news(page: Any, table: str) -> None:
+    """Keep the classes of rows that a table gets from now on, in `window.news`."""
+    page.evaluate(
+        "(table) => { window.news = []; new MutationObserver((all) => all.forEach((one) => one.addedNodes.forEach("
+        "(row) => window.news.push(row.className)))).observe("
+        "document.querySelector(`#${table}-table tbody`), { childList: true }) }",
+        table,
+    )
+
+
 # Live.
 
 
@@ -122,11 +132,7 @@ def test_an_event_appears_without_a_reload_and_a_filled_order_moves_to_the_trade
     with opened(browser, served, f"key={served.key('live')}") as page:
         page.locator("#orders-table tbody tr").first.wait_for()
         assert 0 == page.locator("tr.new").count(), "what was there before is no news"
-        page.evaluate(
-            "() => { window.news = []; new MutationObserver((all) => all.forEach((one) => one.addedNodes.forEach("
-            "(row) => window.news.push(row.className)))).observe("
-            "document.querySelector('#orders-table tbody'), { childList: true }) }"
-        )
+        watch_news(page, "orders")
         order = log.place(symbol="SPY", quantity="30")
         row = see(page, "orders", order["order_id"])
         assert "0 / 30" in row.inner_text()
@@ -379,9 +385,12 @@ def test_an_administrator_sees_all_teams_and_goes_from_one_to_another(browser: A
         page.locator("#overview-table button", has_text="alpha").click()
         page.locator("#orders-table tbody tr").first.wait_for()
         assert "#team=alpha" == page.evaluate("location.hash")
+        watch_news(page, "trades")
         page.select_option("#team-choice", "quiet")
         page.wait_for_function("() => document.querySelector('#orders-empty').textContent.includes('No open orders')")
         assert "not reconciled with the broker yet" in page.locator("#orders-empty").inner_text()
+        page.locator("#trades-table tbody tr").first.wait_for()
+        assert {""} == set(page.evaluate("() => window.news")), "the trades of another team are no news"
         picture(page, "empty")
 
 

@@ -160,7 +160,7 @@ class Gate:
         return self._check_key(request)
 
     def _check_key(self, request: GatedRequest) -> tuple[int, str, Headers] | None:
-        if self._by_refusal.has(request.address) and not self._by_refusal.take(request.address, 0).is_allowed:
+        if self._by_refusal.is_spent(request.address):
             request.allowance = self._by_refusal.take(request.address, 0)
             return 429, "too many requests with wrong keys from this address", []
         request.access = self._find_key(request.key)

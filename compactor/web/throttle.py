@@ -43,9 +43,9 @@ class Throttle:
         """The tokens of each, and the monotonic second that they are of."""
         self._buckets_max = buckets_max
 
-    def has(self, name: str) -> bool:
-        """Whether something was taken from a bucket before."""
-        return name in self._buckets
+    def is_spent(self, name: str) -> bool:
+        """Whether a bucket is empty; takes nothing."""
+        return name in self._buckets and not self.take(name, 0).is_allowed
 
     def take(self, name: str, tokens: int = 1) -> Allowance:
         """Take a token from a bucket; with 0, only look whether there is one."""

@@ -136,6 +136,7 @@ export class Desk {
     this.expanded.clear();
     this.findings = [];
     this.status = null;
+    for (const table of [this.orderTable, this.askedTable, this.tradeTable, this.sumTable]) table.forget();
   }
 
   /** @param {Api} api @param {string} team */

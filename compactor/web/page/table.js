@@ -86,6 +86,11 @@ export class LiveTable {
     }
   }
 
+  /** Forget what is shown: the rows that come next are what the table begins with. */
+  forget() {
+    this.rows = [];
+  }
+
   /** Show these rows; returns how many pass the filter. @param {Row[]} rows */
   show(rows) {
     const known = new Set(this.rows.map(this.options.key));
