@@ -14,9 +14,9 @@ def answer(minute: int, filled_qty: str) -> Told:
     return told("snapshot", minute, filled_qty=filled_qty, filled_avg_price="5")
 
 
-def correct(minute: int, name: str = "x-1", qty: str = "2", **fields: Any) -> Told:
+def correct(minute: int, name: str = "x-1", qty: str = "2", price: str = "6", **fields: Any) -> Told:
     """An execution gets another quantity, at 6."""
-    return told("trade_correct", minute, previous_execution_id=name, price="6", qty=qty, **fields)
+    return told("trade_correct", minute, previous_execution_id=name, price=price, qty=qty, **fields)
 
 
 FOUR = {"qty": "4", "price": "6"}
@@ -51,6 +51,29 @@ LIVES: dict[str, tuple[list[Told], str, str, str]] = {
     "a correction under an id that another fill has leaves that alone": (
         [placed(10), part(1, 2), part(2, 2), correct(3, execution_id="x-2"), TO],
         "2@5 2@5 -2@5 =2@6 -2@5 -2@6", "", "partially_filled"),
+    "a version that was told as an execution is not written again": (
+        [placed(10), part(1, 2, price="6"), part(2, 2), correct(3, "x-2", execution_id="x-1")],
+        "2@6 2@5 -2@5", "", "partially_filled"),
+    "nor is it while the correction waits": (
+        [placed(10), correct(3, "x-2", execution_id="x-1"), part(1, 2, price="6"), part(2, 2)],
+        "2@6 2@5 -2@5", "", "partially_filled"),
+    "a bust of either id takes it back": (
+        [placed(10), part(1, 2, price="6"), part(2, 2), correct(3, "x-2", execution_id="x-1"), bust(4, "x-2")],
+        "2@6 2@5 -2@5 -2@6", "", "partially_filled"),
+    "and a correction of it is its next version": (
+        [placed(10), part(1, 2, price="6"), part(2, 2), correct(3, "x-2", execution_id="x-1"),
+         correct(4, "x-1", execution_id="x-3", price="7")],
+        "2@6 2@5 -2@5 -2@6 =2@7", "", "partially_filled"),
+    "which may have been told before": (
+        [placed(10), part(1, 2, price="6"), part(2, 2), correct(4, "x-1", execution_id="x-3", price="7"),
+         correct(3, "x-2", execution_id="x-1")],
+        "2@6 2@5 -2@6 =2@7 -2@5", "", "partially_filled"),
+    "what was busted stays so": (
+        [placed(10), part(1, 2, price="6"), bust(4), part(2, 2), correct(3, "x-2", execution_id="x-1")],
+        "2@6 -2@6 2@5 -2@5", "", "partially_filled"),
+    "numbers that come back are a version of their own": (
+        [placed(10), part(1, 2), correct(2, execution_id="x-2"), correct(3, "x-2", execution_id="x-1", price="5")],
+        "2@5 -2@5 =2@6 -2@6 =2@5", "", "partially_filled"),
     "a correction moves what was told, and tells nothing itself": (
         [placed(10), part(1, 6, filled_qty="6"), part(2, 6, filled_qty="6"), correct(3, qty="7")],
         "6@5 6@5 -6@5 =7@6", "overfill overfill", "partially_filled"),

@@ -151,9 +151,13 @@ def _note(order: Order, fill: Fill, revision: Revision) -> None:
 
 
 def _write_correction(order: Order, corrected: str, revision: Revision, entry: Entry) -> None:
-    """Write the new version of a fill."""
+    """Write the new version of a fill, unless that is known: told by a source that has only the newest version."""
     assert revision.price is not None and revision.qty is not None
     fill = order.fills[corrected]
+    known = _find_version(order, corrected, revision)
+    if known is not None:
+        index_fills(order).replace(corrected, known)
+        return
     execution_id = revision.execution_id or fill.execution_id
     trade_id = entry.write(order, "correction", revision.qty, revision.price, execution_id, corrects=fill.trade_id)
     key = (
@@ -166,3 +170,18 @@ def _write_correction(order: Order, corrected: str, revision: Revision, entry: E
     )
     index_fills(order).correct(corrected, key, version)
     order.filled += DECIMAL[revision.qty]
+
+
+def _find_version(order: Order, corrected: str, revision: Revision) -> str | None:
+    """The key of the execution that a correction brings, where it has been told as one. Numbers that come back under an
+    id that was corrected before are a version of their own."""
+    assert revision.price is not None and revision.qty is not None
+    names = order.rare.names if order.rare is not None else {}
+    key = names.get(revision.execution_id, revision.execution_id) if revision.execution_id is not None else None
+    if key is None or key not in order.fills:
+        return None
+    fill, last = order.fills[key], key
+    while (version := order.fills[last].version) is not None:
+        last = version
+    is_same = (DECIMAL[fill.qty], DECIMAL[fill.price]) == (DECIMAL[revision.qty], DECIMAL[revision.price])
+    return key if is_same and not fill.is_version and last != corrected else None

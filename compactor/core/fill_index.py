@@ -153,11 +153,17 @@ class IndexedFills(dict[str, Fill]):
     def correct(self, key: str, version_key: str, version: Fill) -> None:
         """Add the version by which a correction replaces a fill."""
         self.add(version_key, version)
+        self.replace(key, version_key)
+
+    def replace(self, key: str, version_key: str) -> None:
+        """Note that a fill is the version by which a correction replaces another one."""
         self[key].version = version_key
-        self._count_correction(self[key], version)
+        self._count_correction(self[key], self[version_key])
 
     def _count_correction(self, fill: Fill, version: Fill) -> None:
-        self.corrected += _DECIMAL[version.qty] - _DECIMAL[fill.qty]
+        change = _DECIMAL[version.qty] - _DECIMAL[fill.qty]
+        # An execution that a source told of has told its own cumulative quantity, with what the correction added.
+        self.corrected += change if version.is_version else min(change, Decimal(0))
 
     def name(self, key: str, execution_id: str, source: str | None) -> None:
         """Note the id by which a source names a fill that had none. It is that source's from then on."""
