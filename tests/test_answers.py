@@ -14,8 +14,9 @@ from compactor.broker.budget import Budget
 from compactor.broker.port import BrokerPort, BrokerUnavailable, Capabilities, Translation
 from compactor.core.instants import nanos, rfc3339
 from compactor.sync import answers
-from compactor.sync.answers import AskedAccount
+from compactor.sync.answers import AskedAccount, _filled_since
 from compactor.sync.reconcile import Reconciler
+from compactor.sync.state import AccountReconciled
 from tests.alpaca_server import AlpacaServer
 from tests.alpaca_server.orders import Order
 from tests.chaos_law import differences
@@ -245,9 +246,20 @@ def test_every_hour_a_day_and_every_day_a_week_are_compared_once_more(data: Path
     expected = {0: WEEK, DAY // ROUND: WEEK} | {HOUR // ROUND * hour: DAY for hour in range(1, 24)}
     expected[DAY // ROUND + HOUR // ROUND] = DAY
     assert [expected.get(run, short) for run in range(len(behind))] == behind
-    assert [WEEK] + [short] * (len(behind) - 1) == [
+    assert [WEEK if expected.get(run) == WEEK else short for run in range(len(behind))] == [
         now - nanos(after) // 10**9 for now, after in zip(times, broker.fills_asked, strict=False)
     ]
+
+
+@pytest.mark.parametrize(("orders", "is_deep"), [(2_000, True), (2_001, False)])
+def test_executions_of_a_week_are_compared_where_they_are_not_too_many(orders: int, is_deep: bool) -> None:
+    """A page has a hundred of them. Orders of which nothing is filled have none."""
+    filled = [{"order_id": f"o{number}", "filled_qty": "1"} for number in range(orders)]
+    placed = Translation([*filled, {"order_id": "none", "filled_qty": "0.00"}, {"order_id": "open"}], [])
+    now = rfc3339(BEGIN * 10**9)
+    known = AccountReconciled(through=now, week_at=rfc3339((BEGIN - DAY) * 10**9))
+    since = BEGIN - nanos(_filled_since(known, now, placed)) // 10**9
+    assert (WEEK if is_deep else 600) == since
 
 
 def test_orders_that_are_asked_for_together_bring_no_others(data: Path, server: AlpacaServer) -> None:

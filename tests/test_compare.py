@@ -191,6 +191,17 @@ def test_fills_that_nobody_told_are_a_silence() -> None:
     assert (["snapshot"], ["o1"]) == (told(found), found.untold)
 
 
+def test_two_corrections_that_leave_the_sums_as_they_were_are_found_where_all_executions_are_listed() -> None:
+    """Only the executions themselves tell of them; they have to have the broker's average, or some may be late."""
+    view = {"o1": known(("x", "2", "10.01"), ("y", "2", "10.03"))}
+    fills = [activity(1, "2", "10.02", "2"), activity(2, "2", "10.02", "4")]
+    assert ["o1"] == plan([filled("4", "10.02", status="filled")], view, fills).to_ask_fills
+    found = plan([filled("4", "10.02", status="filled")], view, fills, fills_asked={"o1"})
+    assert ["trade_correct", "trade_correct", "snapshot"] == told(found)
+    assert ["snapshot"] == told(plan([filled("4", None, status="filled")], view, fills, fills_asked={"o1"}))
+    assert ["snapshot"] == told(plan([filled("4", "10.02", status="filled")], view, fills[:1], fills_asked={"o1"}))
+
+
 # What a replacement carries over.
 
 
@@ -273,6 +284,32 @@ def test_of_a_predecessor_without_an_answer_the_ledger_tells_the_money_too() -> 
         view = {"a": known(("w", "3", price), row={}), "o1": known(("x", "4", "11"), row={})}
         found = plan([second], view, fills, missing={"a"}, fills_asked={"o1"})
         assert events == [event["event"] for event in sent(found) if event["event"] != "snapshot"]
+
+
+@pytest.mark.parametrize(
+    ("qty", "average", "told_sum", "quantity", "expected"),
+    [
+        # Above its quantity: its own 6, of which 2 are listed, so that 4 are inferred.
+        ("9", "10.1", "2", "7", ("6", "10.15")),
+        # Its last execution tells what is its own.
+        ("9", "10.1", "6", "20", ("6", "10.15")),
+        # No average of its own without that of before: only the sum.
+        ("9", None, "6", "20", ("6", None)),
+        # It may as well be its own: 9 of 20.
+        ("9", "10.1", "9", "20", ("9", "10.1")),
+        ("9", "10.1", None, "20", ("9", "10.1")),
+    ],
+)
+def test_what_was_filled_before_is_left_out_while_own_executions_are_late(
+    qty: str, average: str | None, told_sum: str | None, quantity: str, expected: tuple[str, str | None]
+) -> None:
+    """Where quantity or executions tell that the broker counts on, no share of before is inferred anew."""
+    view = {"a": known(("w", "3", "10"), row={}), "o1": known(row={**(known().row or {}), "replaces": "a"})}
+    orders = replacement(qty, filled_avg_price=average, status="filled")
+    orders[1]["qty"] = quantity
+    fills = [activity(1, "2", "10", told_sum, type="fill")]
+    snapshot = sent(plan(orders, view, fills, fills_asked={"o1"}))[-1]
+    assert ("snapshot", *expected) == tuple(snapshot.get(name) for name in ("event", "filled_qty", "filled_avg_price"))
 
 
 def test_what_is_taken_back_is_told_as_of_now_and_the_order_as_of_its_change() -> None:

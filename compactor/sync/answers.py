@@ -28,6 +28,8 @@ HOUR_SECONDS, DAY_SECONDS, WEEK_SECONDS = 3600, 86_400, 7 * 86_400
 are compared once more: executions are taken back and corrected long after the end of an order."""
 TOGETHER_MIN = 3
 """So many orders are worth to be asked for together."""
+WEEK_FILLED_MAX = 2_000
+"""So many orders of a week may have been filled for their executions to be compared once more, a hundred a request."""
 HOMES_ASKED_MAX = 10
 """Orders with trades that are asked for in a turn, because no list says which account has them."""
 UNANSWERED_MAX = 10
@@ -149,7 +151,7 @@ class Accounts:
                 else:
                     orders.events.extend(one.events)
                     orders.problems.extend(one.problems)
-        return orders, source.read_fills_since(_since(known, now))
+        return orders, source.read_fills_since(_filled_since(known, now, placed))
 
     def _ask_positions(self, account: AskedAccount) -> None:
         """What the account holds, by symbol; where it cannot say, nothing, since orders matter more."""
@@ -298,6 +300,15 @@ def _placed_since(known: AccountReconciled, now: str) -> str:
     since += [_back(now, DAY_SECONDS)] if is_due(known.day_at, now, HOUR_SECONDS) else []
     since += [_back(now, WEEK_SECONDS)] if is_due(known.week_at, now, DAY_SECONDS) else []
     return min(since, key=nanos)
+
+
+def _filled_since(known: AccountReconciled, now: str, placed: Translation) -> str:
+    """From when on to compare executions: also those of the orders of a week, where these are not too many. Only they
+    tell of two corrections that leave the sums of an order as they were."""
+    filled = sum(1 for order in placed.events if str(order.get("filled_qty", "0")).strip("0.") != "")
+    if is_due(known.week_at, now, DAY_SECONDS) and filled <= WEEK_FILLED_MAX:
+        return min(_since(known, now), _back(now, WEEK_SECONDS), key=nanos)
+    return _since(known, now)
 
 
 def _back(now: str, seconds: int) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from compactor.broker.port import Fields, content_digest
-from compactor.core.decimals import parse_decimal, quotient
+from compactor.core.decimals import parse_decimal, plain, quotient
 from compactor.core.instants import nanos, rfc3339
 from compactor.core.lifecycle import TERMINAL, normalize_name
 from compactor.sync.carried import leave_out
@@ -155,11 +155,12 @@ class Comparison:
             ours, value, places = told, standing + gained_value, 2
         revised = self._is_revised(ours, value, theirs, places)
         # What was inferred gives way to its executions, and the oldest of them may be in no list that was asked for.
+        total = sum((parse_decimal(fill["qty"]) for fill in fills), ZERO)
+        revised = revised or (total == theirs and self._has_other_numbers(fills, theirs))
         suspicious = ((behind or inferred > ZERO) and told != theirs) or revised
         if suspicious and self._carried is None:
             self.needs_predecessor = True
             return
-        total = sum((parse_decimal(fill["qty"]) for fill in fills), ZERO)
         is_all = all_there and bool(self._carried) and total + (self._carried or ZERO) == theirs
         if suspicious and known is not None and is_all and told != total and self._is_explained(fills, theirs):
             # Its own executions and what was filled before are all that it counts, and ours are others.
@@ -173,6 +174,10 @@ class Comparison:
         elif suspicious and not all_there:
             self.needs_fills = not is_agreed
             return
+        elif suspicious and self._counts_carried(fills, theirs):
+            # The same, only that some of its own are not listed yet.
+            new, theirs = self._leave_out_all_carried(new, theirs)
+            behind = theirs > self._ours
         if suspicious and known is not None and total == theirs:
             self._executions = plan_revisions(self._order, sorted(fills, key=_place), known.standing, known.executions)
             return
@@ -185,12 +190,33 @@ class Comparison:
             at: str = max((self._find_newest(), rfc3339(self._quiet)), key=nanos)
             self._executions, self.takes_back = [take_inferred_back(self._order, at, inferred, value)], True
 
+    def _has_other_numbers(self, fills: Iterable[Fields], theirs: Decimal) -> bool:
+        """Whether its activities, which are all there and have its average, are as many as stand and others: two
+        corrections may leave the sums as they were."""
+        known = self._known
+        if known is None or known.inferred or _number(self._order, "filled_avg_price") is None:
+            return False
+        told = [(parse_decimal(fill["qty"]), parse_decimal(fill["price"])) for fill in fills]
+        value = sum((qty * price for qty, price in told), ZERO)
+        standing = Counter((qty, price) for _, qty, price in known.standing.values())
+        # Activities may join what the stream told apart.
+        is_other = len(told) == standing.total() and Counter(told) != standing
+        return is_other and not self._is_revised(theirs, value, theirs, 2)
+
     def _is_explained(self, fills: Iterable[Fields], theirs: Decimal) -> bool:
         """Whether the average too is that of these executions and of what was filled before; they may only be late."""
         if self._carried_value is None or _number(self._order, "filled_avg_price") is None:
             return False
         own = sum((parse_decimal(fill["qty"]) * parse_decimal(fill["price"]) for fill in fills), ZERO)
         return not self._is_revised(theirs, own + self._carried_value, theirs, 2)
+
+    def _counts_carried(self, fills: Iterable[Fields], theirs: Decimal) -> bool:
+        """Whether the sums of a replacement are certain to begin at what was filled before: else they would be above
+        its quantity, or above what its last execution tells."""
+        own = theirs - (self._carried or ZERO)
+        quantity = _number(self._order, "quantity")
+        ends = [_number(fill, "filled_qty") for fill in fills if fill["event"] == "fill"]
+        return ZERO < own < theirs and ((quantity is not None and own <= quantity < theirs) or own in ends)
 
     def _leave_out_carried(self, carried: Decimal, own: Decimal, fills: list[Fields]) -> list[Fields]:
         """Tell of the order without what its predecessor had filled, or that would be traded twice.
@@ -202,6 +228,16 @@ class Comparison:
         self._theirs = own
         is_continued = any((_number(fill, "filled_qty") or ZERO) > own for fill in fills)
         return [leave_out(fill, carried) for fill in fills] if is_continued else fills
+
+    def _leave_out_all_carried(self, fills: list[Fields], theirs: Decimal) -> tuple[list[Fields], Decimal]:
+        """The same where some of its own executions are not listed yet, which its own average prices meanwhile."""
+        carried, average = self._carried or ZERO, _number(self._order, "filled_avg_price")
+        own = theirs - carried
+        left = self._leave_out_carried(carried, own, fills)
+        if average is not None and self._carried_value is not None:
+            price = plain(quotient(average * theirs - self._carried_value, own))
+            self._order = {**self._order, "filled_avg_price": price}
+        return left, own
 
     def _is_revised(self, ours: Decimal, value: Decimal, theirs: Decimal, places: int) -> bool:
         """Whether an execution was taken back or corrected, by the sums alone: quantity, and quantity times price."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -55,6 +55,8 @@ from compactor.sync.unbooked import Unbooked, measure_unbooked
 
 QUIET_SECONDS = 10
 _ROUNDS_MAX = 30
+_LOOKS_MAX = 3
+"""How often a run looks again at once, while positions come to differ or what was inferred gives way."""
 _SETTLE_TURNS_MAX = 3
 _AGREED_MAX = 10_000  # Orders whose activities were looked into, kept in mind also while no list has them.
 _SECOND = 1_000_000_000
@@ -109,11 +111,15 @@ class Reconciler:
         self.errors = {}
         with nullcontext() if dry_run else turn(self._data):
             done = self._turn(only, dry_run, forget_missing)
-            accounts = self._differing.find_new(done.positions, self._clock())
-            if accounts or (done.inferred and not dry_run):
-                with suppress(BrokerError, BadCredentials):
+            for _ in range(_LOOKS_MAX):
+                accounts = self._differing.find_new(done.positions, self._clock())
+                if not accounts and (dry_run or not done.inferred):
+                    break
+                try:
                     done = join_turns(done, self._turn(only, dry_run, deep=accounts))
-                    self._differing.note(done.positions, self._clock())
+                except (BrokerError, BadCredentials):
+                    break
+                self._differing.note(done.positions, self._clock())
             for _ in range(_SETTLE_TURNS_MAX if settle else 0):
                 if not done.waiting:
                     break
