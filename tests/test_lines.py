@@ -49,6 +49,14 @@ class TestTeams:
         ]
         assert ["o-1", "fused_line", "wrong_team"] == kinds
 
+    def test_a_finding_about_another_team_has_the_bytes_of_its_event(self) -> None:
+        """Section 5: what could not be applied is there to be read, wherever in the line it stands."""
+        other = write(team_id="bravo", order_id="o-2")[:-1]
+        line = write(team_id="alpha")[:-1] + other
+        found = list(EventReader("alpha").read_line(line, 1_000))[-1]
+        assert isinstance(found, Finding)
+        assert (other.decode(), 1_000 + len(line) - len(other)) == (found.line, found.offset)
+
 
 class TestBlocks:
     def test_a_line_that_is_too_long_is_one_finding(self) -> None:

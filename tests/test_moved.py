@@ -123,6 +123,19 @@ def test_every_kind_of_difference_is_found(alpha: Path, old: bytes, new: bytes, 
         Ledger(alpha).compact()
 
 
+def test_derived_lines_that_a_log_has_no_event_for_are_a_difference(alpha: Path) -> None:
+    """All that comes out of the log is there, and more: the file is told with both lengths."""
+    new = "".join(line + "\n" for line in orders(1200, 1300).decode().splitlines() if '"event":"new"' in line)
+    data, fill = (alpha / LOG).read_bytes() + new.encode(), b'"event":"partial_fill"'
+    (alpha / LOG).write_bytes(data)
+    with Ledger(alpha) as ledger:
+        ledger.compact(checkpoint=True)
+    at = data.rindex(fill)
+    replace_log(alpha, data[:at] + b'"event":"new"'.ljust(len(fill)) + data[at + len(fill) :])
+    with pytest.raises(LogRewritten, match=r"trades\.jsonl has \d+ bytes from it, expected \d+"):
+        Ledger(alpha).compact()
+
+
 def test_a_difference_that_shows_in_no_line_but_in_the_open_orders(alpha: Path) -> None:
     """An open order without a fill has another symbol than the checkpoint knows."""
     line = b'{"event":"new","order_id":"open","ts":"2026-03-02T10:00:03Z","symbol":"SPY","side":"buy","quantity":"2"}\n'

@@ -23,11 +23,12 @@ class Noting(Files):
     def __init__(self) -> None:
         self.opened: Counter[str] = Counter()
         self.punched: list[tuple[int, int]] = []
-        self.looks = 0
+        self.looks = self.logs = 0
 
     def open(self, path: Path) -> Reader:
         if path.suffix == ".zst":
             self.opened[path.name] += 1
+        self.logs += path.name == LOG
         return super().open(path)
 
     def names(self, path: Path) -> list[str]:
@@ -68,6 +69,19 @@ def test_a_segment_is_opened_once_by_the_run_that_makes_it(data: Path) -> None:
     made = files.opened
     assert set(names(data)) == set(made)
     assert max(made.values()) <= 2
+
+
+def test_where_nothing_is_due_and_nothing_was_sealed_the_log_is_not_opened(data: Path) -> None:
+    """Only a segment of an earlier process may have to be completed."""
+    (data / LOG).write_bytes(RAW)
+    files, now = Noting(), datetime(2026, 3, 2, 11, tzinfo=UTC)
+    with Ledger(data, files=files) as ledger:
+        ledger.compact(checkpoint=True)
+        before = files.logs
+        assert 0 == ledger.seal(at=now).segments
+        once = files.logs - before
+        assert 0 == ledger.seal(at=now).segments
+    assert once == files.logs - before - once, "the first look costs what the second one does"
 
 
 def test_what_an_earlier_run_made_is_compared_once_before_it_is_punched(whole: Path) -> None:
