@@ -11,8 +11,8 @@ import pytest
 from aiohttp import web
 from tenacity import RetryCallState
 
-from compactor.broker.adapters import find_credentials
-from compactor.broker.alpaca.rest import AlpacaRest, _choose_pause
+from compactor.broker.adapters import find_credentials, open_broker
+from compactor.broker.alpaca.rest import AlpacaRest, _choose_pause, _step_back
 from compactor.broker.budget import Budget
 from compactor.broker.credentials import BadCredentials
 from compactor.broker.port import BrokerError, BrokerTooSlow, BrokerUnavailable, NotFound, RateLimited, Refused
@@ -318,3 +318,18 @@ def test_pauses_between_tries_grow_to_twenty_seconds(monkeypatch: pytest.MonkeyP
             state.set_exception((type(error), error, None))
             pauses.setdefault(type(error), []).append(_choose_pause(state))
     assert {BrokerUnavailable: [1, 2, 4, 8, 16, 20, 20], RateLimited: [0] * 7} == pauses
+
+
+def test_the_next_page_begins_a_microsecond_earlier() -> None:
+    """The broker keeps microseconds, and a page begins behind its instant; what is no instant begins nowhere."""
+    assert "2026-03-02T09:59:59.999999000Z" == _step_back("2026-03-02T10:00:00Z")
+    assert "2026-03-02T10:00:00.123455789Z" == _step_back("2026-03-02T10:00:00.123456789Z")
+    assert [None, None] == [_step_back(None), _step_back("yesterday")]
+
+
+def test_orders_whose_time_is_not_known_are_in_no_list_by_time(server: AlpacaServer, budget: Budget) -> None:
+    """They are asked for one by one."""
+    account = open_broker(find_credentials(server.environment), budget=budget)
+    placed = server.place("AAPL", "buy", 1, team="alpha")
+    assert [] == account.list_orders({placed.id: None}).events
+    assert 0 == account.requests

@@ -98,3 +98,10 @@ def test_an_error_never_contains_a_key() -> None:
     with pytest.raises(NoAnswer) as caught:
         Transport(find_credentials(environ)).send("GET", "/account")
     assert "hush-hush" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("live", "host"), [(False, "paper-api.alpaca.markets"), (True, "api.alpaca.markets")])
+def test_without_an_address_requests_go_to_the_broker_s_own(live: bool, host: str) -> None:
+    """Paper or live by the settings."""
+    keys = find_credentials({"ALPACA_API_KEY": "PK", "ALPACA_SECRET_KEY": "hush"}, live=live)
+    assert f"https://{host}" == Transport(keys)._base

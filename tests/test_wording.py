@@ -159,6 +159,7 @@ def _wrap(inner: BaseException) -> requests.ConnectionError:
         (requests.exceptions.ProxyError("…"), "the proxy on the way to host did not connect"),
         (_wrap(ConnectionResetError(errno.ECONNRESET, "reset")), "the connection to host broke off"),
         (TimeoutError(), "host did not answer in time"),
+        (ExceptionGroup("every address", [ConnectionRefusedError(errno.ECONNREFUSED, "")]), "nothing listens at host"),
         (requests.exceptions.ChunkedEncodingError("…"), "the connection to host broke off before the answer was"),
     ],
 )
