@@ -10,7 +10,8 @@ import pytest
 from compactor.broker.alpaca.translate import translate
 from compactor.core.instants import nanos
 from compactor.sync.carried import CARRIED, leave_out
-from compactor.sync.compare import Comparison, Known
+from compactor.sync.compare import Comparison
+from compactor.sync.executions import Known
 from compactor.sync.plan import Plan
 from tests.test_differences import NOW, PLACED, activity, known, order, plan, problems, told
 

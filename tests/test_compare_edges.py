@@ -14,7 +14,8 @@ from compactor import Ledger
 from compactor.books.order_index import OrderIndex
 from compactor.broker.alpaca.translate import translate
 from compactor.broker.port import Translation
-from compactor.sync.compare import BrokerDifference, Known, new_fills
+from compactor.sync.compare import BrokerDifference
+from compactor.sync.executions import Known, new_fills
 from compactor.sync.ledger_view import LedgerView
 from compactor.sync.plan import Answers, orders_wanted, plan_reconcile
 from compactor.sync.reconciled import Reconciled, join_turns

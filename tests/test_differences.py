@@ -10,7 +10,7 @@ import pytest
 
 from compactor.broker.alpaca.translate import translate
 from compactor.core.instants import nanos
-from compactor.sync.compare import Known
+from compactor.sync.executions import Known
 from compactor.sync.plan import Answers, Plan, plan_reconcile
 
 NOW = "2026-03-02T16:00:00Z"

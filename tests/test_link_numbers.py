@@ -16,7 +16,8 @@ from compactor.broker.credentials import Credentials
 from compactor.broker.intents import resolve_intents
 from compactor.broker.port import Capabilities, RateLimited, ResendResult
 from compactor.sync.account_trades import Ghosts, TradeMark
-from compactor.sync.compare import Comparison, Known
+from compactor.sync.compare import Comparison
+from compactor.sync.executions import Known
 from compactor.sync.gaps import GapClosed
 from compactor.sync.plan import plan_reconcile
 from compactor.sync.positions import PositionBook
@@ -98,7 +99,7 @@ NUMBERS = {
     "sync.positions.HOUR_SECONDS": HOUR,
     # What nothing adds up to.
     "sync.carried.ZERO": 0,
-    "sync.compare.ZERO": 0,
+    "sync.executions.ZERO": 0,
     "sync.positions.ZERO": 0,
     "sync.unbooked.ZERO": 0,
 }  # fmt: skip

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from compactor.sync.compare import Known
+from compactor.sync.executions import Known
 from compactor.sync.plan import Plan, Rules
 from tests.test_differences import NOW, activity, known, order, plan, problems, told
 

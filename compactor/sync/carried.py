@@ -1,8 +1,8 @@
 """Leave out of a replacement's sums what its predecessor had filled, which some brokers count on.
 
 By some reports the `filled_qty` of an order that replaces another one begins at what was filled before. Taken as its
-own, those shares would be traded twice. `CarriedSums` does this for the stream and for a resend; `compare` does it for
-the answers of a reconcile.
+own, those shares would be traded twice. `CarriedSums` does this for the stream and for a resend; `executions` does it
+for the answers of a reconcile.
 
 Note: what was left out stands in the event as `carried_qty`, so that it is known after a restart: from the log.
 """

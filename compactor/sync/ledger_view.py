@@ -20,7 +20,8 @@ from compactor.core.decimals import exactly, parse_computed
 from compactor.ledger import Ledger
 from compactor.ledger.paths import TRADES
 from compactor.ledger.unlocked import whole_lines
-from compactor.sync.compare import BrokerDifference, Known, is_open
+from compactor.sync.compare import BrokerDifference, is_open
+from compactor.sync.executions import Known
 from compactor.sync.plan import Answers, View, orders_wanted
 
 

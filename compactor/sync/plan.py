@@ -19,7 +19,8 @@ from compactor.broker.readable import keep_readable
 from compactor.core.decimals import exactly, parse_decimal
 from compactor.core.instants import nanos
 from compactor.sync.carried import without_sums
-from compactor.sync.compare import BrokerDifference, Comparison, Known, is_open, new_fills
+from compactor.sync.compare import BrokerDifference, Comparison, is_open
+from compactor.sync.executions import Known, new_fills
 
 View = Mapping[str, Known]
 """What all ledgers together know, by order id."""

@@ -1,6 +1,6 @@
 """Find busts and corrections that the stream did not tell, from the activities of an order.
 
-`compare` decides when to look. Note: a list of activities is believed only where its quantities add up to the filled
+`executions` decides when to look. Note: a list of activities is believed only where its quantities add up to the filled
 quantity of the order, because an activity that is merely late would otherwise look like a bust.
 """
 
