@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from compactor.ui import brokering
+from compactor.ui import reconcile_command
 from compactor.ui.cli import app
 from tests.alpaca_server import AlpacaServer
 
@@ -98,7 +98,7 @@ class Night:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, happen: dict[float, Callable[[], Any]]) -> None:
         self.now, self._happen = 0.0, dict(happen)
         self.pauses: list[float] = []
-        monkeypatch.setattr(brokering, "time", SimpleNamespace(monotonic=lambda: self.now, sleep=self.sleep))
+        monkeypatch.setattr(reconcile_command, "time", SimpleNamespace(monotonic=lambda: self.now, sleep=self.sleep))
         monkeypatch.setattr("compactor.broker.alpaca.rest._choose_pause", lambda state: 0.0)
 
     def sleep(self, seconds: float) -> None:

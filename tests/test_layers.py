@@ -128,8 +128,8 @@ NAMES_ALPACA = {
     "broker/credentials.py": "the default of the settings",
     "core/lifecycle.py": "where the statuses came from",
     "settings/configuration.py": "the limit that the default leaves room in",
-    "ui/brokering.py": "the variables that hold keys",
     "ui/importing.py": "the command that imports its recordings",
+    "ui/reconcile_command.py": "the variables that hold keys",
     "ui/running.py": "the variables that hold keys",
 }
 """The modules that name Alpaca at all, and what for."""

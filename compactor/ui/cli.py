@@ -17,13 +17,14 @@ from typing import Any
 import click
 
 from compactor import __version__
-from compactor.ui import brokering
 from compactor.ui import running as live
+from compactor.ui.brokering import assign, cancel
 from compactor.ui.commands import append, compact, show, status
 from compactor.ui.exporting import export, sql
 from compactor.ui.importing import compare, import_
 from compactor.ui.operating import backup, config, doctor, restore, systemd
 from compactor.ui.options import INTERRUPTED, STOPPED_MESSAGE, TERMINATED, Terminated
+from compactor.ui.reconcile_command import reconcile
 from compactor.ui.replaying import diff, replay
 from compactor.ui.sealing import cat, check_proof, keygen, prove, seal
 from compactor.ui.serving import key, serve
@@ -139,8 +140,8 @@ def app() -> None:
 
 
 COMMANDS = (
-    compact, append, show, status, import_, compare, watch, live.run, live.stream, serve, key, brokering.reconcile,
-    brokering.assign, brokering.cancel, seal, cat, backup, restore, config, doctor, systemd,
+    compact, append, show, status, import_, compare, watch, live.run, live.stream, serve, key, reconcile, assign,
+    cancel, seal, cat, backup, restore, config, doctor, systemd,
 )  # fmt: skip
 for command in COMMANDS:
     app.add_command(command)
