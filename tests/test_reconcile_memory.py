@@ -19,6 +19,7 @@ from compactor.ledger import LedgerError
 from compactor.sync import reconcile as reconcile_module
 from compactor.sync.answers import AskedAccount
 from compactor.sync.reconcile import Reconciler
+from compactor.sync.reconciled import Reconciled
 from compactor.sync.state import AccountReconciled, read_reconciled
 from tests.scripted_alpaca import ScriptedAlpaca, ago, make_fill, make_order, page
 
@@ -224,6 +225,22 @@ def test_settling_waits_thrice_and_no_more(server: ScriptedAlpaca, data: Path) -
     server.orders["o"]["updated_at"] = ago(60)
     assert 1 == make_reconciler(server, data, sleep=sleep).run(settle=True).events
     assert [] == slept
+
+
+@pytest.mark.parametrize(("giving_way", "looks", "is_dry"), [(0, 1, False), (2, 3, False), (9, 4, False), (9, 1, True)])
+def test_a_run_looks_again_while_what_was_inferred_gives_way(
+    server: ScriptedAlpaca, data: Path, monkeypatch: pytest.MonkeyPatch, giving_way: int, looks: int, is_dry: bool
+) -> None:
+    """What executions leave of an inferred trade is seen once they are booked; at most three times, or the next run."""
+    reconciler, turns = make_reconciler(server, data), list[int]()
+
+    def look(only: str | None, dry_run: bool, *_: Any, **__: Any) -> Reconciled:
+        turns.append(len(turns))
+        return Reconciled(dry_run=dry_run, inferred=["o"] if len(turns) <= giving_way else [])
+
+    monkeypatch.setattr(reconciler, "_turn", look)
+    reconciler.run(dry_run=is_dry)
+    assert looks == len(turns)
 
 
 @pytest.mark.parametrize(("ahead", "waiting"), [(0, ["o"]), (-120, [])])
