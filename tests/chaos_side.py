@@ -79,18 +79,18 @@ class Side:
     def start(self) -> None:
         """Start as after a crash: nothing is remembered but what is on disk."""
         timeout, budget, clock = self.timeout_seconds, self._budget, self._read_clock
-        index, accounts = OrderIndex(self.data, TEAMS), []
+        self._index, accounts = OrderIndex(self.data, TEAMS), []
         self.writers: list[StreamWriter] = []
         self.all_gaps: list[Gaps] = []
         for number, credentials in enumerate(self._credentials):
             name = f"paper-{number}"
             broker = self._open(credentials)
-            self.writers.append(StreamWriter(self.data, broker.translate, index=index))
+            self.writers.append(StreamWriter(self.data, broker.translate, index=self._index))
             self.all_gaps.append(Gaps(self.data, name, broker, self.writers[-1], clock=clock))
             accounts.append(AskedAccount(name, broker))
         self.writer, self.gaps = self.writers[0], self.all_gaps[0]
         self.reconciler = Reconciler(
-            self.data, accounts, quiet_seconds=QUIET_SECONDS, clock=clock, sleep=lambda _: None, index=index
+            self.data, accounts, quiet_seconds=QUIET_SECONDS, clock=clock, sleep=lambda _: None, index=self._index
         )
         self.trader = MortalTrader(
             self.data, self._credentials[0], budget=budget, timeout_seconds=timeout, sleep=lambda _: None
@@ -118,6 +118,8 @@ class Side:
         for writer in self.writers:
             writer.close()
         self.reconciler.close()
+        self.trader.close()
+        self._index.close()
 
     def reconcile(self, *, forget_missing: bool = False) -> Reconciled | None:
         """Reconcile; None where the broker could not be asked."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
@@ -366,6 +368,18 @@ def test_an_order_that_is_open_here_alone_is_a_difference(server: AlpacaServer, 
     settle(server, side)
     server.cancel(order.id)
     assert [f"{order.id} is open here, and canceled at the broker"] == list(differences(server.truth(), data, set()))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="descriptors are listed by /proc")
+def test_a_run_gives_all_its_descriptors_back(tmp_path: Path) -> None:
+    """10,000 runs are made by one process."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.mkdir()
+    second.mkdir()
+    chaos.run(3, first)
+    before = len(os.listdir("/proc/self/fd"))
+    chaos.run(3, second)
+    assert before == len(os.listdir("/proc/self/fd"))
 
 
 def test_a_bad_run_prints_what_replays_it(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import gc
 import json
 import os
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -24,8 +27,10 @@ from compactor.broker.intents import IntentWriter, resolve_intents
 from compactor.core.events import INTENTS
 from compactor.ledger import BadTeam
 from compactor.ledger.open_intents import read_open_intents
+from compactor.settings.accounts import Account
 from compactor.sync.answers import AskedAccount
 from compactor.sync.reconcile import Reconciler
+from compactor.web.canceling import Canceler, CannotCancel
 from tests.alpaca_server import AlpacaServer
 from tests.conftest import ROOT
 
@@ -472,3 +477,35 @@ def test_a_cancel_of_an_order_that_has_ended_says_how(data: Path, trader: Trader
         trader.cancel(order["id"])
     assert [] == rows(data)
     assert ["2"] == [trade["quantity"] for trade in Ledger(data / "team/alpha").rows("trades")]
+
+
+def count_open(name: str) -> int:
+    """How many descriptors of files with this name this process has open."""
+    paths = []
+    for number in os.listdir("/proc/self/fd"):
+        with suppress(OSError):
+            paths.append(os.readlink(f"/proc/self/fd/{number}"))
+    return sum(name in path for path in paths)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="descriptors are listed by /proc")
+def test_a_server_that_cancels_again_and_again_holds_no_more_descriptors(
+    data: Path, trader: Trader, server: AlpacaServer
+) -> None:
+    """One that lives long must not run out of them; nor must a program that makes a trader for each order."""
+    account = Account("default", find_credentials(server.environment))
+    order = trader.submit("alpha", LIMIT)
+    server.fill(order["id"], 2, "529.90")
+    with Ledger(data / "team/alpha") as ledger:
+        ledger.compact(checkpoint=True)
+    for _ in range(3):
+        with pytest.raises(CannotCancel, match="has ended as filled"):
+            asyncio.run(Canceler(data, [account]).cancel(order["id"]))
+    assert 0 == count_open("checkpoint")
+    with trader, pytest.raises(Refused):
+        trader.cancel(order["id"])
+    assert 0 == count_open("checkpoint")
+    with suppress(Refused):
+        trader_of(data, server).cancel(order["id"])
+    gc.collect()
+    assert 0 == count_open("checkpoint"), "of one that nobody closed"

@@ -12,7 +12,7 @@ import time
 import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from compactor.books.order_index import OrderIndex
 from compactor.books.ownership import parse_team
@@ -56,7 +56,8 @@ class Trader:
     """Places and cancels orders of one account, and writes them into the ledgers of a data directory.
 
     All requests are paid for from `budget`. Methods raise BadCredentials and BrokerError. Safe for several threads as
-    far as `requests` sessions are; make one for each thread where that matters.
+    far as `requests` sessions are; make one for each thread where that matters. Close it, or use it in a `with`: it
+    keeps checkpoints of the ledgers open.
     """
 
     def __init__(
@@ -72,6 +73,16 @@ class Trader:
         self._index = OrderIndex(self._data)
         self._broker = open_broker(credentials, budget=budget, timeout_seconds=timeout_seconds, sleep=sleep)
         self._sleep = sleep
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Forget what is in memory and close the checkpoints; the next call reads them anew."""
+        self._index.close()
 
     def submit(self, team: str, request: Any, *, tags: Sequence[str] = (), note: str | None = None) -> Any:
         """As `submit_order`; returns the order in the broker's own words."""

@@ -345,7 +345,13 @@ class _OpenFile:
             raise OSError(error.errno, error.strerror, str(self._path)) from None
 
     def close(self) -> None:
-        os.close(self._descriptor)
+        if self._descriptor >= 0:
+            descriptor, self._descriptor = self._descriptor, -1
+            os.close(descriptor)
+
+    def __del__(self) -> None:
+        # Who forgets a reader must not cost a process that lives long its descriptors.
+        self.close()
 
 
 def replace(files: Files, path: Path, parts: Iterable[bytes | bytearray], *, durable: bool = True) -> None:

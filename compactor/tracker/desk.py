@@ -84,6 +84,8 @@ class TradingDesk:
     def close(self) -> None:
         """Forget what is in memory."""
         with self._lock:
+            for trader in [one for idle in self._idle.values() for one in idle]:
+                trader.close()
             self._idle.clear()
             if self._reconciler is not None:
                 self._reconciler.close()

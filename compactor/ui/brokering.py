@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -142,18 +142,19 @@ def _cancel_each(data: Path, accounts: Sequence[Account], orders: Sequence[str])
     from compactor.broker.placing import Trader
     from compactor.broker.port import BrokerError, NotFound
 
-    traders = [Trader(data, one.credentials) for one in accounts]
-    for order_id in orders:
-        error: str | None = None
-        with show_broker_errors():
-            for trader in traders:
-                try:
-                    trader.cancel(order_id)
-                    error = None
-                    break
-                except NotFound as missing:
-                    error = str(missing)
-                except BrokerError as failure:
-                    error = str(failure)
-                    break
-        yield {"order_id": order_id, "error": error}
+    with ExitStack() as stack:
+        traders = [stack.enter_context(Trader(data, one.credentials)) for one in accounts]
+        for order_id in orders:
+            error: str | None = None
+            with show_broker_errors():
+                for trader in traders:
+                    try:
+                        trader.cancel(order_id)
+                        error = None
+                        break
+                    except NotFound as missing:
+                        error = str(missing)
+                    except BrokerError as failure:
+                        error = str(failure)
+                        break
+            yield {"order_id": order_id, "error": error}

@@ -54,7 +54,8 @@ class Canceler:
         missing: NotFound | None = None
         for account in self._accounts:
             try:
-                Trader(self._data, account.credentials, timeout_seconds=TIMEOUT_SECONDS).cancel(order_id)
+                with Trader(self._data, account.credentials, timeout_seconds=TIMEOUT_SECONDS) as trader:
+                    trader.cancel(order_id)
                 return
             except NotFound as error:
                 missing = error
