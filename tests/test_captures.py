@@ -149,6 +149,33 @@ def test_activities_of_a_spread_are_those_of_its_legs(tmp_path: Path, is_first: 
     assert {"leg-buy", "leg-sell"} == {row["order_id"] for row in Ledger(tmp_path / "data/team/alpha").rows("trades")}
 
 
+def _tell_spread(event: str, number: str, previous: str | None = None) -> dict[str, Any]:
+    """An update of a spread of 1 that is filled, with an execution of each leg."""
+    order: dict[str, Any] = {**SPREAD, "qty": "1", "legs": LEGS}
+    legs = [
+        {"order_id": leg["id"], "execution_id": f"{leg['id']}-{number}", "symbol": leg["symbol"], "side": leg["side"]}
+        | {"price": leg["filled_avg_price"], "qty": "1"}
+        | ({} if previous is None else {"previous_execution_id": f"{leg['id']}-{previous}"})
+        for leg in LEGS
+    ]
+    return _update(event, order, legs=legs, price="0.42", qty="1")
+
+
+@pytest.mark.parametrize("event", ["trade_bust", "trade_correct"])
+@pytest.mark.parametrize("are_legs_told", [True, False])
+def test_a_revision_of_a_filled_spread_opens_none_of_its_legs(tmp_path: Path, event: str, are_legs_told: bool) -> None:
+    """Rule 4.9: a bust does not reopen an order. Its legs, of which only the fill's executions told, stay filled."""
+    revision = _tell_spread(event, "2", "1")
+    if not are_legs_told:
+        revision["data"]["order"]["legs"] = None
+    file = _file(tmp_path / "f", [_tell_spread("fill", "1"), revision])
+    done = by_team(import_alpaca(file, tmp_path / "data", team="alpha"))["alpha"]
+    assert [] == done.problems
+    ledger = Ledger(tmp_path / "data/team/alpha")
+    assert [] == list(ledger.rows("pending_orders"))
+    assert {"fill", "reversal"} <= {row["kind"] for row in ledger.rows("trades")}
+
+
 def test_an_activity_that_fits_no_leg_of_a_spread_is_named(tmp_path: Path) -> None:
     """It cannot be said which leg was filled; the legs that are told by others are imported."""
     stranger = {**_activity("o1"), "symbol": "MSFT"}

@@ -163,6 +163,14 @@ def test_what_is_the_parent_s_is_not_told_of_a_leg() -> None:
     assert move_to_leg({**told, "side": "buy"}, find_legs(make_parent())) is None
 
 
+@pytest.mark.parametrize("event", ["trade_bust", "trade_correct"])
+def test_a_revision_tells_a_leg_how_its_parent_stands(event: str) -> None:
+    """Legs end together with their parent, and a bust must not open one that nothing else has told of."""
+    told = {"event": event, "order_id": "p", "symbol": CALL, "side": "buy", "order_status": "filled"}
+    moved = move_to_leg(told, find_legs(make_parent()))
+    assert {**told, "order_id": "p-buy", "parent_order_id": "p"} == moved
+
+
 @pytest.mark.parametrize(
     ("filled", "leaves", "own", "parent", "told"),
     [

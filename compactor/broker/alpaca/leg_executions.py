@@ -17,7 +17,7 @@ import msgspec
 from compactor.broker.alpaca.translate import SIDES, TRADE_ACTIVITIES, keep_verbatim, translate
 from compactor.broker.port import BrokerError, Fields, Message, RateLimited, Translation, parse
 from compactor.core.decimals import BadDecimal, parse_decimal, plain
-from compactor.core.events import Problem
+from compactor.core.events import REVISIONS, Problem
 
 _OTHER_KINDS = """
     ACATC ACATS CFEE CIL CSD CSR CSW DIV DIVCGL DIVCGS DIVFEE DIVFT DIVNRA DIVROC DIVTW DIVTXEX FEE FOPT INT INTNRA
@@ -215,8 +215,9 @@ def find_legs(order: Any | None) -> Legs:
 def move_to_leg(execution: Fields, legs: Legs) -> Fields | None:
     """Put an execution that names the parent on its leg; unchanged if there are no legs, None if none of them fits.
 
-    The status in it may be the parent's, so it is dropped. Whether the cumulative quantity is the leg's or the parent's
-    follows from the quantity that it leaves open, because the two together are the quantity of an order.
+    The status in it may be the parent's, so it is dropped; not that of a bust or a correction, which would open a leg
+    that nothing else has told of: legs end together with their parent. Whether the cumulative quantity is the leg's or
+    the parent's follows from the quantity that it leaves open, because the two together are the quantity of an order.
     """
     if not legs or any(execution["order_id"] == leg.order_id for leg in legs.values()):
         return execution
@@ -224,6 +225,8 @@ def move_to_leg(execution: Fields, legs: Legs) -> Fields | None:
     if leg is None:
         return None
     kept = {name: value for name, value in execution.items() if name not in _OF_PARENT}
+    if execution.get("event") in REVISIONS and "order_status" in execution:
+        kept["order_status"] = execution["order_status"]
     filled = _find_filled(execution, leg)
     told = {} if filled is None else {"filled_qty": filled}
     return kept | told | {"order_id": leg.order_id, "parent_order_id": execution["order_id"]}

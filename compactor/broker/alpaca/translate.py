@@ -201,10 +201,14 @@ def _read_update(update: Fields, raw: Fields, source: str) -> Iterator[Fields | 
     event_id = update.get("event_ulid") or update.get("event_id")
     legs = _read_leg_executions(update, order)
     if legs and name in REVISIONS:
-        # A bust or a correction of a multi-leg order is one of each leg's execution.
+        # A bust or a correction of a multi-leg order is one of each leg's execution. It does not open the leg again, so
+        # it says how the leg stands; that is how the parent stands where the leg is not told of.
+        first = {"event": name, "ts": event["ts"], "parent_order_id": event.get("order_id")}
+        first |= {"order_status": event["order_status"]} if "order_status" in event else {}
+        orders = {str(leg["order_id"]): leg for leg in _read_leg_orders(order, ORDER)}
         for leg in legs:
-            leg_event = {"event": name, "ts": event["ts"], "parent_order_id": event.get("order_id"), **leg}
-            yield _finish_event(leg_event, event_id, update, raw, source)
+            own = orders.get(str(leg.get("order_id")), {})
+            yield _finish_event({**first, **own, **leg}, event_id, update, raw, source)
         return
     if legs and name in FILLS:
         event = _drop_sums(event) | {"legs": legs}
@@ -305,14 +309,17 @@ def _rename_fields(found: Fields, table: Mapping[str, str]) -> Fields:
 
 def _read_leg_executions(update: Fields, order: Fields) -> list[Fields]:
     """Read the leg executions of a multi-leg update, each completed from the order's own list of legs."""
-    orders = [
-        _rename_fields(_strip_names(leg), LEG_ORDER) for leg in _as_list(order.get("legs")) if isinstance(leg, dict)
-    ]
-    known = {str(leg.get("order_id")): leg for leg in orders}
+    known = {str(leg["order_id"]): leg for leg in _read_leg_orders(order, LEG_ORDER)}
     executions = [
         _rename_fields(_strip_names(leg), LEG) for leg in _as_list(update.get("legs")) if isinstance(leg, dict)
     ]
     return [known.get(str(leg.get("order_id")), {}) | leg for leg in executions]
+
+
+def _read_leg_orders(order: Fields, table: Mapping[str, str]) -> list[Fields]:
+    """Read the orders in an order's own list of legs."""
+    legs = [_rename_fields(_strip_names(leg), table) for leg in _as_list(order.get("legs")) if isinstance(leg, dict)]
+    return [leg for leg in legs if "order_id" in leg]
 
 
 def _is_multi_leg(order: Fields) -> bool:
