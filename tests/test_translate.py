@@ -120,6 +120,19 @@ def test_an_entry_of_the_activity_stream_is_partial_only_if_it_is_a_fill() -> No
         assert ("previous_execution_id" in found) == (execution != "fill")
 
 
+@pytest.mark.parametrize("kind", ["fill", None])
+@pytest.mark.parametrize("told", [{"leaves_qty": "6"}, {"leaves_qty": 6}, {"order_status": "partially_filled"}])
+def test_an_activity_that_leaves_shares_open_is_a_partial_fill(kind: str | None, told: dict[str, Any]) -> None:
+    """Whatever it is called: a fill would end the order, and hide what is live at the broker."""
+    [event] = translate({**ACTIVITY, "type": kind, **told}).events
+    assert "partial_fill" == event["event"]
+    [event] = translate({**ACTIVITY, "type": kind, "leaves_qty": "0"}).events
+    assert "fill" == event["event"]
+    if kind is not None:
+        [event] = translate(make_entry(kind, **told)).events
+        assert "partial_fill" == event["event"]
+
+
 def test_legs_of_a_bracket_are_told_while_they_are_open() -> None:
     """In an update of the bracket: their ends and fills have updates of their own, which this one may be ahead of."""
     ended = make_order("a", status="filled", filled_qty="10", filled_avg_price="5")

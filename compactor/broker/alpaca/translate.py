@@ -248,12 +248,13 @@ def _read_legs(order: Fields, source: str, in_update: bool = False) -> Iterator[
 def _read_activity(activity: Fields, raw: Fields, source: str) -> Fields | Problem:
     if activity["activity_type"] not in TRADE_ACTIVITIES:
         return _refuse_activity(activity)
-    event = {"event": "fill"} | _rename_fields(activity, ACTIVITY)
-    return _finish_event(event, activity.get("id"), activity, raw, source)
+    event = _rename_fields(activity, ACTIVITY)
+    if _is_partial(event, activity.get("leaves_qty")):
+        event["event"] = "partial_fill"
+    return _finish_event({"event": "fill"} | event, activity.get("id"), activity, raw, source)
 
 
 def _read_streamed_activity(activity: Fields, raw: Fields, source: str) -> Fields | Problem:
-    """Read an entry of the activity stream. A `fill` that leaves a part of the order open is a partial fill."""
     if activity["activity_type"] not in TRADE_ACTIVITIES:
         return _refuse_activity(activity)
     details = activity["details"]
@@ -261,7 +262,7 @@ def _read_streamed_activity(activity: Fields, raw: Fields, source: str) -> Field
         return Problem("missing_field", f"a trade activity whose `details` are {_shorten(details)}, expected an object")
     details = _strip_names(details)
     event = _rename_fields(activity, STREAMED) | _rename_fields(details, STREAMED_DETAILS)
-    if event.get("event") == "fill" and _is_above_zero(details.get("leaves_qty")):
+    if "event" in event and _is_partial(event, details.get("leaves_qty")):
         event["event"] = "partial_fill"
     if event.get("event") not in REVISIONS:
         event.pop("previous_execution_id", None)
@@ -271,6 +272,12 @@ def _read_streamed_activity(activity: Fields, raw: Fields, source: str) -> Field
 def _refuse_activity(activity: Fields) -> Problem:
     found = _shorten(activity["activity_type"])
     return Problem("bad_value", f"an activity {found}, which is no fill of an order; expected FILL or TRD")
+
+
+def _is_partial(event: Fields, leaves: Any) -> bool:
+    """Whether a `fill`, or an activity without a type, leaves a part of the order open: an end would hide that."""
+    is_fill = normalize_name(str(event.get("event", "fill"))) == "fill"
+    return is_fill and (event.get("order_status") == "partially_filled" or _is_above_zero(leaves))
 
 
 def _is_above_zero(quantity: Any) -> bool:
