@@ -18,6 +18,7 @@ from compactor.books.ownership import UNASSIGNED, Owner, list_ties, parse_team
 from compactor.books.turns import ReconcileBusy, turn
 from compactor.books.unassigned import UnassignedOrders
 from compactor.core.events import Problem
+from compactor.imports.cumulative import CumulativeQuantities
 from compactor.imports.messages import FillOrder, LegFinder, NotAFill, read_capture
 from compactor.imports.recordings import BadRecording
 from compactor.imports.writer import (
@@ -70,13 +71,18 @@ def _import_capture(
     meter = Meter(progress, 2 * file.stat().st_size + log_bytes)
     index.follow(look_for_new=True)
     routes, order = _Routes(fixed, index, takes_all=team is None), FillOrder()
-    wanted, legs = set(), LegFinder()
+    wanted, legs, sums = set(), LegFinder(), CumulativeQuantities()
     for found in read_capture(file, zone, meter.add):
         if isinstance(found.event, dict):
             wanted.add(hash_identity(found.event))
             routes.note(found.event)
             order.note(found)
             legs.note(found)
+            sums.note(found)
+    if sums.has_gaps:
+        order = FillOrder()
+        for found in map(sums.complete, read_capture(file, zone)):
+            order.note(found)
     if legs.has_moves:
         moved = (legs.move(found).event for found in read_capture(file, zone))
         wanted |= {hash_identity(event) for event in moved if isinstance(event, dict)}
@@ -84,7 +90,7 @@ def _import_capture(
         for known in known_events(path, owner, routes.orders, meter):
             writer.recognize(known, wanted)
     home = fixed or UNASSIGNED
-    for number, event, _ in map(legs.move, order.sort(read_capture(file, zone, meter.add))):
+    for number, event, *_ in map(legs.move, order.sort(map(sums.complete, read_capture(file, zone, meter.add)))):
         if isinstance(event, NotAFill):
             writer.skip(home, event.activity_type, str(file), number)
         elif isinstance(event, Problem):

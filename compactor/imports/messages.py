@@ -37,11 +37,15 @@ class NotAFill(NamedTuple):
 
 
 class Translated(NamedTuple):
-    """What a message gave: its line, an event or what stands in its place, and whether it is an activity."""
+    """What a message gave: its line, an event or what stands in its place, and whether it is an activity.
+
+    `leaves` is what an activity says that its execution leaves open of the order.
+    """
 
     line: int
     event: Fields | Problem | NotAFill
     is_activity: bool = False
+    leaves: Any = None
 
 
 def read_capture(
@@ -78,11 +82,18 @@ def _translate(line: int, message: Any, zone: tzinfo | None) -> Iterator[Transla
         yield Translated(line, Problem("bad_value", _OWN_EVENT))
         return
     told = translate(normal)
+    leaves = _find_leaves(normal) if kind is not None else None
     for event in told.events:
         event["raw"] = originals.get(id(event["raw"]), event["raw"])
-        yield Translated(line, check_event(event), kind is not None)
+        yield Translated(line, check_event(event), kind is not None, leaves)
     for problem in told.problems:
         yield Translated(line, problem)
+
+
+def _find_leaves(activity: Fields) -> Any:
+    """What an activity leaves open of its order; an entry of the activity stream tells it in its details."""
+    details = activity.get("details")
+    return {**activity, **(details if isinstance(details, dict) else {})}.get("leaves_qty")
 
 
 class _Fills(msgspec.Struct):

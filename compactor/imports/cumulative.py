@@ -1,0 +1,61 @@
+"""Tell what was filled after each activity that says only what it leaves open, by the quantity of its order.
+
+Note: without it the shares of the activity cannot be told from those that its order says are filled (rule 4.7), and
+would count twice. Lists of activities that other programs kept often lack `cum_qty`.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+from compactor.core.decimals import BadDecimal, exactly, parse_decimal
+from compactor.imports.messages import Translated
+
+
+class CumulativeQuantities:
+    """Learns the quantities of the orders in a recording by `note`, and then completes its activities.
+
+    Not of a multi-leg order, which has no symbol: what an activity leaves open may be that of the leg.
+    """
+
+    def __init__(self) -> None:
+        self._quantities: dict[str, Decimal | None] = {}
+        """By order; None where messages tell different ones, so that nothing follows from them."""
+        self._incomplete: set[str] = set()
+
+    def note(self, found: Translated) -> None:
+        """Learn what was ordered, or that an activity does not tell what was filled after it."""
+        event = found.event
+        if not isinstance(event, dict):
+            return
+        order_id = str(event["order_id"])
+        if found.is_activity:
+            if found.leaves is not None and "filled_qty" not in event:
+                self._incomplete.add(order_id)
+        elif event.get("symbol") and (quantity := _read(event.get("quantity"))) is not None:
+            is_known = self._quantities.setdefault(order_id, quantity) == quantity
+            self._quantities[order_id] = quantity if is_known else None
+
+    @property
+    def has_gaps(self) -> bool:
+        """Whether an activity can be completed."""
+        return any(self._quantities.get(order_id) is not None for order_id in self._incomplete)
+
+    def complete(self, found: Translated) -> Translated:
+        """Add `filled_qty` to an activity of an order whose quantity is known, if it tells what it leaves of that."""
+        event, leaves = found.event, _read(found.leaves)
+        if not found.is_activity or not isinstance(event, dict) or leaves is None or "filled_qty" in event:
+            return found
+        quantity, own = self._quantities.get(str(event["order_id"])), _read(event.get("qty"))
+        if quantity is None or own is None:
+            return found
+        with exactly():
+            filled = quantity - leaves
+        return found._replace(event=event | {"filled_qty": f"{filled:f}"}) if own <= filled <= quantity else found
+
+
+def _read(number: object) -> Decimal | None:
+    try:
+        return None if number is None else parse_decimal(str(number))
+    except BadDecimal:
+        return None
