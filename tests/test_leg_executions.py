@@ -200,11 +200,14 @@ def test_a_cumulative_quantity_is_the_leg_s_or_its_share_of_the_parent_s(
     assert told == moved.get("filled_qty")
 
 
-def test_an_execution_without_its_message_tells_no_sum() -> None:
+@pytest.mark.parametrize(("quantity", "told"), [("10", None), ("5", "5")])
+def test_an_execution_without_its_message_tells_a_sum_only_where_parent_and_leg_count_the_same(
+    quantity: str, told: str | None
+) -> None:
     execution = {"order_id": "p", "symbol": CALL, "side": "buy", "filled_qty": "5", "raw": b"{}"}
-    moved = move_to_leg(execution, {(CALL, "buy"): OrderLeg("l", "5", "5")})
+    moved = move_to_leg(execution, {(CALL, "buy"): OrderLeg("l", quantity, "5")})
     assert moved is not None
-    assert "filled_qty" not in moved
+    assert told == moved.get("filled_qty")
 
 
 @pytest.mark.parametrize(

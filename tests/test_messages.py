@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from compactor.core.decoding import build_event
 from compactor.core.events import Problem
-from compactor.imports.messages import FillOrder, LegFinder, NotAFill, Translated, read_capture
+from compactor.imports.leg_finder import LegFinder
+from compactor.imports.messages import FillOrder, NotAFill, Translated, read_capture
 from compactor.imports.recordings import BadRecording
 from compactor.imports.writer import Meter
 from tests.test_alpaca import JSON, REAL, replace_part

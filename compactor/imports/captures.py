@@ -7,7 +7,7 @@ Note: a recording is read twice, because the message that tells whose an order i
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import closing, suppress
 from datetime import tzinfo
 from pathlib import Path
@@ -19,7 +19,8 @@ from compactor.books.turns import ReconcileBusy, turn
 from compactor.books.unassigned import UnassignedOrders
 from compactor.core.events import Problem
 from compactor.imports.cumulative import CumulativeQuantities
-from compactor.imports.messages import FillOrder, LegFinder, NotAFill, read_capture
+from compactor.imports.leg_finder import LegFinder
+from compactor.imports.messages import FillOrder, NotAFill, read_capture
 from compactor.imports.recordings import BadRecording
 from compactor.imports.writer import (
     Fields,
@@ -30,6 +31,7 @@ from compactor.imports.writer import (
     TeamImport,
     hash_identity,
     known_events,
+    read_known,
 )
 from compactor.ledger import LedgerError, discover
 from compactor.ledger.compaction import Progress
@@ -83,9 +85,13 @@ def _import_capture(
         order = FillOrder()
         for found in map(sums.complete, read_capture(file, zone)):
             order.note(found)
+    if legs.has_suspects:
+        _recall_legs(ledgers, legs)
     if legs.has_moves:
-        moved = (legs.move(found).event for found in read_capture(file, zone))
-        wanted |= {hash_identity(event) for event in moved if isinstance(event, dict)}
+        for found in map(legs.move, read_capture(file, zone)):
+            if isinstance(found.event, dict):
+                wanted.add(hash_identity(found.event))
+                routes.note(found.event)
     for owner, path in ledgers.items():
         for known in known_events(path, owner, routes.orders, meter):
             writer.recognize(known, wanted)
@@ -105,6 +111,14 @@ def _import_capture(
     if writer.own_team is None:
         result.moved = _move_unassigned(data, index)
     return result
+
+
+def _recall_legs(ledgers: Mapping[str, Path], legs: LegFinder) -> None:
+    """Learn from the logs the legs that the recording does not tell."""
+    for owner, path in ledgers.items():
+        for placed, _line in read_known(path, owner, lambda _: True):
+            if legs.wants(placed.event):
+                legs.recall(placed.event)
 
 
 def _move_unassigned(data: Path, index: OrderIndex) -> dict[str, str]:

@@ -18,7 +18,6 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from compactor.broker.alpaca.leg_executions import OrderLeg, get_leg_key, move_to_leg
 from compactor.broker.alpaca.translate import TRADE_ACTIVITIES, translate
 from compactor.core.decimals import parse_decimal
 from compactor.core.events import Problem
@@ -144,43 +143,6 @@ class FillOrder:
 def _sort_fills(fills: list[tuple[Decimal, Translated]]) -> Iterator[Translated]:
     """The activities of one order by what was filled after each."""
     return (one for _, one in sorted(fills, key=itemgetter(0)))
-
-
-class LegFinder:
-    """The legs of the multi-leg orders in a recording. Activities may name the parent; their shares are a leg's."""
-
-    def __init__(self) -> None:
-        self._legs: dict[str, dict[tuple[str, str], OrderLeg]] = {}
-        self._named: set[str] = set()
-
-    def note(self, found: Translated) -> None:
-        """Learn a leg of an order, or that an activity names an order."""
-        event = found.event
-        if not isinstance(event, dict):
-            return
-        if found.is_activity:
-            self._named.add(event["order_id"])
-        elif event.get("order_class") == "mleg" and event.get("parent_order_id") and event.get("symbol"):
-            key = get_leg_key(event["symbol"], event.get("side"))
-            self._legs.setdefault(str(event["parent_order_id"]), {})[key] = OrderLeg(
-                event["order_id"], event.get("quantity")
-            )
-
-    @property
-    def has_moves(self) -> bool:
-        """Whether an activity names a multi-leg order."""
-        return not self._named.isdisjoint(self._legs)
-
-    def move(self, found: Translated) -> Translated:
-        """Put an activity that names a multi-leg order on its leg; a problem if no leg fits."""
-        if not found.is_activity or not isinstance(found.event, dict):
-            return found
-        event = found.event
-        moved = move_to_leg(event, self._legs.get(event["order_id"], {}))
-        if moved is event:
-            return found
-        detail = f"no leg of order {event['order_id']} is {event.get('side')} {event.get('symbol')}"
-        return found._replace(event=Problem("bad_value", detail) if moved is None else moved)
 
 
 def _find_place(found: Translated) -> tuple[str, Decimal] | None:

@@ -81,7 +81,7 @@ class LegBook:
                 continue
             if legs := find_legs(order):
                 self._keep(str(order.get("id")), legs)
-            elif _OPTION.fullmatch(str(order.get("symbol"))):
+            elif is_option(order.get("symbol")):
                 self._keep(str(order.get("id")), {})
 
     def prepare(self, executions: Iterable[tuple[Any, Any, Any]]) -> str:
@@ -99,7 +99,7 @@ class LegBook:
         suspects = [
             order_id
             for order_id, found in symbols.items()
-            if order_id not in self._legs and (len(found) > 1 or any(_OPTION.fullmatch(symbol) for symbol, _ in found))
+            if order_id not in self._legs and (len(found) > 1 or any(is_option(symbol) for symbol, _ in found))
         ]
         # Until its answer is there, nothing is translated of any of them.
         self._unanswered |= dict.fromkeys(suspects, "")
@@ -237,17 +237,23 @@ def _find_filled(execution: Fields, leg: OrderLeg) -> str | None:
     raw = execution.get("raw")
     told = {**raw, **(raw.get("details") or {})} if isinstance(raw, dict) else {}
     try:
-        filled, leaves, own = (
-            parse_decimal(str(one)) for one in (execution.get("filled_qty"), told.get("leaves_qty"), leg.quantity)
-        )
-        if filled + leaves == own:
+        filled, own = parse_decimal(str(execution.get("filled_qty"))), parse_decimal(str(leg.quantity))
+        if leg.parent_quantity is not None and own == parse_decimal(str(leg.parent_quantity)):
+            return str(execution["filled_qty"])  # Both count the same.
+        ordered = filled + parse_decimal(str(told.get("leaves_qty")))
+        if ordered == own:
             return str(execution["filled_qty"])
         parent = parse_decimal(str(leg.parent_quantity))
     except BadDecimal:
         return None
     # A leg has a whole number of shares or contracts for each of the parent's.
-    is_parents = filled + leaves == parent and parent > 0 and own % parent == 0
+    is_parents = ordered == parent and parent > 0 and own % parent == 0
     return plain(filled * (own // parent)) if is_parents else None
+
+
+def is_option(symbol: Any) -> bool:
+    """Whether a symbol is that of an option contract, such as `AAPL241213C00250000`."""
+    return _OPTION.fullmatch(str(symbol)) is not None
 
 
 def get_leg_key(symbol: Any, side: Any) -> tuple[str, str]:
