@@ -296,6 +296,65 @@ def test_the_printed_form_of_an_object_is_read() -> None:
     assert _told(ORDER) == _told(dumped)
 
 
+LEGS = [
+    {**ORDER, "id": f"{number}1e69015-8549-4bfd-b9c3-01e75843f47d", "side": "sell", "status": "held"} for number in "78"
+]
+WRITTEN_LEGS: dict[str, Any] = {
+    "JSON as a text": json.dumps(LEGS),
+    "a list of dictionaries as Python prints it": str(LEGS),
+    "a list of objects of alpaca-py": str([Order(**leg) for leg in LEGS]),
+    "their fields": str([Order(**leg).model_dump() for leg in LEGS]),
+    "texts in a list": [json.dumps(LEGS[0]), str(Order(**LEGS[1]))],
+    "an object by names": {"take_profit": LEGS[0], "stop_loss": LEGS[1]},
+}
+
+
+@pytest.mark.parametrize("form", WRITTEN_LEGS)
+def test_legs_are_read_however_they_were_written(form: str) -> None:
+    """In a cell of a table, or as another program keeps them: a take-profit and a stop are live orders."""
+    for message in ({**ORDER, "legs": WRITTEN_LEGS[form]}, {**ORDER, "legs": str(WRITTEN_LEGS[form])}):
+        found = translate(_normalize(message))
+        assert [] == found.problems
+        assert [ORDER["id"], LEGS[0]["id"], LEGS[1]["id"]] == [event["order_id"] for event in found.events]
+        assert ["new", "held", "held"] == [event["order_status"] for event in found.events]
+        assert [None, ORDER["id"], ORDER["id"]] == [event.get("parent_order_id") for event in found.events]
+
+
+def test_a_single_leg_needs_no_list() -> None:
+    for leg in (LEGS[0], json.dumps(LEGS[0]), str(Order(**LEGS[0]))):
+        found = translate(_normalize({**ORDER, "legs": leg}))
+        assert ([], [ORDER["id"], LEGS[0]["id"]]) == (found.problems, [event["order_id"] for event in found.events])
+
+
+@pytest.mark.parametrize("legs", ["", "[]", "None", "nan", None, [], {}])
+def test_an_order_without_legs_is_one_however_they_are_written(legs: Any) -> None:
+    found = translate(_normalize({**ORDER, "legs": legs}))
+    assert ([], 1) == (found.problems, len(found.events))
+
+
+@pytest.mark.parametrize("legs", ["[Order(...)]", "2 legs", 2])
+def test_legs_that_cannot_be_read_are_named(legs: Any) -> None:
+    """The order itself is imported."""
+    found = translate(_normalize({**ORDER, "legs": legs}))
+    assert ([ORDER["id"]], 1) == ([event["order_id"] for event in found.events], len(found.problems))
+    assert f"`legs` is {json.dumps(legs)}, expected a list of objects" in found.problems[0].detail
+
+
+@pytest.mark.parametrize(
+    "write", [json.dumps, str, lambda order: str(Order(**order)), lambda order: repr(Order(**order))]
+)
+def test_an_order_within_an_update_may_be_a_text(write: Callable[[Any], str]) -> None:
+    """`json.dumps(vars(update), default=str)` of alpaca-py writes it so."""
+    update = {"event": "new", "timestamp": "2021-03-16T18:38:02Z", "order": ORDER}
+    for told in (
+        {**update, "order": write(ORDER)},
+        {"stream": "trade_updates", "data": {**update, "order": write(ORDER)}},
+    ):
+        assert _told(update) == _told(told)
+    frame = {"stream": "trade_updates", "data": json.dumps(update)}
+    assert _told(update) == _told(frame)
+
+
 @pytest.mark.parametrize("text", ['{"id": "o1"', "[1, ", '{"id": "o1"} and more'])
 def test_a_text_that_only_begins_as_json_is_named(text: str) -> None:
     """A message that was written as a text once more and is torn is reported as the text that was found."""

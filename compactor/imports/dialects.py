@@ -13,6 +13,7 @@ from operator import is_
 from typing import Any
 
 from compactor.broker.alpaca.translate import ORDER_TIMES
+from compactor.imports.printed import read_text
 
 TIMES = frozenset((*ORDER_TIMES, "expires_at", "timestamp", "at", "transaction_time", "executed_at"))
 NAMES = frozenset(
@@ -22,6 +23,8 @@ NEVER_ZERO = frozenset(("qty", "notional", "stop_price", "trail_price", "trail_p
 """Fields in which zero is what some languages write for no value."""
 TEXTS = frozenset(("client_order_id", "symbol", "reason"))
 """Fields whose text may be anything."""
+NESTED = frozenset(("data", "order", "legs", "details"))
+"""Fields that hold a part of a message, which some programs write as a text, in a cell of a table as well."""
 NOTHING = frozenset(("None", "null", "nan", "NaN", "NaT"))
 """Texts that stand for no value where a table was written and read."""
 
@@ -108,6 +111,10 @@ def _respell_name(name: str) -> str:
 
 
 def _normalize_field(name: str, value: Any, zone: tzinfo | None, originals: dict[int, Any]) -> Any:
+    if name in NESTED:
+        value = _unfold(value)
+        if name == "legs":
+            value = _list_legs(value)
     if isinstance(value, dict | list):
         return normalize(value, zone, originals)
     if is_absent_zero(name, value) or (value in NOTHING and name not in TEXTS):
@@ -119,6 +126,19 @@ def _normalize_field(name: str, value: Any, zone: tzinfo | None, originals: dict
     if isinstance(value, str) and (name in NAMES or name == "activity_type"):
         return _normalize_name(name, value)
     return value
+
+
+def _unfold(part: Any) -> Any:
+    """Read a part of a message that was written as a text; the very same object for any other value."""
+    found = read_text(part) if isinstance(part, str) else None
+    return part if found is None else found
+
+
+def _list_legs(legs: Any) -> Any:
+    """The legs of an order, where they are one object, an object of them by whatever names, or texts."""
+    if isinstance(legs, dict) and legs:
+        return list(legs.values()) if all(isinstance(leg, dict) for leg in legs.values()) else [legs]
+    return list(map(_unfold, legs)) if isinstance(legs, list) and any(isinstance(leg, str) for leg in legs) else legs
 
 
 def is_absent_zero(name: Any, value: Any) -> bool:

@@ -15,9 +15,8 @@ from typing import Any
 
 import msgspec
 
-from compactor.broker.port import parse
 from compactor.core.events import Problem
-from compactor.imports.printed import read_behind, read_whole
+from compactor.imports.printed import read_text
 
 ENVELOPES_MAX = 8
 """How many envelopes may lie in each other."""
@@ -77,14 +76,8 @@ def _open_text(text: str) -> Iterator[Any]:
 
 
 def _read_text(text: Any) -> Any:
-    """Read a message that was written as a text: JSON once more, or as Python prints it; None where it is none."""
-    if not isinstance(text, str):
-        return None
-    content = text.encode(errors="surrogatepass")
-    found = parse(content) if text.lstrip()[:1] in ("{", "[") else None
-    if isinstance(found, dict | list):
-        return found
-    return read_whole(content) or read_behind(content)
+    """Read a message that was written as a text; None where it is none."""
+    return read_text(text) if isinstance(text, str) else None
 
 
 def _is_message(found: dict[str, Any]) -> bool:

@@ -108,6 +108,24 @@ def read_behind(text: bytes) -> Any:
 
 def read_printed(text: bytes) -> dict[str, Any] | None:
     """Read one object as Python prints it; None for what is none, or what JSON cannot tell."""
+    found = _read_literal(text)
+    return found if isinstance(found, dict) else None
+
+
+def read_text(text: str) -> Any:
+    """Read an object or a list that was written as a text: JSON once more, or as Python prints it; None for others."""
+    content = text.encode(errors="surrogatepass")
+    found = parse(content) if text.lstrip()[:1] in ("{", "[") else None
+    if isinstance(found, dict | list):
+        return found
+    if text.lstrip().startswith("["):
+        listed = _read_literal(content)
+        if isinstance(listed, list):
+            return listed
+    return read_whole(content) or read_behind(content)
+
+
+def _read_literal(text: bytes) -> Any:
     if len(text) > LINE_BYTES_MAX:
         return None
     try:
@@ -116,7 +134,7 @@ def read_printed(text: bytes) -> dict[str, Any] | None:
             return None
         if source.startswith(("id=", "event=")):
             source = f"Fields({_separate_fields(source)})"
-        found = parse(json.dumps(_evaluate(ast.parse(source.strip(), mode="eval").body)).encode())
+        return parse(json.dumps(_evaluate(ast.parse(source.strip(), mode="eval").body)).encode())
     except (
         ValueError,
         TypeError,
@@ -128,7 +146,6 @@ def read_printed(text: bytes) -> dict[str, Any] | None:
         ZoneInfoNotFoundError,
     ):
         return None
-    return found if isinstance(found, dict) else None
 
 
 def _has_prefixed_text(source: str) -> bool:

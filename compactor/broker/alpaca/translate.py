@@ -220,6 +220,7 @@ def _read_update(update: Fields, raw: Fields, source: str) -> Iterator[Fields | 
         # A fill without its numbers, or without its legs, tells no execution, only how the order now stands.
         event["event"] = "snapshot"
     yield _finish_event(event, event_id, update, raw, source)
+    yield from _refuse_legs(update)
     if not legs:
         yield from _read_legs(order, source, in_update=True)
 
@@ -232,6 +233,7 @@ def _read_order(order: Fields, raw: Fields, source: str) -> Iterator[Fields | Pr
 
 def _read_legs(order: Fields, source: str, in_update: bool = False) -> Iterator[Fields | Problem]:
     """Read the nested legs of an order. Each leg is an order; only the nesting tells whose leg it is."""
+    yield from _refuse_legs(order)
     for raw in _as_list(order.get("legs")):
         leg = _strip_names(raw) if isinstance(raw, dict) else {}
         event = {"event": "snapshot", "ts": _find_newest_time(leg)} | _rename_fields(leg, ORDER)
@@ -243,6 +245,14 @@ def _read_legs(order: Fields, source: str, in_update: bool = False) -> Iterator[
                 continue
             event = _drop_sums(event)
         yield _finish_event(event, None, [leg, order.get("id"), in_update], raw, source)
+
+
+def _refuse_legs(holder: Fields) -> Iterator[Problem]:
+    """Name legs that are no list; a take-profit or a stop would be missing without a word."""
+    legs = holder.get("legs")
+    if legs and not isinstance(legs, list):
+        detail = f"`legs` is {_shorten(legs)}, expected a list of objects, so none of them is read; write them as JSON"
+        yield Problem("bad_value", detail)
 
 
 def _read_activity(activity: Fields, raw: Fields, source: str) -> Fields | Problem:
