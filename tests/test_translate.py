@@ -146,6 +146,17 @@ def test_legs_of_a_bracket_are_told_while_they_are_open() -> None:
     assert ["o", "a", "b"] == [event["order_id"] for event in translate(update["order"]).events]
 
 
+@pytest.mark.parametrize("status", ["canceled", "expired", "rejected", "replaced"])
+def test_a_leg_of_a_bracket_that_ended_unfilled_is_told_in_an_update(status: str) -> None:
+    """Nothing may be ahead of its own updates, which may never come: it would stay held for ever."""
+    unfilled, unsaid = make_order("a", status=status, filled_qty="0"), make_order("b", status=status, filled_qty=None)
+    part, odd = make_order("c", status=status, filled_qty="0.5"), make_order("d", status="filled", filled_qty="0")
+    update = make_update("canceled", make_order("o", order_class="bracket", legs=[unfilled, unsaid, part, odd]))
+    assert [("o", "new"), ("a", status)] == [
+        (event["order_id"], event["order_status"]) for event in translate(update).events
+    ]
+
+
 @pytest.mark.parametrize("more", [{"order_class": "mleg"}, {"order_class": "", "legs": [make_order("leg")]}])
 def test_the_money_of_a_multi_leg_order_is_in_its_legs(more: dict[str, Any]) -> None:
     """Rule 4.10: its class may be empty, its symbol is; an order with a symbol keeps its sums."""

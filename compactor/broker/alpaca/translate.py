@@ -240,8 +240,8 @@ def _read_legs(order: Fields, source: str, in_update: bool = False) -> Iterator[
         event["parent_order_id"] = order.get("id")
         if in_update and not _is_multi_leg(order):
             # The legs of a bracket have their own updates for fills and ends, and this one may be ahead of them. That a
-            # leg is held, however, is often told nowhere else.
-            if normalize_name(str(event.get("order_status"))) in TERMINAL:
+            # leg is held, however, is often told nowhere else, nor that it ended unfilled together with its entry.
+            if normalize_name(str(event.get("order_status"))) in TERMINAL and not _is_unfilled(event):
                 continue
             event = _drop_sums(event)
         yield _finish_event(event, None, [leg, order.get("id"), in_update], raw, source)
@@ -342,6 +342,12 @@ def _read_leg_orders(order: Fields, table: Mapping[str, str]) -> list[Fields]:
 def _is_multi_leg(order: Fields) -> bool:
     """Whether an order is a multi-leg parent, whose class REST may leave empty. Its legs have a symbol each."""
     return not order.get("symbol") and (order.get("order_class") == "mleg" or bool(_as_list(order.get("legs"))))
+
+
+def _is_unfilled(event: Fields) -> bool:
+    """Whether an order is said to have filled nothing; what is not said is not known."""
+    is_filled = normalize_name(str(event.get("order_status"))) == "filled"
+    return not is_filled and "filled_qty" in event and not _is_above_zero(event["filled_qty"])
 
 
 def _drop_sums(event: Fields) -> Fields:
