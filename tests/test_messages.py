@@ -218,3 +218,27 @@ def test_progress_is_shown_every_64_kib_and_never_beyond_the_whole() -> None:
         meter.add(length)
     assert [(65_536, 150_000), (131_072, 150_000), (150_000, 150_000)] == shown
     Meter(None, 1).add(1 << 20)
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"T": "t", "S": "AAPL", "i": 7, "x": "D", "p": "1.5", "s": 1, "t": "2021-02-22T15:51:44.208Z"},
+        [{"T": "error", "code": 406, "msg": "connection limit exceeded"}],
+        {"clientOrderId": "c", "id": "o1", "status": "OrderStatus.NEW", "note": "no time tells `ts`"},
+    ],
+)
+def test_a_problem_quotes_what_was_recorded(message: Any) -> None:
+    """Not what it was read as, where names that differ only by case are one and a value is lost."""
+    [found] = _read([message])
+    assert isinstance(found.event, Problem)
+    [one] = message if isinstance(message, list) else [message]
+    assert json.dumps(one, separators=(",", ":")) in found.event.detail
+
+
+def test_a_problem_about_a_part_quotes_that_as_it_was_recorded() -> None:
+    """What surrounds it may have been read as something else, too."""
+    leg = {"Status": "OrderStatus.HELD", "Symbol": "AAPL"}
+    order = {"id": "o1", "status": "OrderStatus.NEW", "time_in_force": "day", "updated_at": T, "legs": [leg]}
+    [problem] = [found.event for found in _read([order]) if isinstance(found.event, Problem)]
+    assert json.dumps(leg, separators=(",", ":")) in problem.detail

@@ -9,6 +9,7 @@ What other programs put around messages, and did to them, is left to `envelopes`
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from datetime import tzinfo
 from decimal import Decimal
@@ -18,7 +19,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from compactor.broker.alpaca.translate import TRADE_ACTIVITIES, translate
+from compactor.broker.alpaca.translate import TRADE_ACTIVITIES, shorten, translate
 from compactor.core.decimals import parse_decimal
 from compactor.core.events import Problem
 from compactor.imports.dialects import BadTime, normalize
@@ -72,7 +73,7 @@ def _translate(line: int, message: Any, zone: tzinfo | None) -> Iterator[Transla
         yield Translated(line, Problem("bad_value", str(error)))
         return
     except RecursionError:
-        normal = message  # Nested too deeply; the translation says so.
+        normal, originals = message, {}  # Nested too deeply; the translation says so.
     kind = normal.get("activity_type") if isinstance(normal, dict) else None
     if isinstance(kind, str) and kind not in TRADE_ACTIVITIES:
         yield Translated(line, NotAFill(kind))
@@ -86,7 +87,19 @@ def _translate(line: int, message: Any, zone: tzinfo | None) -> Iterator[Transla
         event["raw"] = originals.get(id(event["raw"]), event["raw"])
         yield Translated(line, check_event(event), kind is not None, leaves)
     for problem in told.problems:
-        yield Translated(line, problem)
+        yield Translated(line, _quote_original(problem, normal, originals))
+
+
+def _quote_original(problem: Problem, normal: Any, originals: dict[int, Any]) -> Problem:
+    """The problem with what was recorded in it, in place of the outermost object that was read as another one."""
+    waiting = deque([normal])
+    while waiting:
+        part = waiting.popleft()
+        if (original := originals.get(id(part))) is not None and (quoted := shorten(part)) in problem.detail:
+            return Problem(problem.kind, problem.detail.replace(quoted, shorten(original)))
+        if isinstance(part, dict | list):
+            waiting += part.values() if isinstance(part, dict) else part
+    return problem
 
 
 def _find_leaves(activity: Fields) -> Any:

@@ -162,7 +162,7 @@ def _read_message(message: Any, source: str | None) -> Iterator[Fields | Problem
         for item in message:
             yield from _read_message(item, source)
     elif not isinstance(message, dict):
-        yield Problem("bad_value", f"expected a JSON object or a list of them, found {_shorten(message)}")
+        yield Problem("bad_value", f"expected a JSON object or a list of them, found {shorten(message)}")
     elif "stream" in (known := _strip_names(message)):
         yield from _read_frame(known, message, source or "stream")
     elif "event" in known:
@@ -174,7 +174,7 @@ def _read_message(message: Any, source: str | None) -> Iterator[Fields | Problem
     elif "id" in known and "status" in known and ("time_in_force" in known or "client_order_id" in known):
         yield from _read_order(known, message, source or "rest")
     else:
-        yield Problem("bad_value", f"neither a trade update, nor an order, nor an activity: {_shorten(message)}")
+        yield Problem("bad_value", f"neither a trade update, nor an order, nor an activity: {shorten(message)}")
 
 
 def _read_frame(frame: Fields, raw: Fields, source: str) -> Iterator[Fields | Problem]:
@@ -184,13 +184,13 @@ def _read_frame(frame: Fields, raw: Fields, source: str) -> Iterator[Fields | Pr
     if isinstance(data, dict):
         yield from _read_update(_strip_names(data), raw, source)
     else:
-        yield Problem("missing_field", f"a trade_updates frame whose `data` is {_shorten(data)}, expected an object")
+        yield Problem("missing_field", f"a trade_updates frame whose `data` is {shorten(data)}, expected an object")
 
 
 def _read_update(update: Fields, raw: Fields, source: str) -> Iterator[Fields | Problem]:
     order = update.get("order")
     if not isinstance(order, dict):
-        yield Problem("missing_field", f"a trade update whose `order` is {_shorten(order)}, expected an object")
+        yield Problem("missing_field", f"a trade update whose `order` is {shorten(order)}, expected an object")
         return
     order = _strip_names(order)
     name = update.get("event")
@@ -251,7 +251,7 @@ def _refuse_legs(holder: Fields) -> Iterator[Problem]:
     """Name legs that are no list; a take-profit or a stop would be missing without a word."""
     legs = holder.get("legs")
     if legs and not isinstance(legs, list):
-        detail = f"`legs` is {_shorten(legs)}, expected a list of objects, so none of them is read; write them as JSON"
+        detail = f"`legs` is {shorten(legs)}, expected a list of objects, so none of them is read; write them as JSON"
         yield Problem("bad_value", detail)
 
 
@@ -269,7 +269,7 @@ def _read_streamed_activity(activity: Fields, raw: Fields, source: str) -> Field
         return _refuse_activity(activity)
     details = activity["details"]
     if not isinstance(details, dict):
-        return Problem("missing_field", f"a trade activity whose `details` are {_shorten(details)}, expected an object")
+        return Problem("missing_field", f"a trade activity whose `details` are {shorten(details)}, expected an object")
     details = _strip_names(details)
     event = _rename_fields(activity, STREAMED) | _rename_fields(details, STREAMED_DETAILS)
     if "event" in event and _is_partial(event, details.get("leaves_qty")):
@@ -280,7 +280,7 @@ def _read_streamed_activity(activity: Fields, raw: Fields, source: str) -> Field
 
 
 def _refuse_activity(activity: Fields) -> Problem:
-    found = _shorten(activity["activity_type"])
+    found = shorten(activity["activity_type"])
     return Problem("bad_value", f"an activity {found}, which is no fill of an order; expected FILL or TRD")
 
 
@@ -301,7 +301,7 @@ def _finish_event(event: Fields, event_id: Any, content: Any, raw: Any, source: 
     """Add the fields that every event has, or return a problem that names the missing one."""
     for name in ("event", "order_id", "ts"):
         if not event.get(name):
-            return Problem("missing_field", f"the message has nothing that tells `{name}`: {_shorten(raw)}")
+            return Problem("missing_field", f"the message has nothing that tells `{name}`: {shorten(raw)}")
     for name, value in event.items():
         if isinstance(value, float):
             detail = f"`{name}` is the float {value!r}, whose digits are not exact; read messages with parse()"
@@ -373,6 +373,7 @@ def _strip_names(message: Mapping[Any, Any]) -> Fields:
     return {str(name).strip(): value for name, value in message.items()}
 
 
-def _shorten(found: Any) -> str:
+def shorten(found: Any) -> str:
+    """What of a value a problem shows."""
     text = msgspec.json.encode(found).decode()
     return text if len(text) <= 120 else text[:120] + "…"
