@@ -57,6 +57,21 @@ def test_the_same_file_again_adds_nothing(tmp_path: Path) -> None:
     assert first.events_appended > 30
 
 
+@pytest.mark.parametrize("at_once", [True, False])
+def test_two_executions_under_one_event_id_are_two(tmp_path: Path, at_once: bool) -> None:
+    """What a source calls them does not matter; the same one again is a duplicate, in one file and in two."""
+    messages = [_update("new", {}, event_id="7", execution_id="e0")]
+    for number in (1, 2):
+        order = {"filled_qty": str(number), "status": "partially_filled"}
+        messages.append(_update("partial_fill", order, event_id="7", execution_id=f"e{number}", price="10", qty="1"))
+    files = [messages + messages] if at_once else [messages[:2], messages[1:], messages]
+    for number, part in enumerate(files):
+        import_alpaca(_file(tmp_path / f"f{number}", part), tmp_path / "data", team="alpha")
+    trades = list(Ledger(tmp_path / "data/team/alpha").rows("trades"))
+    assert ["e1", "e2"] == [trade["execution_id"] for trade in trades]
+    assert 3 == len((tmp_path / "data/team/alpha/events.jsonl").read_bytes().splitlines())
+
+
 def test_orders_go_to_the_team_in_their_client_order_id(tmp_path: Path) -> None:
     """`team:anything` names the team; what tells no team, or none that can be one, is unassigned."""
     ids = {"o1": "alpha:1", "o2": "beta:x:y", "o3": "61e69015-8549-4bfd", "o4": "../up:1", "o5": ":1", "o6": "gamma:"}

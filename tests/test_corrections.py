@@ -1,5 +1,8 @@
 """Busts and corrections, before and after what they are about: section 4.9 of the format as a table of short lives."""
 
+import itertools
+from collections import Counter
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -84,3 +87,28 @@ LIVES: dict[str, tuple[list[Told], str, str, str]] = {
 def test_a_life_takes_back_what_was_wrong(events: list[Told], trades: str, findings: str, status: str) -> None:
     """4.9: each execution once, in whatever order it, its bust and its correction are told."""
     assert (trades.split(), findings.split(), status) == outcome(events)
+
+
+BEFORE = told("fill", 1, execution_id="e1", price="10", qty="10", filled_qty="10", source="stream")
+AFTER = {"price": "9.5", "qty": "10", "filled_qty": "10"}
+CORRECTION = told("trade_correct", 2, execution_id="b1", previous_execution_id="e1", source="stream", **AFTER)
+
+
+@pytest.mark.parametrize("name", ["b1", "another", None])
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))), ids=str)
+def test_an_execution_whose_newest_version_another_source_tells_stands_once(
+    order: tuple[int, ...], name: str | None
+) -> None:
+    """4.3, 4.9: under the id that the correction brings, under one of its own, or under none."""
+    newest = told("fill", 1, execution_id=name, source="rest", **AFTER)
+    trades, _, status = outcome([placed(10), *([BEFORE, CORRECTION, newest][number] for number in order)])
+    assert (Decimal(10), {"9.5"}, "filled") == (*sum_standing(trades), status)
+
+
+def sum_standing(trades: list[str]) -> tuple[Decimal, set[str]]:
+    """The shares of trades, and the prices of those that stand."""
+    standing: Counter[str] = Counter()
+    for trade in trades:
+        quantity, price = trade.lstrip("=~").split("@")
+        standing[price] += int(quantity)
+    return Decimal(standing.total()), {price for price, quantity in standing.items() if quantity}

@@ -56,11 +56,14 @@ def test_a_source_finds_no_fill_that_it_has_told_itself() -> None:
     assert ["b", "a"] == [fills.find_untold("1", *TWO, source) for source in ("s", "r")]
 
 
-def test_what_a_correction_brought_is_no_fill_but_one_whose_quantity_was_forgotten_is() -> None:
+def test_what_a_correction_brought_comes_after_what_a_source_told_as_a_fill() -> None:
     fills = index(("v", 1, "s", VERSION), ("a", 2, "s", total("4")))
     fills.forget_above(ONE)
     assert "a" == fills.find_alike(*TWO, "r", ts(1), dead=False)
-    assert index(("v", 1, "s", VERSION)).find_alike(*TWO, "r", ts(1), dead=False) is None
+    fills = index(("v", 1, "s", VERSION))
+    assert [None, "v"] == [fills.find_alike(*TWO, source, ts(1), dead=False) for source in ("s", "r")]
+    fills.retract("v")
+    assert fills.find_alike(*TWO, "r", ts(1), dead=True) is None
 
 
 def test_only_so_many_fills_alike_are_looked_at() -> None:

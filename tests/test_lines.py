@@ -58,6 +58,37 @@ class TestTeams:
         assert (other.decode(), 1_000 + len(line) - len(other)) == (found.line, found.offset)
 
 
+class TestHalfCharacters:
+    """Section 2: writers in Python and JavaScript escape the halves that they cut a text into."""
+
+    @pytest.mark.parametrize(
+        ("text", "read"),
+        [
+            (r"\ud83d", "\ufffd"),
+            (r"\uDE00", "\ufffd"),
+            (r"a\ud83dA", "a\ufffdA"),
+            (r"\ud83d\ud83d\ude00", "\ufffd\U0001f600"),
+            (r"\ud83d\ude00", "\U0001f600"),
+            (r"\\ud83d", r"\ud83d"),
+            (r"\\\ud83d", "\\\ufffd"),
+            (r"\ud83d\\", "\ufffd\\"),
+        ],
+    )
+    def test_half_of_a_character_is_replaced_and_costs_no_event(self, text: str, read: str) -> None:
+        """In a field, in one that nobody reads, and in `raw`; the line stays as long as it was."""
+        line = write(client_order_id="MARK", note="MARK", raw={"a": ["MARK"]}).replace(b"MARK", text.encode())
+        ((offset, found_line),) = block_of(line).lines()
+        assert (0, len(line) - 1) == (offset, len(found_line))
+        assert read == json.loads(found_line)["raw"]["a"][0]
+        ((found, data),) = EventReader("alpha").read_block(block_of(line))
+        assert isinstance(found, Placed)
+        assert (read, found_line) == (found.event.client_order_id, data)
+        fold = Fold("alpha", lambda *_: ())
+        fold.feed(line, 0)
+        lines = fold.take_lines()
+        assert (b"", 1) == (lines.findings, len(fold.pending_lines().splitlines()))
+
+
 class TestBlocks:
     def test_a_line_that_is_too_long_is_one_finding(self) -> None:
         """Section 5: of such a line only its beginning is kept."""
@@ -135,6 +166,9 @@ class TestAssignments:
                                    [("to_team", "b"), ("from_team", "b"), ("to_team", "c")]]  # fmt: skip
 
 
+BUST = {"event": "trade_bust", "previous_execution_id": "x"}
+
+
 class TestDeliveries:
     @pytest.mark.parametrize(
         ("first", "again", "is_new"),
@@ -144,12 +178,21 @@ class TestDeliveries:
             ({"event_id": "e-1"}, {"event_id": "e-1", "event": "canceled"}, True),
             ({"event_id": "e-1"}, {"event_id": "e-1", "order_id": "o-2"}, True),
             ({}, {}, True),
+            ({"event_id": "e-1", "execution_id": "x"}, {"event_id": "e-1", "execution_id": "x"}, False),
+            ({"event_id": "e-1", "execution_id": "x"}, {"event_id": "e-1", "execution_id": "y"}, True),
+            ({"event_id": "e-1", **BUST}, {"event_id": "e-1", **BUST}, False),
+            ({"event_id": "e-1", **BUST}, {"event_id": "e-1", **BUST, "previous_execution_id": "y"}, True),
+            (
+                {"event_id": "e-1", "previous_execution_id": "x"},
+                {"event_id": "e-1", "previous_execution_id": "y"},
+                False,
+            ),
         ],
     )
     def test_the_same_id_of_the_same_order_and_event_is_the_same_delivery(
         self, first: dict[str, str], again: dict[str, str], is_new: bool
     ) -> None:
-        """Section 2: a second line of the same order and `event` with the same `event_id` is a duplicate."""
+        """Section 2: a second line of the same order, `event` and execution with the same `event_id` is a duplicate."""
         deliveries = Deliveries()
         one, two = decode(write(**first)[:-1]), decode(write(**again)[:-1])
         assert deliveries.note(one)  # type: ignore[arg-type]

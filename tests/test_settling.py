@@ -63,6 +63,15 @@ LIVES: dict[str, tuple[list[Told], str, str]] = {
     "each of its sources has told the fill, so that a further id is a further fill": (
         [*DOUBLES, answer(3, "2"), part(4, 2, execution_id="z", **TWO, **REST)],
         "2@5 2@5 -2@5 2@5", ""),
+    # Sums of floats.
+    "what floats leave of a sum is no share": (
+        [placed(10), part(1, "0.1"), part(2, "0.2"), told("accepted", 3, filled_qty="0.30000000000000004"),
+         answer(4, "0.30000000000000004")], "0.1@5 0.2@5", ""),
+    "nor is it more than was ordered": (
+        [placed(), told("restated", 1, quantity="0.3"), part(2, "0.1"), part(3, "0.20000000000000004")],
+        "0.1@5 0.20000000000000004@5", ""),
+    "the ninth decimal is a share": (
+        [placed(10), part(1, "0.1"), answer(4, "0.100000001")], "0.1@5 ~0.000000001@5", ""),
     # More is inferred than the broker counts, since a correction has raised a fill (4.7).
     "what is too much is taken back, and the rest has the value that the broker tells": (
         [placed(10), FIRST, answer(3, "6"), correct(2, qty="3")], "2@5 ~4@5 -2@5 =3@6 -4@5 ~3@4", ""),

@@ -108,8 +108,10 @@ LIVES: dict[str, tuple[list[Told], str, str]] = {
     "or while the quantity is not known": (
         [placed(None), told("canceled", 1), told("snapshot", 2, "calculated")],
         "calculated", "reopened calculated_open"),
-    "but not when all is filled": (
-        [placed(), part(1, 5), told("snapshot", 2, "calculated")], "filled", "alive_after_end"),
+    "but not when all is filled": ([placed(), part(1, 5), told("snapshot", 2, "calculated")], "filled", ""),
+    "nor is it by the event of that name": ([placed(), part(1, 5), told("calculated", 2)], "filled", ""),
+    "any other open status after all is filled is reported": (
+        [placed(), part(1, 5), told("accepted", 2)], "filled", "alive_after_end"),
     "an end after the end is nothing to report": ([placed(), told("canceled", 1), told("expired", 2)], "canceled", ""),
     "nor is a status that ends it": ([placed(), told("canceled", 1), told("restated", 2, "expired")], "canceled", ""),
     "nor an event without a status": ([placed(), told("canceled", 1), told("restated", 2)], "canceled", ""),

@@ -17,6 +17,7 @@ import msgspec
 from compactor.broker.budget import Budget
 from compactor.broker.credentials import BadCredentials, Credentials
 from compactor.core import CompactorError
+from compactor.core.decoding import replace_half_characters
 from compactor.core.events import Problem
 
 Fields = dict[str, Any]
@@ -306,7 +307,7 @@ class BrokerAdapter(Protocol):
 def parse(line: bytes) -> Any:
     """Parse JSON without passing a number through a float. Returns a `Problem` for what is not JSON, such as HTML."""
     try:
-        return _decode(line)
+        return _decode(replace_half_characters(line))
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         start = line[:40].decode(errors="replace")
         return Problem("not_json", f"expected a JSON message, found {start!r} ({error})")

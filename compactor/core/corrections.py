@@ -9,7 +9,7 @@ from compactor.core.fill_index import NAMELESS, Fill
 from compactor.core.inference import WAITING_MAX, displace, infer_rest
 from compactor.core.instants import is_older
 from compactor.core.orders import DECIMAL, Entry, Inferred, Order, Revision, ensure_rare, index_fills
-from compactor.core.told import count_without, list_told, note_reduction
+from compactor.core.told import count_executed, count_without, list_told, note_reduction
 
 
 def take_revision(order: Order, event: Event, entry: Entry) -> None:
@@ -84,12 +84,21 @@ def note_lines(order: Order, entry: Entry) -> None:
 
 
 def _find_named(order: Order, event: Event) -> str | None:
-    """The key of the execution that a revision names, if it is known."""
+    """The key of the execution that a revision names, if it is known. A new version that was told before its correction
+    is not what that corrects."""
     names = order.rare.names if order.rare is not None else {}
-    for name in (event.previous_execution_id, event.execution_id):
-        if name is not None and names.get(name, name) in order.fills:
-            return names.get(name, name)
+    keys = [names.get(name, name) for name in (event.previous_execution_id, event.execution_id) if name is not None]
+    for key in keys:
+        if key in order.fills and not (
+            event.event == "trade_correct" and key != keys[0] and _is_brought(order.fills[key], event)
+        ):
+            return key
     return None
+
+
+def _is_brought(fill: Fill, event: Event) -> bool:
+    assert event.qty is not None and event.price is not None
+    return (DECIMAL[fill.qty], DECIMAL[fill.price]) == (DECIMAL[event.qty], DECIMAL[event.price])
 
 
 def _make_revision(event: Event, name: str, entry: Entry) -> Revision:
@@ -173,15 +182,25 @@ def _write_correction(order: Order, corrected: str, revision: Revision, entry: E
 
 
 def _find_version(order: Order, corrected: str, revision: Revision) -> str | None:
-    """The key of the execution that a correction brings, where it has been told as one. Numbers that come back under an
-    id that was corrected before are a version of their own."""
+    """The key of the execution that a correction brings, where it has been told as one: under that id, or by another
+    source where the broker counts fewer shares than there would be with one more. Numbers that come back under an id
+    that was corrected before are a version of their own."""
     assert revision.price is not None and revision.qty is not None
-    names = order.rare.names if order.rare is not None else {}
-    key = names.get(revision.execution_id, revision.execution_id) if revision.execution_id is not None else None
-    if key is None or key not in order.fills:
+    key = revision.execution_id
+    if key is None:
         return None
-    fill, last = order.fills[key], key
-    while (version := order.fills[last].version) is not None:
+    fills, names = index_fills(order), ensure_rare(order).names
+    key = names.get(key, key)
+    if key not in fills:
+        told = count_executed(order)
+        if told is None or order.filled + DECIMAL[revision.qty] <= told:
+            return None
+        found = fills.find_alike(revision.qty, revision.price, revision.source, revision.ts, dead=False)
+        if found is None or fills[found].is_version:
+            return None
+        names[key] = key = found
+    fill, last = fills[key], key
+    while (version := fills[last].version) is not None:
         last = version
     is_same = (DECIMAL[fill.qty], DECIMAL[fill.price]) == (DECIMAL[revision.qty], DECIMAL[revision.price])
     return key if is_same and not fill.is_version and last != corrected else None

@@ -96,6 +96,10 @@ def quotient(dividend: Decimal, divisor: Decimal) -> Decimal:
     return _ROUNDING.divide(dividend, divisor).quantize(_LAST_PLACE, context=_ROUNDING)
 
 
+DUST = Decimal("5E-10")
+"""A quantity that no line can tell: nine decimals are written, and a broker has no smaller share."""
+
+
 def plain(value: Decimal) -> str:
     """Write a computed decimal: no exponent, no trailing zeros, at most nine places, rounded half even, never `-0`."""
     text = f"{value.quantize(_LAST_PLACE, context=_ROUNDING):f}".rstrip("0").rstrip(".")

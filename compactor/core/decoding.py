@@ -51,6 +51,10 @@ _encode = msgspec.json.Encoder().encode
 _Loose = msgspec.defstruct("_Loose", [(name, Any, None) for name in ("event", *Event.__struct_fields__)], gc=False)
 _decode_loose = msgspec.json.Decoder(_Loose, float_hook=JsonNumber).decode
 _decode_any = msgspec.json.Decoder(float_hook=str).decode
+_ESCAPE = re.compile(
+    rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(?P<half>u[dD][89a-fA-F][0-9a-fA-F]{2})|.)",
+    re.DOTALL,
+)
 _NESTING = re.compile(rb'"(?>[^"\\]++|\\.)*+"|[][{}]', re.DOTALL)
 
 
@@ -64,6 +68,9 @@ def decode(line: bytes) -> Event | Problem:
     try:
         event = _decode_full(line)
     except (msgspec.DecodeError, UnicodeDecodeError):
+        whole = replace_half_characters(line)
+        if whole != line:
+            return decode(whole)
         found = _decode_by_hand(line)
         if isinstance(found, Problem):
             return found
@@ -88,6 +95,16 @@ def rewritten(line: bytes) -> bytes | None:
         return _encode(_decode_full(line))
     except (msgspec.DecodeError, UnicodeDecodeError, OverflowError):
         return None
+
+
+def replace_half_characters(line: bytes) -> bytes:
+    """The line with U+FFFD in place of each half of a character, as long as before: writers in Python and JavaScript
+    escape the halves that they cut a text into, and no reader of JSON has to take them."""
+    return _ESCAPE.sub(_replace_half, line) if b"\\u" in line else line
+
+
+def _replace_half(found: re.Match[bytes]) -> bytes:
+    return b"\\ufffd" if found["half"] else found[0]
 
 
 def is_too_deep(line: bytes) -> bool:

@@ -214,12 +214,13 @@ class IndexedFills(dict[str, Fill]):
 
     def find_alike(self, qty: str, price: str, source: str | None, ts: str, *, dead: bool) -> str | None:
         """Find a fill of another source that has these numbers, the first one of an instant if there is one; among so
-        many that cost little. One that was taken back is found only if `dead`, and last."""
-        found: list[tuple[bool, bool, str]] = []
+        many that cost little. What a correction brought comes after those, for a source may know only that; and what
+        was taken back, found only if `dead`, comes last."""
+        found: list[tuple[bool, bool, bool, str]] = []
         for fill, key in self._list_candidates(qty, price, source, dead=dead):
-            if not fill.is_version:
-                found.append((nanos(fill.ts) != nanos(ts), not fill.live, key))
-        return min(found, key=itemgetter(0, 1))[2] if found else None
+            if fill.live or not fill.is_version:
+                found.append((fill.is_version, nanos(fill.ts) != nanos(ts), not fill.live, key))
+        return min(found, key=itemgetter(0, 1, 2))[3] if found else None
 
     def find_ahead(
         self, qty: str, price: str, source: str | None, ts: str, filled_qty: Decimal, executed: Decimal

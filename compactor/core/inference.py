@@ -8,7 +8,7 @@ from decimal import Decimal
 from itertools import islice
 from operator import attrgetter
 
-from compactor.core.decimals import plain, quotient
+from compactor.core.decimals import DUST, plain, quotient
 from compactor.core.events import REVISIONS, Event
 from compactor.core.instants import is_older
 from compactor.core.orders import (
@@ -61,7 +61,9 @@ def _is_settled(order: Order, qty: Decimal) -> bool:
 
 
 def report_gap(told: str, reported: Decimal, known: Decimal, entry: Entry) -> None:
-    """Report shares that only a sum without a price tells of."""
+    """Report shares that only a sum without a price tells of; what floats leave over is none."""
+    if reported - known <= DUST:
+        return
     detail = f"`filled_qty` {told} is above the known fills, {plain(known)}: {plain(reported - known)} is missing"
     entry.find("fill_gap", f"{detail}, and its own event or an average has to tell its price")
 
@@ -92,7 +94,10 @@ def _report_behind(order: Order, event: Event, entry: Entry) -> None:
 
 
 def infer(order: Order, qty: Decimal, value: Decimal, told_qty: Decimal, ts: str, entry: Entry) -> None:
-    """Write an inferred trade; `told_qty` is the cumulative quantity that tells of it."""
+    """Write an inferred trade; `told_qty` is the cumulative quantity that tells of it. What floats leave over of a sum
+    is none."""
+    if qty <= DUST:
+        return
     if not is_tradable(order) and not entry.has("fill_without_terms"):
         entry.find("fill_without_terms", f"order {order.order_id} has no symbol and side yet; its trade waits for them")
     price = plain(quotient(value, qty))

@@ -15,9 +15,9 @@ from typing import NamedTuple
 import msgspec
 from msgspec import Struct
 
-from compactor.core.decoding import decode
+from compactor.core.decoding import decode, replace_half_characters
 from compactor.core.derived import Finding
-from compactor.core.events import LINE_BYTES_MAX, RETURNS_MAX, Event, Problem
+from compactor.core.events import LINE_BYTES_MAX, RETURNS_MAX, REVISIONS, Event, Problem
 from compactor.core.recovery import is_blank, recover_events
 
 EXCERPT_BYTES = 1024
@@ -109,9 +109,10 @@ class Block(NamedTuple):
         return self.offset + self.length
 
     def lines(self) -> Iterator[tuple[int, bytes]]:
-        """The lines without their newlines, each with its offset; none where the line is too long."""
+        """The lines without their newlines, each with its offset; none where the line is too long. Halves of characters
+        are replaced: what is read here, any reader of JSON takes."""
         offset = self.offset
-        for line in () if self.too_long else self.data.split(b"\n")[:-1]:
+        for line in () if self.too_long else replace_half_characters(self.data).split(b"\n")[:-1]:
             yield offset, line
             offset += len(line) + 1
 
@@ -197,9 +198,13 @@ def report_too_long(block: Block) -> Finding:
 def identify_delivery(event: Event, part: str = "") -> str | None:
     """What two deliveries of one order share when they are the same; None for an event without `event_id` (section 2).
 
-    `part` names what of the event goes to another order: the index of a leg in its parent's fill, or the successor.
+    Another execution is another delivery, whatever a source calls both. `part` names what of the event goes to another
+    order: the index of a leg in its parent's fill, or the successor.
     """
-    return None if event.event_id is None else event.event_id + event.event + part
+    if event.event_id is None:
+        return None
+    revised = event.previous_execution_id if event.event in REVISIONS else None
+    return event.event_id + event.event + (event.execution_id or "") + (revised or "") + part
 
 
 class Assignments:

@@ -12,7 +12,7 @@ from operator import attrgetter
 from typing import Any, NamedTuple
 
 from compactor.core.corrections import bust_inferred, note_lines, take_revision
-from compactor.core.decimals import plain
+from compactor.core.decimals import DUST, plain
 from compactor.core.events import EVENTS, FILLS, REVISIONS, TERMS, TOLD_ONCE, Event, Leg, is_intent
 from compactor.core.fills import take_assignment, take_fill
 from compactor.core.inference import infer_missing
@@ -205,7 +205,7 @@ def _report_overfill(order: Order, entry: Entry, quantity_before: Decimal | None
     """Say so when more is filled than was ordered (4.6)."""
     quantity = get_quantity(order)
     changed = order.filled > filled_before or quantity != quantity_before
-    if quantity is not None and order.filled > quantity and changed:
+    if quantity is not None and order.filled - quantity > DUST and changed:
         entry.find("overfill", f"{plain(order.filled)} is filled of {plain(quantity)} ordered; every trade is kept")
 
 

@@ -132,8 +132,7 @@ def _reopen(order: Order, event: Event, entry: Entry, fresh: bool, quantity_befo
     that the event shows to be wrong; whether that happened."""
     is_answer = event.event == "snapshot" and says_open(event) and is_older(order.updated_at, event.ts)
     if is_answer:
-        quantity = get_quantity(order)
-        if event.order_status == "calculated" and quantity is not None and order.filled >= quantity:
+        if event.order_status == "calculated" and _is_all_filled(order):
             return False
     elif not (order.guessed and _shows_wrong_guess(order, event, quantity_before)):
         return False
@@ -178,9 +177,16 @@ def _take_after_end(order: Order, event: Event, entry: Entry) -> None:
     if event.event in (*FILLS, *REVISIONS) or ends or not is_older(order.updated_at, event.ts):
         return
     status = event.order_status or (row.status if row is not None else event.event)
+    if status == "calculated" and _is_all_filled(order):
+        return  # What is settled of it is computed (3.8).
     if status is not None and not isinstance(event, UnknownEvent):
         detail = f"the broker reports order {order.order_id} as {status} after it was {order.status}"
         entry.find("alive_after_end", f"{detail}; it stays ended until a snapshot says that it is open")
+
+
+def _is_all_filled(order: Order) -> bool:
+    quantity = get_quantity(order)
+    return quantity is not None and order.filled >= quantity
 
 
 def _report_unknown(event: Event, entry: Entry) -> None:

@@ -120,6 +120,11 @@ def _hash(order_id: str, event: str, event_id: str | None) -> bytes:
     return blake2b(msgspec.json.encode((order_id, normalize_name(event), event_id)), digest_size=16).digest()
 
 
+def _name_execution(execution_id: Any) -> str | None:
+    """An execution by the last part of its id: an activity's has its time before that."""
+    return str(execution_id).rpartition("::")[2] if execution_id is not None else None
+
+
 class _Batch(msgspec.Struct):
     """The lines to append next to one ledger. `named` is None where the ledger's events name its team."""
 
@@ -147,8 +152,8 @@ class ImportWriter:
         self.data = data
         self.own_team = Ledger(data).team_id if (data / LOG).exists() else None
         self._batches: dict[str, _Batch] = {}
-        self._in_logs: set[bytes] = set()
-        self._added: set[tuple[str, bytes]] = set()
+        self._in_logs: dict[bytes, set[str | None]] = {}
+        self._added: set[tuple[str, bytes, str | None]] = set()
         self._stamp = rfc3339(time.time_ns())
 
     def find_directory(self, team: str) -> Path:
@@ -159,7 +164,7 @@ class ImportWriter:
         """Remember that a log has an event, if it is one of those wanted. It is a duplicate in every ledger."""
         identity = _hash(known.order_id, known.event, known.event_id)
         if identity in wanted:
-            self._in_logs.add(identity)
+            self._in_logs.setdefault(identity, set()).add(_name_execution(known.execution_id))
 
     def add(self, team: str, found: Fields | Problem, file: str, number: int, *, is_known: bool = False) -> None:
         """Add what a line gave for a team: a checked event, which may be a duplicate, or a problem.
@@ -172,19 +177,24 @@ class ImportWriter:
         if isinstance(found, Problem):
             result.problems.append(ImportProblem(file, number, found.kind, hide_credentials(found.detail)))
             return
-        identity = hash_identity(found)
-        if is_known or identity in self._in_logs or (team, identity) in self._added:
+        identity, execution = hash_identity(found), _name_execution(found.get("execution_id"))
+        if is_known or self._is_in_logs(identity, execution) or (team, identity, execution) in self._added:
             result.duplicates += 1
             return
         line = self._encode(found, batch.named)
         if isinstance(line, Problem):
             result.problems.append(ImportProblem(file, number, line.kind, line.detail))
             return
-        self._added.add((team, identity))
+        self._added.add((team, identity, execution))
         batch.lines.append(line)
         batch.bytes_waiting += len(line)
         if len(batch.lines) >= BATCH_LINES or batch.bytes_waiting >= BATCH_BYTES:
             self._append(batch)
+
+    def _is_in_logs(self, identity: bytes, execution: str | None) -> bool:
+        # Another execution is another event, whatever a source calls both.
+        known = self._in_logs.get(identity, ())
+        return bool(known) and (execution is None or None in known or execution in known)
 
     def skip(self, team: str, activity_type: str, file: str, number: int) -> None:
         """Count an activity that is no fill of an order."""

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import msgspec
 from msgspec import Struct
 
-from compactor.core.decoding import build_event, decode, is_too_deep
+from compactor.core.decoding import build_event, decode, is_too_deep, replace_half_characters
 from compactor.core.events import LINE_BYTES_MAX, Event, Problem
 from compactor.core.instants import rfc3339
 from compactor.ledger.errors import LedgerError, RejectedEvents, from_os
@@ -255,7 +255,7 @@ def _encode_checked(
 def _read_fields(event: bytes | str) -> dict[str, Any] | Problem:
     """The fields of a JSON line, digit by digit as they came."""
     try:
-        text = event.encode() if isinstance(event, str) else event
+        text = replace_half_characters(event.encode() if isinstance(event, str) else event)
         text.decode()
         if is_too_deep(text):
             raise msgspec.DecodeError("too many objects and arrays lie in each other")

@@ -14,7 +14,8 @@ from cpython.unicode cimport PyUnicode_DecodeASCII
 from libc.string cimport memchr
 
 from compactor.core.fast.plain_line cimport (
-    EVENT, EVENT_ID, ORDER_ID, ORDER_STATUS, RECORDED_AT, TEAM_ID, TS, Kind, has, is_open, is_plain, is_terminal,
+    EVENT, EVENT_ID, EXECUTION_ID, ORDER_ID, ORDER_STATUS, RECORDED_AT, TEAM_ID, TS, Kind, has, is_open, is_plain,
+    is_terminal,
     kind_at, name_of, read_plain,
 )
 from compactor.core.fast.plain_order cimport PlainOrder, place
@@ -147,6 +148,8 @@ cdef class PlainOrders:
             return False
         cdef str order_id = _str_of(values[ORDER_ID])
         cdef str delivery = _str_of(values[EVENT_ID]) + COUNTED[name] if has(line, EVENT_ID) else None
+        if delivery is not None and has(line, EXECUTION_ID):
+            delivery += _str_of(values[EXECUTION_ID])
         cdef PyObject* found = PyDict_GetItem(self._orders, order_id)
         cdef bint was_ended
         cdef Py_ssize_t written
