@@ -355,6 +355,60 @@ def test_an_order_within_an_update_may_be_a_text(write: Callable[[Any], str]) ->
     assert _told(update) == _told(frame)
 
 
+SALE = {**ORDER, "side": "sell", "qty": "10", "filled_qty": "10", "filled_avg_price": "5", "status": "filled"}
+SOLD = {"execution_id": "e", "price": "5", "qty": "10"}
+UPDATE = {"event": "fill", "timestamp": "2021-03-16T18:38:02Z", **SOLD, "order": SALE}
+ACTIVITY = {
+    "activity_type": "FILL",
+    "id": "t::e",
+    "order_id": "o",
+    "side": "SELL_SHORT",
+    "symbol": "AAPL",
+    "type": "fill",
+}
+ACTIVITY |= {"transaction_time": "2021-03-16T18:38:02Z", "price": "5", "qty": "4", "cum_qty": "4", "leaves_qty": "6"}
+DETAILS = {
+    "execution_type": "fill",
+    "order_id": "o",
+    "symbol": "AAPL",
+    "side": "sell",
+    "cum_qty": "4",
+    "leaves_qty": "6",
+}
+ENTRY = {"activity_type": "TRD", "executed_at": "2021-03-16T18:38:02Z", "ref_id": "e", "price": "5", "qty": "4"}
+SIGNED = {**SALE, "qty": "-10", "filled_qty": "-10"}
+
+
+@pytest.mark.parametrize(
+    ("message", "signed"),
+    [
+        (SALE, SIGNED),
+        (UPDATE, {**UPDATE, "qty": "-10"}),
+        (UPDATE, {**UPDATE, "qty": -10, "order": SIGNED}),
+        ({"stream": "trade_updates", "data": UPDATE}, {"stream": "trade_updates", "data": {**UPDATE, "qty": "-10"}}),
+        (ACTIVITY, {**ACTIVITY, "qty": "-4", "cum_qty": "-4", "leaves_qty": "-6"}),
+        (
+            {**ENTRY, "details": DETAILS},
+            {**ENTRY, "qty": "-4", "details": {**DETAILS, "cum_qty": "-4", "leaves_qty": "-6"}},
+        ),
+    ],
+)
+def test_the_sign_by_which_some_programs_tell_a_sale_is_left_out(message: Any, signed: Any) -> None:
+    """A negative quantity was refused, and the whole order with it; `leaves_qty` tells whether the order lives on."""
+    assert _told(message) == _told(signed)
+
+
+@pytest.mark.parametrize("event", ["trade_bust", "trade_correct"])
+def test_the_sign_of_a_bust_stays(event: str) -> None:
+    """Alpaca sends it so; a purchase of a negative quantity is left to the fold to refuse."""
+    for message in (
+        {**UPDATE, "event": event, "qty": "-10"},
+        {**ENTRY, "qty": "-10", "details": {**DETAILS, "execution_type": event}},
+        {**UPDATE, "qty": "-10", "order": {**SALE, "side": "buy"}},
+    ):
+        assert "-10" == _told(message)["qty"]
+
+
 @pytest.mark.parametrize("text", ['{"id": "o1"', "[1, ", '{"id": "o1"} and more'])
 def test_a_text_that_only_begins_as_json_is_named(text: str) -> None:
     """A message that was written as a text once more and is torn is reported as the text that was found."""

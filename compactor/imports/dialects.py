@@ -13,6 +13,7 @@ from operator import is_
 from typing import Any
 
 from compactor.broker.alpaca.translate import ORDER_TIMES
+from compactor.core.events import REVISIONS
 from compactor.imports.printed import read_text
 
 TIMES = frozenset((*ORDER_TIMES, "expires_at", "timestamp", "at", "transaction_time", "executed_at"))
@@ -25,6 +26,8 @@ TEXTS = frozenset(("client_order_id", "symbol", "reason"))
 """Fields whose text may be anything."""
 NESTED = frozenset(("data", "order", "legs", "details"))
 """Fields that hold a part of a message, which some programs write as a text, in a cell of a table as well."""
+QUANTITIES = ("qty", "filled_qty", "cum_qty", "leaves_qty")
+SALES = ("sell", "sell_short")
 NOTHING = frozenset(("None", "null", "nan", "NaN", "NaT"))
 """Texts that stand for no value where a table was written and read."""
 
@@ -48,6 +51,7 @@ SPELLINGS = {
 ORDER_SPELLINGS = {"order_id": "id", "order_status": "status"}
 """The same for an order only; an activity has these fields under these names."""
 _ORDER_NAMES = frozenset(("order_id", "client_order_id", "order_status"))
+_KINDS = frozenset(("event", "activity_type", "execution_type", "status"))
 _OTHER_NAMES = frozenset(("id", "activity_type", "execution_type", "event"))
 CLASSES = {"one_cancels_other": "oco", "one_triggers_other": "oto", "multi_leg_options": "mleg"}
 
@@ -75,6 +79,7 @@ def normalize(message: Any, zone: tzinfo | None, originals: dict[int, Any]) -> A
         fields = {name: _normalize_field(name, value, zone, originals) for name, value in named.items()}
         if _is_zero(named.get("qty")) and _is_zero(named.get("price")):
             fields["price"] = None  # There is no execution in this message.
+        fields |= _find_unsigned(fields)
         if named is message and all(fields[name] is value for name, value in message.items()):
             return message
         originals[id(fields)] = message
@@ -126,6 +131,18 @@ def _normalize_field(name: str, value: Any, zone: tzinfo | None, originals: dict
     if isinstance(value, str) and (name in NAMES or name == "activity_type"):
         return _normalize_name(name, value)
     return value
+
+
+def _find_unsigned(fields: dict[str, Any]) -> dict[str, Any]:
+    """The quantities of a sale without the sign that some programs give them by the side.
+
+    Note: the quantity of a bust is negative as Alpaca sends it.
+    """
+    inner = fields.get("order") or fields.get("details")
+    told = {**inner, **fields} if isinstance(inner, dict) else fields
+    if told.get("side") not in SALES or _KINDS.isdisjoint(fields) or any(told.get(one) in REVISIONS for one in _KINDS):
+        return {}
+    return {name: str(fields[name])[1:] for name in QUANTITIES if str(fields.get(name)).startswith("-")}
 
 
 def _unfold(part: Any) -> Any:
