@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from compactor.books.carry_over import CARRIED
 from compactor.books.order_index import OrderIndex
-from compactor.sync.carried import CARRIED, CarriedSums
+from compactor.sync.carried import CarriedSums
 
 T = "2026-03-02T15:00:00Z"
 

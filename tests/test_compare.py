@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
+from compactor.books.carry_over import CARRIED, leave_out
 from compactor.broker.alpaca.translate import translate
 from compactor.core.instants import nanos
-from compactor.sync.carried import CARRIED, leave_out
 from compactor.sync.compare import Comparison
 from compactor.sync.executions import Known
 from compactor.sync.plan import Plan

@@ -508,7 +508,7 @@ def test_an_import_finds_what_is_sealed(data: Path) -> None:
     with Ledger(data) as ledger:
         ledger.seal(now=True, segment_bytes=SEGMENT)
     assert before == list(known_events(data, "alpha", order_ids))
-    assert (1334, "unfinished") == (len(before), before[-1].order_id)
+    assert (1334, "unfinished") == (len(before), before[-1][0].order_id)
 
 
 def test_segments_without_their_seal_are_replaced(data: Path) -> None:

@@ -22,6 +22,7 @@ from compactor.imports.cumulative import CumulativeQuantities
 from compactor.imports.leg_finder import LegFinder
 from compactor.imports.messages import FillOrder, NotAFill, read_capture
 from compactor.imports.recordings import BadRecording
+from compactor.imports.replacements import Replacements
 from compactor.imports.writer import (
     Fields,
     ImportProblem,
@@ -73,7 +74,7 @@ def _import_capture(
     meter = Meter(progress, 2 * file.stat().st_size + log_bytes)
     index.follow(look_for_new=True)
     routes, order = _Routes(fixed, index, takes_all=team is None), FillOrder()
-    wanted, legs, sums = set(), LegFinder(), CumulativeQuantities()
+    wanted, legs, sums, replacements = set(), LegFinder(), CumulativeQuantities(), Replacements()
     for found in read_capture(file, zone, meter.add):
         if isinstance(found.event, dict):
             wanted.add(hash_identity(found.event))
@@ -81,6 +82,7 @@ def _import_capture(
             order.note(found)
             legs.note(found)
             sums.note(found)
+            replacements.note(found)
     if sums.has_gaps:
         order = FillOrder()
         for found in map(sums.complete, read_capture(file, zone)):
@@ -93,10 +95,15 @@ def _import_capture(
                 wanted.add(hash_identity(found.event))
                 routes.note(found.event)
     for owner, path in ledgers.items():
-        for known in known_events(path, owner, routes.orders, meter):
+        for known, line in known_events(path, owner, routes.orders | replacements.predecessors, meter):
             writer.recognize(known, wanted)
+            replacements.recall(known, line)
+    if replacements.are_filled:
+        for found in map(sums.complete, read_capture(file, zone)):
+            replacements.weigh(found)
     home = fixed or UNASSIGNED
-    for number, event, *_ in map(legs.move, order.sort(map(sums.complete, read_capture(file, zone, meter.add)))):
+    recording = map(legs.move, order.sort(map(sums.complete, read_capture(file, zone, meter.add))))
+    for number, event, *_ in map(replacements.leave_out, recording):
         if isinstance(event, NotAFill):
             writer.skip(home, event.activity_type, str(file), number)
         elif isinstance(event, Problem):

@@ -148,7 +148,7 @@ def _mark_orders(writer: ImportWriter, imported: _Imported) -> bool:
     team, path = imported.team, writer.find_directory(imported.team)
     rows = {row["order_id"]: row for row in Ledger(path, team_id=team).rows("pending_orders")}
     open_orders = {order_id: order for order_id, order in imported.orders.items() if order.lines and order_id in rows}
-    heard = {event.order_id for event in known_events(path, team, open_orders) if event.source != "import"}
+    heard = {event.order_id for event, _line in known_events(path, team, open_orders) if event.source != "import"}
     vanished, is_marked = [], False
     for order_id, order in open_orders.items():
         if order_id in heard:

@@ -77,11 +77,16 @@ class ImportResult(msgspec.Struct):
     """Orders that were unassigned, and the teams that they were moved to."""
 
 
-def known_events(path: Path, team: str, orders: Collection[str], meter: Meter | None = None) -> Iterator[Event]:
-    """Read the events of some orders that the ledger at a path has; none where there is no log. Raises LedgerError."""
-    for placed, _line in read_known(path, team, lambda glance: glance.order_id in orders, meter):
+def known_events(
+    path: Path, team: str, orders: Collection[str], meter: Meter | None = None
+) -> Iterator[tuple[Event, bytes]]:
+    """Read the events of some orders that the ledger at a path has, each with its line; none where there is no log.
+
+    Raises LedgerError.
+    """
+    for placed, line in read_known(path, team, lambda glance: glance.order_id in orders, meter):
         if placed.event.order_id in orders:
-            yield placed.event
+            yield placed.event, line
 
 
 def read_known(

@@ -1,10 +1,6 @@
-"""Leave out of a replacement's sums what its predecessor had filled, which some brokers count on.
+"""Decide what the sums of a replacement count of its predecessor, message by message: for the stream and for a resend.
 
-By some reports the `filled_qty` of an order that replaces another one begins at what was filled before. Taken as its
-own, those shares would be traded twice. `CarriedSums` does this for the stream and for a resend; `executions` does it
-for the answers of a reconcile.
-
-Note: what was left out stands in the event as `carried_qty`, so that it is known after a restart: from the log.
+What is left out of them, and why, says `books.carry_over`. `executions` decides for the answers of a reconcile.
 """
 
 from __future__ import annotations
@@ -14,18 +10,14 @@ from decimal import Decimal
 
 import msgspec
 
+from compactor.books.carry_over import ACCEPTED, ZERO, leave_out, read_quantity, without_sums
 from compactor.books.order_index import OrderIndex
 from compactor.broker.port import Fields
-from compactor.core.decimals import BadDecimal, exactly, parse_decimal, plain
+from compactor.core.decimals import exactly
 from compactor.core.events import FILLS
 from compactor.ledger import LedgerError
 
-CARRIED = "carried_qty"
-_SUMS = ("filled_qty", "filled_avg_price")
-_ACCEPTED = frozenset({"new", "accepted", "pending_new"})
-"""Events of an order that has no executions of its own yet."""
 _KEPT_MAX = 100_000
-ZERO = Decimal(0)
 
 
 class _Told(msgspec.Struct):
@@ -51,7 +43,7 @@ class CarriedSums:
     def leave_out(self, event: Fields, team: str) -> Fields:
         """The event with the sums that are the order's own, for the ledger of a team; the same where nothing is
         carried."""
-        filled = _parse(event.get("filled_qty"))
+        filled = read_quantity(event.get("filled_qty"))
         if filled is not None and event.get("replaced_by"):
             _keep(self._replaced, str(event["order_id"]), filled)
         if filled is None or not (event.get("replaces") or self._may_continue(event)):
@@ -81,18 +73,18 @@ class CarriedSums:
 
     def _decide(self, event: Fields, filled: Decimal, team: str) -> Decimal | None:
         told = self._read(str(event["order_id"]), team)
-        carried = max((_parse(one.carried_qty) or ZERO for one in told), default=ZERO)
+        carried = max((read_quantity(one.carried_qty) or ZERO for one in told), default=ZERO)
         if any(one.filled_qty is not None for one in told):
             return carried
-        if event["event"] in _ACCEPTED:
+        if event["event"] in ACCEPTED:
             return filled
         # The first that is heard of its sums is a later event: they are its own, unless they may be its predecessor's.
         # Of that one fills may be unheard, but not once it is known how it stood when it was replaced.
         with exactly():
-            rest = filled - (_parse(event.get("qty")) or ZERO if event["event"] in FILLS else ZERO)
+            rest = filled - (read_quantity(event.get("qty")) or ZERO if event["event"] in FILLS else ZERO)
         name = str(event.get("replaces") or "")
         earlier = self._read(name, team) if name and name not in self._replaced else []
-        known = [_parse(one.filled_qty) for one in earlier if one.replaced_by is not None]
+        known = [read_quantity(one.filled_qty) for one in earlier if one.replaced_by is not None]
         before = self._replaced.get(name, max((one for one in known if one is not None), default=None))
         return ZERO if rest <= 0 or before == ZERO else None
 
@@ -104,29 +96,7 @@ class CarriedSums:
             return []
 
 
-def without_sums(event: Fields) -> Fields:
-    """An event without what it says is filled."""
-    return {name: value for name, value in event.items() if name not in _SUMS}
-
-
-def leave_out(event: Fields, carried: Decimal) -> Fields:
-    """An event without what of its sums was filled before the order was there."""
-    filled = _parse(event.get("filled_qty"))
-    if not carried or filled is None:
-        return event
-    with exactly():
-        own = max(filled - carried, ZERO)
-    return without_sums(event) | {"filled_qty": plain(own), CARRIED: plain(carried)}
-
-
 def _keep(memory: dict[str, Decimal], order_id: str, quantity: Decimal) -> None:
     if len(memory) > _KEPT_MAX:
         memory.clear()
     memory[order_id] = quantity
-
-
-def _parse(value: object) -> Decimal | None:
-    try:
-        return parse_decimal(str(value)) if value is not None else None
-    except BadDecimal:
-        return None

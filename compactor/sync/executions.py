@@ -12,10 +12,10 @@ from decimal import Decimal
 
 import msgspec
 
+from compactor.books.carry_over import leave_out
 from compactor.broker.port import Fields
 from compactor.core.decimals import parse_decimal, plain, quotient
 from compactor.core.instants import nanos, rfc3339
-from compactor.sync.carried import leave_out
 from compactor.sync.revisions import plan_revisions, take_inferred_back
 
 ZERO = Decimal(0)

@@ -13,12 +13,12 @@ from decimal import Decimal
 
 import msgspec
 
+from compactor.books.carry_over import without_sums
 from compactor.books.ownership import UNASSIGNED, decide_team, walk_family
 from compactor.broker.port import Fields, Translation, content_digest
 from compactor.broker.readable import keep_readable
 from compactor.core.decimals import exactly, parse_decimal
 from compactor.core.instants import nanos
-from compactor.sync.carried import without_sums
 from compactor.sync.compare import BrokerDifference, Comparison, is_open
 from compactor.sync.executions import Known, new_fills
 
