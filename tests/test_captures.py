@@ -286,6 +286,9 @@ def test_what_is_no_message_is_reported_with_its_line(tmp_path: Path) -> None:
     "line",
     [
         "> APCA-API-SECRET-KEY: Sesame0123456789",
+        "> apca-api-key-id: Sesame0123456789",
+        '{"headers": {"APCA-API-KEY-ID": "Sesame0123456789"}, "body": {"x": 1}}',
+        "INFO key_id='Sesame0123456789' APCA_API_KEY_ID=Sesame0123456789",
         "< authorization: Basic Sesame0123456789",
         "ALPACA_SECRET_KEY=Sesame0123456789",
         '{"secret":"Sesame0123456789","action":"auth","key":"PK',

@@ -97,6 +97,15 @@ def test_an_object_without_messages_is_told_as_it_is() -> None:
         assert [found] == unwrap(found)
 
 
+@pytest.mark.parametrize("before", ["", "INFO got "])
+def test_a_message_that_journald_exported_as_bytes_is_read(before: str) -> None:
+    """So it writes a text that has a control character, or is no UTF-8."""
+    entry = {"PRIORITY": "6", "MESSAGE": list((before + json.dumps(ORDER)).encode())}
+    assert [ORDER] == unwrap(entry)
+    for other in ([300], [1, "x"], [], [True], list(b"no message")):
+        assert [{"MESSAGE": other}] == unwrap({"MESSAGE": other})
+
+
 def test_a_list_of_values_without_names_is_one_problem() -> None:
     """`to_json(orient="values")` writes no names; one sentence says what to write instead."""
     [problem] = unwrap(list(ORDER.values()))

@@ -113,12 +113,19 @@ def _open_envelope(envelope: dict[Any, Any]) -> Iterator[Any]:
         yield _describe_answer(envelope, status)
         return
     is_empty = True
-    for value in envelope.values():
+    for name, told in envelope.items():
+        value = _decode_bytes(told) if name == "MESSAGE" else told
         if _holds_messages(value, ENVELOPES_MAX):
             is_empty = False
             yield from _open(value)
     if is_empty:
         yield envelope if type(status) is not int else _describe_answer(envelope, status)
+
+
+def _decode_bytes(message: Any) -> Any:
+    """The text of a message that journald exported as the numbers of its bytes; the very same for any other value."""
+    is_bytes = isinstance(message, list) and all(type(one) is int and 0 <= one <= 255 for one in message)
+    return bytes(message).decode(errors="replace") if is_bytes else message
 
 
 def _holds_messages(value: Any, depth: int) -> bool:

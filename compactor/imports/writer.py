@@ -9,6 +9,7 @@ the same recording again, or once more after a crash half-way, therefore adds no
 from __future__ import annotations
 
 import itertools
+import re
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
@@ -33,6 +34,7 @@ from compactor.ledger.log_writer import append_lines, encode_event
 from compactor.ledger.paths import LOG
 
 Fields = dict[str, Any]
+_KEY_ID = re.compile(r"(key[-_]?id[\"'\\]{0,8}\s{0,8}[:=]\s{0,8}[\"'\\]{0,8})[^\s\"'\\,;})\]]+", re.IGNORECASE)
 
 BATCH_LINES = 4000
 BATCH_BYTES = 8 << 20
@@ -116,6 +118,11 @@ def check_event(event: Fields) -> Fields | Problem:
     return found if isinstance(found, Problem) else event
 
 
+def _hide_keys(text: str) -> str:
+    """Hide secrets, and the ids of keys of the API, which stand beside them in a header or a request."""
+    return _KEY_ID.sub(r"\1(hidden)", hide_credentials(text))
+
+
 def hash_identity(event: Fields) -> bytes:
     """Hash the identity of an event to 16 bytes, because a recording may have millions."""
     return _hash(event["order_id"], event["event"], event["event_id"])
@@ -180,7 +187,7 @@ class ImportWriter:
         result = batch.result
         batch.count_line(file, number)
         if isinstance(found, Problem):
-            result.problems.append(ImportProblem(file, number, found.kind, hide_credentials(found.detail)))
+            result.problems.append(ImportProblem(file, number, found.kind, _hide_keys(found.detail)))
             return
         identity, execution = hash_identity(found), _name_execution(found.get("execution_id"))
         if is_known or self._is_in_logs(identity, execution) or (team, identity, execution) in self._added:
