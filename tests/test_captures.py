@@ -523,3 +523,45 @@ def test_client_ids_that_hold_a_time_make_no_ledgers(tmp_path: Path) -> None:
     messages = [_update("new", {"id": name, "client_order_id": name}) for name in times]
     import_alpaca(_file(tmp_path / "f", messages), tmp_path / "data", team=None)
     assert {"unassigned": set(times)} == _orders(tmp_path / "data")
+
+
+def _told_twice(price: str, **activity: Any) -> list[Any]:
+    """An execution by the stream, and by an activity whose id ends in the stream's."""
+    filled = {"status": "filled", "filled_qty": "100", "filled_avg_price": "31.5999"}
+    fill = _update("fill", filled, execution_id="e-1", price="31.5999", qty="100")
+    return [fill, {**_activity("o1"), "id": "20260302093000000::e-1", "price": price, **activity}]
+
+
+@pytest.mark.parametrize("is_backwards", [False, True])
+@pytest.mark.parametrize("is_apart", [False, True])
+def test_an_activity_that_ends_in_an_execution_s_id_is_that_execution(
+    tmp_path: Path, is_backwards: bool, is_apart: bool
+) -> None:
+    """One of the two rounds its price: what came first stands, and the other is named."""
+    messages = _told_twice("31.6")[:: -1 if is_backwards else 1]
+    for part in [[one] for one in messages] if is_apart and not is_backwards else [messages]:
+        import_alpaca(_file(tmp_path / "f", part), tmp_path / "data", team="alpha")
+    ledger = Ledger(tmp_path / "data/team/alpha")
+    assert ["100"] == [row["quantity"] for row in ledger.rows("trades")]
+    assert ["conflicting_fill"] == [row["kind"] for row in ledger.rows("findings")]
+
+
+@pytest.mark.parametrize(
+    ("activity", "quantities", "findings"),
+    [
+        ({}, ["100"], []),
+        ({"cum_qty": None}, ["100"], []),
+        ({"order_id": "o2", "price": "31.6"}, ["100", "100"], []),
+        ({"id": "20260302093000000::e-2", "price": "31.6"}, ["100", "100"], ["late_fill", "overfill"]),
+    ],
+    ids=["the same numbers", "without a sum", "of another order", "of another execution"],
+)
+def test_the_half_of_an_activity_s_id_counts_for_its_own_order_alone(
+    tmp_path: Path, activity: dict[str, Any], quantities: list[str], findings: list[str]
+) -> None:
+    """Where the numbers are the same, nothing relies on it."""
+    messages = _told_twice(activity.pop("price", "31.5999"), **activity)
+    import_alpaca(_file(tmp_path / "f", messages), tmp_path / "data", team="alpha")
+    ledger = Ledger(tmp_path / "data/team/alpha")
+    assert quantities == [row["quantity"] for row in ledger.rows("trades")]
+    assert findings == [row["kind"] for row in ledger.rows("findings")]

@@ -23,6 +23,7 @@ from compactor.imports.leg_finder import LegFinder
 from compactor.imports.messages import FillOrder, NotAFill, read_capture
 from compactor.imports.recordings import BadRecording
 from compactor.imports.replacements import Replacements
+from compactor.imports.told_executions import ToldExecutions
 from compactor.imports.writer import (
     Fields,
     ImportProblem,
@@ -74,7 +75,8 @@ def _import_capture(
     meter = Meter(progress, 2 * file.stat().st_size + log_bytes)
     index.follow(look_for_new=True)
     routes, order = _Routes(fixed, index, takes_all=team is None), FillOrder()
-    wanted, legs, sums, replacements = set(), LegFinder(), CumulativeQuantities(), Replacements()
+    wanted, legs, sums = set(), LegFinder(), CumulativeQuantities()
+    replacements, executions = Replacements(), ToldExecutions()
     for found in read_capture(file, zone, meter.add):
         if isinstance(found.event, dict):
             wanted.add(hash_identity(found.event))
@@ -83,6 +85,7 @@ def _import_capture(
             legs.note(found)
             sums.note(found)
             replacements.note(found)
+            executions.note(found)
     if sums.has_gaps:
         order = FillOrder()
         for found in map(sums.complete, read_capture(file, zone)):
@@ -98,12 +101,14 @@ def _import_capture(
         for known, line in known_events(path, owner, routes.orders | replacements.predecessors, meter):
             writer.recognize(known, wanted)
             replacements.recall(known, line)
-    if replacements.are_filled:
+            executions.recall(known)
+    if replacements.are_filled or executions.are_named:
         for found in map(sums.complete, read_capture(file, zone)):
             replacements.weigh(found)
+            executions.learn(found)
     home = fixed or UNASSIGNED
     recording = map(legs.move, order.sort(map(sums.complete, read_capture(file, zone, meter.add))))
-    for number, event, *_ in map(replacements.leave_out, recording):
+    for number, event, *_ in map(executions.name, map(replacements.leave_out, recording)):
         if isinstance(event, NotAFill):
             writer.skip(home, event.activity_type, str(file), number)
         elif isinstance(event, Problem):
