@@ -58,6 +58,16 @@ class TestTeams:
         assert (other.decode(), 1_000 + len(line) - len(other)) == (found.line, found.offset)
 
 
+def test_the_mark_before_a_text_is_no_torn_line() -> None:
+    """What an editor on Windows puts before the first line is part of that line."""
+    line = b"\xef\xbb\xbf" + write()
+    ((found, data),) = EventReader("alpha").read_block(block_of(line + b""))
+    assert isinstance(found, Placed)
+    assert (0, len(line), line[:-1]) == (found.offset, found.length, data.rstrip(b"\n"))
+    kinds = [type(found) for found in EventReader("alpha").read_line(b"\xef\xbbx" + write()[:-1], 0)]
+    assert [Finding, Placed] == kinds
+
+
 class TestHalfCharacters:
     """Section 2: writers in Python and JavaScript escape the halves that they cut a text into."""
 

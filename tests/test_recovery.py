@@ -66,7 +66,7 @@ def _inside(before: int, behind: int) -> list[tuple[Any, ...]]:
         (b"\0\0" + EVENT, [(0, 2, "nul_bytes", False), (2, E + 1, "o-1")]),
         (EVENT + b"\0", [(0, E, "o-1"), (0, E, "fused_line", True), (E, 2, "nul_bytes", False)]),
         (b"\xff" + EVENT, [(0, 1, "fused_line", False), (1, E + 1, "o-1")]),
-        (b"\xef\xbb\xbf" + EVENT, [(0, 3, "fused_line", False), (3, E + 1, "o-1")]),
+        (b"\xef\xbb\xbf" + EVENT, [(0, E + 4, "o-1")]),
         (b'{"event":"new","a":' + EVENT, [(0, 19, "fused_line", False), (19, E + 1, "o-1")]),
         (b'{"event":"new","a":[1,' + EVENT, [(0, 22, "fused_line", False), (22, E + 1, "o-1")]),
         (b"{" + EVENT, [(0, 1, "fused_line", False), (1, E + 1, "o-1")]),

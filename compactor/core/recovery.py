@@ -26,7 +26,7 @@ _STRING = rb'"(?>[^"\\\x00-\x1f]++|\\.)*+"'
 _NUMBER = rb"-?+[0-9]++(?>\.[0-9]++)?+(?>[eE][+-]?+[0-9]++)?+"
 _SCALAR = _SPACE + rb"(?>" + _STRING + rb"|" + _NUMBER + rb"|true|false|null)" + _SPACE
 _NAME = _SPACE + _STRING + _SPACE + rb":"
-_BLANKS = re.compile(_SPACE)
+_BLANKS = re.compile(rb"(?:\xef\xbb\xbf)?" + _SPACE)
 _START = re.compile(rb'\{[ \t\r\n]*+"')
 
 
@@ -68,7 +68,7 @@ def recover_events(line: bytes) -> list[tuple[int, int, Event]]:
 
 
 def is_blank(line: bytes, start: int, stop: int) -> bool:
-    """Whether a part of a line has only white space."""
+    """Whether a part of a line has only white space, or the mark that some editors put before a text."""
     return _BLANKS.fullmatch(line, start, stop) is not None
 
 
