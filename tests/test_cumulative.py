@@ -63,6 +63,17 @@ def test_what_an_activity_leaves_open_tells_what_was_filled(
         assert [] == list(ledger.rows("findings"))
 
 
+def test_the_quantity_of_an_order_that_was_imported_before_counts(tmp_path: Path) -> None:
+    """Orders and activities are fetched by two requests, and often kept in two files."""
+    activities = [_activity("2", "6"), _activity("2", "8")]
+    for name, messages in (("orders", [ORDER]), ("activities", activities), ("again", activities)):
+        import_alpaca(_write(tmp_path / name, messages), tmp_path / "data", team="alpha")
+    ledger = Ledger(tmp_path / "data/team/alpha")
+    assert 4 == sum(Decimal(row["quantity"]) for row in ledger.rows("trades"))
+    assert [4] == [Decimal(row["filled_qty"]) for row in ledger.rows("pending_orders")]
+    assert [] == list(ledger.rows("findings"))
+
+
 def test_activities_without_a_sum_are_sorted_by_it_nonetheless(tmp_path: Path) -> None:
     """Lists come newest first: the executions of a filled order take the place of what was inferred, without a word."""
     order = {**ORDER, "status": "filled", "filled_qty": "10"}

@@ -146,6 +146,15 @@ def test_legs_of_a_bracket_are_told_while_they_are_open() -> None:
     assert ["o", "a", "b"] == [event["order_id"] for event in translate(update["order"]).events]
 
 
+def test_a_leg_without_times_is_as_of_its_order() -> None:
+    """It is live, whatever a program that shortened it has left out."""
+    order = make_order("o", updated_at=T, legs=[{"id": "l", "status": "held"}])
+    parent, leg = translate(order).events
+    assert (parent["ts"], "l", "held", "o") == (
+        leg["ts"], leg["order_id"], leg["order_status"], leg["parent_order_id"]
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize("status", ["canceled", "expired", "rejected", "replaced"])
 def test_a_leg_of_a_bracket_that_ended_unfilled_is_told_in_an_update(status: str) -> None:
     """Nothing may be ahead of its own updates, which may never come: it would stay held for ever."""

@@ -86,6 +86,9 @@ def _import_capture(
             sums.note(found)
             replacements.note(found)
             executions.note(found)
+    for owner, path in ledgers.items() if sums.lacking else ():
+        for known, _ in known_events(path, owner, sums.lacking):
+            sums.recall(known)
     if sums.has_gaps:
         order = FillOrder()
         for found in map(sums.complete, read_capture(file, zone)):

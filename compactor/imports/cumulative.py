@@ -9,11 +9,12 @@ from __future__ import annotations
 from decimal import Decimal
 
 from compactor.core.decimals import BadDecimal, exactly, parse_decimal
+from compactor.core.events import Event
 from compactor.imports.messages import Translated
 
 
 class CumulativeQuantities:
-    """Learns the quantities of the orders in a recording by `note`, and then completes its activities.
+    """Learns the quantities of orders by `note` and `recall`, and then completes the activities of a recording.
 
     Not of a multi-leg order, which has no symbol: what an activity leaves open may be that of the leg.
     """
@@ -32,9 +33,24 @@ class CumulativeQuantities:
         if found.is_activity:
             if found.leaves is not None and "filled_qty" not in event:
                 self._incomplete.add(order_id)
-        elif event.get("symbol") and (quantity := _read(event.get("quantity"))) is not None:
+        elif event.get("symbol"):
+            self._learn(order_id, event.get("quantity"))
+
+    def recall(self, event: Event) -> None:
+        """Learn what was ordered from an event of a log, which may have been imported before."""
+        if event.symbol:
+            self._learn(event.order_id, event.quantity)
+
+    def _learn(self, order_id: str, told: object) -> None:
+        quantity = _read(told)
+        if quantity is not None:
             is_known = self._quantities.setdefault(order_id, quantity) == quantity
             self._quantities[order_id] = quantity if is_known else None
+
+    @property
+    def lacking(self) -> set[str]:
+        """The orders of which activities could be completed, if their quantity were known."""
+        return self._incomplete - self._quantities.keys()
 
     @property
     def has_gaps(self) -> bool:

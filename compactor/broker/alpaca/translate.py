@@ -232,11 +232,16 @@ def _read_order(order: Fields, raw: Fields, source: str) -> Iterator[Fields | Pr
 
 
 def _read_legs(order: Fields, source: str, in_update: bool = False) -> Iterator[Fields | Problem]:
-    """Read the nested legs of an order. Each leg is an order; only the nesting tells whose leg it is."""
+    """Read the nested legs of an order. Each leg is an order; only the nesting tells whose leg it is.
+
+    One that some program left without its times is as of the order's.
+    """
     yield from _refuse_legs(order)
+    ts = _find_newest_time(order)
     for raw in _as_list(order.get("legs")):
         leg = _strip_names(raw) if isinstance(raw, dict) else {}
-        event = {"event": "snapshot", "ts": _find_newest_time(leg)} | _rename_fields(leg, ORDER)
+        own_ts = _find_newest_time(leg) or (ts if "status" in leg else None)
+        event = {"event": "snapshot", "ts": own_ts} | _rename_fields(leg, ORDER)
         event["parent_order_id"] = order.get("id")
         if in_update and not _is_multi_leg(order):
             # The legs of a bracket have their own updates for fills and ends, and this one may be ahead of them. That a
