@@ -128,9 +128,28 @@ def test_an_activity_that_leaves_shares_open_is_a_partial_fill(kind: str | None,
     assert "partial_fill" == event["event"]
     [event] = translate({**ACTIVITY, "type": kind, "leaves_qty": "0"}).events
     assert "fill" == event["event"]
+    [event] = translate({**ACTIVITY, "leaves_qty": ""}).events
+    assert "fill" == event["event"], "what is empty is not told"
     if kind is not None:
         [event] = translate(make_entry(kind, **told)).events
         assert "partial_fill" == event["event"]
+
+
+@pytest.mark.parametrize(
+    ("told", "event"),
+    [
+        ({}, "partial_fill"),
+        ({"leaves_qty": None}, "partial_fill"),
+        ({"leaves_qty": ""}, "partial_fill"),
+        ({"leaves_qty": "0"}, "fill"),
+        ({"order_status": "filled"}, "fill"),
+        ({"order_status": "canceled"}, "partial_fill"),
+    ],
+)
+def test_an_activity_without_a_type_ends_its_order_only_if_it_says_so(told: dict[str, Any], event: str) -> None:
+    """The order ends by the sum of its fills; a program that kept few fields does not hide what is live."""
+    [found] = translate({name: value for name, value in ACTIVITY.items() if name != "type"} | told).events
+    assert event == found["event"]
 
 
 def test_legs_of_a_bracket_are_told_while_they_are_open() -> None:

@@ -264,9 +264,13 @@ def _read_activity(activity: Fields, raw: Fields, source: str) -> Fields | Probl
     if activity["activity_type"] not in TRADE_ACTIVITIES:
         return _refuse_activity(activity)
     event = _rename_fields(activity, ACTIVITY)
-    if _is_partial(event, activity.get("leaves_qty")):
+    leaves = activity.get("leaves_qty")
+    if "event" not in event:
+        is_last = event.get("order_status") == "filled" or (leaves not in (None, "") and not _is_above_zero(leaves))
+        event["event"] = "fill" if is_last else "partial_fill"
+    elif _is_partial(event, leaves):
         event["event"] = "partial_fill"
-    return _finish_event({"event": "fill"} | event, activity.get("id"), activity, raw, source)
+    return _finish_event(event, activity.get("id"), activity, raw, source)
 
 
 def _read_streamed_activity(activity: Fields, raw: Fields, source: str) -> Fields | Problem:
@@ -290,14 +294,14 @@ def _refuse_activity(activity: Fields) -> Problem:
 
 
 def _is_partial(event: Fields, leaves: Any) -> bool:
-    """Whether a `fill`, or an activity without a type, leaves a part of the order open: an end would hide that."""
-    is_fill = normalize_name(str(event.get("event", "fill"))) == "fill"
+    """Whether a `fill` leaves a part of the order open: an end would hide that."""
+    is_fill = normalize_name(str(event["event"])) == "fill"
     return is_fill and (event.get("order_status") == "partially_filled" or _is_above_zero(leaves))
 
 
 def _is_above_zero(quantity: Any) -> bool:
     try:
-        return quantity is not None and parse_decimal(str(quantity)) > 0
+        return quantity not in (None, "") and parse_decimal(str(quantity)) > 0
     except BadDecimal:
         return True
 
