@@ -131,14 +131,49 @@ def test_activities_of_a_spread_that_was_imported_as_an_order_take_the_place_of_
         assert (TRADES, NET, []) == read_result(tmp_path)
 
 
-def test_activities_of_a_spread_whose_legs_nobody_tells_are_named_until_they_are_told(tmp_path: Path) -> None:
-    """One order has one symbol and side. What to do is said, and then each execution counts once."""
-    done = by_team(run_import(tmp_path, tell_activities()))["alpha"]
-    assert (0, 4) == (done.events_appended, len(done.problems))
-    assert "/v2/orders/parent?nested=true" in done.problems[0].detail
-    run_import(tmp_path, [tell_order()])
-    assert [] == by_team(run_import(tmp_path, tell_activities()))["alpha"].problems
-    assert (TRADES, NET, []) == read_result(tmp_path)
+STAND_INS = [
+    (f"parent:{PUT_380}", "4"),
+    (f"parent:{PUT_380}", "6"),
+    (f"parent:{PUT_395}", "2"),
+    (f"parent:{PUT_395}", "3"),
+]
+
+
+@pytest.mark.parametrize("tell", [tell_activities, tell_entries])
+@pytest.mark.parametrize("later", ["fills", "order"])
+def test_activities_of_a_spread_whose_legs_nobody_tells_are_moved_to_them_once_they_are_told(
+    tmp_path: Path, tell: Any, later: str
+) -> None:
+    """Each leg has a stand-in, since an order has one symbol; each share counts once, whatever tells the legs."""
+    for _ in range(2):
+        assert [] == by_team(run_import(tmp_path, tell()))["alpha"].problems
+        assert (STAND_INS, NET, []) == read_result(tmp_path)
+    assert [] == list(Ledger(tmp_path / "data/team/alpha").rows("pending_orders"))
+    for messages in (list(tell_frames()) if later == "fills" else [tell_order()], list(tell()), [tell_order()]):
+        assert [] == by_team(run_import(tmp_path, messages))["alpha"].problems
+        assert (TRADES, NET, []) == read_result(tmp_path)
+    assert 0 == by_team(run_import(tmp_path, [*tell(), tell_order()]))["alpha"].events_appended
+    assert [] == list(Ledger(tmp_path / "data/team/alpha").rows("pending_orders"))
+
+
+def test_an_activity_that_was_booked_on_the_parent_is_moved_to_its_leg(tmp_path: Path) -> None:
+    """Alone in a recording it looked like that of a single option."""
+    first, *others = tell_activities()
+    run_import(tmp_path, [first])
+    assert [("parent", "2")] == read_result(tmp_path)[0]
+    for messages in (list(tell_frames()), [first, *others], [tell_order()]):
+        run_import(tmp_path, messages)
+        assert (TRADES, NET, []) == read_result(tmp_path)
+
+
+def test_an_execution_that_was_taken_back_stays_so_on_its_leg(tmp_path: Path) -> None:
+    """Its bust goes with it."""
+    entries = list(tell_entries())
+    bust = {**entries[3], "event_id": "bust", "ref_id": "b", "previous_id": "x4"}
+    bust["details"] = {**entries[3]["details"], "execution_type": "trade_bust"}
+    run_import(tmp_path, [*entries, bust])
+    run_import(tmp_path, tell_frames())
+    assert TRADES[:3] == read_result(tmp_path)[0]
 
 
 def test_a_single_option_order_is_no_spread(tmp_path: Path) -> None:

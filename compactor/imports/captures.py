@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import closing, suppress
 from datetime import tzinfo
+from itertools import chain
 from pathlib import Path
 
 from compactor.books.assign import move_orders
@@ -20,7 +21,7 @@ from compactor.books.unassigned import UnassignedOrders
 from compactor.core.events import Problem
 from compactor.imports.cumulative import CumulativeQuantities
 from compactor.imports.leg_finder import LegFinder
-from compactor.imports.messages import FillOrder, NotAFill, read_capture
+from compactor.imports.messages import FillOrder, NotAFill, Translated, read_capture
 from compactor.imports.recordings import BadRecording
 from compactor.imports.replacements import Replacements
 from compactor.imports.told_executions import ToldExecutions
@@ -100,8 +101,14 @@ def _import_capture(
             if isinstance(found.event, dict):
                 wanted.add(hash_identity(found.event))
                 routes.note(found.event)
+    put_right: list[Fields] = []
+    parents = legs.list_stand_ins()
     for owner, path in ledgers.items():
-        for known, line in known_events(path, owner, routes.orders | replacements.predecessors, meter):
+        for known, line in known_events(path, owner, {*routes.orders, *replacements.predecessors, *parents}, meter):
+            if known.order_id in parents:
+                events = legs.put_right(parents[known.order_id], known, line)
+                wanted.update(map(hash_identity, events))
+                put_right += events
             writer.recognize(known, wanted)
             replacements.recall(known, line)
             executions.recall(known)
@@ -111,7 +118,8 @@ def _import_capture(
             executions.learn(found)
     home = fixed or UNASSIGNED
     recording = map(legs.move, order.sort(map(sums.complete, read_capture(file, zone, meter.add))))
-    for number, event, *_ in map(executions.name, map(replacements.leave_out, recording)):
+    found_before = (Translated(1, event) for event in put_right)
+    for number, event, *_ in chain(found_before, map(executions.name, map(replacements.leave_out, recording))):
         if isinstance(event, NotAFill):
             writer.skip(home, event.activity_type, str(file), number)
         elif isinstance(event, Problem):

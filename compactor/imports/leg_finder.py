@@ -5,8 +5,9 @@ tell the leg by symbol and side. The legs are learned from whatever tells of the
 a fill, a bust or a correction of one; all of the recording, and the logs, because the order may have been imported
 before.
 
-Note: an execution of which nothing tells the leg is refused, and named. Booked on the parent, it would be counted again
-as soon as the legs are told.
+Note: an execution of which nothing tells the leg is put on an order of its own for each symbol, a stand-in, because one
+order has one symbol and side. Once the leg is told, what lies on a stand-in, or on the parent, is taken back there, and
+told of the leg: each share counts once, whichever comes first.
 """
 
 from __future__ import annotations
@@ -14,13 +15,17 @@ from __future__ import annotations
 from math import gcd
 from typing import Any
 
-from compactor.broker.alpaca.leg_executions import OrderLeg, get_leg_key, is_option, move_to_leg
-from compactor.core.decimals import BadDecimal, parse_decimal, plain
-from compactor.core.events import REVISIONS, Event, Problem
-from compactor.imports.messages import Translated
-from compactor.imports.writer import Fields
+import msgspec
 
-_WHAT_TO_DO = "import it with its legs (GET /v2/orders/{}?nested=true), then this again"
+from compactor.broker.alpaca.leg_executions import OrderLeg, get_leg_key, is_option, move_to_leg
+from compactor.broker.alpaca.translate import translate
+from compactor.core.decimals import BadDecimal, parse_decimal, plain
+from compactor.core.events import FILLS, REVISIONS, Event, Problem
+from compactor.imports.messages import Translated
+from compactor.imports.writer import Fields, check_event
+
+_MOVED = "moved:"
+"""How the id of an event begins that takes back what is told of the leg."""
 
 
 class LegFinder:
@@ -61,6 +66,8 @@ class LegFinder:
                 self._add(order_id, OrderLeg(str(leg["order_id"]), quantity, event.get("quantity")), leg)
             if legs or event.get("order_class") == "mleg":
                 self._parents.add(order_id)
+        elif event.get("parent_order_id") and order_id == _name_stand_in(str(event["parent_order_id"]), symbol):
+            return
         elif event.get("parent_order_id") and (event.get("order_class") == "mleg" or event["event"] in REVISIONS):
             self._add(str(event["parent_order_id"]), OrderLeg(order_id, event.get("quantity")), event)
         elif event.get("order_type") or event.get("quantity"):
@@ -94,19 +101,17 @@ class LegFinder:
     @property
     def has_moves(self) -> bool:
         """Whether an activity names a multi-leg order."""
-        return not self._named.keys().isdisjoint(self._legs)
+        return any(order_id in self._legs or self._is_parent(order_id) for order_id in self._named)
 
     def move(self, found: Translated) -> Translated:
-        """Put an activity that names a multi-leg order on its leg; a problem if no leg fits, or none is known."""
+        """Put an activity that names a multi-leg order on its leg, or its stand-in; a problem if no leg fits."""
         if not found.is_activity or not isinstance(found.event, dict):
             return found
         event, order_id = found.event, str(found.event["order_id"])
         legs = self._legs.get(order_id, {})
-        if not legs and self._is_parent(order_id):
-            detail = (
-                f"{order_id} is a multi-leg order, and nothing tells which order its leg {event.get('symbol')} is; "
-            )
-            return found._replace(event=Problem("bad_value", detail + _WHAT_TO_DO.format(order_id)))
+        if not legs and self._is_parent(order_id) and event.get("symbol"):
+            leg = OrderLeg(_name_stand_in(order_id, event["symbol"]))
+            legs = {get_leg_key(event["symbol"], event.get("side")): leg}
         moved = move_to_leg(event, legs)
         if moved is event:
             return found
@@ -116,6 +121,37 @@ class LegFinder:
     def _is_parent(self, order_id: str) -> bool:
         """Whether an order is a multi-leg one: it is told as such, or its executions are of several legs."""
         return self._is_suspect(order_id) and (order_id in self._parents or len(self._named[order_id]) > 1)
+
+    def list_stand_ins(self) -> dict[str, str]:
+        """The parents of legs that are known, by the orders that may have their executions: stand-ins, and parents."""
+        symbols = {parent: [symbol for symbol, _ in legs] for parent, legs in self._legs.items()}
+        stand_ins = {_name_stand_in(parent, one): parent for parent, found in symbols.items() for one in found}
+        return stand_ins | {parent: parent for parent in symbols}
+
+    def put_right(self, parent: str, event: Event, line: bytes) -> list[Fields]:
+        """What moves an execution of a log to its leg, from the parent or a stand-in: a bust there, and the same again.
+
+        Empty for any other event.
+        """
+        is_ours = event.event_id is None or event.event_id.startswith(_MOVED)
+        if event.event not in (*FILLS, *REVISIONS) or is_ours or not (event.symbol and event.execution_id):
+            return []
+        told: Fields = msgspec.json.decode(line)
+        own = {name: value for name, value in told.items() if name not in ("recorded_at", "team_id", "parent_order_id")}
+        # The message tells what was left out of the event, because it was not known of which order it is.
+        messages = translate(told.get("raw")).events
+        own = next((one for one in messages if one["event_id"] == event.event_id), own)
+        moved = move_to_leg({**own, "order_id": parent, "event": told["event"]}, self._legs[parent])
+        if moved is None or isinstance(check_event(moved), Problem):
+            return []
+        bust = {"event": "trade_bust", "order_id": event.order_id, "ts": event.ts, "source": "import"}
+        bust |= {"previous_execution_id": event.execution_id, "event_id": f"{_MOVED}{event.event_id}"}
+        bust |= {"reason": f"it is an execution of the leg {moved['order_id']}"}
+        return [bust, moved] if event.event in FILLS else [moved]
+
+
+def _name_stand_in(parent: str, symbol: str) -> str:
+    return f"{parent}:{symbol}"
 
 
 def _is_named(leg: Fields) -> bool:
