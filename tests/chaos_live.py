@@ -19,7 +19,10 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
+
+import msgspec
 
 from tests.alpaca_server import AlpacaServer, Faults
 from tests.alpaca_server.demo import COMPACTOR
@@ -176,8 +179,12 @@ def _end(server: AlpacaServer, follower: Follower, data: Path, done: Run) -> Non
 def _reconcile(server: AlpacaServer, data: Path, done: Run) -> str:
     command = [*COMPACTOR, "reconcile", str(data), "--once", "--json"]
     said = subprocess.run(
-        command, env=os.environ | server.environment, capture_output=True, text=True, timeout=120, check=False
+        command, env=os.environ | server.environment, capture_output=True, text=True, timeout=600, check=False
     )
+    with suppress(msgspec.DecodeError):
+        told = msgspec.json.decode(said.stdout)
+        done.counts["requests of the reconciles at the end"] += told["requests"]
+        done.counts["milliseconds of these"] += told["elapsed_ms"]
     if said.returncode != 0:
         done.broken.append(f"compactor reconcile --once: exit code {said.returncode}: {said.stderr.strip()[:300]}")
     return said.stdout

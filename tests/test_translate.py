@@ -136,6 +136,22 @@ def test_an_activity_that_leaves_shares_open_is_a_partial_fill(kind: str | None,
 
 
 @pytest.mark.parametrize(
+    ("status", "leaves", "told"),
+    [("filled", "6", None), ("filled", "0", "filled"), ("filled", None, "filled"), ("canceled", "6", "canceled")],
+)
+def test_an_activity_that_leaves_shares_open_does_not_tell_that_all_is_filled(
+    status: str, leaves: str | None, told: str | None
+) -> None:
+    """That is the status that its order has by now; the rest has activities of its own, which would be late ones."""
+    [event] = translate({**ACTIVITY, "type": "partial_fill", "leaves_qty": leaves, "order_status": status}).events
+    assert told == event.get("order_status")
+    [event] = translate(make_entry("partial_fill", leaves_qty=leaves, order_status=status)).events
+    assert told == event.get("order_status")
+    [event] = translate(make_entry("trade_bust", leaves_qty=leaves, order_status=status)).events
+    assert status == event.get("order_status")
+
+
+@pytest.mark.parametrize(
     ("told", "event"),
     [
         ({}, "partial_fill"),

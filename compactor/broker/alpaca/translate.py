@@ -270,6 +270,7 @@ def _read_activity(activity: Fields, raw: Fields, source: str) -> Fields | Probl
         event["event"] = "fill" if is_last else "partial_fill"
     elif _is_partial(event, leaves):
         event["event"] = "partial_fill"
+    _drop_status_ahead(event, leaves)
     return _finish_event(event, activity.get("id"), activity, raw, source)
 
 
@@ -285,6 +286,7 @@ def _read_streamed_activity(activity: Fields, raw: Fields, source: str) -> Field
         event["event"] = "partial_fill"
     if event.get("event") not in REVISIONS:
         event.pop("previous_execution_id", None)
+        _drop_status_ahead(event, details.get("leaves_qty"))
     return _finish_event(event, activity.get("event_id"), activity, raw, source)
 
 
@@ -297,6 +299,12 @@ def _is_partial(event: Fields, leaves: Any) -> bool:
     """Whether a `fill` leaves a part of the order open: an end would hide that."""
     is_fill = normalize_name(str(event["event"])) == "fill"
     return is_fill and (event.get("order_status") == "partially_filled" or _is_above_zero(leaves))
+
+
+def _drop_status_ahead(event: Fields, leaves: Any) -> None:
+    """An activity that leaves a part open tells the status that the order has by now: the rest comes by its own."""
+    if event.get("order_status") == "filled" and _is_above_zero(leaves):
+        del event["order_status"]
 
 
 def _is_above_zero(quantity: Any) -> bool:
