@@ -27,23 +27,31 @@ class ToldExecutions:
     `recall` and `learn` the executions, and `name` gives an activity the id of its execution."""
 
     def __init__(self) -> None:
-        self._halves: set[str] = set()
-        self._has_others = False
+        self._halves: dict[str, int] = {}
+        """The executions that activities may name, with the hash of what they tell."""
+        self._ids: set[int] = set()
+        self._told: set[int] = set()
+        """Hashes of the executions of the recording: many, and seldom needed."""
         self._numbers: dict[tuple[str, str], set[_Numbers]] = {}
         """By order and execution id: the quantity and price of each of its versions."""
 
     def note(self, found: Translated) -> None:
-        """Learn which executions activities may name."""
-        if isinstance(found.event, dict) and found.event["event"] in FILLS:
-            half = _split(found)
-            self._has_others |= half is None
-            if half is not None:
-                self._halves.add(half)
+        """Learn which executions activities may name, and which there are."""
+        if not isinstance(found.event, dict) or found.event["event"] not in FILLS:
+            return
+        half = _split(found)
+        if half is not None:
+            self._halves[half] = _hash(half, found.event) if "filled_qty" in found.event else 0
+            return
+        for told in _list_told(found.event):
+            if told.get("execution_id"):
+                self._ids.add(hash(told["execution_id"]))
+                self._told.add(_hash(told["execution_id"], told))
 
     @property
     def are_named(self) -> bool:
-        """Whether the recording has activities that may name one of its executions."""
-        return bool(self._halves) and self._has_others
+        """Whether an activity may name an execution of the recording that has other numbers."""
+        return any(hash(half) in self._ids and told not in self._told for half, told in self._halves.items())
 
     def learn(self, found: Translated) -> None:
         """Learn the executions of a message."""
@@ -85,6 +93,10 @@ def _split(found: Translated) -> str | None:
     if not found.is_activity or not isinstance(found.event, dict):
         return None
     return str(found.event.get("execution_id")).partition("::")[2] or None
+
+
+def _hash(execution_id: str, told: Fields) -> int:
+    return hash((execution_id, _read_numbers(told.get("qty"), told.get("price"))))
 
 
 def _list_told(event: Fields) -> Iterator[Fields]:
