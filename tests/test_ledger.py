@@ -1,9 +1,11 @@
 """A ledger on a real disk, through the face that programs use."""
 
+import inspect
 import os
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -341,3 +343,10 @@ def test_events_are_counted_by_name_also_across_checkpoints(tmp_path: Path) -> N
             done = ledger.compact(checkpoint=True)
     assert {"new": 1, "pending_cancel": 1, "other": 2, "canceled": 1} == done.kinds
     assert done.events == sum(done.kinds.values())
+
+
+def test_a_log_is_sealed_as_the_format_says_where_nothing_else_is_asked_for() -> None:
+    """8.1: 64 MiB or a day, and what is sealed is given back."""
+    defaults = {name: one.default for name, one in inspect.signature(Ledger.seal).parameters.items()}
+    assert (64 << 20, timedelta(hours=24)) == (defaults["segment_bytes"], defaults["segment_age"])
+    assert ("punch", False) == (defaults["reclaim"], defaults["now"])

@@ -1,5 +1,6 @@
 """What a run of sealing opens, compares and gives back, on a real disk. What stops a run is in `test_sealing`."""
 
+import errno
 import os
 from collections import Counter
 from datetime import UTC, datetime, timedelta
@@ -7,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from compactor import Ledger, SegmentDamaged
+from compactor import Ledger, LedgerError, SegmentDamaged
 from compactor.ledger.files import Files, Reader
 from compactor.ledger.segment_format import HOLE_BYTES_MIN
 from tests.cases import LOG
@@ -187,3 +188,27 @@ def test_whether_something_is_due_is_told_as_of_now(data: Path) -> None:
         ):  # fmt: skip
             assert due == ledger.is_seal_due(segment_bytes=segment_bytes, segment_age=age)
     assert [LOG] == os.listdir(data)
+
+
+class Failing(Noting):
+    """A disk that fails while the log is sealed, once it is told to."""
+
+    fails = False
+
+    def sync_directory(self, path: Path) -> None:
+        if self.fails and path.name == "segments":
+            raise OSError(errno.EIO, "Input/output error", str(path))
+        super().sync_directory(path)
+
+
+def test_a_disk_that_fails_is_said_and_not_passed_over(data: Path) -> None:
+    """Nothing is said to be sealed then, and the next run seals it."""
+    (data / LOG).write_bytes(RAW)
+    files = Failing()
+    with Ledger(data, files=files) as ledger:
+        ledger.compact(checkpoint=True)
+        files.fails = True
+        with pytest.raises(LedgerError, match="sealing the log"):
+            ledger.seal(now=True, segment_bytes=SEGMENT)
+        files.fails = False
+        assert ledger.seal(now=True, segment_bytes=SEGMENT).sealed_bytes == len(RAW)

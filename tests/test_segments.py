@@ -7,6 +7,7 @@ import time
 from datetime import timedelta
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -383,6 +384,26 @@ def test_nuls_behind_what_is_sealed_are_bytes_of_the_log(sealed: Path) -> None:
     for start in range(len(RAW) - 2, len(RAW) + 5):
         assert (RAW + b"\0\0\n\0\n")[start:] == b"".join(Ledger(sealed).cat(start))
     assert 2 == Ledger(sealed).compact().findings - RAW.count(b'{"event":"fil\n')
+
+
+def test_a_piece_is_decoded_once_for_the_reads_in_it(sealed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From its first byte to its last; the next piece is another one."""
+    segments, decoded = Segments(sealed, Files()), list[int]()
+    segments.refresh()
+    real = segments._piece_at
+
+    def decode(offset: int) -> Any:
+        piece = real(offset)
+        decoded.append(piece.start)
+        return piece
+
+    monkeypatch.setattr(segments, "_piece_at", decode)
+    first = real(0)
+    for offset in (0, 1, 0, len(first.data) - 1, 0):
+        assert RAW[offset : offset + 1] == segments.read(offset, 1)
+    assert [0] == decoded
+    assert RAW[len(first.data) : len(first.data) + 5] == segments.read(len(first.data), 5)
+    assert [0, len(first.data)] == decoded
 
 
 class TestOnce:
