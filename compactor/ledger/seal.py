@@ -91,18 +91,15 @@ class Sealer:
         derived file and no byte that can be read is then another than before.
         """
         path, segments = self._compactor.path, self._compactor.segments
-        try:
-            due = self._due(segment_bytes, segment_age, now, at or datetime.now(UTC))
-            folded = self._compactor.run(checkpoint=True) if due else None
-            end = folded.offset if folded is not None else segments.sealed_end
-            done = _Done(reclaim)
-            if due or (not self._has_completed and segments.seals):
-                self._lacks_indexes = True
-                with open_log(path, self._files, segments, doing="sealing the log", again="seal again") as log:
-                    run = _Run(self._files, segments, log, frame_bytes, done, folded.team_id if folded else "")
-                    run.seal_up_to(end, segment_bytes, partial=due != "grown")
-        except OSError as error:
-            raise from_os(path, error, "sealing the log", "seal again") from error
+        due = self._due(segment_bytes, segment_age, now, at or datetime.now(UTC))
+        folded = self._compactor.run(checkpoint=True) if due else None
+        end = folded.offset if folded is not None else segments.sealed_end
+        done = _Done(reclaim)
+        if due or (not self._has_completed and segments.seals):
+            self._lacks_indexes = True
+            with open_log(path, self._files, segments, doing="sealing the log", again="seal again") as log:
+                run = _Run(self._files, segments, log, frame_bytes, done, folded.team_id if folded else "")
+                run.seal_up_to(end, segment_bytes, partial=due != "grown")
         self._has_completed = True
         return Sealed(
             done.segments, done.sealed_bytes, done.file_bytes, done.punched_bytes, done.reclaim,
