@@ -120,7 +120,7 @@ def test_how_far_the_lists_look_back(single: Asked) -> None:
     assert (600, 600) == look_back(single, known(-500)), "a clock that was ahead hides nothing"
     assert (660, 660) == look_back(single, known(60, HOUR - 1, DAY - 1))
     assert (DAY, 660) == look_back(single, known(60, HOUR))
-    assert (WEEK, 660) == look_back(single, known(60, HOUR, DAY))
+    assert (WEEK, WEEK) == look_back(single, known(60, HOUR, DAY))
     assert (3 * DAY + 600, 3 * DAY + 600) == look_back(single, known(3 * DAY, HOUR))
     assert (WEEK, WEEK) == look_back(single, AccountReconciled(account_id, None, before(60), before(60)))
 

@@ -91,7 +91,7 @@ def test_a_fill_that_leaves_something_is_a_partial_one() -> None:
                                 "order_status": "partially_filled", "execution_type": "fill"},
     }  # fmt: skip
     assert ["partial_fill"] == [event["event"] for event in reader.read(message).events]
-    message["details"]["leaves_qty"] = "0"  # type: ignore[index]
+    message["details"] |= {"leaves_qty": "0", "order_status": "filled"}  # type: ignore[operator]
     assert ["fill"] == [event["event"] for event in reader.read(message).events]
     assert Translation([], []) == reader.read({"activity_type": "DIV", "details": {}})
     assert ["missing_field"] == [one.kind for one in reader.read({"activity_type": "TRD"}).problems]
