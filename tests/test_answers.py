@@ -121,6 +121,17 @@ def test_700_brackets_with_held_legs_cost_few_requests(data: Path, server: Alpac
         assert [] == differ(data, server)
 
 
+def test_filled_spreads_cost_no_requests_of_their_own(data: Path, server: AlpacaServer) -> None:
+    """Their legs are in the list, so that nobody has to ask whose an execution of a leg is."""
+    for number in range(5):
+        server.fill(place_spread(server, f"spread-{number}").id)
+    quiet_run(healer(data, server), server)
+    asked = len(server.requests)
+    assert [] == quiet_run(healer(data, server), server).problems
+    assert [] == [one for one in server.requests[asked:] if one.startswith("GET /v2/orders/")]
+    assert [] == differ(data, server)
+
+
 def test_a_held_leg_of_a_replaced_exit_is_found_at_the_first_start(data: Path, server: AlpacaServer) -> None:
     """The exit that replaced another is younger than its family, which is where the held leg is told."""
     [parent] = place_brackets(server, 1)

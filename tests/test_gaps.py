@@ -97,11 +97,11 @@ def test_a_fill_that_leaves_something_is_a_partial_one() -> None:
     assert ["missing_field"] == [one.kind for one in reader.read({"activity_type": "TRD"}).problems]
 
 
-def place_spread(server: AlpacaServer) -> Any:
+def place_spread(server: AlpacaServer, name: str = "spread") -> Any:
     """A multi-leg order of alice's, of which the ledgers have heard."""
     legs = [{"symbol": symbol, "side": side, "ratio_qty": "1"} for symbol, side in SPREAD]
     order = server.exchange.place(
-        "", "buy", 2, client_order_id="alice:spread", order_class="mleg", type="limit", time_in_force="day",
+        "", "buy", 2, client_order_id=f"alice:{name}", order_class="mleg", type="limit", time_in_force="day",
         limit_price="1.20", legs=legs,
     )  # fmt: skip
     return order

@@ -75,12 +75,15 @@ class LegBook:
         self._unanswered: dict[str, str] = {}
 
     def note(self, orders: Iterable[Any]) -> None:
-        """Remember the legs of orders that were read, and which orders that look like it are no parents."""
+        """Remember the legs of orders that were read, and which orders that look like it are no parents: legs are
+        none."""
         for order in orders:
             if not isinstance(order, dict):
                 continue
             if legs := find_legs(order):
                 self._keep(str(order.get("id")), legs)
+                for leg in legs.values():
+                    self._keep(leg.order_id, {})
             elif is_option(order.get("symbol")):
                 self._keep(str(order.get("id")), {})
 
