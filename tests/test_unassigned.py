@@ -120,6 +120,28 @@ def test_a_leg_that_both_have_goes_with_its_parent_by_what_lies_in_unassigned(
     assert ({"leg": "alpha"} if is_moved else {}) == plan(data)
 
 
+@pytest.mark.parametrize(
+    ("told", "others", "is_moved"),
+    [
+        ({"group_id": "g"}, {"alpha": "entry"}, True),
+        ({"group_id": "g"}, {"alpha": "entry", "bravo": "another"}, False),
+        ({"group_id": "g"}, {"bravo": "entry"}, False),
+        ({}, {"alpha": "entry"}, False),
+    ],
+)
+def test_a_leg_that_both_have_goes_with_its_group_by_what_lies_in_unassigned(
+    data: Path, write_log: Write, placed: Event, told: dict[str, str], others: dict[str, str], is_moved: bool
+) -> None:
+    """Chaos, 5352: the exit of a bracket was heard of, filled, before its entry; then its team asked to cancel it, and
+    wrote down how it stood. Frames name no parent, but a group; where several teams are in that, a person decides."""
+    end = {"event": "fill", "ts": "2026-01-05T15:30:00Z", "execution_id": "x", "price": "1", "qty": "10"}
+    write_log("unassigned", placed("exit", recorded_at="2026-01-05T15:00:00Z", **told), placed("exit", **end))
+    write_log("alpha", placed("exit", recorded_at="2026-01-05T15:00:01Z", group_id="g"))
+    for team, order_id in others.items():
+        write_log(team, placed(order_id, group_id="g"))
+    assert ({"exit": "alpha"} if is_moved else {}) == plan(data)
+
+
 def test_only_what_is_new_is_read(data: Path, write_log: Write, placed: Event, filled: Event) -> None:
     """The trades of years are read once; orders of a ledger that was rebuilt are read anew."""
     write_log("unassigned", placed(client_order_id="bravo:1"), filled())

@@ -39,6 +39,15 @@ class _Row(msgspec.Struct):
 _decode = msgspec.json.Decoder(_Row).decode
 
 
+def _is_of_group(row: _Row, index: OrderIndex, team: str) -> bool:
+    """Whether all others of the groups that `unassigned` tells of, as far as they are a team's, are that team's."""
+    log = index.find_log(UNASSIGNED)
+    ties = log.ties.get(row.order_id, set()) if log is not None else set[str]()
+    members = {one for tie in ties if tie.startswith("group:") for one in index.list_ties(tie)} - {row.order_id}
+    owners = [index.find_owner(one) for one in members]
+    return {one.team for one in owners if one is not None} - {UNASSIGNED} == {team}
+
+
 class UnassignedOrders:
     """The orders of the ledger `unassigned` of a data directory that may belong to a team. Costs what is new."""
 
@@ -93,7 +102,7 @@ class UnassignedOrders:
         # What lies in `unassigned` is the broker's word, and no ledger's claim.
         kin = [index.find_owner(one) for one in row.list_ties()]
         is_of_kin = any(one is not None and (one.team, one.problem) == (team, None) for one in kin)
-        return team if owner == team or is_of_parent or is_of_kin else None
+        return team if owner == team or is_of_parent or is_of_kin or _is_of_group(row, index, team) else None
 
     def _read_open(self) -> Iterable[_Row]:
         return (msgspec.convert(row, _Row) for row in Ledger(self._path).rows("pending_orders"))
