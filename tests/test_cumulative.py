@@ -9,6 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from compactor.core.decoding import build_event
+from compactor.core.events import Event, Problem
 from compactor.imports.captures import import_alpaca
 from compactor.imports.cumulative import CumulativeQuantities
 from compactor.imports.messages import Translated, read_capture
@@ -113,3 +115,80 @@ def test_the_sum_is_exact(tmp_path_factory: pytest.TempPathFactory, leaves: Deci
     path, own = tmp_path_factory.getbasetemp() / "exact", Decimal(parts).scaleb(-9)
     order = {**ORDER, "qty": f"{leaves + own:f}"}
     assert own == Decimal(_filled(_complete(path, [order, _activity(f"{own:f}", f"{leaves:f}")])[-1]))
+
+
+@pytest.mark.parametrize(
+    ("messages", "lacking", "has_gaps"),
+    [
+        ([_activity("4", "6")], {"o"}, False),
+        ([_activity("4", "6"), ORDER], set(), True),
+        ([_activity("4", "6"), ORDER, {**ORDER, "qty": "12"}], set(), False),
+        ([_activity("4", "6", order_id="p"), ORDER], {"p"}, False),
+        ([_activity("4", "6", order_id="p"), _activity("4", "6"), ORDER], {"p"}, True),
+        ([_activity("4", "6", cum_qty="4")], set(), False),
+        ([_activity("4", None)], set(), False),
+        ([_activity("4", "6"), {**ORDER, "symbol": ""}], {"o"}, False),
+        ([ORDER], set(), False),
+    ],
+)
+def test_only_for_what_can_be_completed_more_is_read(
+    tmp_path: Path, messages: list[Any], lacking: set[str], has_gaps: bool
+) -> None:
+    """Logs for the quantities that lack, and the recording once more where one is there."""
+    sums = CumulativeQuantities()
+    for found in read_capture(_write(tmp_path / "f", messages)):
+        sums.note(found)
+    assert (lacking, has_gaps) == (sums.lacking, sums.has_gaps)
+    sums.note(Translated(1, Problem("bad_value", "x")))
+    assert (lacking, has_gaps) == (sums.lacking, sums.has_gaps)
+
+
+@pytest.mark.parametrize(
+    ("known", "filled"),
+    [
+        ([{"symbol": "AAPL", "quantity": "10"}], "4"),
+        ([{"symbol": "AAPL", "quantity": "10"}, {"symbol": "AAPL"}], "4"),
+        ([{"symbol": "AAPL", "quantity": "10.0"}, {"symbol": "AAPL", "quantity": "10"}], "4"),
+        ([{"symbol": "AAPL", "quantity": "10"}, {"symbol": "AAPL", "quantity": "12"}], None),
+        ([{"symbol": "AAPL", "quantity": "12"}, {"symbol": "AAPL", "quantity": "10"}] * 2, None),
+        ([{"quantity": "10"}], None),
+        ([{"symbol": "AAPL", "quantity": "9"}], None),
+        ([{"symbol": "AAPL", "quantity": "6"}], None),
+    ],
+)
+def test_a_log_tells_the_quantity_of_an_order_that_has_a_symbol(
+    tmp_path: Path, known: list[dict[str, Any]], filled: str | None
+) -> None:
+    [found] = read_capture(_write(tmp_path / "f", [_activity("4", "6")]))
+    sums = CumulativeQuantities()
+    for fields in known:
+        event = build_event({"event": "snapshot", "order_id": "o", "ts": T, **fields})
+        assert isinstance(event, Event)
+        sums.recall(event)
+    assert filled == _filled(sums.complete(found))
+
+
+@pytest.mark.parametrize(
+    ("activity", "filled"),
+    [
+        (_activity("10", "0"), "10"),
+        (_activity("4", "0"), "10"),
+        (_activity("4", "6"), "4"),
+        (_activity("4", "6.5"), None),
+        (_activity("4", "-0.5"), None),
+    ],
+)
+def test_a_sum_is_between_the_execution_and_the_order(tmp_path: Path, activity: Any, filled: str | None) -> None:
+    assert filled == _filled(_complete(tmp_path / "f", [ORDER, activity])[-1])
+
+
+def test_only_activities_are_completed(tmp_path: Path) -> None:
+    """An order's own message tells its sum, or none."""
+    told = {name: value for name, value in ORDER.items() if name != "filled_qty"} | {"leaves_qty": "6"}
+    order, activity = _complete(tmp_path / "f", [told, _activity("4", "6")])
+    assert (None, "4") == (_filled(order), _filled(activity))
+    sums, found = CumulativeQuantities(), Translated(1, {"order_id": "o", "event": "fill", "qty": "4"}, False, "6")
+    sums.note(found._replace(event={"order_id": "o", "event": "new", "symbol": "AAPL", "quantity": "10"}))
+    assert sums.complete(found) is found
+    problem = Translated(1, Problem("bad_value", "x"), True, "6")
+    assert sums.complete(problem) is problem
