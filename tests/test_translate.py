@@ -262,3 +262,86 @@ def test_a_problem_shows_120_characters_of_what_was_found() -> None:
     for length, shown in ((118, "x" * 118 + '"'), (119, "x" * 119 + "…")):
         [problem] = translate("x" * length).problems
         assert f'expected a JSON object or a list of them, found "{shown}' == problem.detail
+
+
+@pytest.mark.parametrize(
+    ("legs", "is_named"),
+    [("[{}]", True), ({"id": "l"}, True), (7, True), ("", False), (None, False), ([], False), ({}, False)],
+)
+def test_legs_that_are_no_list_are_named(legs: Any, is_named: bool) -> None:
+    """In an order, in that of an update, and as executions: a take-profit would be missing without a word."""
+    order = make_order("o", legs=legs)
+    for message in (order, make_update("new", order), make_update("new", make_order("o"), legs=legs)):
+        found = translate(message)
+        assert ["o"] == [event["order_id"] for event in found.events]
+        said = f"`legs` is {json.dumps(legs, separators=(',', ':'))}, expected a list of objects"
+        problems = [(problem.kind, problem.detail.partition(", so")[0]) for problem in found.problems]
+        assert ([("bad_value", said)] if is_named else []) == problems
+
+
+@pytest.mark.parametrize(
+    ("order", "leg", "status"),
+    [
+        ("filled", {"status": "canceled"}, "canceled"),
+        ("filled", {}, "filled"),
+        (None, {"status": "canceled"}, "canceled"),
+        (None, {}, None),
+    ],
+)
+def test_a_revision_of_a_leg_says_how_the_leg_stands(
+    order: str | None, leg: dict[str, Any], status: str | None
+) -> None:
+    """As the order tells it, else as that stands; what its execution tells wins. A leg without id is none."""
+    nested = {"id": "l", "symbol": CALL, "side": "buy", "filled_qty": "3", "qty": "9", "created_at": T, **leg}
+    parent = {"id": "o", "symbol": "", "status": order, "filled_qty": "7", "legs": [{"symbol": "X"}, nested]}
+    executions = [
+        {"order_id": "l", "execution_id": "x-2", "previous_execution_id": "x-1", "side": "sell"},
+        {"qty": "1"},
+    ]
+    found = translate(make_update("trade_bust", parent, legs=executions))
+    [bust] = found.events
+    told = {"event": "trade_bust", "order_id": "l", "parent_order_id": "o", "ts": T, "symbol": CALL, "side": "sell"}
+    told |= {"execution_id": "x-2", "previous_execution_id": "x-1", "filled_qty": "3", "quantity": "9"}
+    assert told == {name: bust[name] for name in told}
+    assert status == bust.get("order_status")
+    assert ["missing_field"] == [problem.kind for problem in found.problems]
+
+
+def test_a_leg_that_tells_neither_status_nor_time_is_named() -> None:
+    """It is not known to be live at any time."""
+    legs = [{"id": "l"}, {"id": "m", "created_at": "2026-03-02T14:00:00Z"}]
+    found = translate({"id": "o", "status": "new", "client_order_id": "c", "updated_at": T, "legs": legs})
+    assert [("o", T), ("m", "2026-03-02T14:00:00Z")] == [(event["order_id"], event["ts"]) for event in found.events]
+    assert ["missing_field"] == [problem.kind for problem in found.problems]
+
+
+def test_legs_of_a_multi_leg_order_are_told_whole_in_an_update() -> None:
+    """Their money is told nowhere else, and what was told in an update is another word than that of an answer."""
+    legs = [make_order("a", status="filled", filled_qty="10", filled_avg_price="5")]
+    parent = make_order("o", symbol="", order_class="mleg", legs=legs)
+    by_update, by_answer = translate(make_update("canceled", parent)).events[1], translate(parent).events[1]
+    for leg in (by_update, by_answer):
+        assert ("a", "o", "filled", "10", "5") == tuple(
+            leg[name] for name in ("order_id", "parent_order_id", "order_status", "filled_qty", "filled_avg_price")
+        )
+    assert by_update["event_id"] != by_answer["event_id"]
+    frame = {"stream": "trade_updates", "data": make_update("canceled", parent)}
+    assert by_update["event_id"] == translate(frame).events[1]["event_id"]
+
+
+@pytest.mark.parametrize(
+    ("numbers", "is_told"),
+    [
+        ({"status": "cancelled", "filled_qty": "0"}, True),
+        ({"status": "canceled", "filled_qty": "0.000"}, True),
+        ({"status": "canceled", "filled_qty": "much"}, False),
+        ({"status": "canceled", "filled_qty": ""}, False),
+        ({"status": "held", "filled_qty": "3"}, True),
+        ({"status": None, "filled_qty": "3", "updated_at": T}, True),
+    ],
+)
+def test_only_what_is_said_to_be_unfilled_is_an_end_of_a_leg(numbers: dict[str, Any], is_told: bool) -> None:
+    leg = make_order("l", **numbers)
+    found = translate(make_update("canceled", make_order("o", order_class="bracket", legs=[leg])))
+    assert (["o", "l"] if is_told else ["o"]) == [event["order_id"] for event in found.events]
+    assert not any("filled_qty" in event for event in found.events[1:])
