@@ -2,6 +2,7 @@
 
 import errno
 import os
+import pickle
 from pathlib import Path
 
 import pytest
@@ -64,3 +65,10 @@ def test_the_first_five_bad_lines_are_shown(count: int, told: str | None) -> Non
     message = RejectedEvents(PATH, problems).message
     assert message.endswith(told or "line 5: bad_value: no 5")
     assert (True, False) == ("line 5: bad_value: no 5" in message, "no 6" in message)
+
+
+def test_what_was_rejected_can_be_told_to_another_process() -> None:
+    """An append in a process of its own loses neither the lines nor what is wrong with them."""
+    error = RejectedEvents(PATH, [(3, Problem("not_json", "expected an object"))])
+    told = pickle.loads(pickle.dumps(error))
+    assert (str(error), error.path, error.problems) == (str(told), told.path, told.problems)

@@ -254,6 +254,14 @@ class TestRefusal:
         with pytest.raises(LedgerError, match=r"events\.jsonl: .*directory"):
             Ledger(data).compact()
 
+    def test_a_ledger_whose_directory_cannot_be_made(self, data: Path) -> None:
+        """What lies in the way is named, and it is said what was being done."""
+        (data / "team").write_bytes(b"a file")
+        ledger = Ledger(data / "team" / "alpha")
+        with pytest.raises(LedgerError, match=r"team/alpha: .* while making the ledger's directory"):
+            ledger.append(orders(0, 1).splitlines()[:1])
+        assert b"a file" == (data / "team").read_bytes()
+
 
 class TestReading:
     def test_derived_lines_are_objects(self, alpha: Path) -> None:

@@ -1,17 +1,21 @@
 """The log as it is read: whole lines in blocks, lines of any length, and the lines of one order out of its past."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compactor import LogRewritten
+from compactor import Ledger, LogRewritten, SegmentDamaged
 from compactor.core.events import LINE_BYTES_MAX
 from compactor.core.lines import EXCERPT_BYTES, Block
-from compactor.ledger.log import BLOCK_BYTES, SEARCH_BYTES, Log
+from compactor.ledger.files import Files
+from compactor.ledger.log import BLOCK_BYTES, SEARCH_BYTES, Log, open_log
+from tests.cases import LOG
 from tests.disk import Disk
+from tests.faults import orders
 
 PATH = Path("/ledger/events.jsonl")
 # The sizes at which something else happens: a block, a mebibyte, what is searched for a newline at once.
@@ -204,3 +208,19 @@ def test_whole_lines_end_where_an_unfinished_line_of_any_length_begins(length: i
     for whole in (b"", b"\n", b"one\ntwo\n"):
         data = whole + b"x" * length
         assert len(whole) == log_of(data).end_of_whole_lines(len(data))
+
+
+def test_a_log_that_lost_some_of_what_is_sealed_is_not_opened(tmp_path: Path) -> None:
+    """8: the seals are looked at before anything is read, also where all bytes of the log are still in the file."""
+    log = tmp_path / LOG
+    log.write_bytes(orders(0, 9))
+    Ledger(tmp_path).seal(now=True, reclaim="never")
+    size = log.stat().st_size
+    with open_log(tmp_path, Files()) as opened:
+        assert orders(0, 9) == opened.read(0, size)
+    os.truncate(log, size - 1)
+    with (
+        pytest.raises(SegmentDamaged, match=f"expected a log of at least {size} bytes"),
+        open_log(tmp_path, Files()),
+    ):
+        pass

@@ -149,6 +149,18 @@ def test_a_difference_that_shows_in_no_line_but_in_the_open_orders(alpha: Path) 
         Ledger(alpha).compact()
 
 
+def test_a_difference_that_shows_in_nothing_but_the_number_of_events(alpha: Path) -> None:
+    """An event that came twice was blanked."""
+    line = b'{"event":"new","order_id":"open","ts":"2026-03-02T10:00:03Z","symbol":"SPY","side":"buy","quantity":"2"}\n'
+    data = (alpha / LOG).read_bytes() + line + line + orders(1200, 1300)
+    (alpha / LOG).write_bytes(data)
+    with Ledger(alpha) as ledger:
+        events = ledger.compact(checkpoint=True).events
+    replace_log(alpha, data.replace(line + line, line + b" " * (len(line) - 1) + b"\n"))
+    with pytest.raises(LogRewritten, match=f"the checkpoint has {events} events of it, expected {events - 1}"):
+        Ledger(alpha).compact()
+
+
 def test_an_older_log_than_the_checkpoint_is_refused(alpha: Path) -> None:
     """A restore from before the last checkpoint: shorter than what was folded."""
     replace_log(alpha, RAW[: len(RAW) // 2])

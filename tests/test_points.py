@@ -12,6 +12,7 @@ from compactor.ledger.files import Files
 from compactor.ledger.log import Log, open_log
 from compactor.ledger.points import (
     COMMIT_BYTES,
+    NEAR_BYTES,
     RECENT_BYTES,
     keep_point,
     newest_point,
@@ -136,6 +137,23 @@ class TestUse:
         (other / LOG).write_bytes((alpha / LOG).read_bytes())
         Ledger(other, team_id="alpha").compact()
         assert read_derived(other) == read_derived(alpha)
+
+    def test_slots_serve_where_points_cannot_be_listed(self, alpha: Path) -> None:
+        """A replay has more to fold then, and no failure."""
+        shutil.rmtree(alpha / ".state/points")
+        (alpha / ".state/points").write_bytes(b"in the way")
+        assert [len(orders(0, 30)), len(orders(0, 20))] == offsets_of(alpha, 1 << 40)
+
+    def test_a_point_that_is_kept_thins_out_the_older_ones(self, alpha: Path) -> None:
+        """What stays is what the plan keeps."""
+        points = alpha / ".state/points"
+        before = [*map(int, Files().names(points)), *(number * NEAR_BYTES for number in range(1, 12))]
+        for offset in before:
+            (points / f"{offset:020d}").touch()
+        keep_point(Files(), alpha / ".state/checkpoint.0", 12 * NEAR_BYTES)
+        kept = {*before, 12 * NEAR_BYTES}.difference(plan_thinning([*before, 12 * NEAR_BYTES]))
+        assert 3 < len(kept) < len(before)
+        assert sorted(kept) == sorted(map(int, Files().names(points)))
 
     def test_a_point_of_the_same_offset_is_replaced(self, alpha: Path) -> None:
         """A pass that was stopped behind it writes it again."""

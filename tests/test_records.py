@@ -131,6 +131,25 @@ class TestInstant:
         """Values travel between processes."""
         assert TS == pickle.loads(pickle.dumps(Instant(TS))).text
 
+    def test_it_never_changes(self) -> None:
+        """It is the key of what is compared."""
+        instant = Instant(TS)
+        with pytest.raises(AttributeError, match="cannot set 'ns'"):
+            instant.ns = 0
+        with pytest.raises(AttributeError, match="cannot delete 'text'"):
+            del instant.text
+        assert TS == instant.text
+
+    @pytest.mark.parametrize("time", ["17", '"yesterday"', "true"])
+    def test_a_derived_line_with_another_time_is_refused(self, time: str) -> None:
+        """As any line that is none."""
+        line = (
+            '{"order_id":"o","team_id":"a","status":"new","filled_qty":"0","updated_at":"2026-03-02T14:30:00Z",'
+            f'"created_at":{time}}}'
+        )
+        with pytest.raises(msgspec.ValidationError, match="expected a time as RFC 3339 text"):
+            line_decoder(PendingOrder)(line.encode())
+
     def test_what_is_no_time_is_refused(self) -> None:
         """ValueError, as for any value that is none."""
         with pytest.raises(ValueError, match="RFC 3339"):

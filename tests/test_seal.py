@@ -6,11 +6,12 @@ from collections import Counter
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from compactor import Ledger, LedgerError, SegmentDamaged
 from compactor.ledger.files import Files, Reader
-from compactor.ledger.segment_format import HOLE_BYTES_MIN
+from compactor.ledger.segment_format import HOLE_BYTES_MIN, decode_seal, encode_seal
 from tests.cases import LOG
 from tests.faults import orders
 from tests.test_sealing import RAW, all_of
@@ -212,3 +213,35 @@ def test_a_disk_that_fails_is_said_and_not_passed_over(data: Path) -> None:
             ledger.seal(now=True, segment_bytes=SEGMENT)
         files.fails = False
         assert ledger.seal(now=True, segment_bytes=SEGMENT).sealed_bytes == len(RAW)
+
+
+class Forgetful(Files):
+    """A disk whose log has another byte by the time a segment is read back."""
+
+    def open(self, path: Path) -> Reader:
+        if path.suffix == ".zst":
+            with (path.parent.parent / LOG).open("r+b") as log:
+                log.seek(100)
+                log.write(bytes([RAW[100] ^ 1]))
+        return super().open(path)
+
+
+def test_a_segment_that_is_read_back_as_something_else_is_not_sealed(data: Path) -> None:
+    """8.3: whatever of the two is wrong, the log is kept whole."""
+    (data / LOG).write_bytes(RAW)
+    with pytest.raises(SegmentDamaged, match="expected the bytes of the log from 0 on, found others"):
+        Ledger(data, files=Forgetful()).seal(now=True)
+    assert [] == list((data / "segments").glob("*.json"))
+    assert RAW[101:] == (data / LOG).read_bytes()[101:]
+
+
+def test_a_segment_whose_seal_tells_of_other_content_keeps_the_log(data: Path) -> None:
+    """8.3: though the file and the log agree."""
+    (data / LOG).write_bytes(RAW)
+    Ledger(data).seal(now=True, reclaim="never")
+    (path,) = (data / "segments").glob("*.seal.json")
+    seal = decode_seal(path.read_bytes(), path)
+    path.write_bytes(encode_seal(msgspec.structs.replace(seal, content_sha256="0" * 64)))
+    with pytest.raises(SegmentDamaged, match=f"expected content with SHA-256 0+, found {seal.content_sha256}"):
+        Ledger(data).seal()
+    assert RAW == (data / LOG).read_bytes()

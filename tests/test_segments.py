@@ -306,6 +306,26 @@ class TestDamage:
         with pytest.raises(SegmentDamaged, match="found format 2"):
             decode_seal(encode_seal(msgspec.structs.replace(seal, format=2)), path)
 
+    def test_a_seal_under_the_name_of_another_is_refused(self, data: Path) -> None:
+        """8.4: the name says the range, and the seal has to agree."""
+        (data / LOG).write_bytes(RAW)
+        Ledger(data).seal(now=True)
+        (path,) = files_in(data, "json")
+        path.rename(path.with_name(path.name.replace(f"{len(RAW):020d}", f"{len(RAW) + 1:020d}")))
+        refused(data, f"expected the seal of this name, found that of 0 to {len(RAW)}")
+
+    def test_a_seal_that_says_something_else_than_a_seal_does_is_refused(self, sealed: Path) -> None:
+        """8.4: its own digest is right, and a field is not, or the tree does not follow from its peaks."""
+        path = files_in(sealed, "json")[0]
+        seal = decode_seal(path.read_bytes(), path)
+        odd = encode_seal(msgspec.structs.replace(seal, lines="many"))
+        with pytest.raises(SegmentDamaged, match="expected a seal of format 1, found another"):
+            decode_seal(odd, path)
+        assert seal.tree is not None
+        tree = msgspec.structs.replace(seal.tree, root="0" * 64)
+        with pytest.raises(SegmentDamaged, match="expected a tree whose root follows from its peaks"):
+            decode_seal(encode_seal(msgspec.structs.replace(seal, tree=tree)), path)
+
 
 class TestFrames:
     """One frame."""
@@ -326,10 +346,11 @@ class TestFrames:
         with pytest.raises(BadFrame):
             decode_frame(encode_frame(b"x") + encode_frame(b"y"), 1)
 
-    def test_a_frame_with_a_larger_window_than_any_frame_needs_is_refused(self) -> None:
+    @pytest.mark.parametrize("window_log", [23, 27])
+    def test_a_frame_with_a_larger_window_than_any_frame_needs_is_refused(self, window_log: int) -> None:
         """8.2: a header that asks for a window of 128 MiB costs no memory."""
         window: dict[int, int] = {
-            zstd.CompressionParameter.window_log: 27,
+            zstd.CompressionParameter.window_log: window_log,
             zstd.CompressionParameter.content_size_flag: 0,
         }
         compressor = zstd.ZstdCompressor(options=window)

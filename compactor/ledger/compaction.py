@@ -100,11 +100,6 @@ class Compactor:
         self._trades = Tail(path / TRADES, files)
         self._findings = Tail(path / FINDINGS, files)
 
-    @property
-    def damaged(self) -> list[str]:
-        """Checkpoints that were found damaged and set aside."""
-        return self._slots.damaged
-
     def may_know(self, order_id: str) -> bool:
         """Whether the log may have an event of an order: False is certain, as of now. True where the log has grown
         since the last pass of this object, or nothing is in memory."""

@@ -14,7 +14,7 @@ from typing import Literal
 from msgspec import Struct
 
 from compactor.ledger.compaction import Compactor
-from compactor.ledger.errors import SegmentDamaged, from_os
+from compactor.ledger.errors import SegmentDamaged
 from compactor.ledger.files import Files, replace
 from compactor.ledger.indexing import complete_indexes
 from compactor.ledger.log import Log, open_log
@@ -108,10 +108,7 @@ class Sealer:
 
     def is_due(self, *, segment_bytes: int, segment_age: timedelta, at: datetime | None = None) -> bool:
         """Whether a run would seal something. Needs no lock. Raises LedgerError."""
-        try:
-            return self._due(segment_bytes, segment_age, False, at or datetime.now(UTC)) is not None
-        except OSError as error:
-            raise from_os(self._compactor.path, error, "looking for what is to be sealed", "seal again") from error
+        return self._due(segment_bytes, segment_age, False, at or datetime.now(UTC)) is not None
 
     def complete_indexes(self) -> None:
         """After a run, make the indexes that are not there; needs no lock. Raises LedgerError."""
