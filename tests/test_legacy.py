@@ -393,6 +393,25 @@ def test_a_ledgers_own_files_are_never_taken_for_old_ones(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
+    ("trades", "is_old"),
+    [(None, False), ("", False), (json.dumps({"order_id": "o1", "price": "1", "qty": "2", "ts": T}) + "\n", True)],
+)
+def test_orders_that_a_ledger_may_have_derived_are_old_beside_old_trades(
+    tmp_path: Path, trades: str | None, is_old: bool
+) -> None:
+    """An empty file of trades tells nothing: then the log decides."""
+    ledger = tmp_path / "data/team/alpha"
+    Ledger(ledger).append([{"event": "new", "order_id": "o1", "ts": T, "symbol": "AAPL", "side": "buy"}])
+    Ledger(ledger).compact()
+    shutil.rmtree(ledger / ".state")
+    (ledger / "trades.jsonl").unlink(missing_ok=True)
+    if trades is not None:
+        (ledger / "trades.jsonl").write_text(trades)
+    [team] = import_legacy(tmp_path / "data", tmp_path / "data").teams
+    assert is_old is ("not_old" not in [problem.kind for problem in team.problems])
+
+
+@pytest.mark.parametrize(
     ("lines", "is_old"),
     [
         ([_order(1)], False),
