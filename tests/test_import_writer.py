@@ -8,7 +8,7 @@ import pytest
 from compactor.core.decoding import build_event
 from compactor.core.events import Event, Problem
 from compactor.imports import writer as module
-from compactor.imports.writer import ImportWriter, TeamImport, hash_identity
+from compactor.imports.writer import ImportWriter, Meter, TeamImport, hash_identity
 
 T = "2026-03-02T15:00:00Z"
 
@@ -118,3 +118,13 @@ def test_problems_and_what_is_no_fill_are_counted(tmp_path: Path) -> None:
     result = finish(writer)["alpha"]
     assert [("f", 1, "bad_value", "x")] == [(one.file, one.line, one.kind, one.detail) for one in result.problems]
     assert ({"FEE": 2, "DIV": 1}, 4) == (result.not_fills, result.lines_read)
+
+
+def test_progress_is_told_every_64_kibibytes_and_never_beyond_the_whole() -> None:
+    """A file may grow while it is read."""
+    told: list[tuple[int, int]] = []
+    meter = Meter(lambda done, total: told.append((done, total)), 150_000)
+    for length in (65_535, 1, 65_535, 1, 65_536):
+        meter.add(length)
+    assert [(65_536, 150_000), (131_072, 150_000), (150_000, 150_000)] == told
+    Meter(None, 1).add(1 << 20)
