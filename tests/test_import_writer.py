@@ -124,7 +124,8 @@ def test_progress_is_told_every_64_kibibytes_and_never_beyond_the_whole() -> Non
     """A file may grow while it is read."""
     told: list[tuple[int, int]] = []
     meter = Meter(lambda done, total: told.append((done, total)), 150_000)
-    for length in (65_535, 1, 65_535, 1, 65_536):
+    for length, times in ((65_535, 0), (1, 1), (65_535, 1), (1, 2), (65_536, 3)):
         meter.add(length)
+        assert times == len(told)
     assert [(65_536, 150_000), (131_072, 150_000), (150_000, 150_000)] == told
     Meter(None, 1).add(1 << 20)
