@@ -6,6 +6,7 @@ ledger, or a file of the daemon. The link is named, the ledger stops alone, and 
 
 import ctypes
 import errno
+import gc
 import os
 import select
 import shutil
@@ -304,7 +305,9 @@ def descriptors() -> Iterator[None]:
 
 
 def opened() -> list[str]:
-    """The files that descriptors of this process lead to; sockets and pipes of other tests come and go."""
+    """The files that descriptors of this process lead to; sockets and pipes of other tests come and go, and what those
+    forgot is closed first."""
+    gc.collect()
     found = []
     for number in os.listdir("/proc/self/fd"):
         with suppress(FileNotFoundError):
