@@ -12,7 +12,7 @@ from alpaca.trading.models import Order, TradeActivity, TradeUpdate
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compactor.broker.alpaca import translate as alpaca
+from compactor.broker.alpaca import event_fields as alpaca
 from compactor.broker.alpaca.translate import translate
 from compactor.broker.port import parse
 from compactor.core.decoding import build_event

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from compactor.broker.alpaca import translate
+from compactor.broker.alpaca import event_fields
 from tests.conftest import ROOT
 
 PACKAGE = ROOT / "compactor"
@@ -142,10 +142,11 @@ def others_than_alpacas() -> list[Path]:
 def test_alpacas_words_occur_in_its_adapter_only() -> None:
     """Its statuses, JSON, quirks and errors are known to `broker/alpaca`, and to the import of recordings."""
     tables = (
-        translate.ORDER, translate.UPDATE, translate.REVISION, translate.LEG, translate.LEG_ORDER, translate.ACTIVITY,
-        translate.STREAMED, translate.STREAMED_DETAILS,
+        event_fields.ORDER, event_fields.UPDATE, event_fields.REVISION, event_fields.LEG, event_fields.LEG_ORDER,
+        event_fields.ACTIVITY,
+        event_fields.STREAMED, event_fields.STREAMED_DETAILS,
     )  # fmt: skip
-    theirs = {name for table in tables for name in table} | set(translate.ORDER_TIMES)
+    theirs = {name for table in tables for name in table} | set(event_fields.ORDER_TIMES)
     ours = {name for table in tables for name in table.values()}
     words = theirs - ours - VOCABULARY | {"trade_updates", "activity_type", "FILL", "TRD", "leaves_qty", "event_ulid"}
     assert {"submitted_at", "cum_qty", "ref_id"} <= words

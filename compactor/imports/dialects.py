@@ -12,7 +12,7 @@ from functools import lru_cache
 from operator import is_
 from typing import Any
 
-from compactor.broker.alpaca.translate import ORDER_TIMES
+from compactor.broker.alpaca.event_fields import ORDER_TIMES
 from compactor.core.events import REVISIONS
 from compactor.imports.printed import read_text
 

@@ -19,7 +19,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from compactor.broker.alpaca.translate import TRADE_ACTIVITIES, shorten, translate
+from compactor.broker.alpaca.event_fields import TRADE_ACTIVITIES, shorten
+from compactor.broker.alpaca.translate import translate
 from compactor.core.decimals import parse_decimal
 from compactor.core.events import Problem
 from compactor.imports.dialects import BadTime, normalize

@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from compactor.broker.alpaca.translate import SIDES, TRADE_ACTIVITIES, keep_verbatim, translate
+from compactor.broker.alpaca.event_fields import SIDES, TRADE_ACTIVITIES
+from compactor.broker.alpaca.translate import keep_verbatim, translate
 from compactor.broker.port import BrokerError, Fields, Message, RateLimited, Translation, parse
 from compactor.core.decimals import BadDecimal, parse_decimal, plain
 from compactor.core.events import REVISIONS, Problem

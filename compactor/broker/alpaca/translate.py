@@ -1,6 +1,6 @@
 """Translate Alpaca's messages into events: stream frames, order objects as REST returns them, and FILL activities.
 
-The tables below say which field becomes which. Where messages come from and what an event means is left to others. The
+`event_fields` says which field becomes which. Where messages come from and what an event means is left to others. The
 module does no I/O, reads no clock, and does not need alpaca-py. Unknown names pass through unchanged, because the fold
 knows what to do with them (format.md, rule 3.7).
 
@@ -15,92 +15,25 @@ from typing import Any
 
 import msgspec
 
-from compactor.broker.port import Fields, Message, Translation, content_digest, parse
-from compactor.core.decimals import BadDecimal, parse_decimal
+from compactor.broker.alpaca.activities import read_activity, read_streamed_activity
+from compactor.broker.alpaca.event_fields import (
+    LEG,
+    LEG_ORDER,
+    ORDER,
+    ORDER_TIMES,
+    REVISION,
+    TRADE,
+    UPDATE,
+    finish_event,
+    is_above_zero,
+    rename_fields,
+    shorten,
+    strip_names,
+)
+from compactor.broker.port import Fields, Message, Translation, parse
 from compactor.core.events import FILLS, REVISIONS, Problem
 from compactor.core.instants import BadInstant, nanos
 from compactor.core.lifecycle import TERMINAL, normalize_name
-
-# Alpaca's name on the left, ours on the right. Of two names for one field the last that has a value wins.
-ORDER: Mapping[str, str] = {
-    "id": "order_id",
-    "client_order_id": "client_order_id",
-    "symbol": "symbol",
-    "side": "side",
-    "qty": "quantity",
-    "notional": "notional",
-    "order_type": "order_type",  # Deprecated in favor of `type`; both are sent.
-    "type": "order_type",
-    "time_in_force": "time_in_force",
-    "limit_price": "limit_price",
-    "stop_price": "stop_price",
-    "trail_price": "trail_price",
-    "trail_percent": "trail_percent",
-    "order_class": "order_class",
-    "position_intent": "position_intent",
-    "extended_hours": "extended_hours",
-    "created_at": "created_at",
-    "replaces": "replaces",
-    "replaced_by": "replaced_by",
-    "group_id": "group_id",
-    "group_role": "group_role",
-    "status": "order_status",
-    "filled_qty": "filled_qty",
-    "filled_avg_price": "filled_avg_price",
-}
-
-# A trade update around its order. `at` is when the message was sent, `timestamp` when it happened.
-UPDATE: Mapping[str, str] = {"event": "event", "at": "ts", "timestamp": "ts", "reason": "reason"}
-
-# Only for executions. A `new` also has an execution id, and sometimes a previous one, but is no trade.
-TRADE: Mapping[str, str] = {"execution_id": "execution_id", "price": "price", "qty": "qty"}
-REVISION: Mapping[str, str] = {**TRADE, "previous_execution_id": "previous_execution_id"}
-
-# One leg of a multi-leg fill. Symbol and side may be given in the order's own list of legs only.
-LEG: Mapping[str, str] = {**REVISION, "order_id": "order_id", "symbol": "symbol", "side": "side"}
-LEG_ORDER: Mapping[str, str] = {"id": "order_id", "symbol": "symbol", "side": "side", "filled_qty": "filled_qty"}
-
-ACTIVITY: Mapping[str, str] = {
-    "type": "event",
-    "order_id": "order_id",
-    "transaction_time": "ts",
-    "id": "execution_id",  # Not known to be the stream's id: rule 4.3 finds the two by their cumulative quantity.
-    "symbol": "symbol",
-    "side": "side",
-    "price": "price",
-    "qty": "qty",
-    "cum_qty": "filled_qty",
-    "order_status": "order_status",
-}
-
-# An entry of the activity stream (schema ActivityEventV2) and its details of a trade.
-STREAMED: Mapping[str, str] = {
-    "executed_at": "ts",
-    "ref_id": "execution_id",  # "For trades the execution_id is used", says the schema.
-    "previous_id": "previous_execution_id",
-    "price": "price",
-    "qty": "qty",
-}
-STREAMED_DETAILS: Mapping[str, str] = {
-    "execution_type": "event",
-    "order_id": "order_id",
-    "symbol": "symbol",
-    "side": "side",
-    "cum_qty": "filled_qty",
-    "order_status": "order_status",
-    "client_order_id": "client_order_id",
-}
-
-TRADE_ACTIVITIES = ("FILL", "TRD")
-"""Activities about an order: so REST names them, and so the activity stream."""
-
-# An activity marks a short sale by its side. For an order, and for a position, it is a sale.
-SIDES: Mapping[str, str] = {"sell_short": "sell"}
-
-# The times at which something happened to an order. `expires_at` lies in the future, so it is not one of them.
-ORDER_TIMES = (
-    "updated_at", "filled_at", "canceled_at", "expired_at", "failed_at", "replaced_at", "submitted_at", "created_at",
-)  # fmt: skip
 
 
 def translate_message(text: Message) -> Translation:
@@ -163,14 +96,14 @@ def _read_message(message: Any, source: str | None) -> Iterator[Fields | Problem
             yield from _read_message(item, source)
     elif not isinstance(message, dict):
         yield Problem("bad_value", f"expected a JSON object or a list of them, found {shorten(message)}")
-    elif "stream" in (known := _strip_names(message)):
+    elif "stream" in (known := strip_names(message)):
         yield from _read_frame(known, message, source or "stream")
     elif "event" in known:
         yield from _read_update(known, message, source or "stream")
     elif "activity_type" in known and "details" in known:
-        yield _read_streamed_activity(known, message, source or "stream")
+        yield read_streamed_activity(known, message, source or "stream")
     elif "activity_type" in known:
-        yield _read_activity(known, message, source or "rest")
+        yield read_activity(known, message, source or "rest")
     elif "id" in known and "status" in known and ("time_in_force" in known or "client_order_id" in known):
         yield from _read_order(known, message, source or "rest")
     else:
@@ -182,7 +115,7 @@ def _read_frame(frame: Fields, raw: Fields, source: str) -> Iterator[Fields | Pr
         return  # `authorization` and `listening` are about the connection.
     data = frame.get("data")
     if isinstance(data, dict):
-        yield from _read_update(_strip_names(data), raw, source)
+        yield from _read_update(strip_names(data), raw, source)
     else:
         yield Problem("missing_field", f"a trade_updates frame whose `data` is {shorten(data)}, expected an object")
 
@@ -192,9 +125,9 @@ def _read_update(update: Fields, raw: Fields, source: str) -> Iterator[Fields | 
     if not isinstance(order, dict):
         yield Problem("missing_field", f"a trade update whose `order` is {shorten(order)}, expected an object")
         return
-    order = _strip_names(order)
+    order = strip_names(order)
     name = update.get("event")
-    event = _rename_fields(order, ORDER) | _rename_fields(update, UPDATE)
+    event = rename_fields(order, ORDER) | rename_fields(update, UPDATE)
     if "ts" not in event:
         event["ts"] = _find_newest_time(order)
     # Where a legacy number and a ULID are both sent, newer interfaces send the ULID alone as `event_id`.
@@ -208,26 +141,26 @@ def _read_update(update: Fields, raw: Fields, source: str) -> Iterator[Fields | 
         orders = {str(leg["order_id"]): leg for leg in _read_leg_orders(order, ORDER)}
         for leg in legs:
             own = orders.get(str(leg.get("order_id")), {})
-            yield _finish_event({**first, **own, **leg}, event_id, update, raw, source)
+            yield finish_event({**first, **own, **leg}, event_id, update, raw, source)
         return
     if legs and name in FILLS:
         event = _drop_sums(event) | {"legs": legs}
     elif _is_multi_leg(order):
         event = _drop_sums(event)
     elif name in FILLS or name in REVISIONS:
-        event |= _rename_fields(update, TRADE if name in FILLS else REVISION)
+        event |= rename_fields(update, TRADE if name in FILLS else REVISION)
     if name in FILLS and not legs and not ("price" in event and {"qty", "filled_qty"} & event.keys()):
         # A fill without its numbers, or without its legs, tells no execution, only how the order now stands.
         event["event"] = "snapshot"
-    yield _finish_event(event, event_id, update, raw, source)
+    yield finish_event(event, event_id, update, raw, source)
     yield from _refuse_legs(update)
     if not legs:
         yield from _read_legs(order, source, in_update=True)
 
 
 def _read_order(order: Fields, raw: Fields, source: str) -> Iterator[Fields | Problem]:
-    event = {"event": "snapshot", "ts": _find_newest_time(order)} | _rename_fields(order, ORDER)
-    yield _finish_event(_drop_sums(event) if _is_multi_leg(order) else event, None, order, raw, source)
+    event = {"event": "snapshot", "ts": _find_newest_time(order)} | rename_fields(order, ORDER)
+    yield finish_event(_drop_sums(event) if _is_multi_leg(order) else event, None, order, raw, source)
     yield from _read_legs(order, source)
 
 
@@ -239,9 +172,9 @@ def _read_legs(order: Fields, source: str, in_update: bool = False) -> Iterator[
     yield from _refuse_legs(order)
     ts = _find_newest_time(order)
     for raw in _as_list(order.get("legs")):
-        leg = _strip_names(raw) if isinstance(raw, dict) else {}
+        leg = strip_names(raw) if isinstance(raw, dict) else {}
         own_ts = _find_newest_time(leg) or (ts if "status" in leg else None)
-        event = {"event": "snapshot", "ts": own_ts} | _rename_fields(leg, ORDER)
+        event = {"event": "snapshot", "ts": own_ts} | rename_fields(leg, ORDER)
         event["parent_order_id"] = order.get("id")
         if in_update and not _is_multi_leg(order):
             # The legs of a bracket have their own updates for fills and ends, and this one may be ahead of them. That a
@@ -249,7 +182,7 @@ def _read_legs(order: Fields, source: str, in_update: bool = False) -> Iterator[
             if normalize_name(str(event.get("order_status"))) in TERMINAL and not _is_unfilled(event):
                 continue
             event = _drop_sums(event)
-        yield _finish_event(event, None, [leg, order.get("id"), in_update], raw, source)
+        yield finish_event(event, None, [leg, order.get("id"), in_update], raw, source)
 
 
 def _refuse_legs(holder: Fields) -> Iterator[Problem]:
@@ -260,99 +193,16 @@ def _refuse_legs(holder: Fields) -> Iterator[Problem]:
         yield Problem("bad_value", detail)
 
 
-def _read_activity(activity: Fields, raw: Fields, source: str) -> Fields | Problem:
-    if activity["activity_type"] not in TRADE_ACTIVITIES:
-        return _refuse_activity(activity)
-    event = _rename_fields(activity, ACTIVITY)
-    leaves = activity.get("leaves_qty")
-    if "event" not in event:
-        is_last = event.get("order_status") == "filled" or (leaves not in (None, "") and not _is_above_zero(leaves))
-        event["event"] = "fill" if is_last else "partial_fill"
-    elif _is_partial(event, leaves):
-        event["event"] = "partial_fill"
-    _drop_status_ahead(event, leaves)
-    return _finish_event(event, activity.get("id"), activity, raw, source)
-
-
-def _read_streamed_activity(activity: Fields, raw: Fields, source: str) -> Fields | Problem:
-    if activity["activity_type"] not in TRADE_ACTIVITIES:
-        return _refuse_activity(activity)
-    details = activity["details"]
-    if not isinstance(details, dict):
-        return Problem("missing_field", f"a trade activity whose `details` are {shorten(details)}, expected an object")
-    details = _strip_names(details)
-    event = _rename_fields(activity, STREAMED) | _rename_fields(details, STREAMED_DETAILS)
-    if "event" in event and _is_partial(event, details.get("leaves_qty")):
-        event["event"] = "partial_fill"
-    if event.get("event") not in REVISIONS:
-        event.pop("previous_execution_id", None)
-        _drop_status_ahead(event, details.get("leaves_qty"))
-    return _finish_event(event, activity.get("event_id"), activity, raw, source)
-
-
-def _refuse_activity(activity: Fields) -> Problem:
-    found = shorten(activity["activity_type"])
-    return Problem("bad_value", f"an activity {found}, which is no fill of an order; expected FILL or TRD")
-
-
-def _is_partial(event: Fields, leaves: Any) -> bool:
-    """Whether a `fill` leaves a part of the order open: an end would hide that."""
-    is_fill = normalize_name(str(event["event"])) == "fill"
-    return is_fill and (event.get("order_status") == "partially_filled" or _is_above_zero(leaves))
-
-
-def _drop_status_ahead(event: Fields, leaves: Any) -> None:
-    """An activity that leaves a part open tells the status that the order has by now: the rest comes by its own."""
-    if event.get("order_status") == "filled" and _is_above_zero(leaves):
-        del event["order_status"]
-
-
-def _is_above_zero(quantity: Any) -> bool:
-    try:
-        return quantity not in (None, "") and parse_decimal(str(quantity)) > 0
-    except BadDecimal:
-        return True
-
-
-def _finish_event(event: Fields, event_id: Any, content: Any, raw: Any, source: str) -> Fields | Problem:
-    """Add the fields that every event has, or return a problem that names the missing one."""
-    for name in ("event", "order_id", "ts"):
-        if not event.get(name):
-            return Problem("missing_field", f"the message has nothing that tells `{name}`: {shorten(raw)}")
-    for name, value in event.items():
-        if isinstance(value, float):
-            detail = f"`{name}` is the float {value!r}, whose digits are not exact; read messages with parse()"
-            return Problem("bad_value", detail)
-    # The name comes first, so that a reader of the log knows the type of an event before it has read the rest.
-    first = {name: event[name] for name in ("event", "order_id", "ts")}
-    return first | event | {"event_id": str(event_id or content_digest(content)), "source": source, "raw": raw}
-
-
-def _rename_fields(found: Fields, table: Mapping[str, str]) -> Fields:
-    """Rename fields by a table. Drops empty texts and nulls, and turns a JSON number into its text."""
-    event: Fields = {}
-    for theirs, ours in table.items():
-        value = found.get(theirs)
-        if value is None or value == "":
-            continue
-        if ours == "side" and isinstance(value, str):
-            value = SIDES.get(value, value)
-        event[ours] = str(value) if type(value) is int else value
-    return event
-
-
 def _read_leg_executions(update: Fields, order: Fields) -> list[Fields]:
     """Read the leg executions of a multi-leg update, each completed from the order's own list of legs."""
     known = {str(leg["order_id"]): leg for leg in _read_leg_orders(order, LEG_ORDER)}
-    executions = [
-        _rename_fields(_strip_names(leg), LEG) for leg in _as_list(update.get("legs")) if isinstance(leg, dict)
-    ]
+    executions = [rename_fields(strip_names(leg), LEG) for leg in _as_list(update.get("legs")) if isinstance(leg, dict)]
     return [known.get(str(leg.get("order_id")), {}) | leg for leg in executions]
 
 
 def _read_leg_orders(order: Fields, table: Mapping[str, str]) -> list[Fields]:
     """Read the orders in an order's own list of legs."""
-    legs = [_rename_fields(_strip_names(leg), table) for leg in _as_list(order.get("legs")) if isinstance(leg, dict)]
+    legs = [rename_fields(strip_names(leg), table) for leg in _as_list(order.get("legs")) if isinstance(leg, dict)]
     return [leg for leg in legs if "order_id" in leg]
 
 
@@ -364,7 +214,7 @@ def _is_multi_leg(order: Fields) -> bool:
 def _is_unfilled(event: Fields) -> bool:
     """Whether an order is said to have filled nothing; what is not said is not known."""
     is_filled = normalize_name(str(event.get("order_status"))) == "filled"
-    return not is_filled and "filled_qty" in event and not _is_above_zero(event["filled_qty"])
+    return not is_filled and "filled_qty" in event and not is_above_zero(event["filled_qty"])
 
 
 def _drop_sums(event: Fields) -> Fields:
@@ -383,14 +233,3 @@ def _find_newest_time(order: Fields) -> str | None:
         except (KeyError, TypeError, BadInstant):
             continue
     return max(times)[1] if times else None
-
-
-def _strip_names(message: Mapping[Any, Any]) -> Fields:
-    """Strip the spaces that some payloads have around field names."""
-    return {str(name).strip(): value for name, value in message.items()}
-
-
-def shorten(found: Any) -> str:
-    """What of a value a problem shows."""
-    text = msgspec.json.encode(found).decode()
-    return text if len(text) <= 120 else text[:120] + "…"
