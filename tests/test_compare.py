@@ -11,7 +11,7 @@ from compactor.books.carry_over import CARRIED, leave_out
 from compactor.broker.alpaca.translate import translate
 from compactor.core.instants import nanos
 from compactor.sync.compare import Comparison
-from compactor.sync.executions import Known
+from compactor.sync.executions import ChosenExecutions, Known
 from compactor.sync.plan import Plan
 from tests.test_differences import NOW, PLACED, activity, known, order, plan, problems, told
 
@@ -156,7 +156,7 @@ def test_terms_are_told_as_of_the_placing() -> None:
 
 def test_what_came_and_went_without_a_trade_is_nothing() -> None:
     [there] = translate(order(status="canceled")).events
-    assert [] == Comparison(there, None, [], nanos(NOW), False).events()
+    assert [] == Comparison(ChosenExecutions(there, None, [], nanos(NOW), False)).events()
 
 
 # What the stream should have told.

@@ -17,7 +17,7 @@ import msgspec
 from compactor.broker.credentials import BadCredentials
 from compactor.broker.port import Adjustment, BrokerError, BrokerPort, RateLimited, Translation
 from compactor.core.instants import BadInstant, nanos, rfc3339
-from compactor.sync.compare import BrokerDifference
+from compactor.sync.compare import BrokerDifference, is_filled
 from compactor.sync.plan import Answers, Rules
 from compactor.sync.state import AccountReconciled
 
@@ -305,7 +305,7 @@ def _placed_since(known: AccountReconciled, now: str) -> str:
 def _filled_since(known: AccountReconciled, now: str, placed: Translation) -> str:
     """From when on to compare executions: also those of the orders of a week, where these are not too many. Only they
     tell of two corrections that leave the sums of an order as they were."""
-    filled = sum(1 for order in placed.events if str(order.get("filled_qty", "0")).strip("0.") != "")
+    filled = sum(map(is_filled, placed.events))
     if is_due(known.week_at, now, DAY_SECONDS) and filled <= WEEK_FILLED_MAX:
         return min(_since(known, now), _back(now, WEEK_SECONDS), key=nanos)
     return _since(known, now)

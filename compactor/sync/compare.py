@@ -5,8 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
-from decimal import Decimal
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -15,7 +14,7 @@ from compactor.broker.port import Fields, content_digest
 from compactor.core.decimals import parse_decimal, quotient
 from compactor.core.instants import nanos, rfc3339
 from compactor.core.lifecycle import TERMINAL, normalize_name
-from compactor.sync.executions import ZERO, ChosenExecutions, Known, read_number
+from compactor.sync.executions import ZERO, ChosenExecutions, is_other_price, read_number
 
 NUMBERS = frozenset({"quantity", "notional", "limit_price", "stop_price", "trail_price", "trail_percent"})
 TERMS = (
@@ -38,37 +37,19 @@ class BrokerDifference(msgspec.Struct, frozen=True):
 
 
 class Comparison:
-    """One order as the broker has it beside what a ledger knows of it.
+    """One order as the broker has it beside what a ledger knows of it, with the executions that were chosen for it.
 
-    `fills` are those of its activities that are there, all of them where `all_fills_there`. Orders whose numbers are
-    among `agreed` were looked into before, and their activities are what the ledger has. `carried` is what is filled of
-    the order that this one replaces, which the broker may count again, and `carried_value` its money; None where that
-    order was not asked for. `needs_fills`: compare again with all activities, and `needs_predecessor`: with that order.
-    `newest` is the last time at which something happened to the order. `takes_back`: what was inferred is taken back.
+    `newest` is the last time at which something happened to the order.
     """
 
-    def __init__(
-        self,
-        order: Fields,
-        known: Known | None,
-        fills: list[Fields],
-        quiet: int,
-        all_fills_there: bool,
-        agreed: Collection[tuple[str, str]] = (),
-        carried: Decimal | None = ZERO,
-        carried_value: Decimal | None = None,
-    ) -> None:
-        found = ChosenExecutions(order, known, fills, quiet, all_fills_there, agreed, carried, carried_value)
-        self.needs_fills, self.needs_predecessor = found.needs_fills, found.needs_predecessor
-        self.takes_back, self.agreement = found.takes_back, found.agreement
-        self._order, self._theirs = found.order, found.filled
-        self._executions, self._is_missing_fills = found.to_append, found.are_incomplete
-        self._known = known
-        self._quiet = quiet
-        self._row = known.row if known is not None else None
-        self._status = normalize_name(str(order.get("order_status", "")))
-        self._ours = known.filled if known is not None else ZERO
-        self._at: str = found.find_newest()
+    def __init__(self, chosen: ChosenExecutions) -> None:
+        self._order, self._theirs = chosen.order, chosen.filled
+        self._executions, self._is_missing_fills = chosen.to_append, chosen.are_incomplete
+        self._known, self._quiet = chosen.known, chosen.quiet
+        self._row = self._known.row if self._known is not None else None
+        self._status = normalize_name(str(self._order.get("order_status", "")))
+        self._ours = self._known.filled if self._known is not None else ZERO
+        self._at: str = chosen.find_newest()
         self.newest = nanos(self._at)
 
     def events(self) -> list[Fields]:
@@ -161,10 +142,8 @@ class Comparison:
         elif theirs < self._ours:
             yield "filled_below", f"{self._ours} filled in the ledger, {theirs} at the broker; a bust may be missing"
         elif theirs and (price := read_number(self._order, "filled_avg_price")) is not None:
-            exponent = price.as_tuple().exponent
-            assert isinstance(exponent, int)
             average = quotient(known.value, theirs)
-            if abs(average - price) >= Decimal(1).scaleb(min(exponent, -2)):
+            if is_other_price(average, price, 2):
                 yield "price_differs", f"an average of {average} in the ledger, {price} at the broker"
 
     def snapshot(self, *, ended: bool = False) -> Fields:
@@ -195,3 +174,8 @@ def _differs(name: str, ours: Any, theirs: Any) -> bool:
 def is_open(order: Fields) -> bool:
     """Whether the broker has an order open."""
     return normalize_name(str(order.get("order_status", ""))) not in TERMINAL
+
+
+def is_filled(order: Fields) -> bool:
+    """Whether the broker tells that something of an order is filled."""
+    return str(order.get("filled_qty", "0")).strip("0.") != ""

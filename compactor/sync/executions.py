@@ -71,7 +71,11 @@ def _place(fill: Fields) -> tuple[Decimal, int, str]:
 class ChosenExecutions:
     """The executions that are to be appended for one order, or what has to be asked before that is certain.
 
-    The arguments are those of `compare.Comparison`.
+    `fills` are those of its activities that are there, all of them where `all_fills_there`. Orders whose numbers are
+    among `agreed` were looked into before, and their activities are what the ledger has. `carried` is what is filled of
+    the order that this one replaces, which the broker may count again, and `carried_value` its money; None where that
+    order was not asked for. `needs_fills`: choose again with all activities, and `needs_predecessor`: with that order.
+    `takes_back`: what was inferred is taken back. What happened up to `quiet` (Unix nanoseconds) is no news.
     """
 
     def __init__(
@@ -81,9 +85,9 @@ class ChosenExecutions:
         fills: list[Fields],
         quiet: int,
         all_fills_there: bool,
-        agreed: Collection[tuple[str, str]],
-        carried: Decimal | None,
-        carried_value: Decimal | None,
+        agreed: Collection[tuple[str, str]] = (),
+        carried: Decimal | None = ZERO,
+        carried_value: Decimal | None = None,
     ) -> None:
         self.order = order
         """The order as it is to be told: without what its predecessor had filled, where its sums begin there."""
@@ -94,8 +98,7 @@ class ChosenExecutions:
         """Whether less is filled, with these, than at the broker."""
         self.needs_fills = self.needs_predecessor = self.takes_back = False
         self._carried, self._carried_value = carried, carried_value
-        self._known = known
-        self._quiet = quiet
+        self.known, self.quiet = known, quiet
         self._ours = known.filled if known is not None else ZERO
         self.agreement = (str(order["order_id"]), f"{self.filled} {order.get('filled_avg_price')} {self._sums()}")
         """The order and its numbers, on both sides."""
@@ -106,20 +109,20 @@ class ChosenExecutions:
     def find_newest(self) -> str:
         """When something last happened to the order; what is taken back is told as of now, and says nothing of that."""
         times = [self.order["ts"], *(fill["ts"] for fill in self.to_append if not self.takes_back)]
-        row = self._known.row if self._known is not None else None
+        row = self.known.row if self.known is not None else None
         times += [row["updated_at"]] if row and row.get("updated_at") else []
         newest: str = max(times, key=nanos)
         return newest
 
     def _sums(self) -> str:
         # What was inferred has the money of its executions, too, until only a part of it is left.
-        known = self._known
+        known = self.known
         return f"{known.filled} {known.value} {known.inferred}" if known is not None else ""
 
     def _choose(self, fills: list[Fields], theirs: Decimal, all_there: bool, is_agreed: bool) -> None:
         """Find the executions to append: those that are new, or, where the sums say that something was taken back or
         changed, whatever makes ours the broker's."""
-        known = self._known
+        known = self.known
         inferred = known.inferred if known is not None else ZERO
         new, gain, gained_value = new_fills(fills, known)
         told = self._ours - inferred + gain
@@ -165,13 +168,13 @@ class ChosenExecutions:
             # Its executions are all that the broker counts, so that what was inferred beside them is gone.
             value = known.value - sum((qty * price for _, qty, price in known.standing.values()), ZERO)
             # As of now: whatever counted these shares was told before.
-            at: str = max((self.find_newest(), rfc3339(self._quiet)), key=nanos)
+            at: str = max((self.find_newest(), rfc3339(self.quiet)), key=nanos)
             self.to_append, self.takes_back = [take_inferred_back(self.order, at, inferred, value)], True
 
     def _has_other_numbers(self, fills: Iterable[Fields], theirs: Decimal) -> bool:
         """Whether its activities, which are all there and have its average, are as many as stand and others: two
         corrections may leave the sums as they were."""
-        known = self._known
+        known = self.known
         if known is None or known.inferred or read_number(self.order, "filled_avg_price") is None:
             return False
         told = [(parse_decimal(fill["qty"]), parse_decimal(fill["price"])) for fill in fills]
@@ -222,10 +225,7 @@ class ChosenExecutions:
         price = read_number(self.order, "filled_avg_price")
         if theirs != ours or price is None or not theirs:
             return theirs < ours
-        exponent = price.as_tuple().exponent
-        assert isinstance(exponent, int)
-        # An average that was rounded or cut off is less than one of its last digit away.
-        return abs(quotient(value, theirs) - price) >= Decimal(1).scaleb(min(exponent, -places))
+        return is_other_price(quotient(value, theirs), price, places)
 
 
 def _without_stale_sum(fill: Fields, filled: Decimal) -> Fields:
@@ -234,6 +234,14 @@ def _without_stale_sum(fill: Fields, filled: Decimal) -> Fields:
     if (read_number(fill, "filled_qty") or ZERO) <= filled:
         return fill
     return {name: value for name, value in fill.items() if name != "filled_qty"}
+
+
+def is_other_price(average: Decimal, price: Decimal, places: int) -> bool:
+    """Whether an average cannot be the price that the broker tells, which is rounded or cut off: to its last digit, or
+    to so many places where it tells fewer."""
+    exponent = price.as_tuple().exponent
+    assert isinstance(exponent, int)
+    return abs(average - price) >= Decimal(1).scaleb(min(exponent, -places))
 
 
 def read_number(event: Fields, name: str) -> Decimal | None:

@@ -19,8 +19,8 @@ from compactor.broker.port import Fields, Translation, content_digest
 from compactor.broker.readable import keep_readable
 from compactor.core.decimals import exactly, parse_decimal
 from compactor.core.instants import nanos
-from compactor.sync.compare import BrokerDifference, Comparison, is_open
-from compactor.sync.executions import Known, new_fills
+from compactor.sync.compare import BrokerDifference, Comparison, is_filled, is_open
+from compactor.sync.executions import ChosenExecutions, Known, new_fills
 
 View = Mapping[str, Known]
 """What all ledgers together know, by order id."""
@@ -117,7 +117,7 @@ def orders_wanted(answers: Answers) -> set[str]:
     """
     wanted = set(answers.fills)
     for order_id, order in answers.orders.items():
-        if is_open(order) or str(order.get("filled_qty", "0")).strip("0.") != "":
+        if is_open(order) or is_filled(order):
             wanted.add(order_id)
     return wanted
 
@@ -153,11 +153,12 @@ def plan_reconcile(
         known, fills = ledger_view.get(order_id), answers.fills.get(order_id, [])
         with exactly():
             carried, value = _find_carried(order, answers, ledger_view, {*missing, *unasked})
-            one = Comparison(order, known, fills, quiet, order_id in fills_asked, agreed, carried, value)
+            chosen = ChosenExecutions(order, known, fills, quiet, order_id in fills_asked, agreed, carried, value)
+            one = Comparison(chosen)
             events = one.events()
-        if one.needs_predecessor:
+        if chosen.needs_predecessor:
             plan.to_ask.append(str(order["replaces"]))
-        elif one.needs_fills:
+        elif chosen.needs_fills:
             plan.to_ask_fills.append(order_id)
         elif events and one.newest > quiet:
             plan.waiting.append(order_id)
@@ -170,12 +171,12 @@ def plan_reconcile(
         elif events:
             team = rules_of(order_id).decide(order_id, answers.orders, known_teams)
             plan.events.setdefault(team, []).extend(events)
-            plan.tried += [one.agreement] if order_id in fills_asked or one.takes_back else []
-            plan.inferred += [order_id] if known is not None and known.inferred and not one.takes_back else []
+            plan.tried += [chosen.agreement] if order_id in fills_asked or chosen.takes_back else []
+            plan.inferred += [order_id] if known is not None and known.inferred and not chosen.takes_back else []
             plan.untold += [order_id] if one.is_untold() else []
         elif one.newest <= quiet:
             plan.problems += one.problems()
-            plan.agreed += [one.agreement] if order_id in fills_asked else []
+            plan.agreed += [chosen.agreement] if order_id in fills_asked else []
     _tell_successors(plan, answers, ledger_view, {*missing, *unasked}, quiet)
     _leave_out_foreign_successors(plan, known_teams)
     return plan
@@ -213,7 +214,8 @@ def _tell_successors(plan: Plan, answers: Answers, view: View, silent: Collectio
             if order is not None and not is_open(order):
                 # The loop goes on to what is appended here: a successor may have one of its own.
                 # What its sums are may be its predecessor's, and its own executions are told by themselves.
-                events.append(Comparison(without_sums(order), None, [], quiet, False).snapshot())
+                alone = ChosenExecutions(without_sums(order), None, [], quiet, False)
+                events.append(Comparison(alone).snapshot())
             elif order is None and name not in silent:
                 plan.to_ask.append(name)
 
