@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from decimal import Decimal
 
-from compactor.core.decimals import BadDecimal, exactly, parse_decimal
+from compactor.books.carry_over import read_quantity
+from compactor.core.decimals import exactly
 from compactor.core.events import Event
 from compactor.imports.messages import Translated
 
@@ -42,7 +43,7 @@ class CumulativeQuantities:
             self._learn(event.order_id, event.quantity)
 
     def _learn(self, order_id: str, told: object) -> None:
-        quantity = _read(told)
+        quantity = read_quantity(told)
         if quantity is not None:
             is_known = self._quantities.setdefault(order_id, quantity) == quantity
             self._quantities[order_id] = quantity if is_known else None
@@ -59,19 +60,12 @@ class CumulativeQuantities:
 
     def complete(self, found: Translated) -> Translated:
         """Add `filled_qty` to an activity of an order whose quantity is known, if it tells what it leaves of that."""
-        event, leaves = found.event, _read(found.leaves)
+        event, leaves = found.event, read_quantity(found.leaves)
         if not found.is_activity or not isinstance(event, dict) or leaves is None or "filled_qty" in event:
             return found
-        quantity, own = self._quantities.get(str(event["order_id"])), _read(event.get("qty"))
+        quantity, own = self._quantities.get(str(event["order_id"])), read_quantity(event.get("qty"))
         if quantity is None or own is None:
             return found
         with exactly():
             filled = quantity - leaves
         return found._replace(event=event | {"filled_qty": f"{filled:f}"}) if own <= filled <= quantity else found
-
-
-def _read(number: object) -> Decimal | None:
-    try:
-        return None if number is None else parse_decimal(str(number))
-    except BadDecimal:
-        return None
