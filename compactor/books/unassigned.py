@@ -39,15 +39,6 @@ class _Row(msgspec.Struct):
 _decode = msgspec.json.Decoder(_Row).decode
 
 
-def _is_of_group(row: _Row, index: OrderIndex, team: str) -> bool:
-    """Whether all others of the groups that `unassigned` tells of, as far as they are a team's, are that team's."""
-    log = index.find_log(UNASSIGNED)
-    ties = log.ties.get(row.order_id, set()) if log is not None else set[str]()
-    members = {one for tie in ties if tie.startswith("group:") for one in index.list_ties(tie)} - {row.order_id}
-    owners = [index.find_owner(one) for one in members]
-    return {one.team for one in owners if one is not None} - {UNASSIGNED} == {team}
-
-
 class UnassignedOrders:
     """The orders of the ledger `unassigned` of a data directory that may belong to a team. Costs what is new."""
 
@@ -128,3 +119,12 @@ class UnassignedOrders:
         if len(self._rows) > NAMES_MAX:
             self._rows = dict(list(self._rows.items())[-NAMES_MAX // 2 :])
         return dict(self._rows)
+
+
+def _is_of_group(row: _Row, index: OrderIndex, team: str) -> bool:
+    """Whether all others of the groups that `unassigned` tells of, as far as they are a team's, are that team's."""
+    log = index.find_log(UNASSIGNED)
+    ties = log.ties.get(row.order_id, set()) if log is not None else set[str]()
+    members = {one for tie in ties if tie.startswith("group:") for one in index.list_ties(tie)} - {row.order_id}
+    owners = [index.find_owner(one) for one in members]
+    return {one.team for one in owners if one is not None} - {UNASSIGNED} == {team}

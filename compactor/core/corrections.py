@@ -198,7 +198,8 @@ def _find_version(order: Order, corrected: str, revision: Revision) -> str | Non
         found = fills.find_alike(revision.qty, revision.price, revision.source, revision.ts, dead=False)
         if found is None or fills[found].is_version:
             return None
-        names[key] = key = found
+        names[key] = found
+        key = found
     fill, last = fills[key], key
     while (version := fills[last].version) is not None:
         last = version

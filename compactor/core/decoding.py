@@ -100,7 +100,8 @@ def rewritten(line: bytes) -> bytes | None:
 def replace_half_characters(line: bytes) -> bytes:
     """The line with U+FFFD in place of each half of a character, as long as before: writers in Python and JavaScript
     escape the halves that they cut a text into, and no reader of JSON has to take them."""
-    return _ESCAPE.sub(_replace_half, line) if b"\\u" in line else line
+    may_have_half = b"\\ud" in line or b"\\uD" in line
+    return _ESCAPE.sub(_replace_half, line) if may_have_half else line
 
 
 def _replace_half(found: re.Match[bytes]) -> bytes:
