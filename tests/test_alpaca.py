@@ -37,6 +37,11 @@ def test_a_story_gives_the_events_and_problems_beside_it(story: Path) -> None:
     assert _lines(story / "problems.jsonl") == problems
 
 
+def test_half_of_an_escaped_character_costs_no_message() -> None:
+    """What cuts a text in the middle of a pair sends half of it."""
+    assert {"reason": "a\ufffd", "qty": "1"} == parse(rb'{"reason":"a\ud83d","qty":"1"}')
+
+
 @pytest.mark.parametrize("story", STORIES, ids=lambda path: path.name)
 def test_every_translated_event_is_one_that_a_log_takes(story: Path) -> None:
     """Section 2: what the translation makes passes the same check as any appended line."""

@@ -77,6 +77,10 @@ LIVES: dict[str, tuple[list[Told], str, str, str]] = {
     "numbers that come back are a version of their own": (
         [placed(10), part(1, 2), correct(2, execution_id="x-2"), correct(3, "x-2", execution_id="x-1", price="5")],
         "2@5 -2@5 =2@6 -2@6 =2@5", "", "partially_filled"),
+    "its shares are in the sums that its own execution told": (
+        [placed(6), part(1, 2, filled_qty="2"), part(2, 4, price="6", filled_qty="4"),
+         correct(3, qty="4", execution_id="x-2"), part(4, 2, filled_qty="4")],
+        "2@5 4@6 -2@5 2@5", "", "partially_filled"),
     "a correction moves what was told, and tells nothing itself": (
         [placed(10), part(1, 6, filled_qty="6"), part(2, 6, filled_qty="6"), correct(3, qty="7")],
         "6@5 6@5 -6@5 =7@6", "overfill overfill", "partially_filled"),

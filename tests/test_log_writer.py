@@ -177,6 +177,13 @@ class TestWhatIsRefused:
         """2: UTF-8; half of a surrogate pair is what Python makes of other bytes, from a file name for example."""
         assert [(1, "not_utf8")] == rejected(ledger, json.dumps(placed("\ud800"), ensure_ascii=False))
 
+    def test_half_of_an_escaped_character_costs_no_event(self, ledger: Ledger, placed: Event) -> None:
+        """2: what cuts a text in the middle of a pair writes half of it; it is recorded as U+FFFD."""
+        assert (
+            2 == ledger.append([json.dumps(placed("o1\ud83d")), json.dumps(placed("o2", raw="\ud83d")).encode()]).events
+        )
+        assert ["o1\ufffd", "o2"] == [json.loads(line)["order_id"] for line in log_of(ledger).splitlines()]
+
     def test_bytes_that_are_no_utf8_are_refused_wherever_they_stand(self, ledger: Ledger) -> None:
         """2: also in the broker's message, which nobody reads."""
         line = b'{"event":"new","order_id":"o1","ts":"2026-03-02T10:00:00Z","raw":"%b"}'

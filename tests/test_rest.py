@@ -16,6 +16,7 @@ from compactor.broker.alpaca.rest import AlpacaRest, _choose_pause, _step_back
 from compactor.broker.budget import Budget
 from compactor.broker.credentials import BadCredentials
 from compactor.broker.port import BrokerError, BrokerTooSlow, BrokerUnavailable, NotFound, RateLimited, Refused
+from compactor.core.instants import rfc3339
 from tests.alpaca_server import AlpacaServer
 
 
@@ -331,5 +332,7 @@ def test_orders_whose_time_is_not_known_are_in_no_list_by_time(server: AlpacaSer
     """They are asked for one by one."""
     account = open_broker(find_credentials(server.environment), budget=budget)
     placed = server.place("AAPL", "buy", 1, team="alpha")
+    other = server.place("MSFT", "buy", 1, team="alpha")
     assert [] == account.list_orders({placed.id: None}).events
     assert 0 == account.requests
+    assert account.list_orders({placed.id: None, other.id: rfc3339(other.created_at)}).events

@@ -195,7 +195,7 @@ class ImportWriter:
             return
         line = self._encode(found, batch.named)
         if isinstance(line, Problem):
-            result.problems.append(ImportProblem(file, number, line.kind, _hide_keys(line.detail)))
+            result.problems.append(ImportProblem(file, number, line.kind, line.detail))
             return
         self._added.add((team, identity, execution))
         batch.lines.append(line)
