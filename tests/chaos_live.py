@@ -32,7 +32,7 @@ from tests.chaos_hardships import POISONS
 from tests.chaos_law import differences
 from tests.chaos_side import QUIET_SECONDS
 
-STEP_SECONDS = 0.03
+STEP_SECONDS = 0.15
 OPEN_MAX = 60
 TROUBLE_SECONDS, CALM_SECONDS = (4, 45), (5, 40)
 """How long something is wrong, and how long it is not after that; keys that worked are tried for 15 minutes."""
@@ -122,7 +122,7 @@ class Follower:
         self._process.wait(30)
 
 
-def run(seed: int, seconds: float, data: Path) -> Run:
+def run(seed: int, seconds: float, data: Path, step_seconds: float = STEP_SECONDS) -> Run:
     """One run, and whether the law holds after it."""
     done, rng = Run(seed), random.Random(f"live chaos {seed}")
     with AlpacaServer(seed, faults=_faults(seed), rate_limit=None, resend=rng.random() < 0.5, dead_seconds=3) as server:
@@ -136,11 +136,11 @@ def run(seed: int, seconds: float, data: Path) -> Run:
         while time.monotonic() < deadline:
             life.step()
             troubles.step()
-            time.sleep(STEP_SECONDS)
+            time.sleep(step_seconds)
             if follower.ended is not None:
                 done.broken.append(f"compactor run ended by itself with exit code {follower.ended}")
                 break
-            if rng.random() < STEP_SECONDS / 8:
+            if rng.random() < step_seconds / 8:
                 follower.kill()
                 follower.start()
                 done.counts["kills"] += 1
@@ -199,6 +199,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos_live", description=__doc__)
     parser.add_argument("--seconds", type=float, default=60, help="how long each run trades (default 60)")
     parser.add_argument("--minutes", type=float, help="the same in minutes")
+    parser.add_argument(
+        "--step-seconds", type=float, default=STEP_SECONDS,
+        help=f"between two things that happen (default {STEP_SECONDS}, about what Alpaca's limit lets one account do)",
+    )  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, help="of the first run (default 0)")
     parser.add_argument("--keep", type=Path, help="keep the data directory of each bad run below this one")
     parser.add_argument("--runs", type=int, default=1, help="how many (default 1)")
@@ -208,7 +212,7 @@ def main(arguments: list[str] | None = None) -> int:
         with tempfile.TemporaryDirectory(prefix="chaos-live-", dir=fast_directory()) as directory:
             data = Path(directory) / "data"
             data.mkdir()
-            done = run(seed, seconds, data)
+            done = run(seed, seconds, data, chosen.step_seconds)
             bad += bool(done.broken)
             print(f"seed {seed}: {'bad' if done.broken else 'good'}, {dict(done.counts)}", *done.broken, sep="\n  ")
             print(f"  drawn: {', '.join(f'{count} {name}' for name, count in sorted(done.drawn.items()) if count)}")

@@ -53,7 +53,7 @@ NUMBERS = {
     "sync.gaps.PROBE_SECONDS": WEEK,
     "broker.alpaca.adapter.RESEND_OVERLAP_SECONDS": 5 * MINUTE,
     "broker.alpaca.adapter.RESEND_TRIES": 2,
-    "broker.alpaca.adapter.BATCH": 2000,
+    "broker.alpaca.adapter.BATCH": 500,
     "broker.alpaca.adapter.DAY_NS": DAY * 10**9,
     # live.md, Reconcile.
     "broker.alpaca.rest.ORDERS_PAGE": 500,

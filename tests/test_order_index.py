@@ -283,6 +283,31 @@ def test_a_checkpoint_says_for_certain_which_orders_never_were_there(
     assert [None, "alpha"] == [team_of(index, one) for one in ("nobody", "o-1")]
 
 
+def test_lines_in_memory_are_searched_for_what_they_tell_of(
+    data: Path, write_log: Write, placed: Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An order that has ended costs the lines of its own life, however many were written since the checkpoint."""
+    ended = placed("o-1", event="canceled", ts="2026-03-02T10:01:00Z")
+    path = write_log("alpha", placed("o-1"), ended)
+    with Ledger(path) as ledger:
+        ledger.compact(checkpoint=True)
+    size = (path / "events.jsonl").stat().st_size
+    monkeypatch.setattr(followed_log, "TAIL_BYTES", 0)
+    index, ends = fresh(data), list[int]()
+    index.follow()
+    write_log("alpha", *[placed(f"o-{number}") for number in range(2, 50)])
+    real = Log.lines_naming
+
+    def search(self: Any, order_id: str, first: int, end: int) -> Any:
+        ends.append(end)
+        return real(self, order_id, first, end)
+
+    monkeypatch.setattr(Log, "lines_naming", search)
+    index.follow()
+    assert "alpha" == team_of(index, "o-1")
+    assert max(ends) <= size, "what is in memory is about other orders"
+
+
 def test_nothing_stays_open(data: Path, write_log: Write, placed: Event) -> None:
     """Years: descriptors are closed with the index, and a log that is replaced leaves none behind."""
     before = len(os.listdir("/proc/self/fd"))

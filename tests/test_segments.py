@@ -341,6 +341,17 @@ class TestFrames:
         with pytest.raises(BadFrame):
             decode_frame(encode_frame(b"x" * 100), length)
 
+    def test_a_frame_that_is_read_again_is_not_decoded_again(self, sealed: Path) -> None:
+        """Also by another reader, once this one has forgotten it; where its bytes are others they are checked."""
+        decode_frame.cache_clear()
+        for _ in range(3):
+            segments = Segments(sealed, Files())
+            segments.refresh()
+            for offset in (0, segments.seals[1].start, 5):
+                assert RAW[offset : offset + 10] == segments.read(offset, 10)
+            segments.release()
+        assert (2, 7) == (decode_frame.cache_info().misses, decode_frame.cache_info().hits)
+
     def test_two_frames_are_not_one(self) -> None:
         """8.2: what stands behind a frame is not passed over."""
         with pytest.raises(BadFrame):

@@ -285,8 +285,10 @@ class FollowedLog:
         if span is not None:
             first, last = span
             yield first, archived_to if last is None else last + 1
-        if archived_to < self._offset:
-            yield archived_to, self._offset
+        # Lines in memory need no search where none of them is about the order.
+        end = self._offset if order_id in self.orders else self._start
+        if archived_to < end:
+            yield archived_to, end
 
     def _find_span(self, order_id: str) -> tuple[int, int | None] | None:
         """Between which offsets the lines of an order lie that the checkpoint covers; None where there are none."""

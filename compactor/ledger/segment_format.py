@@ -8,6 +8,7 @@ by its seal.
 
 import re
 import sys
+from functools import lru_cache
 from hashlib import sha256
 from pathlib import Path
 from typing import NamedTuple
@@ -26,6 +27,8 @@ else:
 
 FRAME_BYTES_MAX = 1 << 22
 """The most bytes of log in one frame; those that are written here have a quarter of it."""
+FRAMES_KEPT = 16
+"""How many decoded frames a process keeps, of all ledgers together: 16 MiB, as sealing cuts them."""
 _STORED_BYTES_MAX = FRAME_BYTES_MAX + (FRAME_BYTES_MAX >> 6)
 _OPTIONS: dict[int, int] = {
     zstd.CompressionParameter.compression_level: 1,
@@ -74,8 +77,12 @@ def find_bad_frame(frames: list[tuple[int, int]], content_bytes: int, file_bytes
     return None
 
 
+@lru_cache(maxsize=FRAMES_KEPT)
 def decode_frame(data: bytes, length: int) -> bytes:
-    """The piece of `length` bytes that a frame holds; its checksum is compared. Raises BadFrame."""
+    """The piece of `length` bytes that a frame holds; its checksum is compared. Raises BadFrame.
+
+    The last ones are kept, since orders that are asked for one by one lie beside each other.
+    """
     decompressor = zstd.ZstdDecompressor(options=_BOUNDS)
     try:
         piece = decompressor.decompress(data, max_length=length + 1)

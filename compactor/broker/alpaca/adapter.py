@@ -42,7 +42,7 @@ from compactor.core.instants import nanos, rfc3339
 
 RESEND_TRIES = 2
 RESEND_OVERLAP_SECONDS = 300
-BATCH = 2000
+BATCH = 500
 DAY_NS = 86_400 * 10**9
 _REQUEST = {"quantity": "qty", "order_type": "type"}
 """Terms of an order whose name in a request differs from the ledger's."""
