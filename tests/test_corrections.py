@@ -93,6 +93,17 @@ def test_a_life_takes_back_what_was_wrong(events: list[Told], trades: str, findi
     assert (trades.split(), findings.split(), status) == outcome(events)
 
 
+def test_a_chain_of_corrections_that_is_told_newest_first_waits_for_its_fill_however_long_it_is() -> None:
+    """4.9: each waits for the version that it corrects, and all of them are done once the first fill has come."""
+    count = 1500
+    chain = [
+        correct(2, f"x-{at}" if at > 1 else "x-1", execution_id=f"x-{at + 1}", price="6") for at in range(count, 0, -1)
+    ]
+    trades, findings, status = outcome([placed(10), *chain, part(1, 2)])
+    assert (2 * count + 1, Decimal(2), {"6"}) == (len(trades), *sum_standing(trades))
+    assert ([], "partially_filled") == (findings, status)
+
+
 BEFORE = told("fill", 1, execution_id="e1", price="10", qty="10", filled_qty="10", source="stream")
 AFTER = {"price": "9.5", "qty": "10", "filled_qty": "10"}
 CORRECTION = told("trade_correct", 2, execution_id="b1", previous_execution_id="e1", source="stream", **AFTER)

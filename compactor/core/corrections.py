@@ -2,6 +2,7 @@
 
 from decimal import Decimal
 from itertools import chain, islice
+from typing import NamedTuple
 
 from compactor.core.decimals import plain
 from compactor.core.events import Event
@@ -16,13 +17,14 @@ def take_revision(order: Order, event: Event, entry: Entry) -> None:
     """Take a `trade_bust` or `trade_correct` (4.9), or keep it until its fill comes."""
     key = _find_named(order, event)
     if key is None:
-        name = event.previous_execution_id or event.execution_id
-        assert name is not None
+        name = _name_revised(event)
         waiting = ensure_rare(order).waiting.setdefault(name, [])
         if all(revision.event != event.event for revision in waiting):
             waiting.append(_make_revision(event, name, entry))
         return
-    _revise(order, key, _make_revision(event, key, entry), entry)
+    version = _revise(order, key, _make_revision(event, key, entry), entry)
+    if version is not None:
+        apply_waiting(order, version, entry)
 
 
 def bust_inferred(order: Order, entry: Entry) -> None:
@@ -76,11 +78,18 @@ def _leave(own: Entry, entry: Entry, revision: Revision) -> None:
     entry.revises = entry.revises or own.revises
 
 
-def note_lines(order: Order, entry: Entry) -> None:
-    """Note how many lines the event of a revision that waits has made."""
-    for revision in chain.from_iterable(ensure_rare(order).waiting.values()):
+def note_lines(order: Order, event: Event, entry: Entry) -> None:
+    """Note how many lines a revision has made, if it waits."""
+    for revision in ensure_rare(order).waiting.get(_name_revised(event), ()):
         if revision.offset == entry.offset:
             revision.made = entry.made
+
+
+def _name_revised(event: Event) -> str:
+    """The id by which a revision names its fill."""
+    name = event.previous_execution_id or event.execution_id
+    assert name is not None
+    return name
 
 
 def _find_named(order: Order, event: Event) -> str | None:
@@ -108,23 +117,46 @@ def _make_revision(event: Event, name: str, entry: Entry) -> Revision:
     )
 
 
+class _Step(NamedTuple):
+    """A revision that waited for a fill, and the entry during which its fill came."""
+
+    key: str
+    revision: Revision
+    entry: Entry
+    own: Entry | None = None
+    """The entry of the revision itself, once it is done; what waited for its version comes before that is left."""
+
+
 def apply_waiting(order: Order, key: str, entry: Entry) -> None:
     """A fill has come (or got a further id): do what was waiting for any of its ids, at the place of the events that
-    said so."""
+    said so. A chain of corrections may be told newest first, however long it is."""
+    steps = _take_waiting(order, key, entry)
+    while steps:
+        step = steps.pop()
+        if step.own is not None:
+            _leave(step.own, step.entry, step.revision)
+            continue
+        own = _enter(step.revision, step.entry)
+        version = _revise(order, step.key, step.revision, own)
+        steps.append(step._replace(own=own))
+        if version is not None:
+            steps += _take_waiting(order, version, own)
+
+
+def _take_waiting(order: Order, key: str, entry: Entry) -> list[_Step]:
+    """What waited for a fill, the last one first."""
     if order.rare is None or not order.rare.waiting:
-        return
+        return []
     ids = [key, *(name for name, named in order.rare.names.items() if named == key)]
     revisions = [revision for name in ids for revision in order.rare.waiting.pop(name, [])]
-    for revision in sorted(revisions, key=lambda one: one.offset):
-        own = _enter(revision, entry)
-        _revise(order, key, revision, own)
-        _leave(own, entry, revision)
+    return [_Step(key, one, entry) for one in sorted(revisions, key=lambda one: one.offset, reverse=True)]
 
 
-def _revise(order: Order, key: str, revision: Revision, entry: Entry) -> None:
+def _revise(order: Order, key: str, revision: Revision, entry: Entry) -> str | None:
+    """Do what a revision says of a fill. Returns the fill's new version, for which others may wait."""
     corrects = revision.event == "trade_correct"
     if corrects and order.fills[key].version is not None:
-        return  # A second correction of the same execution is a duplicate.
+        return None  # A second correction of the same execution is a duplicate.
     while (version := order.fills[key].version) is not None:
         key = version
     fill = order.fills[key]
@@ -133,7 +165,7 @@ def _revise(order: Order, key: str, revision: Revision, entry: Entry) -> None:
             entry.find(
                 "correct_after_bust", f"execution {key!r} was busted before this correction of it; it stays busted"
             )
-        return
+        return None
     entry.write(order, "reversal", plain(-DECIMAL[fill.qty]), fill.price, fill.execution_id, reverses=fill.trade_id)
     order.filled -= DECIMAL[fill.qty]
     index_fills(order).retract(key)
@@ -144,8 +176,7 @@ def _revise(order: Order, key: str, revision: Revision, entry: Entry) -> None:
         _write_correction(order, key, revision, entry)
     # After a bust the same cumulative quantity can be reached again by another execution (4.3).
     index_fills(order).forget_above(order.filled)
-    if fill.version is not None:
-        apply_waiting(order, fill.version, entry)
+    return fill.version
 
 
 def _note(order: Order, fill: Fill, revision: Revision) -> None:

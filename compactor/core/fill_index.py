@@ -94,6 +94,10 @@ class IndexedFills(dict[str, Fill]):
         """By how much corrections changed the quantities of the fills that they replaced."""
         self.value = Decimal(0)
         """The sum of price times quantity over the fills that stand, exactly."""
+        self.inferred_qty = Decimal(0)
+        """The shares of the order's inferred trades, which are kept beside the fills."""
+        self.inferred_value = Decimal(0)
+        """What these were worth, exactly."""
         for key, fill in fills.items():
             self.add(key, fill)
         for fill in fills.values():
@@ -149,6 +153,11 @@ class IndexedFills(dict[str, Fill]):
             steps[:] = [one for one in steps if one[0] > at or one[1] > step[1]]
         insort(steps, step)
         del steps[:-_STEPS_MAX]
+
+    def note_inferred(self, qty: Decimal, value: Decimal) -> None:
+        """Count an inferred trade, or with a sign one that is taken back."""
+        self.inferred_qty += qty
+        self.inferred_value += value
 
     def correct(self, key: str, version_key: str, version: Fill) -> None:
         """Add the version by which a correction replaces a fill."""

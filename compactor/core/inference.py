@@ -19,6 +19,7 @@ from compactor.core.orders import (
     Order,
     Rare,
     ensure_rare,
+    index_fills,
     is_tradable,
     sum_value,
 )
@@ -102,6 +103,7 @@ def infer(order: Order, qty: Decimal, value: Decimal, told_qty: Decimal, ts: str
         entry.find("fill_without_terms", f"order {order.order_id} has no symbol and side yet; its trade waits for them")
     price = plain(quotient(value, qty))
     trade_id = entry.write(order, "inferred", plain(qty), price)
+    index_fills(order).note_inferred(qty, value)
     ensure_rare(order).inferred.append(Inferred(trade_id, qty, value, price, told_qty, ts))
     order.filled += qty
 
@@ -166,6 +168,7 @@ def displace(order: Order, displaced: list[Inferred], entry: Entry) -> None:
     for inferred in displaced:
         entry.write(order, "reversal", plain(-inferred.qty), inferred.price, reverses=inferred.trade_id)
         order.filled -= inferred.qty
+        index_fills(order).note_inferred(-inferred.qty, -inferred.value)
     if displaced:
         rare = ensure_rare(order)
         rare.inferred = [one for one in rare.inferred if one not in displaced]

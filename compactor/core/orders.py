@@ -182,18 +182,20 @@ def index_fills(order: Order) -> IndexedFills:
     """The fills of an order with their index, which is built at the first call."""
     if not isinstance(order.fills, IndexedFills):
         order.fills = IndexedFills(order.fills)
+        for inferred in order.rare.inferred if order.rare is not None else ():
+            order.fills.note_inferred(inferred.qty, inferred.value)
     return order.fills
 
 
 def count_inferred(order: Order) -> Decimal:
     """Count the shares of inferred trades."""
-    return sum((one.qty for one in order.rare.inferred), ZERO) if order.rare is not None else ZERO
+    return index_fills(order).inferred_qty
 
 
 def sum_value(order: Order) -> Decimal:
     """Sum price times quantity over the known fills, exactly."""
-    value = index_fills(order).value
-    return value + sum((inferred.value for inferred in order.rare.inferred), ZERO) if order.rare else value
+    fills = index_fills(order)
+    return fills.value + fills.inferred_value
 
 
 def _sum_written_value(order: Order) -> Decimal:

@@ -198,7 +198,7 @@ def _take_sums(order: Order, event: Event, entry: Entry, is_duplicate: bool) -> 
         settle_shortfall(order, entry)
     price_anew(order, entry)
     if event.event in REVISIONS:
-        note_lines(order, entry)
+        note_lines(order, event, entry)
 
 
 def _report_overfill(order: Order, entry: Entry, quantity_before: Decimal | None, filled_before: Decimal) -> None:

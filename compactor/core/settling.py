@@ -66,7 +66,7 @@ def settle_surplus(order: Order, entry: Entry) -> None:
     if order.rare is None or not order.rare.inferred:
         return
     told = count_told(order)
-    if told is None:
+    if told is None or order.filled <= told:
         return
     found, left = [], order.filled - told
     for inferred in sorted(order.rare.inferred, key=lambda one: one.snapshot_qty):
