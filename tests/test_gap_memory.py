@@ -40,8 +40,9 @@ class Resender:
         for name, value in self.result.items():
             setattr(result, name, value)
 
-    def store(self, messages: list[bytes], how: Any, *, adopt: bool) -> Written:
+    def store(self, messages: list[bytes], how: Any, *, adopt: bool, resent: bool) -> Written:
         assert how is translate
+        assert resent
         self.stored.append((len(messages), adopt))
         return self.written
 

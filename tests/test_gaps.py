@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from compactor.books import followed_log
 from compactor.books.order_index import OrderIndex
 from compactor.broker.alpaca.adapter import AlpacaAccount
 from compactor.broker.alpaca.leg_executions import EntryReader, LegBook, OrderLeg, find_unknown_kind, move_to_leg
@@ -55,10 +57,62 @@ def test_what_is_told_again_is_the_same(data: Path, kind: str) -> None:
         server.bust(second.id)
         assert gaps(data, server).close().complete
         assert server.truth().fills == ours(data)[1]
-        before = ours(data)
+        before, sizes = ours(data), sizes_of(data)
         again = gaps(data, server).close()
         assert again.messages > 0, "a resend begins some minutes before what is known"
-        assert before == ours(data)
+        assert (before, sizes) == (ours(data), sizes_of(data)), "what is in a log is not written again"
+
+
+def sizes_of(data: Path) -> dict[Path, int]:
+    """The bytes of each log."""
+    return {path: path.stat().st_size for path in data.glob("team/*/events.jsonl")}
+
+
+FRAMES = [
+    json.dumps({"event": event, "event_id": f"e-{number}", "timestamp": f"2026-03-02T10:00:0{number}Z", "order": {
+        "id": "o-1", "client_order_id": "alice:1", "symbol": "AAPL", "side": "buy", "qty": "5", "status": event}})
+    for number, event in enumerate(("pending_new", "new", "canceled"))
+]  # fmt: skip
+
+
+class TestWhatIsRecordedAlready:
+    """A resend overlaps what was heard; of that only what no log has is written."""
+
+    def writer(self, data: Path) -> StreamWriter:
+        """One that has just started."""
+        return StreamWriter(data, translate_message, index=OrderIndex(data, ["alice"]))
+
+    def test_it_is_left_out_by_the_same_process_and_by_the_next(self, data: Path) -> None:
+        """The rest of the same batch is written; frames of the stream itself always are."""
+        first = self.writer(data)
+        first.store(FRAMES[:2])
+        assert 1 == first.store(FRAMES, resent=True).events
+        assert [0, 0] == [one.store(FRAMES, resent=True).events for one in (first, self.writer(data))]
+        assert 3 == first.store(FRAMES).events
+
+    def test_it_is_durable_before_the_resend_is_done(self, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Whoever wrote it may have been killed before it was."""
+        self.writer(data).store(FRAMES)
+        synced, real = list[int](), os.fdatasync
+
+        def sync(descriptor: int) -> None:
+            synced.append(descriptor)
+            real(descriptor)
+
+        monkeypatch.setattr(os, "fdatasync", sync)
+        assert 0 == self.writer(data).store(FRAMES, resent=True).events
+        assert 1 == len(synced)
+
+    def test_only_the_last_deliveries_are_known(self, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Memory is bounded; what is older is written again, and the fold drops it."""
+        monkeypatch.setattr(followed_log, "DELIVERIES_MAX", 2)
+        self.writer(data).store(FRAMES)
+        assert 1 == self.writer(data).store(FRAMES, resent=True).events
+
+    def test_what_has_no_id_and_what_is_no_update_is_written(self, data: Path) -> None:
+        """Nobody can tell whether it is the same."""
+        self.writer(data).store(["{}"])
+        assert 1 == self.writer(data).store(["{}"], resent=True).unread
 
 
 def test_dropped_messages_make_a_resend_incomplete_and_it_is_tried_again(data: Path) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from datetime import timedelta
+from hashlib import blake2b
 
 import msgspec
 
@@ -20,7 +21,7 @@ from compactor.core.derived import Finding
 from compactor.core.events import Event, is_intent
 from compactor.core.fold import Fold
 from compactor.core.instants import EPOCH, nanos
-from compactor.core.lines import Assignments, Deliveries, EventReader
+from compactor.core.lines import Assignments, Deliveries, EventReader, identify_delivery
 from compactor.core.orders import Order
 from compactor.ledger import LedgerEntry, LedgerError
 from compactor.ledger.checkpoint import DamagedCheckpoint, Slot, open_newest_slot
@@ -34,6 +35,8 @@ TAIL_BYTES = 4 << 20
 """How much of a log is in memory at the beginning."""
 SKEW_NS = 3600 * 1_000_000_000
 """By how much the clock that stamps lines may be behind the broker's, which stamps orders."""
+DELIVERIES_MAX = 20_000
+"""How many of the last deliveries of a log are known, some 2 MB."""
 _MARK_BYTES = 4096
 _SEARCH_BYTES = 1 << 16
 _decode_order = msgspec.msgpack.Decoder(Order).decode
@@ -58,6 +61,7 @@ class FollowedLog:
         that replace it, its parent, its legs and its group, and these with the order."""
         self.names: dict[str, str] = {}
         """The `client_order_id` of the orders in memory; only of a ledger that `keeps_names`."""
+        self._deliveries: dict[bytes, None] = {}
         self._file: tuple[int, int] | None = None
         self._start = self._offset = 0
         self._mark = b""
@@ -89,6 +93,7 @@ class FollowedLog:
 
     def _clear(self) -> None:
         self.orders, self._moved, self.ties, self.names = {}, set(), {}, {}
+        self._deliveries = {}
 
     # Following.
 
@@ -147,6 +152,7 @@ class FollowedLog:
     def _take(self, event: Event, changed: set[str]) -> None:
         if is_intent(event):
             return
+        self._note_delivery(event)
         order_id, is_move = event.order_id, event.event == "assigned"
         if is_move:
             self._moved.add(order_id)
@@ -163,6 +169,17 @@ class FollowedLog:
             if leg.order_id not in self.orders:
                 self.orders[leg.order_id] = False
                 changed.add(leg.order_id)
+
+    def _note_delivery(self, event: Event) -> None:
+        delivery = _hash_delivery(event)
+        if delivery is not None:
+            self._deliveries[delivery] = None
+            if len(self._deliveries) > DELIVERIES_MAX:
+                del self._deliveries[next(iter(self._deliveries))]
+
+    def has_delivery(self, event: Event) -> bool:
+        """Whether this delivery is among the last ones of the log: the fold would drop it if it came again (4.2)."""
+        return _hash_delivery(event) in self._deliveries
 
     def forget(self, now_ns: int) -> None:
         """Drop the orders in memory: from now on their lines are read where they are asked for."""
@@ -320,3 +337,10 @@ def _find_line(log: Log, offset: int, size: int) -> int:
             return offset + newline
         offset += len(data)
     return min(offset, size)
+
+
+def _hash_delivery(event: Event) -> bytes | None:
+    delivery = identify_delivery(event)
+    if delivery is None:
+        return None
+    return blake2b(f"{event.order_id}\0{delivery}".encode(errors="surrogatepass"), digest_size=16).digest()

@@ -132,6 +132,11 @@ class OrderIndex:
         """The log of a team; for one thread at a time."""
         return next((log for log in self._logs.values() if log.team == team), None)
 
+    def has_delivery(self, team: str | None, event: Event) -> bool:
+        """Whether the ledger of a team has recorded this delivery lately; without `team` any ledger."""
+        with self._lock:
+            return any(log.has_delivery(event) for log in self._logs.values() if team in (None, log.team))
+
     @property
     def logs(self) -> list[FollowedLog]:
         """The logs that are followed, by team; for one thread at a time."""

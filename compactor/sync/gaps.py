@@ -92,7 +92,7 @@ class Gaps:
         point = ResendPoint(found.kind, found.cursor)
         for batch in self._broker.resend(_choose_since(found, now), rfc3339(now), point, result):
             # Without its origin, nobody can say whose an order is.
-            written = self._writer.store(batch.messages, batch.translate, adopt=batch.tells_origin)
+            written = self._writer.store(batch.messages, batch.translate, adopt=batch.tells_origin, resent=True)
             done.messages += len(batch.messages)
             done.lost += written.lost
             unread += written.unread

@@ -18,7 +18,7 @@ import msgspec
 from compactor.books.order_index import OrderIndex
 from compactor.books.ownership import UNASSIGNED, decide_team, list_relations, list_ties, parse_team
 from compactor.broker.port import Fields, Message, Translator
-from compactor.core.decoding import decode
+from compactor.core.decoding import build_event, decode
 from compactor.core.events import Problem
 from compactor.ledger import BadTeam, RejectedEvents
 from compactor.ledger.log_writer import OpenLogs, check_events
@@ -77,12 +77,19 @@ class StreamWriter:
         self._is_kin_left = False
         self._lock = threading.Lock()
 
-    def store(self, messages: Iterable[Message], translate: Translator | None = None, *, adopt: bool = True) -> Written:
+    def store(
+        self,
+        messages: Iterable[Message],
+        translate: Translator | None = None,
+        *,
+        adopt: bool = True,
+        resent: bool = False,
+    ) -> Written:
         """Append what messages tell; returns when it is durable, one write and one sync for each ledger.
 
         Messages about the connection tell nothing. `translate` replaces that of the stream. Without `adopt`, what is
         told of orders whose team nobody knows yet is left to the reconcile, because these messages do not say what an
-        order came from.
+        order came from. Of `resent` messages those are left out that a ledger has recorded lately.
         """
         with self._lock:
             self._is_fresh = False
@@ -91,7 +98,10 @@ class StreamWriter:
             found: dict[str, list[Fields | bytes]] = {}
             for message in messages:
                 for team, line in self._told_by(message, translate or self._translate, adopt):
-                    found.setdefault(team, []).append(line)
+                    # What a ledger has already is not written again, but made durable with the rest.
+                    lines = found.setdefault(team, [])
+                    if not (resent and isinstance(line, dict) and self._is_recorded(team, line)):
+                        lines.append(line)
             done = self._append(found)
             done.contested, done.kin_left = self._contested, self._is_kin_left
             return done
@@ -148,6 +158,10 @@ class StreamWriter:
             if leg.get("order_id"):
                 self._index.note(str(leg["order_id"]), team)
         return team
+
+    def _is_recorded(self, team: str, event: Fields) -> bool:
+        found = build_event(event)
+        return not isinstance(found, Problem) and self._index.has_delivery(None if self._is_own else team, found)
 
     def _is_owned(self, event: Fields) -> bool:
         """Whether a ledger has the order, or its name says whose it is."""
