@@ -236,7 +236,7 @@ class TestRefusal:
         before = read_derived(alpha)
         with (alpha / name).open("ab") as file:
             file.write(b'{"mine":1}\n')
-        refused(alpha, DerivedConflict, f"{name}: at offset {len(before[name])} expected the end .*Move the file away")
+        refused(alpha, DerivedConflict, f"{name}: at offset {len(before[name])} expected the end .*move the file away")
         (alpha / name).rename(alpha / "moved")
         Ledger(alpha).compact()
         assert before == read_derived(alpha)
