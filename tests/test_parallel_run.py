@@ -54,7 +54,7 @@ def test_a_live_ledger_that_agrees_does_not_differ(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("orders", "trades", "events", "expected"),
     [
-        ([ORDER], [], [], [("o1", "status", "new", None)]),
+        ([ORDER], [], [], [("b1", "status", "new", None)]),
         ([], [], [_event("new")], [("b1", "status", None, "new")]),
         ([ORDER], [], [_event("new", limit_price="8")], [("b1", "limit_price", "7.50", "8")]),
         ([ORDER], [], [_event("held", limit_price="7.5")], [("b1", "status", "new", "held")]),
@@ -134,9 +134,9 @@ def test_what_left_the_old_files_is_not_what_they_say(tmp_path: Path) -> None:
     (home / "pending_orders.jsonl").write_text(json.dumps(ORDER) + "\n")
     (home / "trades.jsonl").write_text("")
     found = [one[1:] for one in compare_old_files(old, tmp_path / "data")]
-    assert [("b3", "filled_qty", "0", "10"), ("o2", "status", None, "new")] == found
+    assert [("b2", "status", None, "new"), ("b3", "filled_qty", "0", "10")] == found
     (home / "pending_orders.jsonl").write_text("")
-    assert ["b3", "o1", "o2"] == [one.order_id for one in compare_old_files(old, tmp_path / "data")]
+    assert ["b1", "b2", "b3"] == [one.order_id for one in compare_old_files(old, tmp_path / "data")]
 
 
 def test_a_file_of_several_teams_is_compared_with_each(tmp_path: Path) -> None:

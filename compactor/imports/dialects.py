@@ -129,7 +129,7 @@ def _normalize_field(name: str, value: Any, zone: tzinfo | None, originals: dict
     if name == "extended_hours" and isinstance(value, str):
         return {"true": True, "false": False}.get(value.lower(), value)
     if isinstance(value, str) and (name in NAMES or name == "activity_type"):
-        return _normalize_name(name, value)
+        return respell_value(name, value)
     return value
 
 
@@ -168,7 +168,8 @@ def _is_zero(value: Any) -> bool:
     return _ZERO.fullmatch(str(value)) is not None
 
 
-def _normalize_name(name: str, value: str) -> str:
+def respell_value(name: str, value: str) -> str:
+    """A status, side or other name in Alpaca's own spelling: `OrderSide.BUY`, `BUY` and `PartiallyFilled` too."""
     match = _ENUM.fullmatch(value)
     text = match[1] if match else value
     if name == "activity_type":

@@ -11,7 +11,6 @@ it, so that its fill is not lost.
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
@@ -25,7 +24,8 @@ from compactor.core.decimals import exactly, parse_decimal, plain
 from compactor.core.events import TERMS, Problem
 from compactor.core.instants import nanos
 from compactor.core.lifecycle import normalize_name
-from compactor.imports.dialects import is_absent_zero
+from compactor.imports.old_fields import read_fields
+from compactor.imports.old_matching import combine_lines
 from compactor.imports.old_orders import (
     ORDERS,
     TRADES,
@@ -35,7 +35,6 @@ from compactor.imports.old_orders import (
     OldOrder,
     OldOrders,
     OldProblem,
-    combine_lines,
     name_order,
 )
 from compactor.imports.writer import check_event
@@ -43,7 +42,6 @@ from compactor.imports.writer import check_event
 ORDER_NAMES = {"status": "order_status", "filled_qty": "filled_qty", "filled_avg_price": "filled_avg_price"}
 TRADE_NAMES = {"execution_price": "price", "quantity": "qty"}
 
-_WITHOUT_OFFSET = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]+)?")
 _ZERO = Decimal(0)
 _BOM = b"\xef\xbb\xbf"
 
@@ -136,14 +134,14 @@ def read_old_line(file: str, line: bytes, team: str | None) -> OldLine | Problem
         return found
     if not isinstance(found, dict):
         return Problem("bad_value", f"expected a JSON object, found {type(found).__name__}")
-    present = {name: value for name, value in found.items() if value is not None and value != ""}
-    told = {name: _normalize_value(value) for name, value in present.items() if not is_absent_zero(name, value)}
+    told = read_fields(found)
     if team is not None and told.setdefault("team_id", team) != team:
         return Problem("wrong_team", f"`team_id` is {told['team_id']!r} in the files of team {team!r}")
     text = line.decode()
     event = _build_snapshot(told) if file == ORDERS else _build_fill(told)
     event |= {"source": "import", "raw": text} | _drop_missing(team_id=told.get("team_id"))
-    read = OldLine(0, text, event, 0)
+    own_id = told.get("order_id")
+    read = OldLine(0, text, event, 0, own_id=None if own_id is None else str(own_id))
     _identify_line(file, read, 1)
     problem = _find_problem(event)
     if problem is None:
@@ -171,7 +169,7 @@ def _build_snapshot(told: Fields) -> Fields:
 
 def _build_fill(told: Fields) -> Fields:
     terms = {name: told[name] for name in TERMS if name in told and name != "quantity"}
-    order_id, ts = told.get("broker_order_id"), told.get("timestamp")
+    order_id, ts = told.get("broker_order_id") or told.get("order_id"), told.get("timestamp")
     return {"event": "fill"} | _drop_missing(order_id=order_id, ts=ts) | terms | _rename_fields(told, TRADE_NAMES)
 
 
@@ -229,12 +227,3 @@ def _rename_fields(told: Fields, names: dict[str, str]) -> Fields:
 
 def _drop_missing(**fields: Any) -> Fields:
     return {name: value for name, value in fields.items() if value is not None}
-
-
-def _normalize_value(value: Any) -> Any:
-    """Turn a number into its text, and read a time without an offset as UTC, which is what old programs wrote."""
-    if type(value) is int:
-        return str(value)
-    if isinstance(value, str) and _WITHOUT_OFFSET.fullmatch(value):
-        return value + "Z"
-    return value
