@@ -91,7 +91,7 @@ def test_an_order_that_was_imported_under_its_own_id_keeps_it(tmp_path: Path) ->
 
 
 def test_a_line_without_the_broker_s_id_has_it_from_another_line(tmp_path: Path) -> None:
-    """An old program writes an order before the broker has answered; also where that line came with an earlier import."""
+    """An old program writes an order before the broker has answered; the other line may be of an earlier import."""
     data = tmp_path / "data"
     import_legacy(_write_old(tmp_path, [_order(1, broker_order_id=None, status="pending_new"), _order(1)]), data)
     import_legacy(_write_old(tmp_path, [_order(1, broker_order_id=None, status="accepted", updated_at=LATER)]), data)

@@ -92,13 +92,13 @@ def test_an_order_line_is_a_snapshot_with_its_terms() -> None:
 
 
 def test_a_trade_comes_once_where_the_order_tells_it_too() -> None:
-    """The trade is the fill; the order's lines do not tell their fills again (rule 4.7 would infer them)."""
+    """The trade is the fill, by its cumulative quantity (rule 4.4); the order's lines do not tell their fills again."""
     old = _translated([ORDER, FILLED], [TRADE])
     expected = [["snapshot", "new", None], ["fill", None, "100"], ["snapshot", "filled", None]]
     assert expected == _told(old, "event", "order_status", "filled_qty")
     fill = old.events[1]
-    expected_fill = ["b1", "181.42", "100", "181.50", "2026-03-02T14:31:00Z", "AAPL"]
-    assert expected_fill == [fill[name] for name in ("order_id", "price", "qty", "requested_price", "ts", "symbol")]
+    expected_fill = ["b1", "181.42", None, "181.50", "2026-03-02T14:31:00Z", "AAPL"]
+    assert expected_fill == [fill.get(name) for name in ("order_id", "price", "qty", "requested_price", "ts", "symbol")]
 
 
 def test_a_fill_has_the_terms_that_were_in_force() -> None:
@@ -284,11 +284,21 @@ def test_a_line_of_another_team_is_a_problem() -> None:
 
 
 def test_a_filled_order_that_does_not_say_how_much_is_filled_whole() -> None:
-    """`filled_qty` null beside `filled` and a price: the quantity is what was filled."""
-    old = _translated([{**FILLED, "filled_qty": None}])
-    assert [["100", "181.42"]] == _told(old, "filled_qty", "filled_avg_price")
-    for other in ({"status": "canceled"}, {"filled_avg_price": None}, {"quantity": None}):
-        assert [[None]] == _told(_translated([{**FILLED, "filled_qty": None, **other}]), "filled_qty"), other
+    """`filled_qty` null or zero beside `filled`: the quantity is what was filled, with or without a price."""
+    for told in (None, "0", "0.00", 0):
+        old = _translated([{**FILLED, "filled_qty": told}])
+        assert [["100", "181.42"]] == _told(old, "filled_qty", "filled_avg_price")
+    assert [["100"]] == _told(_translated([{**FILLED, "filled_qty": None, "filled_avg_price": None}]), "filled_qty")
+    assert [[None]] == _told(_translated([{**FILLED, "filled_qty": None, "status": "canceled"}]), "filled_qty")
+
+
+def test_an_order_that_is_filled_and_does_not_say_how_much_is_named() -> None:
+    """It may be for an amount of money: there is no quantity that could be missing, and no trade that tells it."""
+    untold = {**FILLED, "quantity": None, "notional": "500", "filled_qty": None}
+    old = _translated([ORDER | {"quantity": None}, untold])
+    assert [("orders", 2, "unknown_fill")] == [(file, line, found.kind) for file, line, found in old.problems]
+    assert [] == _translated([untold], [TRADE]).problems
+    assert [] == _translated([{**untold, "filled_qty": "3"}]).problems
 
 
 def test_a_trade_tells_no_quantity_that_was_ordered() -> None:
@@ -367,7 +377,7 @@ def test_every_share_is_told_once(lives: list[tuple[bool, bool, str, str]], shuf
                 told.get(event["order_id"], Decimal(0)), Decimal(event.get("filled_qty", "0"))
             )
         else:
-            told[event["order_id"]] = told.get(event["order_id"], Decimal(0)) + Decimal(event["qty"])
+            told[event["order_id"]] = told.get(event["order_id"], Decimal(0)) + Decimal(event["filled_qty"])
     expected = {f"{'b' if has_id else 'o'}{number}": Decimal(qty) for number, (_, has_id, qty, _) in enumerate(lives)}
     assert expected == told
 

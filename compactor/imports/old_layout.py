@@ -24,11 +24,13 @@ from compactor.core.decimals import exactly, parse_decimal, plain
 from compactor.core.events import TERMS, Problem
 from compactor.core.instants import nanos
 from compactor.core.lifecycle import normalize_name
+from compactor.imports.dialects import is_zero
 from compactor.imports.old_fields import read_fields
 from compactor.imports.old_matching import combine_lines
 from compactor.imports.old_orders import (
     ORDERS,
     TRADES,
+    UNKNOWN_ORDER,
     Fields,
     KnownOrders,
     OldLine,
@@ -154,7 +156,7 @@ def _identify_line(file: str, line: OldLine, occurrence: int) -> None:
     line.event["event_id"] = content_digest([file, occurrence, line.text])
     if file == TRADES:
         line.event["execution_id"] = f"legacy:{blake2b(line.event['event_id'].encode(), digest_size=8).hexdigest()}"
-        if line.event.get("order_id", "legacy-trade:").startswith("legacy-trade:"):
+        if line.event.get("order_id", UNKNOWN_ORDER).startswith(UNKNOWN_ORDER):
             line.event["order_id"] = name_order(line.event)
 
 
@@ -162,8 +164,8 @@ def _build_snapshot(told: Fields) -> Fields:
     event = {name: told[name] for name in TERMS if name in told} | _rename_fields(told, ORDER_NAMES)
     order_id, ts = told.get("order_id") or told.get("broker_order_id"), told.get("updated_at") or told.get("created_at")
     is_filled = normalize_name(str(event.get("order_status", ""))) == "filled"
-    if is_filled and "filled_avg_price" in event and "quantity" in event:
-        event.setdefault("filled_qty", event["quantity"])  # A filled order that does not say how much is filled whole.
+    if is_filled and "quantity" in event and is_zero(event.get("filled_qty", "0")):
+        event["filled_qty"] = event["quantity"]  # A filled order that does not say how much is filled whole.
     return {"event": "snapshot"} | _drop_missing(order_id=order_id, ts=ts) | event
 
 
@@ -203,7 +205,12 @@ def _build_events(order: OldOrder) -> Iterator[tuple[tuple[int, int], OldEvent]]
 
 
 def _build_fills(order: OldOrder) -> Iterator[OldEvent]:
-    """Build the fills of an order from its old trades, with its terms and the cumulative quantity after each."""
+    """Build the fills of an order from its old trades, with its terms and the cumulative quantity after each.
+
+    An old trade may be an execution, or all of an order at its average price, rounded or not. So one of an order that
+    other sources may tell of has no quantity of its own: the ledger takes what is new of the cumulative one, at the
+    trade's price, and its executions take that place whenever they are told (format.md, rules 4.4 and 4.8).
+    """
     own_id = {"order_id": order.lines[0].event["order_id"]} if order.lines else {}
     quantity = order.decimal("quantity")
     is_filled = any(normalize_name(line.event.get("order_status", "")) == "filled" for line in order.lines)
@@ -211,9 +218,12 @@ def _build_fills(order: OldOrder) -> Iterator[OldEvent]:
     for trade in order.trades:
         known += parse_decimal(trade.event["qty"])
         # Only the execution that completes an order ends it; a partly filled order may still be open.
-        completes = quantity is None or known >= quantity or (is_filled and trade is order.trades[-1])
+        is_last = trade is order.trades[-1]
+        completes = (quantity is not None and known >= quantity) or (is_last and (is_filled or quantity is None))
         name = "fill" if completes else "partial_fill"
         event = trade.event | _list_terms(order, TERMS, trade.ns) | own_id
+        if not event["order_id"].startswith(UNKNOWN_ORDER):
+            del event["qty"]
         yield OldEvent(TRADES, trade.number, event | {"event": name, "filled_qty": plain(known)}, trade.is_known)
 
 

@@ -22,6 +22,8 @@ from compactor.core.lifecycle import TERMINAL, normalize_name
 Fields = dict[str, Any]
 
 ORDERS, TRADES = "orders", "trades"
+UNKNOWN_ORDER = "legacy-trade:"
+"""What the id of an order begins with that is known from an old trade only."""
 
 _ZERO = Decimal(0)
 
@@ -117,7 +119,7 @@ def group_lines(
 
 def name_order(trade: Fields) -> str:
     """Make an id for an order that is known from an old trade only."""
-    return f"legacy-trade:{trade['event_id'].removeprefix('digest:')}"
+    return f"{UNKNOWN_ORDER}{trade['event_id'].removeprefix('digest:')}"
 
 
 class OrderIds:
