@@ -183,6 +183,11 @@ def find_old_files(path: Path, data: Path) -> list[OldFiles]:
     return [found for directory in directories if (found := _find_in_directory(directory, data)) is not None]
 
 
+def describe_expected(path: Path) -> str:
+    """Say which old files are looked for at a path."""
+    return f"{path}/team/<team_id>/pending_orders.jsonl, or such a file itself"
+
+
 def find_old_directories(data: Path) -> list[Path]:
     """Find the directories of a data directory that have files of the old layout where a ledger keeps its own.
 
