@@ -82,13 +82,15 @@ class OldLines(msgspec.Struct):
 
 
 def translate_old_layout(
-    orders: Iterable[bytes], trades: Iterable[bytes] = (), *, team: str | None = None
+    orders: Iterable[bytes | Problem], trades: Iterable[bytes | Problem] = (), *, team: str | None = None
 ) -> OldLedger:
     """Translate the lines of an old `pending_orders.jsonl` and of the `trades.jsonl` beside it into events."""
     return translate_old_lines(read_old_lines(orders, trades, team=team), {})
 
 
-def read_old_lines(orders: Iterable[bytes], trades: Iterable[bytes], *, team: str | None) -> OldLines:
+def read_old_lines(
+    orders: Iterable[bytes | Problem], trades: Iterable[bytes | Problem], *, team: str | None
+) -> OldLines:
     """Read old lines. Each has the team of its `team_id`, else `team`; a line of another team than `team` is a problem.
 
     A line is identified by its content and its occurrence, so that it is the same wherever it stands in a file.
@@ -113,20 +115,34 @@ def translate_old_lines(old: OldLines, known: Mapping[str, KnownOrders]) -> OldL
     return OldLedger([found for _, found in placed], problems, orders)
 
 
-def _read_lines(file: str, lines: Iterable[bytes], team: str | None, problems: list[OldProblem]) -> Iterator[OldLine]:
+def _read_lines(
+    file: str, lines: Iterable[bytes | Problem], team: str | None, problems: list[OldProblem]
+) -> Iterator[OldLine]:
     """Read the lines that are events; the others go to `problems`. Blank lines are skipped."""
-    seen = Counter[str]()
+    seen, unreadable, start = Counter[str](), list[OldProblem](), b""
     for number, line in enumerate(lines, 1):
-        if not line.strip():
+        if isinstance(line, Problem):
+            unreadable.append(OldProblem(file, number, line))
             continue
-        found = read_old_line(file, line.removeprefix(_BOM).rstrip(b"\r\n"), team)
+        text = line.removeprefix(_BOM).rstrip(b"\r\n")
+        if not text.strip():
+            continue
+        start = start or text.strip()
+        found = read_old_line(file, text, team)
         if isinstance(found, Problem):
-            problems.append(OldProblem(file, number, found))
+            unreadable.append(OldProblem(file, number, found))
             continue
         seen[found.text] += 1
         found.number = number
         _identify_line(file, found, seen[found.text])
         yield found
+    command = "jq -c '.[]'" if start.startswith(b"[") else "jq -c ." if start == b"{" else None
+    if command is not None and unreadable:
+        detail = (
+            f"found a JSON array or objects over many lines, expected one object per line; run {command} on the file"
+        )
+        unreadable = [OldProblem(file, unreadable[0].line, Problem("not_lines", detail))]
+    problems += unreadable
 
 
 def read_old_line(file: str, line: bytes, team: str | None) -> OldLine | Problem:
