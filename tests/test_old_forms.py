@@ -66,7 +66,7 @@ def test_compressed_lines_and_lines_in_utf_16_are_read(tmp_path: Path, content: 
 
 
 def test_compressed_files_are_found_by_their_names(tmp_path: Path) -> None:
-    """`pending_orders.jsonl.gz`, `trades.jsonl.zst`, in a team's directory or by themselves; a plain file goes first."""
+    """`pending_orders.jsonl.gz` and `trades.jsonl.zst`, in a directory or by themselves; a plain file is first."""
     home = tmp_path / "old/team/alpha"
     home.mkdir(parents=True)
     (home / "trades.jsonl.zst").write_bytes(zstd.compress(json.dumps(TRADE).encode() + b"\n"))
