@@ -386,14 +386,19 @@ class TestImport:
         assert (0, True) == (result.exit_code, "no trade: o1. They stay open" in result.stderr)
         assert ["vanished"] == [row["status"] for row in objects(run("show", "pending", "--json").stdout)]
 
-    def test_a_parallel_run_is_compared(self, run: Run) -> None:
-        """0 where the old files and the ledgers agree, 1 and a row for each difference where they do not."""
-        old = str(ROOT / "fixtures/legacy/old")
+    def test_a_parallel_run_is_compared(self, run: Run, tmp_path: Path) -> None:
+        """0 where the old files and the ledgers agree, 1 and a row for each difference, 2 without old files."""
+        shutil.copytree(ROOT / "fixtures/legacy/old", tmp_path / "old")
+        file, old = tmp_path / "old/team/alpha/pending_orders.jsonl", str(tmp_path / "old")
+        lines = [line for line in file.read_text().splitlines() if line.endswith("}")]  # Without those that are torn.
+        file.write_text("".join(f"{line}\n" for line in lines))
         different = run("compare", old, "--json")
         assert (1, {"alpha", "beta"}) == (different.exit_code, {row["team_id"] for row in objects(different.stdout)})
         assert "differences" in run("compare", old).stderr
         run("import", "legacy", old)
         assert (0, "") == (run("compare", old).exit_code, run("compare", old, "--json").stdout)
+        nothing = run("compare", f"{old}/team")
+        assert (2, True) == (nothing.exit_code, "no old files" in nothing.stderr)
 
     def test_compact_on_the_old_layout_says_what_to_run(self, run: Run, tmp_path: Path) -> None:
         """Nothing is made of old files by mistake, and the user learns the command."""
@@ -408,11 +413,18 @@ class TestImport:
         assert "old layout" not in run("compact", str(tmp_path / "old")).stderr
 
     def test_a_directory_without_old_files(self, run: Run, tmp_path: Path) -> None:
-        """Nothing to import says what was expected where."""
+        """Nothing to import says what was expected where, and is no success."""
         (tmp_path / "old").mkdir()
         result = run("import", "legacy", str(tmp_path / "old"))
-        assert (0, "") == (result.exit_code, result.stdout)
+        assert (1, "") == (result.exit_code, result.stdout)
         assert f"expected {tmp_path}/old/team/<team_id>/pending_orders.jsonl" in result.stderr
+
+    def test_a_recording_of_another_teams_orders_alone(self, run: Run) -> None:
+        """Nothing was imported, so that is no success; each line is named."""
+        assert 0 == run("import", "alpaca", str(self.MESSAGES), "--team", "alpha").exit_code
+        result = run("import", "alpaca", str(self.MESSAGES), "--team", "beta")
+        assert (1, True) == (result.exit_code, "contested" in result.stderr)
+        assert "its orders are other teams'" in result.stderr
 
     @pytest.mark.parametrize("kind", ["alpaca", "legacy"])
     def test_a_file_that_is_not_there(self, run: Run, tmp_path: Path, kind: str) -> None:

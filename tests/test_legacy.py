@@ -169,7 +169,7 @@ def test_a_rewritten_file_ends_orders_by_their_trades(tmp_path: Path) -> None:
     import_legacy(_old(tmp_path, [_order(1), _order(2)]), tmp_path / "data", rewritten=True)
     found = by_team(import_legacy(_old(tmp_path, [_order(2)], [_trade(1)]), tmp_path / "data", rewritten=True))
     assert (1, []) == (found["alpha"].events_appended, found["alpha"].vanished)
-    assert {"o2": "new"} == _rows(tmp_path / "data")
+    assert {"b2": "new"} == _rows(tmp_path / "data")
     assert {"AAPL": Decimal(10)} == sum_positions(tmp_path / "data/team/alpha")
 
 
@@ -181,8 +181,8 @@ def test_an_order_that_vanished_from_a_rewritten_file_is_marked_and_named(tmp_pa
     assert [] == by_team(import_legacy(old, data))["alpha"].vanished
     for appended in (1, 0):
         found = by_team(import_legacy(old, data, rewritten=True))["alpha"]
-        assert (appended, ["o1"]) == (found.events_appended, found.vanished)
-        assert {"o1": "vanished", "o2": "new"} == _rows(data)
+        assert (appended, ["b1"]) == (found.events_appended, found.vanished)
+        assert {"b1": "vanished", "b2": "new"} == _rows(data)
     assert ["unknown_status"] == [row["kind"] for row in Ledger(data / "team/alpha").rows("findings")]
 
 
@@ -200,7 +200,7 @@ def test_an_order_whose_line_was_rewritten_is_still_in_the_file(tmp_path: Path) 
     import_legacy(_old(tmp_path, [_order(1)]), data, rewritten=True)
     changed = _order(1, status="accepted", updated_at="2026-03-02T15:00:00Z")
     assert [] == by_team(import_legacy(_old(tmp_path, [changed]), data, rewritten=True))["alpha"].vanished
-    assert {"o1": "accepted"} == _rows(data)
+    assert {"b1": "accepted"} == _rows(data)
 
 
 def test_an_event_that_another_program_imported_is_no_line_of_an_old_file(tmp_path: Path) -> None:
@@ -222,10 +222,10 @@ def test_orders_that_vanished_are_marked_in_every_team(tmp_path: Path) -> None:
             kept = orders if team != "beta" else [_order(1), _order(2)]
             (home / "pending_orders.jsonl").write_text("".join(json.dumps(one) + "\n" for one in kept))
         found = by_team(import_legacy(tmp_path / "old", data, rewritten=True))
-    assert {"alpha": ["o1"], "beta": [], "gamma": ["o1"]} == {team: found[team].vanished for team in teams}
+    assert {"alpha": ["b1"], "beta": [], "gamma": ["b1"]} == {team: found[team].vanished for team in teams}
     for team, status in zip(teams, ("vanished", "new", "vanished"), strict=True):
         rows = {row["order_id"]: row["status"] for row in Ledger(data / "team" / team).rows("pending_orders")}
-        assert {"o1": status, "o2": "new"} == rows
+        assert {"b1": status, "b2": "new"} == rows
 
 
 def test_a_line_is_recalled_for_its_own_file_and_team() -> None:
@@ -249,12 +249,12 @@ def test_an_order_that_the_broker_told_of_does_not_hide_one_that_vanished(tmp_pa
     data = tmp_path / "data"
     import_legacy(_old(tmp_path, [_order(1), _order(2)]), data, rewritten=True)
     with Ledger(data / "team/alpha") as ledger:
-        heard = {"event": "accepted", "order_id": "o1", "ts": "2026-03-02T15:00:00Z", "source": "stream"}
+        heard = {"event": "accepted", "order_id": "b1", "ts": "2026-03-02T15:00:00Z", "source": "stream"}
         ledger.append([heard])
         ledger.compact()
     found = by_team(import_legacy(_old(tmp_path, []), data, rewritten=True))["alpha"]
-    assert ["o2"] == found.vanished
-    assert {"o1": "accepted", "o2": "vanished"} == _rows(data)
+    assert ["b2"] == found.vanished
+    assert {"b1": "accepted", "b2": "vanished"} == _rows(data)
 
 
 def test_an_order_may_return_to_a_rewritten_file(tmp_path: Path) -> None:
@@ -263,14 +263,14 @@ def test_an_order_may_return_to_a_rewritten_file(tmp_path: Path) -> None:
     whole = [_order(1, status="accepted"), _order(2)]
     for _ in "12":
         import_legacy(_old(tmp_path, whole), data, rewritten=True)
-        assert {"o1": "accepted", "o2": "new"} == _rows(data)
+        assert {"b1": "accepted", "b2": "new"} == _rows(data)
         import_legacy(_old(tmp_path, []), data, rewritten=True)
-        assert {"o1": "vanished", "o2": "vanished"} == _rows(data)
+        assert {"b1": "vanished", "b2": "vanished"} == _rows(data)
         import_legacy(_old(tmp_path, whole[1:]), data, rewritten=True)
-        assert {"o1": "vanished", "o2": "new"} == _rows(data)
+        assert {"b1": "vanished", "b2": "new"} == _rows(data)
     found = by_team(import_legacy(_old(tmp_path, whole[1:], [_trade(1)]), data, rewritten=True))
     assert [] == found["alpha"].vanished
-    assert {"o2": "new"} == _rows(data)
+    assert {"b2": "new"} == _rows(data)
 
 
 def test_an_order_that_says_no_status_returns_as_new(tmp_path: Path) -> None:
@@ -278,7 +278,7 @@ def test_an_order_that_says_no_status_returns_as_new(tmp_path: Path) -> None:
     data = tmp_path / "data"
     for orders, status in (([_order(1, status=None)], "new"), ([], "vanished"), ([_order(1, status=None)], "new")):
         import_legacy(_old(tmp_path, orders), data, rewritten=True)
-        assert {"o1": status} == _rows(data)
+        assert {"b1": status} == _rows(data)
 
 
 def test_a_directory_with_old_orders_alone_is_found(tmp_path: Path) -> None:
@@ -295,10 +295,10 @@ def test_an_order_that_the_broker_tells_of_is_left_to_the_broker(tmp_path: Path)
     """A parallel run: that an old program has forgotten an order says nothing against the stream."""
     data = tmp_path / "data"
     import_legacy(_old(tmp_path, [_order(1), _order(2)]), data, rewritten=True)
-    Ledger(data / "team/alpha").append([{"event": "accepted", "order_id": "o1", "ts": T, "source": "stream"}])
+    Ledger(data / "team/alpha").append([{"event": "accepted", "order_id": "b1", "ts": T, "source": "stream"}])
     found = by_team(import_legacy(_old(tmp_path, [_order(2)]), data, rewritten=True))
     assert [] == found["alpha"].vanished
-    assert {"o1": "accepted", "o2": "new"} == _rows(data)
+    assert {"b1": "accepted", "b2": "new"} == _rows(data)
 
 
 def test_directories_with_old_files_are_found(tmp_path: Path) -> None:

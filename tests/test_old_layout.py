@@ -73,26 +73,32 @@ def _without(fields: dict[str, Any], *names: str) -> dict[str, Any]:
 
 
 def test_an_order_line_is_a_snapshot_with_its_terms() -> None:
-    """A line is what the broker said of the order at `updated_at`; `null` says nothing."""
+    """A line is what the broker said of the order at `updated_at`, by the broker's id; `null` says nothing."""
     [event] = _translated([ORDER]).events
     raw, event_id = event.pop("raw"), event.pop("event_id")
     expected = {
         name: value for name, value in ORDER.items() if name not in ("status", "filled_avg_price", "updated_at")
     }
-    expected |= {"event": "snapshot", "ts": "2026-03-02T14:30:00Z", "order_status": "new", "source": "import"}
+    expected |= {
+        "event": "snapshot",
+        "order_id": "b1",
+        "ts": "2026-03-02T14:30:00Z",
+        "order_status": "new",
+        "source": "import",
+    }
     assert expected == event
     assert ORDER == json.loads(raw)
     assert event_id.startswith("digest:")
 
 
 def test_a_trade_comes_once_where_the_order_tells_it_too() -> None:
-    """The trade is the fill; the order's lines do not tell their fills again (rule 4.7 would infer them)."""
+    """The trade is the fill, by its cumulative quantity (rule 4.4); the order's lines do not tell their fills again."""
     old = _translated([ORDER, FILLED], [TRADE])
     expected = [["snapshot", "new", None], ["fill", None, "100"], ["snapshot", "filled", None]]
     assert expected == _told(old, "event", "order_status", "filled_qty")
     fill = old.events[1]
-    expected_fill = ["o1", "181.42", "100", "181.50", "2026-03-02T14:31:00Z", "AAPL"]
-    assert expected_fill == [fill[name] for name in ("order_id", "price", "qty", "requested_price", "ts", "symbol")]
+    expected_fill = ["b1", "181.42", None, "181.50", "2026-03-02T14:31:00Z", "AAPL"]
+    assert expected_fill == [fill.get(name) for name in ("order_id", "price", "qty", "requested_price", "ts", "symbol")]
 
 
 def test_a_fill_has_the_terms_that_were_in_force() -> None:
@@ -107,7 +113,7 @@ def test_a_fill_has_the_terms_that_were_in_force() -> None:
 def test_a_line_may_not_tell_what_is_filled() -> None:
     """Another line of the order does, and the trade is that."""
     old = _translated([_without(ORDER, "filled_qty"), FILLED], [_without(TRADE, "broker_order_id")])
-    assert [["snapshot", "o1"], ["fill", "o1"], ["snapshot", "o1"]] == _told(old, "event", "order_id")
+    assert [["snapshot", "b1"], ["fill", "b1"], ["snapshot", "b1"]] == _told(old, "event", "order_id")
 
 
 def test_a_fill_without_a_trade_stays_on_the_order() -> None:
@@ -148,9 +154,9 @@ def test_the_fill_comes_before_the_line_that_ends_the_order() -> None:
 
 
 def test_a_line_with_the_brokers_id_only_joins_its_order() -> None:
-    """A missing `order_id` is the broker's, or that of the order which another line knows by both."""
+    """An order has the broker's id, also in a line that lacks one of the two."""
     old = _translated([_without(FILLED, "order_id"), ORDER, {**_without(ORDER, "order_id"), "broker_order_id": "b9"}])
-    assert {("o1", "b1"), ("b9", "b9")} == {(event["order_id"], event["broker_order_id"]) for event in old.events}
+    assert {("b1", "b1"), ("b9", "b9")} == {(event["order_id"], event["broker_order_id"]) for event in old.events}
 
 
 def test_a_trade_without_an_id_finds_its_order_by_what_was_traded() -> None:
@@ -201,8 +207,9 @@ def test_of_two_orders_the_likelier_one_takes_a_trade(
     """Filled ones first, then the same average price, then the nearest in time; what cannot be meant takes none."""
     orders = [{"broker_order_id": None, **nearer, "order_id": "nearer"}, {**other, "order_id": "other"}]
     orders = [one | {"broker_order_id": None} if one["broker_order_id"] == "b1" else one for one in orders]
-    [taken] = [event["order_id"] for event in _translated(orders, [trade]).events if event["event"] == "fill"]
-    assert expected == taken
+    [taken] = [event for event in _translated(orders, [trade]).events if event["event"] == "fill"]
+    [line] = [one for one in orders if taken["order_id"] in (one["broker_order_id"], one["order_id"])]
+    assert expected == line["order_id"]
 
 
 def test_a_trade_that_belongs_to_nothing_keeps_no_other_from_its_order() -> None:
@@ -261,7 +268,7 @@ def test_what_cannot_be_read_is_a_problem_with_its_line() -> None:
     old = _translated([*lines[:-1], ORDER, lines[-1]])
     expected = [(1, "not_json"), (3, "bad_value"), (4, "missing_field"), (5, "missing_field"), (6, "bad_value")]
     assert [*expected, (8, "not_json")] == [(line, found.kind) for _, line, found in old.problems]
-    assert ["o1"] == [event["order_id"] for event in old.events]
+    assert ["b1"] == [event["order_id"] for event in old.events]
     assert "neither `updated_at` nor `created_at`" in old.problems[3].problem.detail
     [no_timestamp] = _translated([], [_without(TRADE, "timestamp")]).problems
     assert "no `timestamp`" in no_timestamp.problem.detail
@@ -277,11 +284,21 @@ def test_a_line_of_another_team_is_a_problem() -> None:
 
 
 def test_a_filled_order_that_does_not_say_how_much_is_filled_whole() -> None:
-    """`filled_qty` null beside `filled` and a price: the quantity is what was filled."""
-    old = _translated([{**FILLED, "filled_qty": None}])
-    assert [["100", "181.42"]] == _told(old, "filled_qty", "filled_avg_price")
-    for other in ({"status": "canceled"}, {"filled_avg_price": None}, {"quantity": None}):
-        assert [[None]] == _told(_translated([{**FILLED, "filled_qty": None, **other}]), "filled_qty"), other
+    """`filled_qty` null or zero beside `filled`: the quantity is what was filled, with or without a price."""
+    for told in (None, "0", "0.00", 0):
+        old = _translated([{**FILLED, "filled_qty": told}])
+        assert [["100", "181.42"]] == _told(old, "filled_qty", "filled_avg_price")
+    assert [["100"]] == _told(_translated([{**FILLED, "filled_qty": None, "filled_avg_price": None}]), "filled_qty")
+    assert [[None]] == _told(_translated([{**FILLED, "filled_qty": None, "status": "canceled"}]), "filled_qty")
+
+
+def test_an_order_that_is_filled_and_does_not_say_how_much_is_named() -> None:
+    """It may be for an amount of money: there is no quantity that could be missing, and no trade that tells it."""
+    untold = {**FILLED, "quantity": None, "notional": "500", "filled_qty": None}
+    old = _translated([ORDER | {"quantity": None}, untold])
+    assert [("orders", 2, "unknown_fill")] == [(file, line, found.kind) for file, line, found in old.problems]
+    assert [] == _translated([untold], [TRADE]).problems
+    assert [] == _translated([{**untold, "filled_qty": "3"}]).problems
 
 
 def test_a_trade_tells_no_quantity_that_was_ordered() -> None:
@@ -360,8 +377,9 @@ def test_every_share_is_told_once(lives: list[tuple[bool, bool, str, str]], shuf
                 told.get(event["order_id"], Decimal(0)), Decimal(event.get("filled_qty", "0"))
             )
         else:
-            told[event["order_id"]] = told.get(event["order_id"], Decimal(0)) + Decimal(event["qty"])
-    assert {f"o{number}": Decimal(quantity) for number, (_, _, quantity, _) in enumerate(lives)} == told
+            told[event["order_id"]] = told.get(event["order_id"], Decimal(0)) + Decimal(event["filled_qty"])
+    expected = {f"{'b' if has_id else 'o'}{number}": Decimal(qty) for number, (_, has_id, qty, _) in enumerate(lives)}
+    assert expected == told
 
 
 def test_a_byte_order_mark_and_zero_values_cost_nothing() -> None:

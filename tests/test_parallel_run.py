@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from compactor.imports.legacy import import_legacy
-from compactor.imports.parallel_run import compare_old_files
+from compactor.imports.parallel_run import UNREADABLE, NoOldFiles, compare_old_files
 from compactor.ledger import Ledger
 
 OLD = Path(__file__).parent.parent / "fixtures" / "legacy" / "old"
@@ -38,9 +38,11 @@ TRADE |= {"timestamp": T}
 
 
 def test_what_was_imported_does_not_differ(tmp_path: Path) -> None:
-    """The old fixture and the ledgers made of it agree, though some of its averages are rounded."""
+    """The old fixture and the ledgers made of it agree, but for its torn lines; some of its averages are rounded."""
     import_legacy(OLD, tmp_path / "data")
-    assert [] == list(compare_old_files(OLD, tmp_path / "data"))
+    file = OLD / "team/alpha/pending_orders.jsonl"
+    found = list(compare_old_files(OLD, tmp_path / "data"))
+    assert [(f"{file}:4", UNREADABLE), (f"{file}:11", UNREADABLE)] == [(one.order_id, one.field) for one in found]
 
 
 def test_a_live_ledger_that_agrees_does_not_differ(tmp_path: Path) -> None:
@@ -54,7 +56,7 @@ def test_a_live_ledger_that_agrees_does_not_differ(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("orders", "trades", "events", "expected"),
     [
-        ([ORDER], [], [], [("o1", "status", "new", None)]),
+        ([ORDER], [], [], [("b1", "status", "new", None)]),
         ([], [], [_event("new")], [("b1", "status", None, "new")]),
         ([ORDER], [], [_event("new", limit_price="8")], [("b1", "limit_price", "7.50", "8")]),
         ([ORDER], [], [_event("held", limit_price="7.5")], [("b1", "status", "new", "held")]),
@@ -134,24 +136,24 @@ def test_what_left_the_old_files_is_not_what_they_say(tmp_path: Path) -> None:
     (home / "pending_orders.jsonl").write_text(json.dumps(ORDER) + "\n")
     (home / "trades.jsonl").write_text("")
     found = [one[1:] for one in compare_old_files(old, tmp_path / "data")]
-    assert [("b3", "filled_qty", "0", "10"), ("o2", "status", None, "new")] == found
+    assert [("b2", "status", None, "new"), ("b3", "filled_qty", "0", "10")] == found
     (home / "pending_orders.jsonl").write_text("")
-    assert ["b3", "o1", "o2"] == [one.order_id for one in compare_old_files(old, tmp_path / "data")]
+    assert ["b1", "b2", "b3"] == [one.order_id for one in compare_old_files(old, tmp_path / "data")]
 
 
 def test_a_file_of_several_teams_is_compared_with_each(tmp_path: Path) -> None:
-    """Its lines name their teams; a name that can be no team's is none. A directory that is itself a ledger is one."""
+    """Its lines name their teams; one of a name that can be no team's is named. A directory that is a ledger is one."""
     lines = [{**ORDER, "team_id": team} for team in ("alpha", "me", "../up")]
     file = tmp_path / "pending_orders.jsonl"
     file.write_text("".join(json.dumps(line) + "\n" for line in lines))
     ledger = Ledger(tmp_path / "data/team/alpha")
     ledger.append([_event("new", limit_price="7.5")])
     ledger.compact()
-    assert ["me"] == [one.team_id for one in compare_old_files(file, tmp_path / "data")]
+    assert [("", f"{file}:3"), ("me", "b1")] == [one[:2] for one in compare_old_files(file, tmp_path / "data")]
     own = Ledger(tmp_path / "own")
     own.append([_event("new", limit_price="7.5", team_id="me")])
     own.compact()
-    assert ["alpha"] == [one.team_id for one in compare_old_files(file, tmp_path / "own")]
+    assert ["", "alpha"] == [one.team_id for one in compare_old_files(file, tmp_path / "own")]
 
 
 def test_nothing_is_written(tmp_path: Path) -> None:
@@ -160,3 +162,65 @@ def test_nothing_is_written(tmp_path: Path) -> None:
     before = sorted((path, path.stat().st_mtime_ns) for path in tmp_path.rglob("*"))
     assert list(compare_old_files(tmp_path / "old", tmp_path / "data"))
     assert before == sorted((path, path.stat().st_mtime_ns) for path in tmp_path.rglob("*"))
+
+
+@pytest.mark.parametrize("torn", ["<html>", '{"order_id": "o9"}', json.dumps(ORDER | {"updated_at": "noon"})])
+@pytest.mark.parametrize("name", ["pending_orders", "trades"])
+def test_a_line_that_cannot_be_read_is_a_difference(tmp_path: Path, name: str, torn: str) -> None:
+    """It may be an order that only the old program has: agreement cannot be told without it."""
+    event = _event("new", limit_price="7.5")
+    assert [] == _compare(tmp_path, [ORDER], [], [event])
+    file = tmp_path / f"old/team/alpha/{name}.jsonl"
+    file.write_text(file.read_text() + torn + "\n")
+    [found] = compare_old_files(tmp_path / "old", tmp_path / "data")
+    line = 2 if name == "pending_orders" else 1
+    assert ("alpha", f"{file}:{line}", UNREADABLE, None) == (found.team_id, found.order_id, found.field, found.ledger)
+    assert found.old is not None and ":" in found.old
+
+
+def test_nothing_to_compare_is_no_agreement(tmp_path: Path) -> None:
+    """A wrong directory: one above or below, an empty one, one whose file names no team."""
+    _compare(tmp_path, [ORDER], [], [_event("new", limit_price="7.5")])
+    (tmp_path / "empty/team/alpha").mkdir(parents=True)
+    (tmp_path / "pending_orders.jsonl").write_text("")
+    for path in (tmp_path / "old/team", tmp_path / "empty", tmp_path / "pending_orders.jsonl"):
+        with pytest.raises(NoOldFiles, match=r"pending_orders\.jsonl"):
+            list(compare_old_files(path, tmp_path / "data"))
+
+
+def test_a_team_that_only_the_ledgers_have_is_compared(tmp_path: Path) -> None:
+    """Where all teams of the old program lie below one directory, a ledger without old files differs."""
+    _compare(tmp_path, [ORDER], [], [_event("new", limit_price="7.5")])
+    ledger = Ledger(tmp_path / "data/team/beta")
+    ledger.append([{**_event("new"), "order_id": "b2"}])
+    ledger.compact()
+    assert [("beta", "b2", "status", None, "new")] == list(compare_old_files(tmp_path / "old", tmp_path / "data"))
+    assert [] == list(compare_old_files(tmp_path / "old/team/alpha", tmp_path / "data"))
+
+
+@pytest.mark.parametrize(
+    ("old", "known", "expected"),
+    [
+        ("submitted", "submitted", []),
+        ("submitted", "new", [("b1", "status", "submitted", "new")]),
+        ("submitted", None, [("b1", "status", "submitted", None)]),
+        ("NEW", "new", []),
+        ("OrderStatus.PARTIALLY_FILLED", "partially_filled", []),
+        ("OrderStatus.CANCELED", None, []),
+        ("CANCELED", "new", [("b1", "status", None, "new")]),
+    ],
+)
+def test_a_status_that_nobody_has_heard_of_is_open(
+    tmp_path: Path, old: str, known: str | None, expected: list[Any]
+) -> None:
+    """Rule 3.7 holds for both sides; capitals and printed enums are the status that they mean."""
+    events = [_event("new", limit_price="7.5")]
+    events += [_event("snapshot", order_status=known)] if known is not None else [_event("canceled")]
+    assert expected == _compare(tmp_path, [ORDER | {"status": old}], [], events)
+
+
+def test_terms_that_mean_the_same_do_not_differ(tmp_path: Path) -> None:
+    """Sides, symbols and order types in another spelling."""
+    order = ORDER | {"symbol": "BTCUSD", "side": "OrderSide.SELL_SHORT", "order_type": "LIMIT"}
+    event = _event("new", limit_price="7.5", order_type="limit") | {"symbol": "BTC/USD", "side": "sell"}
+    assert [] == _compare(tmp_path, [order], [], [event])

@@ -77,7 +77,7 @@ def normalize(message: Any, zone: tzinfo | None, originals: dict[int, Any]) -> A
     if isinstance(message, dict):
         named = _respell(message)
         fields = {name: _normalize_field(name, value, zone, originals) for name, value in named.items()}
-        if _is_zero(named.get("qty")) and _is_zero(named.get("price")):
+        if is_zero(named.get("qty")) and is_zero(named.get("price")):
             fields["price"] = None  # There is no execution in this message.
         fields |= _find_unsigned(fields)
         if named is message and all(fields[name] is value for name, value in message.items()):
@@ -129,7 +129,7 @@ def _normalize_field(name: str, value: Any, zone: tzinfo | None, originals: dict
     if name == "extended_hours" and isinstance(value, str):
         return {"true": True, "false": False}.get(value.lower(), value)
     if isinstance(value, str) and (name in NAMES or name == "activity_type"):
-        return _normalize_name(name, value)
+        return respell_value(name, value)
     return value
 
 
@@ -160,15 +160,16 @@ def _list_legs(legs: Any) -> Any:
 
 def is_absent_zero(name: Any, value: Any) -> bool:
     """Whether a field has the zero that stands for no value."""
-    return name in NEVER_ZERO and _is_zero(value)
+    return name in NEVER_ZERO and is_zero(value)
 
 
-def _is_zero(value: Any) -> bool:
+def is_zero(value: Any) -> bool:
     """Whether a quantity or a price is the zero value that writers in some languages send for none."""
     return _ZERO.fullmatch(str(value)) is not None
 
 
-def _normalize_name(name: str, value: str) -> str:
+def respell_value(name: str, value: str) -> str:
+    """A status, side or other name in Alpaca's own spelling: `OrderSide.BUY`, `BUY` and `PartiallyFilled` too."""
     match = _ENUM.fullmatch(value)
     text = match[1] if match else value
     if name == "activity_type":

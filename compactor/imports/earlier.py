@@ -67,6 +67,7 @@ def read_earlier(path: Path, team: str, old: OldLines, is_compacted: bool) -> Ea
     events = [line.event for line in (*old.orders, *old.trades)]
     wanted: set[str] = {event["order_id"] for event in events}
     wanted |= {event["broker_order_id"] for event in events if "broker_order_id" in event}
+    wanted |= {line.own_id for line in (*old.orders, *old.trades) if line.own_id is not None}
     earlier = Earlier(defaultdict(list), set(), {}, defaultdict(Mark))
 
     def wants(glance: Glance) -> bool:

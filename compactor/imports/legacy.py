@@ -25,6 +25,7 @@ from compactor.imports.old_layout import OldLines, read_old_lines, translate_old
 from compactor.imports.old_orders import ORDERS as ORDERS_FILE
 from compactor.imports.old_orders import TRADES as TRADES_FILE
 from compactor.imports.old_orders import OldOrder
+from compactor.imports.recordings import read_lines
 from compactor.imports.writer import Fields, ImportResult, ImportWriter, Meter, known_events
 from compactor.ledger import Ledger
 from compactor.ledger.checkpoint import SLOTS
@@ -34,6 +35,9 @@ from compactor.ledger.paths import LOG, PENDING, STATE, TEAM_PATTERN, TRADES
 
 VANISHED_STATUS = "vanished"
 """The status of an order that is no longer in a rewritten file: unknown, so that it stays open and is reported."""
+
+PACKED = (".gz", ".zst")
+"""What the names of compressed files end with."""
 
 PUT_AWAY = "legacy"
 """The directory of a ledger that keeps the old files it started from."""
@@ -57,14 +61,16 @@ class OldFiles(msgspec.Struct, frozen=True):
     def bytes_total(self) -> int:
         return sum(path.stat().st_size for path in (self.orders, self.trades) if path is not None)
 
-    def read_lines(self, path: Path | None, on_bytes: Callable[[int], None]) -> Iterator[bytes]:
-        """Read the lines of one of the two files, none if it is absent. `on_bytes` gets the length of each."""
-        if path is None:
-            return
-        with path.open("rb") as file:
-            for line in file:
-                on_bytes(len(line))
-                yield line
+    def read_lines(self, path: Path | None, on_bytes: Callable[[int], None]) -> Iterator[bytes | Problem]:
+        """Read the lines of one of the two files, none if it is absent; decompressed, and in UTF-8.
+
+        `on_bytes` gets how many bytes of the file were read. A damaged end is a problem.
+        """
+        if path is not None:
+            with path.open("rb") as file:
+                start = file.read(4)
+                file.seek(0)
+                yield from read_lines(file, start, on_bytes)
 
 
 def import_legacy(path: Path, data: Path, *, rewritten: bool = False, progress: Progress | None = None) -> ImportResult:
@@ -183,6 +189,11 @@ def find_old_files(path: Path, data: Path) -> list[OldFiles]:
     return [found for directory in directories if (found := _find_in_directory(directory, data)) is not None]
 
 
+def describe_expected(path: Path) -> str:
+    """Say which old files are looked for at a path."""
+    return f"{path}/team/<team_id>/pending_orders.jsonl, or such a file itself"
+
+
 def find_old_directories(data: Path) -> list[Path]:
     """Find the directories of a data directory that have files of the old layout where a ledger keeps its own.
 
@@ -237,10 +248,10 @@ def _find_beside(path: Path, data: Path) -> list[OldFiles]:
     if _find_home(directory, data) is not None:
         found = _find_in_directory(directory, data)
         return [found] if found is not None else []
-    trades = directory / TRADES
-    if path.name == TRADES:
-        return [OldFiles(directory, _if_exists(directory / PENDING), path)]
-    return [OldFiles(directory, path, trades if trades.exists() and not _is_derived_trades(trades) else None)]
+    if path.name.removesuffix(path.suffix if path.suffix in PACKED else "") == TRADES:
+        return [OldFiles(directory, _find_packed(directory / PENDING), path)]
+    trades = _find_packed(directory / TRADES)
+    return [OldFiles(directory, path, trades if trades is not None and not _is_derived_trades(trades) else None)]
 
 
 def _find_in_directory(directory: Path, data: Path) -> OldFiles | None:
@@ -248,7 +259,8 @@ def _find_in_directory(directory: Path, data: Path) -> OldFiles | None:
     home = _find_home(directory, data)
     is_team = directory.parent.name == "team" and TEAM_PATTERN.fullmatch(directory.name) is not None
     team = directory.name if home is not None or is_team else None
-    orders, trades = _if_exists(directory / PENDING), _if_exists(directory / TRADES)
+    find = _find_packed if home is None else _if_exists
+    orders, trades = find(directory / PENDING), find(directory / TRADES)
     trades = None if trades is not None and _is_derived_trades(trades) else trades
     kept_orders, kept_trades = _if_exists(directory / PUT_AWAY / PENDING), _if_exists(directory / PUT_AWAY / TRADES)
     if kept_orders is not None or kept_trades is not None:
@@ -282,3 +294,9 @@ def _is_derived_trades(path: Path) -> bool:
 
 def _if_exists(path: Path) -> Path | None:
     return path if path.exists() else None
+
+
+def _find_packed(path: Path) -> Path | None:
+    """Find a file, or what a compressing program made of it; None where there is neither."""
+    names = (path, *(path.with_name(path.name + suffix) for suffix in PACKED))
+    return next((one for one in names if one.exists()), None)

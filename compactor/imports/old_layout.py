@@ -11,7 +11,6 @@ it, so that its fill is not lost.
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
@@ -25,17 +24,19 @@ from compactor.core.decimals import exactly, parse_decimal, plain
 from compactor.core.events import TERMS, Problem
 from compactor.core.instants import nanos
 from compactor.core.lifecycle import normalize_name
-from compactor.imports.dialects import is_absent_zero
+from compactor.imports.dialects import is_zero
+from compactor.imports.old_fields import read_fields
+from compactor.imports.old_matching import combine_lines
 from compactor.imports.old_orders import (
     ORDERS,
     TRADES,
+    UNKNOWN_ORDER,
     Fields,
     KnownOrders,
     OldLine,
     OldOrder,
     OldOrders,
     OldProblem,
-    combine_lines,
     name_order,
 )
 from compactor.imports.writer import check_event
@@ -43,7 +44,6 @@ from compactor.imports.writer import check_event
 ORDER_NAMES = {"status": "order_status", "filled_qty": "filled_qty", "filled_avg_price": "filled_avg_price"}
 TRADE_NAMES = {"execution_price": "price", "quantity": "qty"}
 
-_WITHOUT_OFFSET = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]+)?")
 _ZERO = Decimal(0)
 _BOM = b"\xef\xbb\xbf"
 
@@ -82,13 +82,15 @@ class OldLines(msgspec.Struct):
 
 
 def translate_old_layout(
-    orders: Iterable[bytes], trades: Iterable[bytes] = (), *, team: str | None = None
+    orders: Iterable[bytes | Problem], trades: Iterable[bytes | Problem] = (), *, team: str | None = None
 ) -> OldLedger:
     """Translate the lines of an old `pending_orders.jsonl` and of the `trades.jsonl` beside it into events."""
     return translate_old_lines(read_old_lines(orders, trades, team=team), {})
 
 
-def read_old_lines(orders: Iterable[bytes], trades: Iterable[bytes], *, team: str | None) -> OldLines:
+def read_old_lines(
+    orders: Iterable[bytes | Problem], trades: Iterable[bytes | Problem], *, team: str | None
+) -> OldLines:
     """Read old lines. Each has the team of its `team_id`, else `team`; a line of another team than `team` is a problem.
 
     A line is identified by its content and its occurrence, so that it is the same wherever it stands in a file.
@@ -113,20 +115,34 @@ def translate_old_lines(old: OldLines, known: Mapping[str, KnownOrders]) -> OldL
     return OldLedger([found for _, found in placed], problems, orders)
 
 
-def _read_lines(file: str, lines: Iterable[bytes], team: str | None, problems: list[OldProblem]) -> Iterator[OldLine]:
+def _read_lines(
+    file: str, lines: Iterable[bytes | Problem], team: str | None, problems: list[OldProblem]
+) -> Iterator[OldLine]:
     """Read the lines that are events; the others go to `problems`. Blank lines are skipped."""
-    seen = Counter[str]()
+    seen, unreadable, start = Counter[str](), list[OldProblem](), b""
     for number, line in enumerate(lines, 1):
-        if not line.strip():
+        if isinstance(line, Problem):
+            unreadable.append(OldProblem(file, number, line))
             continue
-        found = read_old_line(file, line.removeprefix(_BOM).rstrip(b"\r\n"), team)
+        text = line.removeprefix(_BOM).rstrip(b"\r\n")
+        if not text.strip():
+            continue
+        start = start or text.strip()
+        found = read_old_line(file, text, team)
         if isinstance(found, Problem):
-            problems.append(OldProblem(file, number, found))
+            unreadable.append(OldProblem(file, number, found))
             continue
         seen[found.text] += 1
         found.number = number
         _identify_line(file, found, seen[found.text])
         yield found
+    command = "jq -c '.[]'" if start.startswith(b"[") else "jq -c ." if start == b"{" else None
+    if command is not None and unreadable:
+        detail = (
+            f"found a JSON array or objects over many lines, expected one object per line; run {command} on the file"
+        )
+        unreadable = [OldProblem(file, unreadable[0].line, Problem("not_lines", detail))]
+    problems += unreadable
 
 
 def read_old_line(file: str, line: bytes, team: str | None) -> OldLine | Problem:
@@ -136,14 +152,14 @@ def read_old_line(file: str, line: bytes, team: str | None) -> OldLine | Problem
         return found
     if not isinstance(found, dict):
         return Problem("bad_value", f"expected a JSON object, found {type(found).__name__}")
-    present = {name: value for name, value in found.items() if value is not None and value != ""}
-    told = {name: _normalize_value(value) for name, value in present.items() if not is_absent_zero(name, value)}
+    told = read_fields(found)
     if team is not None and told.setdefault("team_id", team) != team:
         return Problem("wrong_team", f"`team_id` is {told['team_id']!r} in the files of team {team!r}")
     text = line.decode()
     event = _build_snapshot(told) if file == ORDERS else _build_fill(told)
     event |= {"source": "import", "raw": text} | _drop_missing(team_id=told.get("team_id"))
-    read = OldLine(0, text, event, 0)
+    own_id = told.get("order_id")
+    read = OldLine(0, text, event, 0, own_id=None if own_id is None else str(own_id))
     _identify_line(file, read, 1)
     problem = _find_problem(event)
     if problem is None:
@@ -156,7 +172,7 @@ def _identify_line(file: str, line: OldLine, occurrence: int) -> None:
     line.event["event_id"] = content_digest([file, occurrence, line.text])
     if file == TRADES:
         line.event["execution_id"] = f"legacy:{blake2b(line.event['event_id'].encode(), digest_size=8).hexdigest()}"
-        if line.event.get("order_id", "legacy-trade:").startswith("legacy-trade:"):
+        if line.event.get("order_id", UNKNOWN_ORDER).startswith(UNKNOWN_ORDER):
             line.event["order_id"] = name_order(line.event)
 
 
@@ -164,14 +180,14 @@ def _build_snapshot(told: Fields) -> Fields:
     event = {name: told[name] for name in TERMS if name in told} | _rename_fields(told, ORDER_NAMES)
     order_id, ts = told.get("order_id") or told.get("broker_order_id"), told.get("updated_at") or told.get("created_at")
     is_filled = normalize_name(str(event.get("order_status", ""))) == "filled"
-    if is_filled and "filled_avg_price" in event and "quantity" in event:
-        event.setdefault("filled_qty", event["quantity"])  # A filled order that does not say how much is filled whole.
+    if is_filled and "quantity" in event and is_zero(event.get("filled_qty", "0")):
+        event["filled_qty"] = event["quantity"]  # A filled order that does not say how much is filled whole.
     return {"event": "snapshot"} | _drop_missing(order_id=order_id, ts=ts) | event
 
 
 def _build_fill(told: Fields) -> Fields:
     terms = {name: told[name] for name in TERMS if name in told and name != "quantity"}
-    order_id, ts = told.get("broker_order_id"), told.get("timestamp")
+    order_id, ts = told.get("broker_order_id") or told.get("order_id"), told.get("timestamp")
     return {"event": "fill"} | _drop_missing(order_id=order_id, ts=ts) | terms | _rename_fields(told, TRADE_NAMES)
 
 
@@ -205,7 +221,12 @@ def _build_events(order: OldOrder) -> Iterator[tuple[tuple[int, int], OldEvent]]
 
 
 def _build_fills(order: OldOrder) -> Iterator[OldEvent]:
-    """Build the fills of an order from its old trades, with its terms and the cumulative quantity after each."""
+    """Build the fills of an order from its old trades, with its terms and the cumulative quantity after each.
+
+    An old trade may be an execution, or all of an order at its average price, rounded or not. So one of an order that
+    other sources may tell of has no quantity of its own: the ledger takes what is new of the cumulative one, at the
+    trade's price, and its executions take that place whenever they are told (format.md, rules 4.4 and 4.8).
+    """
     own_id = {"order_id": order.lines[0].event["order_id"]} if order.lines else {}
     quantity = order.decimal("quantity")
     is_filled = any(normalize_name(line.event.get("order_status", "")) == "filled" for line in order.lines)
@@ -213,9 +234,12 @@ def _build_fills(order: OldOrder) -> Iterator[OldEvent]:
     for trade in order.trades:
         known += parse_decimal(trade.event["qty"])
         # Only the execution that completes an order ends it; a partly filled order may still be open.
-        completes = quantity is None or known >= quantity or (is_filled and trade is order.trades[-1])
+        is_last = trade is order.trades[-1]
+        completes = (quantity is not None and known >= quantity) or (is_last and (is_filled or quantity is None))
         name = "fill" if completes else "partial_fill"
         event = trade.event | _list_terms(order, TERMS, trade.ns) | own_id
+        if not event["order_id"].startswith(UNKNOWN_ORDER):
+            del event["qty"]
         yield OldEvent(TRADES, trade.number, event | {"event": name, "filled_qty": plain(known)}, trade.is_known)
 
 
@@ -229,12 +253,3 @@ def _rename_fields(told: Fields, names: dict[str, str]) -> Fields:
 
 def _drop_missing(**fields: Any) -> Fields:
     return {name: value for name, value in fields.items() if value is not None}
-
-
-def _normalize_value(value: Any) -> Any:
-    """Turn a number into its text, and read a time without an offset as UTC, which is what old programs wrote."""
-    if type(value) is int:
-        return str(value)
-    if isinstance(value, str) and _WITHOUT_OFFSET.fullmatch(value):
-        return value + "Z"
-    return value

@@ -9,18 +9,20 @@ its lines alone, so the greater of the two counts as filled.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from compactor.core import CompactorError
 from compactor.core.decimals import BadDecimal, exactly, parse_computed, parse_decimal, plain, quotient
-from compactor.core.lifecycle import OPEN, normalize_name
+from compactor.core.lifecycle import TERMINAL, normalize_name
 from compactor.imports.earlier import read_earlier, recall_lines
-from compactor.imports.legacy import find_old_files
+from compactor.imports.legacy import OldFiles, describe_expected, find_old_files
+from compactor.imports.old_fields import simplify_term
 from compactor.imports.old_layout import OldLines, read_old_lines, translate_old_lines
-from compactor.imports.old_orders import OldOrder
-from compactor.ledger import Ledger
+from compactor.imports.old_orders import ORDERS, OldLine, OldOrder
+from compactor.ledger import Ledger, discover
 from compactor.ledger.paths import LOG, TEAM_PATTERN
 
 TERMS = (
@@ -28,6 +30,14 @@ TERMS = (
     "time_in_force",
 )  # fmt: skip
 _ZERO = Decimal(0)
+
+
+UNREADABLE = "unreadable"
+"""The field of a difference that is an old line which nobody can read; its file and number stand for the order."""
+
+
+class NoOldFiles(CompactorError):
+    """There is nothing to compare with; the message says what was expected where."""
 
 
 class OldDifference(NamedTuple):
@@ -48,15 +58,45 @@ class _Filled(NamedTuple):
 def compare_old_files(path: Path, data: Path) -> Iterator[OldDifference]:
     """Yield the differences between the old files at `path` and the ledgers of `data`, by team and order id.
 
-    Raises LedgerError where a ledger cannot be read, and OSError where an old file cannot.
+    A line that cannot be read is a difference. Where `path` holds `team/`, the ledgers of teams without old files are
+    compared as well. Raises NoOldFiles where nothing can be compared, LedgerError where a ledger cannot be read, and
+    OSError where an old file cannot.
     """
+    compared: set[str] = set()
     for source in find_old_files(path, data):
         orders, trades = (source.read_lines(one, lambda _: None) for one in (source.orders, source.trades))
         lines = read_old_lines(orders, trades, team=source.team)
+        yield from _list_unreadable(source, lines)
         teams = {source.team} if source.team is not None else lines.teams
         for team in sorted(team for team in teams if TEAM_PATTERN.fullmatch(team)):
+            compared.add(team)
             own = data if (data / LOG).exists() and Ledger(data).team_id == team else data / "team" / team
             yield from _compare_team(team, lines, own)
+    if not compared:
+        raise NoOldFiles(f"{path}: found no old files with a line of a team, expected {describe_expected(path)}")
+    if (path / "team").is_dir():
+        for place in discover(data):
+            named = place.team_id or Ledger(place.path).team_id
+            if place.problem is None and named is not None and named not in compared:
+                yield from _compare_team(named, OldLines([], [], []), place.path)
+
+
+def _list_unreadable(source: OldFiles, lines: OldLines) -> Iterator[OldDifference]:
+    """The lines that were not compared: those that are no order or trade, and those of a name that is no team's."""
+    for file, number, problem in lines.problems:
+        name = source.orders if file == ORDERS else source.trades
+        yield OldDifference(
+            source.team or "", f"{name}:{number}", UNREADABLE, f"{problem.kind}: {problem.detail}", None
+        )
+    yield from _list_foreign(source.orders, lines.orders)
+    yield from _list_foreign(source.trades, lines.trades)
+
+
+def _list_foreign(file: Path | None, lines: Iterable[OldLine]) -> Iterator[OldDifference]:
+    for line in lines:
+        team = line.event["team_id"]
+        if not TEAM_PATTERN.fullmatch(team):
+            yield OldDifference("", f"{file}:{line.number}", UNREADABLE, f"{team!r} is no team id (rule 1.1)", None)
 
 
 def _compare_team(team: str, lines: OldLines, path: Path) -> Iterator[OldDifference]:
@@ -86,7 +126,7 @@ def _compare_order(
     if status is not None and row is not None:
         for name in TERMS:
             told = order.find(name)
-            if told is not None and not _are_equal(str(told), row.get(name)):
+            if told is not None and not _are_equal(name, str(told), row.get(name)):
                 yield name, str(told), row.get(name)
     quantity = max(order.filled, order.traded)
     if quantity != filled.quantity:
@@ -103,7 +143,7 @@ def _find_open_status(order: OldOrder) -> str | None:
     if not order.lines or (quantity is not None and order.traded >= quantity):
         return None
     status = normalize_name(str(order.lines[-1].event.get("order_status", "new")))
-    return status if status in OPEN else None
+    return None if status in TERMINAL else status  # What nobody has heard of is open (format.md, rule 3.7).
 
 
 def _find_average(order: OldOrder) -> str | None:
@@ -128,11 +168,11 @@ def _value(price: str, quantity: str) -> Decimal:
     return parse_computed(price) * parse_decimal(quantity)
 
 
-def _are_equal(told: str, known: Any) -> bool:
+def _are_equal(name: str, told: str, known: Any) -> bool:
     try:
         return parse_decimal(told) == parse_decimal(str(known))
     except BadDecimal:
-        return bool(told == known)
+        return bool(simplify_term(name, told) == simplify_term(name, known))
 
 
 def _is_rounded(known: str, told: str) -> bool:

@@ -85,10 +85,10 @@ def read_recording(path: Path, on_bytes: Callable[[int], None] = lambda _: None)
         if _HEADER.fullmatch(first.removeprefix(_BOM)) and _COLUMN.search(first):
             command = f"{_READ_TABLE} < {shlex.quote(str(path))} > captured.jsonl"
             raise BadRecording(f"{path}: found a table, expected JSON messages. Run: {command}")
-        yield from _Reader().read(_read_lines(file, first, on_bytes))
+        yield from _Reader().read(read_lines(file, first, on_bytes))
 
 
-def _read_lines(file: IO[bytes], start: bytes, on_bytes: Callable[[int], None]) -> Iterator[bytes | Problem]:
+def read_lines(file: IO[bytes], start: bytes, on_bytes: Callable[[int], None]) -> Iterator[bytes | Problem]:
     """Read the lines of a file, decompressed and in UTF-8. A damaged end is a problem after the lines before it."""
     read, offset = 0, 0
     with _open_decoded(file, start) as stream:

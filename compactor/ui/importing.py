@@ -52,12 +52,14 @@ def legacy(path: Path, data: Path, rewritten: bool, as_json: bool) -> None:
     Example:
       compactor import legacy old-data --data data
     """
-    from compactor.imports.legacy import import_legacy
+    from compactor.imports.legacy import describe_expected, find_old_files, import_legacy
     from compactor.ui.output import progress_bar
 
+    if not find_old_files(path, data):
+        raise click.ClickException(f"Nothing to import: expected {describe_expected(path)}.")
     with progress_bar("Importing") as progress:
         result = import_legacy(path, data, rewritten=rewritten, progress=progress)
-    _show_imported(result, as_json, f"expected {path}/team/<team_id>/pending_orders.jsonl, or such a file itself.")
+    _show_imported(result, as_json, "found no line in the old files.")
 
 
 class Zone(click.ParamType):  # type: ignore[type-arg, unused-ignore]
@@ -113,16 +115,20 @@ def compare(path: Path, data: Path, as_json: bool) -> None:
     """Compare the files of an old program with the ledgers that are kept beside it, in a parallel run.
 
     Compared are the open orders with their terms, and what is filled of every order. OLD_DIR is as for import legacy;
-    the ledgers are as of their last compaction, and nothing is changed. Exit code 1 where anything differs.
+    the ledgers are as of their last compaction, and nothing is changed. Exit code 1 where anything differs, also where
+    an old line cannot be read; 2 where OLD_DIR holds no old files.
 
     \b
     Example:
       compactor compare old-data --data data
     """
-    from compactor.imports.parallel_run import compare_old_files
+    from compactor.imports.parallel_run import NoOldFiles, compare_old_files
     from compactor.ui.output import columns, show_json, show_table
 
-    differences = [one._asdict() for one in compare_old_files(path, data)]
+    try:
+        differences = [one._asdict() for one in compare_old_files(path, data)]
+    except NoOldFiles as error:
+        raise click.UsageError(str(error)) from None
     if as_json:
         show_json(differences)
     else:
@@ -182,10 +188,14 @@ def _name_vanished(result: ImportResult) -> None:
 
 
 def _refuse_foreign(result: ImportResult) -> None:
-    """Refuse a recording without a single readable line: it is the wrong file."""
+    """Refuse a recording of which nothing was imported: it is the wrong file, or another team's."""
     useful = sum(team.events_appended + team.duplicates + sum(team.not_fills.values()) for team in result.teams)
-    if not useful and any(one.kind != "contested" for team in result.teams for one in team.problems):
-        raise click.ClickException("no line of it could be imported. Is it the right file, and the right import?")
+    kinds = {one.kind for team in result.teams for one in team.problems}
+    if useful or not kinds:
+        return
+    if kinds == {"contested"}:
+        raise click.ClickException("no line of it was imported: its orders are other teams'. See the problems above.")
+    raise click.ClickException("no line of it could be imported. Is it the right file, and the right import?")
 
 
 def _row(team: TeamImport) -> dict[str, Any]:
