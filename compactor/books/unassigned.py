@@ -52,7 +52,8 @@ class UnassignedOrders:
         """The orders that can be moved, and to which team. The ledger has to be up to date, and the index."""
         if not (self._path / TRADES).parent.exists():
             return {}
-        rows = self._read_trades() | {row.order_id: row for row in self._read_open()}
+        open_rows = list(self._read_open())
+        rows = self._read_trades() | {row.order_id: row for row in open_rows}
         log = index.find_log(UNASSIGNED)
         for order_id in {*log.names, *log.ties} & log.orders.keys() if log is not None else ():
             rows.setdefault(order_id, _Row(order_id, log.names.get(order_id) if log is not None else None))
@@ -61,7 +62,28 @@ class UnassignedOrders:
             team = self._find_team(row, index, patterns)
             if team is not None:
                 moves[row.order_id] = team
+        for row in open_rows:
+            if row.replaces is not None and row.replaces not in moves:
+                team = self._find_predecessor_team(row, row.replaces, index, patterns)
+                if team is not None:
+                    moves[row.replaces] = team
         return moves
+
+    def _find_predecessor_team(
+        self, row: _Row, replaced: str, index: OrderIndex, patterns: Sequence[re.Pattern[str]]
+    ) -> str | None:
+        """The team of the order that one replaced which is here only because of that (rule 3.9): moving it takes the
+        other along, also where it has been moved before."""
+        if UNASSIGNED in index.find_claims(row.order_id):
+            return None
+        owner = index.find_owner(replaced)
+        if owner is None or owner.problem is not None:
+            return None
+        if owner.team != UNASSIGNED:
+            return owner.team
+        log = index.find_log(UNASSIGNED)
+        name = log.names.get(replaced) if log is not None else None
+        return self._find_team(_Row(replaced, name, replaced_by=row.order_id), index, patterns)
 
     def _find_team(self, row: _Row, index: OrderIndex, patterns: Sequence[re.Pattern[str]]) -> str | None:
         team = parse_team(row.client_order_id, patterns, index.knows_team)
