@@ -83,6 +83,17 @@ def test_what_lies_in_unassigned_moves_to_the_team_of_the_old_files(
     assert before == read_files(data), "again adds nothing"
 
 
+def test_legs_that_the_old_files_do_not_name_move_with_their_order(
+    data: Path, write_log: Write, placed: Event, tmp_path: Path
+) -> None:
+    """4.12: in the same run, as after an import of a recording."""
+    write_log("unassigned", placed("b1"), placed("l1", parent_order_id="b1"))
+    _compact(data)
+    _write_old(tmp_path / "old/team/alpha", [_order(1)])
+    assert {"b1": "alpha", "l1": "alpha"} == import_legacy(tmp_path / "old", data).moved
+    assert {"alpha": ["b1", "l1"]} == _open(data)
+
+
 def test_what_an_earlier_import_left_in_unassigned_moves(
     data: Path, write_log: Write, placed: Event, filled: Event, tmp_path: Path
 ) -> None:
@@ -108,11 +119,26 @@ def test_old_files_in_place_are_put_away_before_anything_moves(
     assert 2 == len((data / "team/alpha/legacy/pending_orders.jsonl").read_text().splitlines())
 
 
+def test_nothing_moves_to_a_ledger_whose_old_files_are_still_in_place(
+    data: Path, write_log: Write, placed: Event, tmp_path: Path
+) -> None:
+    """Nothing in them could be read; a compaction would overwrite them."""
+    write_log("unassigned", placed("b1", client_order_id="alpha:1"))
+    _compact(data)
+    home = data / "team/alpha"
+    home.mkdir()
+    (home / "pending_orders.jsonl").write_text("unreadable\n")
+    _write_old(tmp_path / "old/team/bravo", [_order(2)])
+    for path in (data, tmp_path / "old"):
+        assert {} == import_legacy(path, data).moved
+    assert "unreadable\n" == (home / "pending_orders.jsonl").read_text()
+
+
 @pytest.mark.parametrize("team", ["bravo", "unassigned"])
 def test_another_team_s_order_is_contested(
     data: Path, write_log: Write, placed: Event, filled: Event, tmp_path: Path, team: str
 ) -> None:
-    """Decision 18: its ledger has the order, or its name says so. Nothing of it is booked, all else is."""
+    """Decision 18: its ledger has the order, or its name says so. Nothing of it is booked here, all else is."""
     write_log("bravo", placed("b9"))
     write_log(team, placed("b1", client_order_id="bravo:1"), filled("b1"))
     _compact(data)
@@ -124,7 +150,7 @@ def test_another_team_s_order_is_contested(
         )
         assert "order b1 is bravo's, so it was not imported for alpha" in found.problems[0].detail
         assert ["b2"] == _open(data)["alpha"]
-        assert {team: 10} == _sums(data)
+        assert {"bravo": 10} == _sums(data)
 
 
 def test_an_order_is_contested_by_either_of_its_ids(

@@ -112,6 +112,23 @@ def test_a_successor_that_was_left_behind_follows(
     assert {} == plan(data)
 
 
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_what_belongs_to_an_order_moves_in_the_same_run(
+    data: Path, write_log: Write, placed: Event, filled: Event, dry_run: bool
+) -> None:
+    """Legs without the team's name, open or filled, and what replaced them; one look is not enough for that."""
+    write_log("unassigned", placed("p", client_order_id="alpha:1"), placed("l-1", parent_order_id="p"))
+    write_log("unassigned", placed("l-2", parent_order_id="p", client_order_id="u"), filled("l-2"), placed("o-9"))
+    write_log("unassigned", placed("l-1", event="replaced", replaced_by="l-3"), placed("l-3", replaces="l-1"))
+    compact(data)
+    index = OrderIndex(data, ["alpha"])
+    moved = UnassignedOrders(data).move(data, index, dry_run=dry_run)
+    assert ({"p"} if dry_run else {"p", "l-1", "l-2", "l-3"}) == moved.keys()
+    if not dry_run:
+        assert {"alpha": ["l-3", "p"], "unassigned": ["o-9"]} == {team: sorted(r) for team, r in _open(data).items()}
+        assert {} == plan(data)
+
+
 def test_an_order_follows_a_successor_that_is_a_team_s(
     data: Path, write_log: Write, placed: Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:

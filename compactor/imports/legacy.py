@@ -96,7 +96,9 @@ def _import_all(
     marked = [_mark_orders(writer, one) for one in imported if rewritten]  # Those of every team, not of the first only.
     if any(marked):
         result = writer.finish()
-    result.moved = owners.moved
+    # A move compacts, which would overwrite old files that are still in place.
+    is_done = not any(team.error for team in result.teams) and not find_old_directories(writer.data)
+    result.moved = owners.finish() if is_done else owners.moved
     return result
 
 

@@ -20,6 +20,7 @@ from compactor.books.assign import TURN_SECONDS, move_orders
 from compactor.books.order_index import OrderIndex
 from compactor.books.ownership import UNASSIGNED
 from compactor.books.turns import ReconcileBusy, turn
+from compactor.books.unassigned import move_in_turn
 from compactor.core.events import Problem
 from compactor.imports.earlier import Earlier
 from compactor.imports.old_layout import OldLedger, OldLines
@@ -69,7 +70,6 @@ class OldOwners:
         self._is_one_ledger = (data / LOG).exists()
         self._index = OrderIndex(data)
         self.moved: dict[str, str] = {}
-        """The orders that were unassigned, and the teams that they were moved to."""
 
     def close(self) -> None:
         self._index.close()
@@ -98,6 +98,10 @@ class OldOwners:
             if where.unassigned:
                 moves = dict.fromkeys(sorted(where.unassigned), where.team)
                 self.moved |= move_orders(self._data, self._index, moves)
+
+    def finish(self) -> dict[str, str]:
+        """Move what is known to be a team's by now, such as legs; returns all that was moved, with its team."""
+        return self.moved if self._is_one_ledger else self.moved | move_in_turn(self._data, self._index)
 
     def _look_up_all(self, lines: OldLines, ledgers: Mapping[str, Earlier]) -> dict[str, Whereabouts]:
         found = {team: Whereabouts(team) for team in ledgers}
