@@ -213,7 +213,7 @@ def test_an_event_that_another_program_imported_is_no_line_of_an_old_file(tmp_pa
 
 
 def test_orders_that_vanished_are_marked_in_every_team(tmp_path: Path) -> None:
-    """A directory of several teams, in the files of any of which an order may be missing; each numbers its own orders."""
+    """A directory of several teams, in any of which an order may be missing; each numbers its own orders."""
     data, teams = tmp_path / "data", ("alpha", "beta", "gamma")
     for numbers in ([1, 2], [2]):
         for team in teams:

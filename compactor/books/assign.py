@@ -20,6 +20,7 @@ import msgspec
 
 from compactor.books.followed_log import FollowedLog
 from compactor.books.holdings import (
+    Events,
     Holding,
     Read,
     add_successors,
@@ -202,9 +203,15 @@ def _find_all(index: OrderIndex, data: Path, order_id: str) -> tuple[list[str], 
 
 def _find_known(index: OrderIndex, data: Path, order_id: str) -> tuple[list[str], dict[str, Holding]]:
     """The order and the legs of its own events, and what the ledgers have of them that are known to have it."""
-    logs = [log for log in index.logs if log.team in index.find_claims(order_id)]
-    legs = {leg for log in logs for event, _line in log.read_order(order_id) for leg in list_legs(event)}
-    return _hold(index, logs, order_id, legs, FollowedLog.read_order)
+    claims = index.find_claims(order_id)
+    logs = [log for log in index.logs if log.team in claims]
+    events = {log.team: list(log.read_order(order_id)) for log in logs}
+    legs = {leg for found in events.values() for event, _line in found for leg in list_legs(event)}
+
+    def read(log: FollowedLog, one: str) -> Events:
+        return events[log.team] if one == order_id else log.read_order(one)
+
+    return _hold(index, logs, order_id, legs, read)
 
 
 def _hold(

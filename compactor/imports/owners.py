@@ -162,6 +162,9 @@ class OldOwners:
     def _find_named(self, order_id: str, name: object, *, is_unassigned: bool) -> str | None:
         """The team that an order's name, or an order that it belongs to, says it is."""
         if is_unassigned and name is None:
+            log = self._index.find_log(UNASSIGNED)
+            name = log.names.get(order_id) if log is not None else None
+        if is_unassigned and name is None:
             events = [event for event, _line in self._index.read_order(order_id, UNASSIGNED)]
             name = next((one.client_order_id for one in events if one.client_order_id is not None), None)
         named = self._index.find_named_team(name)
