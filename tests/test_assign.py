@@ -207,6 +207,58 @@ def test_legs_with_events_of_their_own_go_with_their_order(data: Path, write_log
         assign(data, "leg", "alpha")
 
 
+def _replaced(placed: Event) -> list[dict[str, Any]]:
+    """Order o1, which o2 replaced."""
+    return [placed(), placed(event="replaced", replaced_by="o2", ts="2026-01-05T15:10:00Z")]
+
+
+def ids(data: Path) -> dict[str, list[str]]:
+    return {path.name: [row["order_id"] for row in rows(data, path.name)] for path in sorted((data / "team").iterdir())}
+
+
+def test_a_successor_that_nothing_else_tells_of_goes_and_comes_back_with_its_order(
+    data: Path, write_log: Write, placed: Event
+) -> None:
+    """3.9, 4.12: it is shown in the ledger that has the order which it replaced, and in no other."""
+    write_log("alpha", *_replaced(placed))
+    for team, other in (("bravo", "alpha"), ("alpha", "bravo"), ("bravo", "alpha")):
+        for _ in range(2):
+            assign(data, "o1", team)
+            assert {team: ["o2"], other: []} == ids(data)
+
+
+def test_a_successor_with_events_of_its_own_stays(data: Path, write_log: Write, placed: Event) -> None:
+    """A replaced order and its successor are two orders; the other team's ledger does not show both."""
+    write_log("alpha", *_replaced(placed), placed("o2", replaces="o1"))
+    assign(data, "o1", "bravo")
+    assert {"alpha": ["o2"], "bravo": []} == ids(data)
+    assign(data, "o2", "bravo")
+    assert {"alpha": [], "bravo": ["o2"]} == ids(data)
+    assign(data, "o1", "alpha")
+    assert {"alpha": [], "bravo": ["o2"]} == ids(data)
+
+
+def test_a_successor_that_was_left_behind_is_assigned(data: Path, write_log: Write, placed: Event) -> None:
+    """3.9: where earlier versions moved the order and not what replaced it, the row stayed for ever."""
+    away = {"event": "assigned", "order_id": "o1", "ts": "2026-01-05T15:11:00Z", "to_team": "bravo"}
+    write_log("alpha", *_replaced(placed), away)
+    write_log("bravo", *_replaced(placed), placed("o2", replaces="o1"))
+    assert {"alpha": ["o2"], "bravo": ["o2"]} == ids(data)
+    assert (["alpha"], 0) == ((done := assign(data, "o2", "bravo")).from_teams, done.events)
+    assert {"alpha": [], "bravo": ["o2"]} == ids(data)
+    assert [] == assign(data, "o2", "bravo").from_teams
+
+
+def test_an_order_that_only_its_predecessor_tells_of_goes_with_that(
+    data: Path, write_log: Write, placed: Event
+) -> None:
+    """It has no events that could be copied; its row must not vanish from both ledgers."""
+    write_log("alpha", *_replaced(placed))
+    with pytest.raises(CannotAssign, match="o2 is known only because another order was replaced by it; assign"):
+        assign(data, "o2", "bravo")
+    assert {"alpha": ["o2"]} == ids(data)
+
+
 def test_an_event_goes_with_whatever_stands_in_its_unread_fields(data: Path, write_log: Write, placed: Event) -> None:
     """4.12: bytes that are not UTF-8 and numbers that no computer holds keep no order from its team."""
     path = write_log("alpha", placed("o2"))

@@ -213,19 +213,19 @@ def test_an_event_that_another_program_imported_is_no_line_of_an_old_file(tmp_pa
 
 
 def test_orders_that_vanished_are_marked_in_every_team(tmp_path: Path) -> None:
-    """A directory of several teams, in the files of any of which an order may be missing."""
+    """A directory of several teams, in any of which an order may be missing; each numbers its own orders."""
     data, teams = tmp_path / "data", ("alpha", "beta", "gamma")
-    for orders in ([_order(1), _order(2)], [_order(2)]):
+    for numbers in ([1, 2], [2]):
         for team in teams:
             home = tmp_path / "old/team" / team
             home.mkdir(parents=True, exist_ok=True)
-            kept = orders if team != "beta" else [_order(1), _order(2)]
+            kept = [_order(n, broker_order_id=f"{team}-{n}") for n in (numbers if team != "beta" else [1, 2])]
             (home / "pending_orders.jsonl").write_text("".join(json.dumps(one) + "\n" for one in kept))
         found = by_team(import_legacy(tmp_path / "old", data, rewritten=True))
-    assert {"alpha": ["b1"], "beta": [], "gamma": ["b1"]} == {team: found[team].vanished for team in teams}
+    assert {"alpha": ["alpha-1"], "beta": [], "gamma": ["gamma-1"]} == {team: found[team].vanished for team in teams}
     for team, status in zip(teams, ("vanished", "new", "vanished"), strict=True):
         rows = {row["order_id"]: row["status"] for row in Ledger(data / "team" / team).rows("pending_orders")}
-        assert {"b1": status, "b2": "new"} == rows
+        assert {f"{team}-1": status, f"{team}-2": "new"} == rows
 
 
 def test_a_line_is_recalled_for_its_own_file_and_team() -> None:

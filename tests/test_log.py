@@ -139,6 +139,13 @@ def test_an_id_is_found_however_it_is_escaped(order_id: str) -> None:
         assert (len(event("first")), line) in naming(data, order_id)
 
 
+def test_lines_with_escapes_that_are_no_part_of_an_id_are_passed_over() -> None:
+    """Each line that an import of old files wrote has a message with quotes in `raw`."""
+    data = b"".join(event(f"o-{number}", raw='{"order_id":"\\n"}') for number in range(1000))
+    assert 1 == len(naming(data, "o-999"))
+    assert 1000 == len(naming(data, 'o-"'))
+
+
 def test_an_id_in_a_fused_line_is_found() -> None:
     """5: an event behind a torn fragment is in the same line, twice in it at times."""
     fused = b'{"event":"fil' + event("o-1")

@@ -157,6 +157,23 @@ def test_an_old_order_is_found_in_a_long_log(data: Path, write_log: Write, place
             ledger.compact(checkpoint=True)
 
 
+def test_an_order_that_only_its_predecessor_names_is_nobody_s(
+    data: Path, write_log: Write, placed: Event, monkeypatch: Any
+) -> None:
+    """3.9: it has a row, and its own events may be elsewhere; also where a checkpoint has it."""
+    monkeypatch.setattr(followed_log, "TAIL_BYTES", 200)
+    later = [placed(f"o-{number}") for number in range(20)]
+    path = write_log("bob", placed("o-old", event="replaced", replaced_by="o-next"), *later)
+    for _ in range(2):
+        index = fresh(data)
+        assert ["bob", None] == [team_of(index, one) for one in ("o-old", "o-next")]
+        index.close()
+        with Ledger(path) as ledger:
+            ledger.compact(checkpoint=True)
+    write_log("bob", assigned("o-next", to_team="alice"))
+    assert "alice" == team_of(fresh(data), "o-next")
+
+
 def test_what_is_sealed_is_known(data: Path, write_log: Write, placed: Event, filled: Event) -> None:
     """The last part of a log may have been given back to the file system; its segments have it."""
     path = write_log("bob", *(event(f"o-{number}") for number in range(400) for event in (placed, filled)))

@@ -202,7 +202,7 @@ def test_orders_that_cannot_be_moved_now_stay(
         raise LedgerError(data, "the disk is full")
 
     with monkeypatch.context() as failing:
-        failing.setattr(reconcile_module, "move_orders", fail)
+        failing.setattr("compactor.books.unassigned.move_orders", fail)
         done = make_reconciler(server, data).run()
     assert (["not_moved"], {}) == ([one.kind for one in done.problems if one.kind == "not_moved"], done.moved)
     assert {"o": "gamma"} == make_reconciler(server, data).run(dry_run=True).moved

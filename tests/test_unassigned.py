@@ -62,6 +62,85 @@ def test_a_successor_goes_with_the_order_that_it_replaced(data: Path, write_log:
     assert {"o-2": "alpha", "o-3": "alpha"} == plan(data)
 
 
+def _move(data: Path, *teams: str) -> dict[str, str]:
+    compact(data)
+    index = OrderIndex(data, teams)
+    index.follow()
+    return move_orders(data, index, UnassignedOrders(data).plan_moves(index))
+
+
+def _open(data: Path) -> dict[str, list[str]]:
+    """The open orders of each ledger."""
+    compact(data)
+    found = {path.name: list(Ledger(path).rows("pending_orders")) for path in sorted((data / "team").iterdir())}
+    return {team: [row["order_id"] for row in rows] for team, rows in found.items()}
+
+
+def test_a_successor_that_nothing_else_tells_of_goes_along(data: Path, write_log: Write, placed: Event) -> None:
+    """3.9: it has a row because of the order that it replaced, and no events that could move it later."""
+    write_log(
+        "unassigned", placed("o-1", event="replaced", replaced_by="o-2", client_order_id="alpha:1"), placed("o-9")
+    )
+    assert {"o-1": "alpha"} == _move(data, "alpha")
+    assert {"alpha": ["o-2"], "unassigned": ["o-9"]} == _open(data)
+    write_log("alpha", placed("o-2", replaces="o-1"), placed("o-2", event="canceled", ts="2026-01-05T15:30:00Z"))
+    assert {} == _move(data)
+    assert {"alpha": [], "unassigned": ["o-9"]} == _open(data)
+
+
+def test_the_successor_of_a_leg_goes_along(data: Path, write_log: Write, placed: Event) -> None:
+    """3.9, 4.12: a leg moves with its order, and what replaced the leg with the leg."""
+    write_log("unassigned", placed("p", client_order_id="alpha:1", legs=[{"order_id": "l-1"}]))
+    write_log("unassigned", placed("l-1", event="replaced", replaced_by="l-2"))
+    assert {"p": "alpha"} == _move(data, "alpha")
+    assert {"alpha": ["l-2", "p"], "unassigned": []} == {team: sorted(rows) for team, rows in _open(data).items()}
+
+
+@pytest.mark.parametrize("has_events", [True, False])
+def test_a_successor_that_was_left_behind_follows(
+    data: Path, write_log: Write, placed: Event, has_events: bool
+) -> None:
+    """Earlier versions moved the order and not what replaced it."""
+    replaced = placed("o-1", event="replaced", replaced_by="o-2")
+    write_log(
+        "unassigned", replaced, {"event": "assigned", "order_id": "o-1", "ts": replaced["ts"], "to_team": "alpha"}
+    )
+    write_log("alpha", replaced, *([placed("o-2", replaces="o-1")] if has_events else []))
+    assert {"alpha": ["o-2"], "unassigned": ["o-2"]} == _open(data)
+    assert {"o-1": "alpha"} == _move(data)
+    assert {"alpha": ["o-2"], "unassigned": []} == _open(data)
+    assert {} == plan(data)
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_what_belongs_to_an_order_moves_in_the_same_run(
+    data: Path, write_log: Write, placed: Event, filled: Event, dry_run: bool
+) -> None:
+    """Legs without the team's name, open or filled, and what replaced them; one look is not enough for that."""
+    write_log("unassigned", placed("p", client_order_id="alpha:1"), placed("l-1", parent_order_id="p"))
+    write_log("unassigned", placed("l-2", parent_order_id="p", client_order_id="u"), filled("l-2"), placed("o-9"))
+    write_log("unassigned", placed("l-1", event="replaced", replaced_by="l-3"), placed("l-3", replaces="l-1"))
+    compact(data)
+    index = OrderIndex(data, ["alpha"])
+    moved = UnassignedOrders(data).move(data, index, dry_run=dry_run)
+    assert ({"p"} if dry_run else {"p", "l-1", "l-2", "l-3"}) == moved.keys()
+    if not dry_run:
+        assert {"alpha": ["l-3", "p"], "unassigned": ["o-9"]} == {team: sorted(r) for team, r in _open(data).items()}
+        assert {} == plan(data)
+
+
+def test_an_order_follows_a_successor_that_is_a_team_s(
+    data: Path, write_log: Write, placed: Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """3.9: also where it ended so long ago that only the row of its successor tells of it."""
+    write_log("unassigned", placed("o-1", event="replaced", replaced_by="o-2"), placed("o-9"))
+    compact(data)
+    monkeypatch.setattr("compactor.books.followed_log.TAIL_BYTES", 1)
+    write_log("alpha", placed("o-2", client_order_id="alpha:2"))
+    assert {"o-1": "alpha"} == _move(data)
+    assert {"alpha": ["o-2"], "unassigned": ["o-9"]} == _open(data)
+
+
 def test_an_order_that_is_contested_stays(data: Path, write_log: Write, placed: Event) -> None:
     """Which of two ledgers has it is for a person to decide."""
     write_log("unassigned", placed(client_order_id="bravo:1", recorded_at="2026-01-05T15:00:00Z"))

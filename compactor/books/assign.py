@@ -1,7 +1,7 @@
 """Moves orders to another team's ledger: the events are copied there, and then the old ledger is told (rule 4.12).
 
-What `assigned` does to a ledger is left to the core, and which orders of `unassigned` have found their team to
-`unassigned`.
+What `assigned` does to a ledger is left to the core, what the ledgers have to `holdings`, and which orders of
+`unassigned` have found their team to `unassigned`.
 
 Note: nothing here remembers how far it came. What is still to be done follows from the logs alone, so a run that was
 stopped anywhere is completed by running it again, and two at once do no more than one.
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -19,24 +19,29 @@ from typing import Any
 import msgspec
 
 from compactor.books.followed_log import FollowedLog
+from compactor.books.holdings import (
+    Events,
+    Holding,
+    Read,
+    add_successors,
+    list_legs,
+    list_successors,
+    plan_returns,
+    plan_successors,
+    read_fields,
+    read_holdings,
+)
 from compactor.books.order_index import OrderIndex
 from compactor.books.ownership import trace_assignments
 from compactor.books.turns import compact_in_turn, turn
 from compactor.core import CompactorError
 from compactor.core.events import RETURNS_MAX, Event
 from compactor.core.instants import rfc3339
-from compactor.core.lines import Assignments, Deliveries
 from compactor.ledger import Ledger
 from compactor.ledger.paths import LOG, locate_ledger
 
 TURN_SECONDS = 30
 _PASSES_MAX = 5
-# What may differ between an event and its copy in another ledger.
-_OWN = ("team_id", "recorded_at", "assigned_from", "raw")
-
-
-Read = Callable[[str], Iterator[tuple[Event, bytes]]]
-"""The events of one log about an order, each with its bytes."""
 
 
 class CannotAssign(CompactorError):
@@ -54,19 +59,7 @@ class Assigned(msgspec.Struct):
     events: int = 0
 
 
-class _Holding(msgspec.Struct):
-    """What one ledger has of an order and its legs: their events as lines, by what makes two of them the same."""
-
-    lines: list[tuple[bytes, bytes]] = []
-    orders: set[str] = set()
-    away: dict[str, str] = {}
-    stuck: set[str] = set()
-    """Those of `away` that cannot come back any more."""
-    moves: dict[str, int] = {}
-    """How many times each order was assigned, away or back, in this ledger."""
-
-
-Find = Callable[[OrderIndex, Path, str], tuple[list[str], dict[str, _Holding]]]
+Find = Callable[[OrderIndex, Path, str], tuple[list[str], dict[str, Holding]]]
 
 
 def assign(data: Path, order_id: str, team: str, *, teams: Collection[str] | None = None) -> Assigned:
@@ -131,36 +124,61 @@ def _compact_all(data: Path, teams: Iterable[str]) -> None:
             compact_in_turn(ledger)
 
 
-def _pass(found: tuple[list[str], dict[str, _Holding]], data: Path, done: Assigned) -> bool:
+def _pass(found: tuple[list[str], dict[str, Holding]], data: Path, done: Assigned) -> bool:
     """Do what is still to be done as of now; whether that was anything."""
     team = done.team_id
-    family, holdings = found
+    family, everyone = found
     done.orders = family
-    target = holdings.pop(team, _Holding())
-    everyone = {**holdings, team: target}
+    target = everyone.setdefault(team, Holding())
+    holdings = {name: holding for name, holding in everyone.items() if name != team}
     returning = [one for one in family if one in target.away]
     if stuck := target.stuck.intersection(returning):
         came = f"order {min(stuck)} has come back to {team} {RETURNS_MAX} times, which is as often as an order may"
         raise CannotAssign(f"{came} (format.md, 4.12); nothing was moved. It can go to any other team")
+    _refuse_shown(family[0], team, everyone)
     missing = _missing(holdings, target)
     stamp = rfc3339(time.time_ns())
+    returning += plan_returns(target, everyone.values())
     back = [_assigned(one, stamp, target, from_team=_find_holder(one, team, everyone)) for one in returning]
     if back or missing:
         with Ledger(locate_ledger(data, team).path) as ledger:
             ledger.append([*back, *(_copy(line, team, name) for name, line in missing)], drop_raw=True)
         done.events += len(missing)
-    told = False
-    for name, holding in sorted(holdings.items()):
-        leaving = [one for one in family if one in holding.orders and one not in holding.away]
-        if leaving:
-            with Ledger(locate_ledger(data, name).path) as ledger:
-                ledger.append([_assigned(one, stamp, holding, to_team=team) for one in leaving])
-            done.from_teams.append(name)
-            told = True
-    return told or bool(back or missing)
+    leaving = [
+        (name, one, team)
+        for name, holding in sorted(holdings.items())
+        for one in family
+        if one in holding.orders | holding.shown and one not in holding.away
+    ]
+    told = _tell(data, [*leaving, *plan_successors(everyone, team)], everyone, stamp)
+    done.from_teams += [name for name in told if name != team and name not in done.from_teams]
+    return bool(told or back or missing)
 
 
-def _find_all(index: OrderIndex, data: Path, order_id: str) -> tuple[list[str], dict[str, _Holding]]:
+def _tell(data: Path, leaving: Iterable[tuple[str, str, str]], holdings: dict[str, Holding], stamp: str) -> list[str]:
+    """Tell ledgers which orders are another team's from here on; returns the ledgers."""
+    events: dict[str, dict[str, dict[str, str]]] = {}
+    for name, order_id, to_team in leaving:
+        told = _assigned(order_id, stamp, holdings[name], to_team=to_team)
+        events.setdefault(name, {}).setdefault(order_id, told)
+    for name, told_there in events.items():
+        with Ledger(locate_ledger(data, name).path) as ledger:
+            ledger.append(list(told_there.values()))
+    return list(events)
+
+
+def _refuse_shown(order_id: str, team: str, holdings: dict[str, Holding]) -> None:
+    """An order without events of its own has none that could be copied, so that it goes with its predecessor only."""
+    is_shown = any(order_id in one.shown for one in holdings.values())
+    has_events = any(order_id in one.orders for one in holdings.values())
+    if is_shown and not has_events and order_id not in holdings[team].shown:
+        raise CannotAssign(
+            f"order {order_id} is known only because another order was replaced by it; assign that one, and it goes "
+            "with it"
+        )
+
+
+def _find_all(index: OrderIndex, data: Path, order_id: str) -> tuple[list[str], dict[str, Holding]]:
     """The order and its legs, and what each ledger has of them, whichever line of any log names it."""
     if index.unreadable:
         path, reason = next(iter(index.unreadable.items()))
@@ -169,10 +187,10 @@ def _find_all(index: OrderIndex, data: Path, order_id: str) -> tuple[list[str], 
     known = False
     for log in index.logs:
         for event, _line in log.read_naming(order_id):
-            known = known or event.order_id == order_id
+            known = known or event.order_id == order_id or order_id in list_successors(event)
             _refuse_leg(event, order_id)
             if event.order_id == order_id:
-                legs |= _list_legs(event)
+                legs |= list_legs(event)
             elif event.parent_order_id == order_id:
                 legs.add(event.order_id)
     if not known:
@@ -180,63 +198,48 @@ def _find_all(index: OrderIndex, data: Path, order_id: str) -> tuple[list[str], 
             f"no ledger in {data} knows an order {order_id!r}; compactor show pending lists the open ones, and "
             "compactor reconcile takes in what the broker has"
         )
-    family = [order_id, *sorted(legs - {order_id})]
-    holdings = {log.team: _hold(log, family, log.read_naming) for log in index.logs}
-    return family, {team: one for team, one in holdings.items() if one.orders or one.moves}
+    return _hold(index, index.logs, order_id, legs, FollowedLog.read_naming)
 
 
-def _find_known(index: OrderIndex, data: Path, order_id: str) -> tuple[list[str], dict[str, _Holding]]:
+def _find_known(index: OrderIndex, data: Path, order_id: str) -> tuple[list[str], dict[str, Holding]]:
     """The order and the legs of its own events, and what the ledgers have of them that are known to have it."""
-    logs = [log for log in index.logs if log.team in index.find_claims(order_id)]
-    legs = {leg for log in logs for event, _line in log.read_order(order_id) for leg in _list_legs(event)}
+    claims = index.find_claims(order_id)
+    logs = [log for log in index.logs if log.team in claims]
+    events = {log.team: list(log.read_order(order_id)) for log in logs}
+    legs = {leg for found in events.values() for event, _line in found for leg in list_legs(event)}
+
+    def read(log: FollowedLog, one: str) -> Events:
+        return events[log.team] if one == order_id else log.read_order(one)
+
+    return _hold(index, logs, order_id, legs, read)
+
+
+def _hold(
+    index: OrderIndex, logs: list[FollowedLog], order_id: str, legs: set[str], read: Read
+) -> tuple[list[str], dict[str, Holding]]:
     family = [order_id, *sorted(legs - {order_id})]
-    holdings = {log.team: _hold(log, family, log.read_order) for log in logs}
-    return family, {team: one for team, one in holdings.items() if one.orders or one.moves}
+    holdings = read_holdings(logs, family, read)
+    successors = set[str]().union(*(one.successors for one in holdings.values())).difference(family)
+    if successors:
+        teams = holdings.keys() | {team for one in successors for team in index.find_claims(one)}
+        add_successors(holdings, [log for log in index.logs if log.team in teams], successors)
+    return family, {team: one for team, one in holdings.items() if not one.is_empty}
 
 
 def _refuse_leg(event: Event, order_id: str) -> None:
     """The events of a leg are partly its parent's, so that it cannot go without it."""
     is_leg_of = event.parent_order_id if event.order_id == order_id else None
-    if is_leg_of is None and event.order_id != order_id and order_id in _list_legs(event):
+    if is_leg_of is None and event.order_id != order_id and order_id in list_legs(event):
         is_leg_of = event.order_id
     if is_leg_of is not None:
         raise CannotAssign(f"order {order_id} is a leg of order {is_leg_of}; assign that one, and its legs go with it")
 
 
-def _list_legs(event: Event) -> set[str]:
-    named = {str(leg["order_id"]) for leg in event.legs or () if isinstance(leg, dict) and leg.get("order_id")}
-    return named | {leg.order_id for leg in event.leg_fills or ()}
-
-
-def _hold(log: FollowedLog, family: list[str], read: Read) -> _Holding:
-    found = _Holding()
-    root = family[0]
-    for order_id in family:
-        deliveries, assignments, moves = Deliveries(), Assignments(), 0
-        for event, line in read(order_id):
-            if event.order_id == root and order_id != root and order_id in _list_legs(event):
-                found.orders.add(order_id)
-            if event.order_id != order_id:
-                continue
-            if event.event != "assigned":
-                found.orders.add(order_id)
-                found.lines.append((_key(line), line))
-            elif deliveries.note(event):
-                moves += 1
-                assignments.take(event)
-        if moves:
-            found.moves[order_id] = moves
-        if assignments.away_to is not None:
-            found.away[order_id] = assignments.away_to
-            found.stuck |= set() if assignments.may_return else {order_id}
-    return found
-
-
-def _find_holder(order_id: str, team: str, holdings: dict[str, _Holding]) -> str:
+def _find_holder(order_id: str, team: str, holdings: dict[str, Holding]) -> str:
     return trace_assignments(team, {name: holding.away.get(order_id) for name, holding in holdings.items()})
 
 
-def _missing(holdings: dict[str, _Holding], target: _Holding) -> list[tuple[str, bytes]]:
+def _missing(holdings: dict[str, Holding], target: Holding) -> list[tuple[str, bytes]]:
     """The events that any other ledger has and the target has not, with the team that has them, in their order.
 
     An event that stands twice in a log is copied twice, because what it means may depend on what came between.
@@ -253,40 +256,13 @@ def _missing(holdings: dict[str, _Holding], target: _Holding) -> list[tuple[str,
     return missing
 
 
-def _assigned(order_id: str, stamp: str, holding: _Holding, **direction: str) -> dict[str, str]:
+def _assigned(order_id: str, stamp: str, holding: Holding, **direction: str) -> dict[str, str]:
     # The number makes the event the same one for everybody who has read the same log.
     event_id = f"assigned:{holding.moves.get(order_id, 0)}"
     return {"event": "assigned", "order_id": order_id, "ts": stamp, "event_id": event_id, "source": "app", **direction}
 
 
-_decode_any: Any = msgspec.json.Decoder(float_hook=str).decode
-_decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
-
-
-def _read_fields(line: bytes) -> dict[str, msgspec.Raw]:
-    """The values of an event's fields, to the letter; but a byte that is not UTF-8, which only unread fields can have,
-    is replaced."""
-    try:
-        return _decode_fields(line)
-    except UnicodeDecodeError:
-        return _decode_fields(line.decode(errors="replace"))
-
-
-def _key(line: bytes) -> bytes:
-    """What two lines have in common that are the same event in different ledgers."""
-    fields = {name: _normalize(value) for name, value in _read_fields(line).items() if name not in _OWN}
-    return msgspec.json.encode(fields, order="sorted")
-
-
-def _normalize(value: msgspec.Raw) -> bytes:
-    """A JSON value in one notation, where msgspec can write it at all."""
-    try:
-        return msgspec.json.encode(_decode_any(value), order="sorted")
-    except (UnicodeDecodeError, OverflowError):
-        return bytes(value)
-
-
 def _copy(line: bytes, team: str, came_from: str) -> bytes:
     """An event for another team's log: every other value stays as it is, digit by digit."""
-    fields: dict[str, Any] = {**_read_fields(line), "team_id": team, "assigned_from": came_from}
+    fields: dict[str, Any] = {**read_fields(line), "team_id": team, "assigned_from": came_from}
     return msgspec.json.encode(fields).decode(errors="replace").encode()

@@ -244,7 +244,10 @@ class FollowedLog:
                 return (None if is_named is None else Claim(is_named=is_named)), False
             order = None if self.has_gap else self._find_open(order_id)
             if order is not None:
-                return Claim(away_to=order.rare.away if order.rare is not None else None), False
+                away_to = order.rare.away if order.rare is not None else None
+                if away_to is None and is_named is None and order.status == "" and _is_successor(order):
+                    return None, False
+                return Claim(away_to=away_to), False
         return self.read_claim(order_id), True
 
     def read_claim(self, order_id: str) -> Claim | None:
@@ -320,6 +323,11 @@ class FollowedLog:
             self._drop_archive()
             return 0, None
         return span[:2] if span is not None else None
+
+
+def _is_successor(order: Order) -> bool:
+    """Whether only the order that it replaced tells of an order, which claims nothing."""
+    return order.rare is not None and order.rare.successor
 
 
 def _get_recorded_ns(event: Event) -> int:

@@ -1,24 +1,31 @@
-"""Find the orders in the ledger `unassigned` whose team has become known since.
+"""Find the orders in the ledger `unassigned` whose team has become known since, and move them.
 
 By their name, or by an order that they belong to: of these only that are open, have trades, or are in the part of the
-log in memory. Moving them is left to `assign`.
+log in memory. What a move does is left to `assign`.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
 
+from compactor.books.assign import move_orders
 from compactor.books.order_index import OrderIndex
 from compactor.books.ownership import UNASSIGNED, parse_team
-from compactor.ledger import Ledger
+from compactor.books.turns import ReconcileBusy, turn
+from compactor.ledger import Ledger, LedgerError
 from compactor.ledger.paths import TRADES
 
 NAMES_MAX = 200_000
 """So many names of orders with trades are in memory at most, the latest ones."""
+
+
+ROUNDS_MAX = 10
+"""So many times what may move is looked for, at most: what moved tells the team of others."""
 
 
 class _Row(msgspec.Struct):
@@ -52,7 +59,8 @@ class UnassignedOrders:
         """The orders that can be moved, and to which team. The ledger has to be up to date, and the index."""
         if not (self._path / TRADES).parent.exists():
             return {}
-        rows = self._read_trades() | {row.order_id: row for row in self._read_open()}
+        open_rows = list(self._read_open())
+        rows = self._read_trades() | {row.order_id: row for row in open_rows}
         log = index.find_log(UNASSIGNED)
         for order_id in {*log.names, *log.ties} & log.orders.keys() if log is not None else ():
             rows.setdefault(order_id, _Row(order_id, log.names.get(order_id) if log is not None else None))
@@ -61,7 +69,48 @@ class UnassignedOrders:
             team = self._find_team(row, index, patterns)
             if team is not None:
                 moves[row.order_id] = team
+        for row in open_rows:
+            if row.replaces is not None and row.replaces not in moves:
+                team = self._find_predecessor_team(row, row.replaces, index, patterns)
+                if team is not None:
+                    moves[row.replaces] = team
         return moves
+
+    def move(
+        self, data: Path, index: OrderIndex, patterns: Sequence[re.Pattern[str]] = (), *, dry_run: bool = False
+    ) -> dict[str, str]:
+        """Move the orders that can be, and then those whose team that has told, such as legs; returns them.
+
+        With `dry_run` only those that can be moved as the ledgers are. The caller holds the data directory's turn.
+        Raises LedgerError; doing it again completes it.
+        """
+        moved: dict[str, str] = {}
+        for _ in range(ROUNDS_MAX):
+            index.follow(look_for_new=True)
+            moves = self.plan_moves(index, patterns)
+            if dry_run:
+                return moves
+            done = move_orders(data, index, moves) if moves else {}
+            moved |= done
+            if not done:
+                break
+        return moved
+
+    def _find_predecessor_team(
+        self, row: _Row, replaced: str, index: OrderIndex, patterns: Sequence[re.Pattern[str]]
+    ) -> str | None:
+        """The team of the order that one replaced which is here only because of that (rule 3.9): moving it takes the
+        other along, also where it has been moved before."""
+        if UNASSIGNED in index.find_claims(row.order_id):
+            return None
+        owner = index.find_owner(replaced)
+        if owner is None or owner.problem is not None:
+            return None
+        if owner.team != UNASSIGNED:
+            return owner.team
+        log = index.find_log(UNASSIGNED)
+        name = log.names.get(replaced) if log is not None else None
+        return self._find_team(_Row(replaced, name, replaced_by=row.order_id), index, patterns)
 
     def _find_team(self, row: _Row, index: OrderIndex, patterns: Sequence[re.Pattern[str]]) -> str | None:
         team = parse_team(row.client_order_id, patterns, index.knows_team)
@@ -119,6 +168,16 @@ class UnassignedOrders:
         if len(self._rows) > NAMES_MAX:
             self._rows = dict(list(self._rows.items())[-NAMES_MAX // 2 :])
         return dict(self._rows)
+
+
+def move_in_turn(data: Path, index: OrderIndex) -> dict[str, str]:
+    """Move what was unassigned to the teams that are known by now; a reconcile that runs does it later."""
+    unassigned = UnassignedOrders(data)
+    with suppress(ReconcileBusy, LedgerError):
+        if unassigned.move(data, index, dry_run=True):
+            with turn(data):
+                return unassigned.move(data, index)
+    return {}
 
 
 def _is_of_group(row: _Row, index: OrderIndex, team: str) -> bool:

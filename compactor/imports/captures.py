@@ -8,16 +8,14 @@ Note: a recording is read twice, because the message that tells whose an order i
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import closing, suppress
+from contextlib import closing
 from datetime import tzinfo
 from itertools import chain
 from pathlib import Path
 
-from compactor.books.assign import move_orders
 from compactor.books.order_index import FAMILY_MAX, OrderIndex
 from compactor.books.ownership import UNASSIGNED, Owner, list_ties, parse_team
-from compactor.books.turns import ReconcileBusy, turn
-from compactor.books.unassigned import UnassignedOrders
+from compactor.books.unassigned import move_in_turn
 from compactor.core.events import Problem
 from compactor.imports.cumulative import CumulativeQuantities
 from compactor.imports.leg_finder import LegFinder
@@ -36,7 +34,7 @@ from compactor.imports.writer import (
     known_events,
     read_known,
 )
-from compactor.ledger import LedgerError, discover
+from compactor.ledger import discover
 from compactor.ledger.compaction import Progress
 from compactor.ledger.paths import LOG, check_team
 
@@ -132,7 +130,7 @@ def _import_capture(
                 writer.add(team, event, str(file), number)
     result = writer.finish()
     if writer.own_team is None:
-        result.moved = _move_unassigned(data, index)
+        result.moved = move_in_turn(data, index)
     return result
 
 
@@ -142,17 +140,6 @@ def _recall_legs(ledgers: Mapping[str, Path], legs: LegFinder) -> None:
         for placed, _line in read_known(path, owner, lambda _: True):
             if legs.wants(placed.event):
                 legs.recall(placed.event)
-
-
-def _move_unassigned(data: Path, index: OrderIndex) -> dict[str, str]:
-    """Move what was unassigned to the teams that are known by now (rule 4.12); a reconcile that runs does it later."""
-    index.follow(look_for_new=True)
-    with suppress(ReconcileBusy, LedgerError):
-        moves = UnassignedOrders(data).plan_moves(index)
-        if moves:
-            with turn(data):
-                return move_orders(data, index, moves)
-    return {}
 
 
 def _find_ledgers(writer: ImportWriter, fixed: str | None) -> dict[str, Path]:

@@ -7,7 +7,7 @@ has become of the files since, and whichever version of the program imported the
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 import msgspec
@@ -89,6 +89,19 @@ def recall_lines(old: OldLines, team: str, earlier: Earlier) -> None:
                 line.is_known, line.event["order_id"] = True, order_ids.pop(0)
         for text, order_ids in missing.items():
             lines += _recall(file, text, order_ids, team)
+
+
+def add_earlier(earlier: Earlier, other: Earlier, orders: Collection[str]) -> None:
+    """Add what another ledger has of some orders. A line that both have is there once, because an order that was
+    assigned has its events in both."""
+    for key, order_ids in other.lines.items():
+        for order_id in set(order_ids).intersection(orders):
+            lacking = order_ids.count(order_id) - earlier.lines.get(key, []).count(order_id)
+            if lacking > 0:
+                earlier.lines.setdefault(key, []).extend([order_id] * lacking)
+    earlier.order_ids |= other.order_ids.intersection(orders)
+    known = {broker_id: order_id for broker_id, order_id in other.by_broker_id.items() if order_id in orders}
+    earlier.by_broker_id = known | earlier.by_broker_id
 
 
 def _recall(file: str, text: str, order_ids: list[str], team: str) -> Iterable[OldLine]:

@@ -10,7 +10,8 @@ the log, and before the ledger is compacted, which would overwrite it. After a c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,11 +21,12 @@ from compactor.books.ownership import UNASSIGNED
 from compactor.broker.port import parse
 from compactor.core.events import Problem
 from compactor.core.lifecycle import OPEN, normalize_name
-from compactor.imports.earlier import RETURNED, VANISHED, Earlier, Mark, read_earlier, recall_lines
+from compactor.imports.earlier import RETURNED, VANISHED, Earlier, Mark, add_earlier, read_earlier, recall_lines
 from compactor.imports.old_layout import OldLines, read_old_lines, translate_old_lines
 from compactor.imports.old_orders import ORDERS as ORDERS_FILE
 from compactor.imports.old_orders import TRADES as TRADES_FILE
 from compactor.imports.old_orders import OldOrder
+from compactor.imports.owners import OldOwners, Routes
 from compactor.imports.recordings import read_lines
 from compactor.imports.writer import Fields, ImportResult, ImportWriter, Meter, known_events
 from compactor.ledger import Ledger
@@ -82,19 +84,27 @@ def import_legacy(path: Path, data: Path, *, rewritten: bool = False, progress: 
     With `rewritten` the old program keeps only open orders in `pending_orders.jsonl`: those of an earlier import that
     are no longer in it, and have no trade, get the status `vanished`.
     """
-    writer = ImportWriter(data)
-    sources = find_old_files(path, data)
+    with closing(OldOwners(data)) as owners:
+        return _import_all(find_old_files(path, data), ImportWriter(data), owners, rewritten, progress)
+
+
+def _import_all(
+    sources: Sequence[OldFiles], writer: ImportWriter, owners: OldOwners, rewritten: bool, progress: Progress | None
+) -> ImportResult:
     meter = Meter(progress, sum(source.bytes_total for source in sources))
     imported: list[_Imported] = []
     for source in sources:
         try:
-            imported += _import_old_files(source, writer, meter, rewritten)
+            imported += _import_old_files(source, writer, owners, meter, rewritten)
         except Exception as error:
             writer.fail(source.team or UNASSIGNED, error)
     result = writer.finish()
     marked = [_mark_orders(writer, one) for one in imported if rewritten]  # Those of every team, not of the first only.
     if any(marked):
         result = writer.finish()
+    # A move compacts, which would overwrite old files that are still in place.
+    is_done = not any(team.error for team in result.teams) and not find_old_directories(writer.data)
+    result.moved = owners.finish() if is_done else owners.moved
     return result
 
 
@@ -107,7 +117,9 @@ class _Imported(NamedTuple):
     earlier: Earlier
 
 
-def _import_old_files(source: OldFiles, writer: ImportWriter, meter: Meter, rewritten: bool) -> list[_Imported]:
+def _import_old_files(
+    source: OldFiles, writer: ImportWriter, owners: OldOwners, meter: Meter, rewritten: bool
+) -> list[_Imported]:
     """Translate the old files of one directory, append what is new, and only then put them away."""
     names = {ORDERS_FILE: source.orders, TRADES_FILE: source.trades}
     orders, trades = (source.read_lines(path, meter.add) for path in names.values())
@@ -122,18 +134,21 @@ def _import_old_files(source: OldFiles, writer: ImportWriter, meter: Meter, rewr
         problem = Problem("not_old", f"{detail}; expected an old file, which can be imported from another directory")
         writer.add(home, problem, str(source.orders), 1)
         return []
-    for team, earlier in ledgers.items():
-        recall_lines(lines, team, earlier)
-    old = translate_old_lines(lines, {team: earlier.known for team, earlier in ledgers.items()})
-    for file, number, event, is_known in old.events:
-        if number:
-            team = event["team_id"]
-            found = event if team in teams else Problem("bad_value", f"{team!r} is no team id (rule 1.1)")
-            writer.add(team if team in teams else home, found, str(names[file]), number, is_known=is_known)
-    for file, number, problem in old.problems:
-        writer.add(home, problem, str(names[file]), number)
-    if writer.flush(teams) and old.events:
-        put_away(source)
+    with owners.look_up(lines, ledgers) as whereabouts:
+        for team, earlier in ledgers.items():
+            for other, order_ids in whereabouts[team].list_elsewhere().items():
+                add_earlier(earlier, _read_earlier(writer.find_directory(other), other, lines), order_ids)
+            recall_lines(lines, team, earlier)
+        old = translate_old_lines(lines, {team: earlier.known for team, earlier in ledgers.items()})
+        routes = Routes(old, whereabouts)
+        for file, number, event, is_known in old.events:
+            for owner, found in routes.route(event) if number else ():
+                writer.add(owner or home, found, str(names[file]), number, is_known=is_known)
+        for file, number, problem in old.problems:
+            writer.add(home, problem, str(names[file]), number)
+        if writer.flush(teams | routes.teams) and old.events:
+            put_away(source)
+            owners.move(whereabouts.values())
     return [_Imported(source.directory, team, old.list_orders(team), earlier) for team, earlier in ledgers.items()]
 
 

@@ -178,13 +178,14 @@ class Log:
         return None
 
     def lines_naming(self, order_id: str, first: int, end: int) -> Iterator[tuple[int, bytes]]:
-        """The lines that begin in a range and may name an order: those with its id in them, or with any escape."""
-        wanted = order_id.encode()
+        """The lines that begin in a range and may name an order: those with its id in them, or with an escape that may
+        stand for a part of it."""
+        wanted, escapes = order_id.encode(), _list_escapes(order_id)
         for block in self.blocks(first, self._line_end(end)):
             if block.too_long:
                 continue
-            if b"\\" in block.data:
-                yield from _lines_with_either(block, wanted)
+            if any(escape in block.data for escape in escapes):
+                yield from _lines_with_any(block, (wanted, *escapes))
                 continue
             place = block.data.find(wanted)
             while place >= 0:
@@ -217,6 +218,13 @@ class Log:
         return size
 
 
-def _lines_with_either(block: Block, wanted: bytes) -> Iterator[tuple[int, bytes]]:
-    """The lines with an id in them, or with a backslash: an id can be written with escapes (`\\u0061`)."""
-    return ((offset, line) for offset, line in block.lines() if wanted in line or b"\\" in line)
+def _list_escapes(text: str) -> tuple[bytes, ...]:
+    """What a line has in it that writes a text in another way than as it is. Any character can be `\\u0061`; the quotes
+    of a message in `raw` are no way to write an id that has none."""
+    if any(one in '"\\' or one < " " for one in text):
+        return (b"\\",)
+    return (b"\\u", b"\\/") if "/" in text else (b"\\u",)
+
+
+def _lines_with_any(block: Block, wanted: tuple[bytes, ...]) -> Iterator[tuple[int, bytes]]:
+    return ((offset, line) for offset, line in block.lines() if any(one in line for one in wanted))

@@ -15,7 +15,6 @@ from pathlib import Path
 
 import msgspec
 
-from compactor.books.assign import move_orders
 from compactor.books.order_index import OrderIndex
 from compactor.books.ownership import UNASSIGNED
 from compactor.books.turns import turn
@@ -277,10 +276,8 @@ class Reconciler:
         if (self._data / LOG).exists():
             return {}
         try:
-            self._index.follow(look_for_new=True)
             patterns = [one for account in self._accounts.by_name.values() for one in account.patterns]
-            moves = self._unassigned.plan_moves(self._index, patterns)
-            return moves if dry_run else move_orders(self._data, self._index, moves)
+            return self._unassigned.move(self._data, self._index, patterns, dry_run=dry_run)
         except (LedgerError, OSError) as error:
             plan.problems.append(BrokerDifference("not_moved", f"orders stay in {UNASSIGNED} for now: {error}"))
             return {}
