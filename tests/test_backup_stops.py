@@ -150,6 +150,29 @@ def test_a_backup_that_stops_anywhere_is_restored_and_gone_on_with(
     assert stop > 12
 
 
+def test_a_run_beside_another_one_vouches_for_nothing(
+    alpha: Path, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two timers that overlap append the same lines; the manifest stays, and the next run puts it right."""
+    target = tmp_path / "backup"
+    only(back_up(data, target))
+    old = log_in(target / "team/alpha")
+    append(alpha, orders(310, 400))
+
+    class TwoRuns(Files):
+        def append(self, path: Path, data: bytes) -> None:
+            super().append(path, data)
+            super().append(path, data)
+
+    monkeypatch.setattr(books_backup, "Files", TwoRuns)
+    assert "backup_conflict" == kind(back_up(data, target))
+    monkeypatch.undo()
+    only(restore(target, tmp_path / "again"))
+    assert old == log_in(tmp_path / "again/team/alpha")
+    only(back_up(data, target))
+    assert log_in(alpha) == log_in(target / "team/alpha")
+
+
 def test_another_longer_sealed_log_is_refused_and_the_backup_stays(data: Path, tmp_path: Path) -> None:
     """Everything that the backup has is compared before anything is copied."""
     path, target = data / "team/alpha", tmp_path / "backup"

@@ -237,13 +237,13 @@ class TestTelling:
         """What is not sealed is read whole for each search."""
         path = write_log("a", placed("o1", client_order_id="c1"), placed("o2", replaces="o1"))
         searched: list[str] = []
-        pieces_of = Finder.pieces_of
+        find_pieces = Finder.find_pieces
 
         def note(finder: Finder, names: list[str], team_id: str) -> Any:
             searched.extend(names)
-            return pieces_of(finder, names, team_id)
+            return find_pieces(finder, names, team_id)
 
-        monkeypatch.setattr(Finder, "pieces_of", note)
+        monkeypatch.setattr(Finder, "find_pieces", note)
         (found,) = find_histories(LedgerEntry("a", path), "o2")
         assert ["o1"] == [link.order_id for link in found.chain]
         assert ["c1", "o1", "o2"] == sorted(searched)

@@ -248,8 +248,8 @@ def test_ids_that_are_searched_for_together_are_found_as_each_alone(log: bytes, 
     names = data.draw(st.lists(st.sampled_from(["o-1", "o-2", "o-1l", "x-1", "c-1", "o-", "new", "\xe9", ""])))
     with open_log(DIRECTORY, disk, segments) as opened_log:
         finder = Finder(opened_log, segments, disk)
-        together = finder.pieces_of(names, "default")
-        assert {name: finder.pieces_of([name], "default")[name] for name in names} == together
+        together = finder.find_pieces(names, "default")
+        assert {name: finder.find_pieces([name], "default")[name] for name in names} == together
 
 
 @laws

@@ -156,10 +156,18 @@ def write_log(files: Files, log: Log, path: Path, start: int, end: int, digest: 
 
 
 def extend_log(files: Files, log: Log, path: Path, size: int, end: int, digest: Digest) -> None:
-    """Append the bytes of a log from `size`, where its copy ends, up to `end`; returns when they are durable."""
+    """Append the bytes of a log from `size`, where its copy ends, up to `end`; returns when they are durable.
+
+    Raises BackupConflict where another run appends to the same copy.
+    """
     for piece in _read_pieces(log.read, size, end, [digest]):
         files.append(path, piece)
     files.sync(path)
+    identity = files.identity(path)
+    found = identity.size if identity is not None else 0
+    if found != end:
+        what = f"expected {end} bytes after appending, found {found}: another run writes to it at the same time"
+        raise BackupConflict(path, f"{what}. The next run puts it right; let one run end before the next one starts")
 
 
 def compare_log(files: Files, log: Log, path: Path, start: int, stop: int, digests: Sequence[Digest]) -> None:

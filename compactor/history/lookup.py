@@ -140,7 +140,7 @@ class _Teller:
         """Search for what stands in the lines that name some ids, in one go: a long line may name very many."""
         missing = [name for name in dict.fromkeys(names) if name not in self._read]
         if missing:
-            self._read.update(self._finder.pieces_of(missing, self._team.team_id))
+            self._read.update(self._finder.find_pieces(missing, self._team.team_id))
 
     def _history(self, order_id: str, found_as: FoundAs) -> History:
         story = self._story(order_id)

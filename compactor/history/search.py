@@ -36,9 +36,9 @@ class Finder:
 
     def lines(self, name: str) -> list[Line]:
         """The lines that name an id, in log order. Raises SegmentDamaged."""
-        return [line for line, _named in self._lines_of([name])]
+        return [line for line, _named in self._find_lines([name])]
 
-    def _lines_of(self, names: Collection[str]) -> Iterator[tuple[Line, list[str]]]:
+    def _find_lines(self, names: Collection[str]) -> Iterator[tuple[Line, list[str]]]:
         """The lines that name some ids, each with those of them that it names; for each id in log order."""
         end, sealed = self.log.identity().size, self._segments.sealed_end
         names = [name for name in names if name]
@@ -64,12 +64,12 @@ class Finder:
         if end > sealed:
             yield from self.log.lines_naming(order_id, max(first, sealed), end)
 
-    def pieces_of(self, names: Collection[str], team_id: str) -> dict[str, list[Piece]]:
+    def find_pieces(self, names: Collection[str], team_id: str) -> dict[str, list[Piece]]:
         """What stands in the lines that name each of some ids: events of the ledger's team, and findings for all other
         bytes. Each line is read once, however many of the ids it names."""
         found: dict[str, list[Piece]] = {name: [] for name in names}
         reader = EventReader(team_id)
-        for (offset, line), named in self._lines_of(found):
+        for (offset, line), named in self._find_lines(found):
             pieces = list(reader.read_block(Block(offset, line + b"\n", len(line) + 1)))
             for name in named:
                 found[name] += pieces
