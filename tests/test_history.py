@@ -18,9 +18,11 @@ from compactor import Ledger
 from compactor.core.derived import Finding, encode_lines
 from compactor.core.lines import read_line
 from compactor.core.rules import split_event
+from compactor.history import search
 from compactor.history.lookup import History, find_histories
 from compactor.history.search import Finder
 from compactor.ledger import LedgerEntry
+from compactor.ledger.indexing import find_names
 from compactor.ui.cli import app
 from tests.conftest import ROOT
 from tests.disk import Disk
@@ -235,16 +237,46 @@ class TestTelling:
         """What is not sealed is read whole for each search."""
         path = write_log("a", placed("o1", client_order_id="c1"), placed("o2", replaces="o1"))
         searched: list[str] = []
-        pieces = Finder.pieces
+        find_pieces = Finder.find_pieces
 
-        def note(finder: Finder, name: str, team_id: str) -> Any:
-            searched.append(name)
-            return pieces(finder, name, team_id)
+        def note(finder: Finder, names: list[str], team_id: str) -> Any:
+            searched.extend(names)
+            return find_pieces(finder, names, team_id)
 
-        monkeypatch.setattr(Finder, "pieces", note)
+        monkeypatch.setattr(Finder, "find_pieces", note)
         (found,) = find_histories(LedgerEntry("a", path), "o2")
         assert ["o1"] == [link.order_id for link in found.chain]
         assert ["c1", "o1", "o2"] == sorted(searched)
+
+    @pytest.mark.parametrize("is_sealed", [False, True])
+    @pytest.mark.parametrize("has_names", [False, True])
+    def test_a_long_line_is_decoded_a_few_times_whatever_it_names(
+        self, write_log: WriteLog, placed: Event, monkeypatch: pytest.MonkeyPatch, is_sealed: bool, has_names: bool
+    ) -> None:
+        """One that names all legs of an order was decoded for each of them, which took seconds for a megabyte."""
+        legs = [{"order_id": f"l{number}", "symbol": "A", "side": "buy"} for number in range(100)]
+        fills = [{**leg, "qty": "1", "price": "2", "execution_id": f"e{number}"} for number, leg in enumerate(legs)]
+        told = [
+            placed(f"l{number}", client_order_id=f"c{number}" if has_names else None, parent_order_id="m")
+            for number in range(100)
+        ]
+        long_line = placed("long", legs=fills + [{"order_id": f"more-{number}"} for number in range(200)])
+        path = write_log("a", placed("m", order_class="mleg", legs=legs), *told, long_line, long_line)
+        if is_sealed:
+            with Ledger(path) as ledger:
+                ledger.seal(now=True)
+        decoded: list[bytes] = []
+
+        def note(line: bytes) -> set[str]:
+            decoded.append(line)
+            return find_names(line)
+
+        monkeypatch.setattr(search, "find_names", note)
+        (found,) = find_histories(LedgerEntry("a", path), "m")
+        assert 100 == len(found.chain)
+        assert {"new"} == {link.status for link in found.chain}
+        assert 1 < sum(b"more-" in line for line in decoded) <= 8
+        assert len(decoded) < 5 * 103
 
 
 class TestCommand:

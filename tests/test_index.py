@@ -236,6 +236,24 @@ def test_what_is_found_is_what_names_it(log: bytes, data: st.DataObject) -> None
 
 @laws
 @given(logs(), st.data())
+def test_ids_that_are_searched_for_together_are_found_as_each_alone(log: bytes, data: st.DataObject) -> None:
+    """A line is read once for all of them, and belongs to each that it names, in log order."""
+    disk = disk_with(log)
+    if data.draw(st.booleans()):
+        with Ledger(DIRECTORY, files=disk) as ledger:
+            ledger.seal(now=True, segment_bytes=data.draw(st.sampled_from([100, 300, 1000])))
+        disk.put(LOG, log + data.draw(st.sampled_from([b"", log])))
+        disk.restart()
+    segments = Segments(DIRECTORY, disk)
+    names = data.draw(st.lists(st.sampled_from(["o-1", "o-2", "o-1l", "x-1", "c-1", "o-", "new", "\xe9", ""])))
+    with open_log(DIRECTORY, disk, segments) as opened_log:
+        finder = Finder(opened_log, segments, disk)
+        together = finder.find_pieces(names, "default")
+        assert {name: finder.find_pieces([name], "default")[name] for name in names} == together
+
+
+@laws
+@given(logs(), st.data())
 def test_a_fold_gets_its_old_lines_through_the_indexes(log: bytes, data: st.DataObject) -> None:
     """6.2: what is read back of an order through the indexes has the events that reading all of the range has."""
     disk = disk_with(log)

@@ -12,6 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, ClassVar
@@ -24,7 +25,7 @@ from compactor import Ledger
 from compactor.core.fold import OpenOrder
 from compactor.core.merkle import MerkleAccumulator
 from compactor.ledger import index
-from compactor.ledger.checkpoint import CheckpointHeader
+from compactor.ledger.checkpoint import CheckpointHeader, PrefixDigest
 from compactor.ledger.files import Files
 from compactor.ledger.segment_format import decode_seal, encode_seal
 from compactor.proofs.keys import make_key
@@ -509,6 +510,32 @@ class TestStates:
         path = max(scene.files()["checkpoints"], key=lambda one: one.stat().st_mtime_ns)
         edit_spans(path)
         assert any("ended order" in one.expected for one in scene.verify())
+
+    @pytest.mark.parametrize("is_longer", [False, True])
+    @pytest.mark.parametrize("quick", [False, True])
+    def test_the_state_of_another_ledger_accuses_nothing_else(
+        self, scene: Scene, tmp_path: Path, quick: bool, is_longer: bool
+    ) -> None:
+        """A checkpoint that does not fit the log says nothing of seals, derived files and state."""
+        other = tmp_path / "other"
+        other.mkdir()
+        # Its offsets lie inside of lines of this log.
+        (other / LOG).write_bytes(orders(5000, 5100 if is_longer else 5010))
+        with Ledger(other) as ledger:
+            ledger.compact(checkpoint=True)
+        shutil.rmtree(scene.ledger / ".state")
+        shutil.copytree(other / ".state", scene.ledger / ".state")
+        assert {"log_truncated" if is_longer else "log_rewritten"} == kinds(scene.verify(quick=quick))
+
+    def test_a_checkpoint_at_an_offset_inside_of_a_line_is_damaged(self, scene: Scene) -> None:
+        """Reading the log would stop there; nothing else is accused."""
+        for path in (scene.ledger / ".state").glob("checkpoint.?"):
+            length = _chunks(path)[0].log.length - 7
+            digest = blake2b(scene.raw[max(0, length - 4096) : length], digest_size=16).digest()
+            known = PrefixDigest(length, digest)
+            rewrite_header(path, partial(msgspec.structs.replace, log=known))
+        shutil.rmtree(scene.ledger / ".state/points", ignore_errors=True)
+        assert {"checkpoint_damaged"} == kinds(scene.verify())
 
     def test_a_mark_that_is_missing(self, tmp_path: Path) -> None:
         """A forgotten order without its mark could open again; so marks are held against the orders that ended."""

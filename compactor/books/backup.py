@@ -5,47 +5,41 @@ A backup is a data directory like any other, without derived files: `TO/team/<id
 Compacting and verifying what was restored is left to the caller.
 
 Invariant: a backup only ever grows. A log that is no continuation of its backup is refused, and the backup stays.
+
+Invariant: a run may stop at any of its steps. What the last finished run copied, or more, can be restored and read
+then, and the next run goes on. So the segments are copied without their seals, the log is made longer, the manifest
+says so, the seals are put, and only then is the space of what is sealed given back.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
-from hashlib import sha256
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
 from compactor.books.failures import Failure, describe_bad_entry, describe_failure
-from compactor.ledger import LedgerEntry, NoLedger, SegmentDamaged, discover
+from compactor.books.ledger_copy import (
+    KEPT,
+    Digest,
+    SegmentsCopy,
+    compare_log,
+    extend_log,
+    find_start,
+    write_log,
+)
+from compactor.books.manifest import FORMAT, MANIFEST, Manifest, read_manifest, write_manifest
+from compactor.ledger import LedgerEntry, NoLedger, discover
 from compactor.ledger.errors import BackupConflict, from_os
-from compactor.ledger.files import Files, replace
+from compactor.ledger.files import Files
 from compactor.ledger.log import Log, open_log
 from compactor.ledger.log_writer import make_ledger, sync_names
 from compactor.ledger.paths import LOG, PENDING, SEGMENTS, STATE, TRADES
-from compactor.ledger.segment_format import HOLE_BYTES_MIN, KEPT_BYTES, Seal, head_name, seal_name
+from compactor.ledger.segment_format import HOLE_BYTES_MIN
 from compactor.ledger.segments import Segments
-
-MANIFEST = "backup.json"
-FORMAT = 1
-_KEPT = "The log is no continuation of its backup, which is kept as it is. Name another directory"
-_PIECE_BYTES = 1 << 20
-_BLOCK_BYTES = 4096
-
-
-class Manifest(msgspec.Struct, frozen=True):
-    """What `backup.json` says: the log was copied up to `log_bytes`; `sha256` is that of its bytes from `start` on.
-
-    Those before it are in segments."""
-
-    format: int
-    team_id: str
-    made_at: str
-    log_bytes: int
-    start: int
-    sha256: str
 
 
 class CopiedLedger(msgspec.Struct, frozen=True):
@@ -58,9 +52,6 @@ class CopiedLedger(msgspec.Struct, frozen=True):
     new_log_bytes: int = 0
     new_segments: int = 0
     error: Failure | None = None
-
-
-_decode = msgspec.json.Decoder(Manifest).decode
 
 
 def back_up(data: Path, target: Path, *, team: str | None = None) -> list[CopiedLedger]:
@@ -105,17 +96,65 @@ def _back_up(entry: LedgerEntry, path: Path) -> CopiedLedger:
     segments = Segments(entry.path, files)
     with open_log(entry.path, files, segments, head=True, doing="copying the log") as log:
         # More may be sealed meanwhile: then the log is read out of its segments.
-        end, seals = log.end_of_whole_lines(log.identity().size), list(segments.seals)
-        new_segments = _copy_segments(files, segments.path, path / SEGMENTS, seals)
-        start = _find_start(seals)
-        copied, digest = _extend(files, log, path / LOG, start, end, _read_manifest(files, path))
+        end = log.end_of_whole_lines(log.identity().size)
+        seals = [seal for seal in segments.seals if seal.end <= end]
+        copy = SegmentsCopy(files, segments.path, path / SEGMENTS, seals)
+        copy.check_seals()
+        digest = Digest(find_start(seals))
+        size = _compare(files, log, path, end, read_manifest(files, path, entry), find_start(copy.seals_there), digest)
+        new_segments = copy.copy_segments()
+        if size is None:
+            # The ledger is there once its log has its name.
+            copy.put_seals()
+            _write_log(files, log, path, digest.start, end, digest)
+        else:
+            _cut(files, path / LOG, size)
+            extend_log(files, log, path / LOG, size, end, digest)
         made_at = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
-        manifest = Manifest(FORMAT, entry.name, made_at, end, start, digest)
-        replace(files, path / MANIFEST, [msgspec.json.encode(manifest) + b"\n"])
-    if start >= HOLE_BYTES_MIN:
+        write_manifest(files, path, Manifest(FORMAT, entry.name, made_at, end, digest.start, digest.hex()))
+        copy.put_seals()
+    if digest.start >= HOLE_BYTES_MIN:
         # The segments have it; a backup need not hold it twice.
-        files.punch(path / LOG, 0, start)
+        files.punch(path / LOG, 0, digest.start)
+    copied = end - (size if size is not None else digest.start)
     return CopiedLedger(entry.name, str(path), end, len(seals), copied, new_segments)
+
+
+def _compare(
+    files: Files, log: Log, path: Path, end: int, manifest: Manifest | None, sealed_start: int, digest: Digest
+) -> int | None:
+    """Compare the log of a backup with that of its ledger; how much of it is kept, None where there is no log yet.
+
+    `sealed_start` is where its bytes begin that its seals do not cover. Nothing is changed. Raises BackupConflict.
+    """
+    identity = files.identity(path / LOG)
+    if identity is None:
+        return None
+    size, start = identity.size, sealed_start
+    told = Digest(start)
+    if manifest is not None:
+        # Of a run that was stopped nobody vouches for what is beyond the manifest.
+        size, start, told = min(size, manifest.log_bytes), manifest.start, Digest(manifest.start)
+    least = max(size, manifest.log_bytes) if manifest is not None else size
+    if least > end:
+        what = f"expected a log of at least {least} bytes, as the backup has, found {end}"
+        raise BackupConflict(path / LOG, f"{what}. {KEPT}")
+    if start > digest.start:
+        what = f"expected no more than {digest.start} bytes before the start, which the segments have, found {start}"
+        raise BackupConflict(path / MANIFEST, f"{what}. {KEPT}")
+    compare_log(files, log, path / LOG, start, size, [digest, told])
+    if manifest is not None and size == manifest.log_bytes and told.hex() != manifest.sha256:
+        what = f"expected the SHA-256 of the log from {start} to {size}, {told.hex()}, found {manifest.sha256}"
+        raise BackupConflict(path / MANIFEST, f"{what}: damaged. {KEPT}")
+    # Of a copy that was cut the segments have what is before the start.
+    return max(size, start)
+
+
+def _cut(files: Files, path: Path, size: int) -> None:
+    """Let a copy of a log end where what is kept of it ends."""
+    identity = files.identity(path)
+    if identity is None or identity.size != size:
+        files.truncate(path, size)
 
 
 def _restore(entry: LedgerEntry, path: Path) -> CopiedLedger:
@@ -123,128 +162,55 @@ def _restore(entry: LedgerEntry, path: Path) -> CopiedLedger:
     if os.path.lexists(path / LOG):
         what = "expected no ledger, found one"
         raise BackupConflict(path, f"{what}. Nothing was changed. Move it away, or restore to another data directory")
-    make_ledger(path)
     segments = Segments(entry.path, files)
     with open_log(entry.path, files, segments, head=True, doing="copying the log") as log:
-        manifest = _read_manifest(files, entry.path)
+        manifest = read_manifest(files, entry.path, entry)
         end = log.end_of_whole_lines(log.identity().size)
         if manifest is not None:
             if end < manifest.log_bytes:
                 raise BackupConflict(log.path, f"expected {manifest.log_bytes} bytes of log, found {end}: damaged")
             end = manifest.log_bytes
-        new_segments = _copy_segments(files, segments.path, path / SEGMENTS, segments.seals)
-        start = manifest.start if manifest is not None else _find_start(segments.seals)
-        # The ledger is there once its log has its name.
-        temporary = path / (LOG + ".tmp")
-        files.remove(temporary)
-        copied, digest = _extend(files, log, temporary, start, end, None)
-        if manifest is not None and digest != manifest.sha256:
-            files.remove(temporary)
-            raise BackupConflict(log.path, f"expected bytes from {start} to {end} with SHA-256 {manifest.sha256}")
-        files.rename(temporary, path / LOG)
-        try:
-            sync_names(path)
-        except OSError:
-            # Not acknowledged, so that it can be done again.
-            files.rename(path / LOG, temporary)
-            raise
-    return CopiedLedger(entry.name, str(path), end, len(segments.seals), copied, new_segments)
+            if end < segments.sealed_end:
+                what = f"expected log_bytes of at least {segments.sealed_end}, as so much is sealed, found {end}"
+                raise BackupConflict(
+                    entry.path / MANIFEST, f"{what}. Nothing was restored. Run the backup again, or name another one"
+                )
+        seals = [seal for seal in segments.seals if seal.end <= end]
+        make_ledger(path)
+        copy = SegmentsCopy(files, segments.path, path / SEGMENTS, seals)
+        copy.check_seals()
+        new_segments = copy.copy_segments()
+        copy.put_seals()
+        start = find_start(seals)
+        digest = Digest(manifest.start if manifest is not None else start)
+        start = min(start, digest.start)
+        _write_log(files, log, path, start, end, digest, manifest)
+    return CopiedLedger(entry.name, str(path), end, len(seals), end - start, new_segments)
 
 
-def _find_start(seals: Sequence[Seal]) -> int:
-    """Where the bytes begin that a copy of the log needs: a whole block, as sealing leaves it."""
-    return max(0, (seals[-1].end if seals else 0) - KEPT_BYTES) // _BLOCK_BYTES * _BLOCK_BYTES
+def _write_log(
+    files: Files, log: Log, path: Path, start: int, end: int, digest: Digest, manifest: Manifest | None = None
+) -> None:
+    """Write the copy of a log to where there is none, whole or not at all; returns when it is durable.
 
-
-def _read_manifest(files: Files, path: Path) -> Manifest | None:
-    data = files.read(path / MANIFEST)
-    if data is None:
-        return None
-    try:
-        return _decode(data)
-    except msgspec.DecodeError as error:
-        raise BackupConflict(path / MANIFEST, f"expected a backup's manifest, found another file ({error})") from None
-
-
-def _copy_segments(files: Files, source: Path, target: Path, seals: Sequence[Seal]) -> int:
-    """Copy the segments that are not there yet, each before its seal; how many. Raises SegmentDamaged."""
-    if not seals:
-        return 0
-    files.make_directory(target)
-    names, copied = set(files.names(target)), 0
-    for seal in seals:
-        name = seal_name(seal.name)
-        data = files.read(source / name)
-        if data is None:
-            raise SegmentDamaged(source / name, "expected a seal, found no such file")
-        if name in names:
-            if not files.holds(target / name, data):
-                what = "expected the seal that the backup has, found another: it is the backup of another ledger"
-                raise BackupConflict(target / name, f"{what}. Nothing was changed. Name another directory")
-            # A head is signed after its seal, so that an earlier run may have come in between.
-            _copy_head(files, source, target, seal, names)
-            continue
-        digest = sha256()
-        reader = files.open(source / seal.name)
-        try:
-            replace(files, target / seal.name, _read_pieces(reader.read, 0, reader.identity().size, digest))
-        finally:
-            reader.close()
-        if digest.hexdigest() != seal.file_sha256:
-            files.remove(target / seal.name)
-            what = f"expected a segment with SHA-256 {seal.file_sha256}, found {digest.hexdigest()}"
-            raise SegmentDamaged(source / seal.name, f"{what}. It was not copied; restore it, and run it again")
-        _copy_head(files, source, target, seal, names)
-        replace(files, target / name, [data])
-        copied += 1
-    files.sync_directory(target.parent)
-    return copied
-
-
-def _copy_head(files: Files, source: Path, target: Path, seal: Seal, names: Collection[str]) -> None:
-    """Copy the signed head of a seal, where there is one and the target has none."""
-    name = head_name(seal)
-    if name not in names and (note := files.read(source / name)) is not None:
-        replace(files, target / name, [note])
-
-
-def _read_pieces(read: Callable[[int, int], bytes], start: int, end: int, digest: Any) -> Iterator[bytes]:
-    """The bytes of a range, a mebibyte at a time; `digest` takes them too."""
-    for offset in range(start, end, _PIECE_BYTES):
-        piece = read(offset, min(_PIECE_BYTES, end - offset))
-        digest.update(piece)
-        yield piece
-
-
-def _extend(files: Files, log: Log, path: Path, start: int, end: int, before: Manifest | None) -> tuple[int, str]:
-    """Let a copy of a log end where the log does, from `start` on; how many bytes are new, and the SHA-256 from there.
-
-    What the copy has from `start` on is compared; a hole is left before it where the copy is shorter.
+    It has to be what the manifest says. Raises BackupConflict.
     """
-    identity = files.identity(path)
-    size = identity.size if identity is not None else 0
-    if before is not None and size > before.log_bytes:
-        # A run that was stopped: nobody vouches for what is beyond the manifest.
-        files.truncate(path, before.log_bytes)
-        size = before.log_bytes
-    if size > end:
-        raise BackupConflict(path, f"expected a log of at least {size} bytes, as the backup has, found {end}. {_KEPT}")
-    if size < start or identity is None:
-        files.append(path, b"")
-        files.truncate(path, start)
-        size = start
-    digest = sha256()
-    reader = files.open(path)
+    temporary = path / (LOG + ".tmp")
     try:
-        for offset in range(start, size, _PIECE_BYTES):
-            piece = log.read(offset, min(_PIECE_BYTES, size - offset))
-            digest.update(piece)
-            if reader.read(offset, len(piece)) != piece:
-                what = f"expected the bytes that the backup has from {offset} on, found others in {log.path}"
-                raise BackupConflict(path, f"{what}. {_KEPT}")
-    finally:
-        reader.close()
-    for piece in _read_pieces(log.read, size, end, digest):
-        files.append(path, piece)
-    files.sync(path)
-    return end - size, digest.hexdigest()
+        write_log(files, log, temporary, start, end, digest)
+    except OSError:
+        # What is half written must not keep a full disk full.
+        with suppress(OSError):
+            files.remove(temporary)
+        raise
+    if manifest is not None and digest.hex() != manifest.sha256:
+        files.remove(temporary)
+        what = f"expected bytes from {digest.start} to {end} with SHA-256 {manifest.sha256}, found {digest.hex()}"
+        raise BackupConflict(log.path, f"{what}: damaged. Nothing was restored")
+    files.rename(temporary, path / LOG)
+    try:
+        sync_names(path)
+    except OSError:
+        # Not acknowledged, so that it can be done again.
+        files.rename(path / LOG, temporary)
+        raise

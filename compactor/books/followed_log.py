@@ -25,6 +25,7 @@ from compactor.core.lines import Assignments, Deliveries, EventReader, identify_
 from compactor.core.orders import Order
 from compactor.ledger import LedgerEntry, LedgerError
 from compactor.ledger.checkpoint import DamagedCheckpoint, Slot, open_newest_slot
+from compactor.ledger.event_text import cut_event
 from compactor.ledger.files import Files
 from compactor.ledger.indexing import Indexes
 from compactor.ledger.log import Log, open_log, read_events
@@ -286,7 +287,7 @@ class FollowedLog:
                         for found in reader.read_line(line, offset):
                             if not isinstance(found, Finding):
                                 at = found.offset - offset
-                                yield found.event, line[at : at + found.length]
+                                yield found.event, cut_event(line[at : at + found.length])
 
     def _narrow(self, log: Log, order_id: str, start: int, end: int) -> Iterator[tuple[int, int]]:
         """A range without the sealed stretches whose index says that no line there names an order."""

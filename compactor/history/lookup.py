@@ -9,18 +9,17 @@ Note: an id that several orders carry gives several stories. Nothing is guessed.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Literal
 
 from msgspec import Struct
 
-from compactor.core.derived import Finding
 from compactor.core.events import Event, is_intent
 from compactor.core.lines import DEFAULT_TEAM, Placed
 from compactor.core.rules import split_event
 from compactor.history.replay import require_usable
-from compactor.history.search import Finder
+from compactor.history.search import Finder, Piece
 from compactor.history.story import Story, Team, build_story, read_story_intents
 from compactor.ledger import LedgerEntry
 from compactor.ledger.files import Files
@@ -80,7 +79,8 @@ class _Teller:
         # Outside `team/` it is named by its events (rule 1.2).
         self._team = Team(team_id, 0) if team_id is not None else Team(*(finder.team() or (DEFAULT_TEAM, 0)))
         self._raw = raw
-        self._read: dict[str, list[tuple[Placed | Finding, bytes]]] = {}
+        self._read: dict[str, list[Piece]] = {}
+        self._asked: dict[str, bool] = {}
 
     def histories(self, name: str) -> list[History]:
         found_as, order_ids = self._meant(name)
@@ -125,15 +125,22 @@ class _Teller:
 
     def _is_asked(self, order_id: str) -> bool:
         """Whether an order was asked for here, of which another one is a leg."""
-        order = build_story(order_id, self._pieces(order_id), self._team, False).order
-        name = str(order.get("client_order_id") or order_id)
-        return bool(read_story_intents(self._pieces(name), name))
+        if order_id not in self._asked:
+            order = build_story(order_id, self._pieces(order_id), self._team, False).order
+            name = str(order.get("client_order_id") or order_id)
+            self._asked[order_id] = bool(read_story_intents(self._pieces(name), name))
+        return self._asked[order_id]
 
-    def _pieces(self, name: str) -> list[tuple[Placed | Finding, bytes]]:
+    def _pieces(self, name: str) -> list[Piece]:
         """What stands in the lines that name an id. Searched for once, because what is not sealed is read whole."""
-        if name not in self._read:
-            self._read[name] = list(self._finder.pieces(name, self._team.team_id))
+        self._search([name])
         return self._read[name]
+
+    def _search(self, names: Iterable[str]) -> None:
+        """Search for what stands in the lines that name some ids, in one go: a long line may name very many."""
+        missing = [name for name in dict.fromkeys(names) if name not in self._read]
+        if missing:
+            self._read.update(self._finder.find_pieces(missing, self._team.team_id))
 
     def _history(self, order_id: str, found_as: FoundAs) -> History:
         story = self._story(order_id)
@@ -144,13 +151,29 @@ class _Teller:
         seen, waiting = {order_id}, [order_id]
         while waiting and len(seen) <= CHAIN_MAX:
             here = waiting.pop(0)
-            for relation, other in self._links(here):
-                if other in seen or (here != order_id and relation in ("parent", "leg")):
+            links = [
+                link for link in self._links(here) if here == order_id or link[0] in ("replaces", "replaced_by")
+            ]  # fmt: skip
+            self._search_stories([other for _relation, other in links if other not in seen])
+            for relation, other in links:
+                if other in seen:
                     continue
                 seen.add(other)
                 if relation in ("replaces", "replaced_by"):
                     waiting.append(other)
                 yield self._link(relation, other, here)
+
+    def _search_stories(self, order_ids: list[str]) -> None:
+        """Search for all that the stories of some orders are told from: their lines, those of their names and parents.
+
+        Their names are known once their lines are read.
+        """
+        self._search(order_ids)
+        pieces = ((one, piece) for one in order_ids for piece, _data in self._read[one])
+        own = (piece.event for one, piece in pieces if isinstance(piece, Placed) and piece.event.order_id == one)
+        self._search(
+            other for event in own for other in (event.client_order_id, event.parent_order_id) if other is not None
+        )
 
     def _links(self, order_id: str) -> list[tuple[Relation, str]]:
         """What the events that name an order say of its relations."""

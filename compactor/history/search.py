@@ -8,7 +8,7 @@ Note: JSON may write an id with escapes (`\\u0061`), so lines with an escape are
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from compactor.core.derived import Finding
 from compactor.core.lines import Block, EventReader, Placed
@@ -19,6 +19,9 @@ from compactor.ledger.segments import Segments
 
 Line = tuple[int, bytes]
 """A line without its newline, and its offset in the log."""
+
+Piece = tuple[Placed | Finding, bytes]
+"""An event, or a finding for other bytes, with its bytes."""
 
 _PLAIN = re.compile(r"[^\"/\\\x00-\x1f\x7f-\U0010ffff]*")
 
@@ -33,33 +36,44 @@ class Finder:
 
     def lines(self, name: str) -> list[Line]:
         """The lines that name an id, in log order. Raises SegmentDamaged."""
-        end = self.log.identity().size
-        found: list[Line] = []
-        if not name:
-            return found
-        for start, stop in self.indexes.stretches(name):
-            found += self._scan(name, start, stop)
-        found += self._scan(name, self._segments.sealed_end, end)
-        return found
+        return [line for line, _named in self._find_lines([name])]
+
+    def _find_lines(self, names: Collection[str]) -> Iterator[tuple[Line, list[str]]]:
+        """The lines that name some ids, each with those of them that it names; for each id in log order."""
+        end, sealed = self.log.identity().size, self._segments.sealed_end
+        names = [name for name in names if name]
+        stretches: dict[tuple[int, int], list[str]] = {}
+        for name in names:
+            for start, stop in self.indexes.stretches(name):
+                if start < sealed:
+                    stretches.setdefault((start, stop), []).append(name)
+        for (start, stop), some in sorted(stretches.items()):
+            yield from self._scan(some, start, stop)
+        if names:
+            yield from self._scan(names, sealed, end)
 
     def recall(self, order_id: str, first: int, end: int) -> Iterator[Line]:
         """Like `Log.lines_naming`, through the indexes: a fold that asks for old lines need not read all of them."""
         sealed = self._segments.sealed_end
         for start, stop in self.indexes.stretches(order_id) if first < sealed else ():
             if start < end and stop > first:
-                for offset, line in self._scan(order_id, start, stop):
+                for (offset, line), _named in self._scan([order_id], start, stop):
                     # An event may begin inside of its line, behind a torn fragment.
                     if first < offset + len(line) and offset < end:
                         yield offset, line
         if end > sealed:
             yield from self.log.lines_naming(order_id, max(first, sealed), end)
 
-    def pieces(self, name: str, team_id: str) -> Iterator[tuple[Placed | Finding, bytes]]:
-        """What stands in the lines that name an id: events of the ledger's team, and findings for all other bytes, each
-        with its bytes."""
+    def find_pieces(self, names: Collection[str], team_id: str) -> dict[str, list[Piece]]:
+        """What stands in the lines that name each of some ids: events of the ledger's team, and findings for all other
+        bytes. Each line is read once, however many of the ids it names."""
+        found: dict[str, list[Piece]] = {name: [] for name in names}
         reader = EventReader(team_id)
-        for offset, line in self.lines(name):
-            yield from reader.read_block(Block(offset, line + b"\n", len(line) + 1))
+        for (offset, line), named in self._find_lines(found):
+            pieces = list(reader.read_block(Block(offset, line + b"\n", len(line) + 1)))
+            for name in named:
+                found[name] += pieces
+        return found
 
     def piece_at(self, offset: int, team_id: str) -> Placed | None:
         """The event at an offset, if one of the ledger's team begins there."""
@@ -83,24 +97,29 @@ class Finder:
                 return found
         return None
 
-    def _scan(self, name: str, start: int, end: int) -> Iterator[Line]:
-        wanted = name.encode(errors="replace")
+    def _scan(self, names: Sequence[str], start: int, end: int) -> Iterator[tuple[Line, list[str]]]:
+        wanted = [name.encode(errors="replace") for name in names]
         # Letters that JSON may write in another way only as \uXXXX; of others any escape may be one.
-        escape = b"\\u" if _PLAIN.fullmatch(name) else b"\\"
+        escape = b"\\u" if all(map(_PLAIN.fullmatch, names)) else b"\\"
         for block in self.log.blocks(start, end):
-            if not block.too_long:
-                yield from (one for one in _candidates(block, wanted, escape) if name in find_names(one[1]))
+            for line in () if block.too_long else _candidates(block, wanted, escape):
+                found = find_names(line[1])
+                named = [name for name in names if name in found]
+                if named:
+                    yield line, named
 
 
-def _candidates(block: Block, wanted: bytes, escape: bytes) -> Iterator[Line]:
-    """The lines of a block with an id in them, or with an escape."""
+def _candidates(block: Block, wanted: Sequence[bytes], escape: bytes) -> Iterable[Line]:
+    """The lines of a block with one of some ids in them, or with an escape, in their order."""
     data = block.data
     if escape in data:
-        yield from ((offset, line) for offset, line in block.lines() if wanted in line or escape in line)
-        return
-    position = data.find(wanted)
-    while position >= 0:
-        start = data.rfind(b"\n", 0, position) + 1
-        after = data.index(b"\n", position) + 1
-        yield block.offset + start, data[start : after - 1]
-        position = data.find(wanted, after)
+        return [one for one in block.lines() if escape in one[1] or any(name in one[1] for name in wanted)]
+    found: dict[int, bytes] = {}
+    for name in wanted:
+        position = data.find(name)
+        while position >= 0:
+            start = data.rfind(b"\n", 0, position) + 1
+            after = data.index(b"\n", position) + 1
+            found[block.offset + start] = data[start : after - 1]
+            position = data.find(name, after)
+    return sorted(found.items())

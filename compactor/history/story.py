@@ -20,6 +20,7 @@ from compactor.core.instants import EPOCH, rfc3339
 from compactor.core.lines import DEFAULT_TEAM, Placed
 from compactor.core.orders import Derived, Order, build_row
 from compactor.core.rules import Part, apply, begin, is_repeated, split_event
+from compactor.ledger.event_text import cut_event
 from compactor.ledger.indexing import UNREADABLE, decode_named
 
 
@@ -128,7 +129,7 @@ def read_story_intents(pieces: Iterable[tuple[Placed | Finding, bytes]], client_
         if isinstance(piece, Finding) or not is_intent(piece.event) or piece.event.order_id != client_order_id:
             continue
         try:
-            intent = _decode_intent(data)
+            intent = _decode_intent(cut_event(data))
         except (msgspec.DecodeError, UnicodeDecodeError):
             intent = StoryIntent(piece.event.event, client_order_id, piece.event.ts)
         intent.offset = piece.offset
@@ -173,9 +174,9 @@ def _add_text(step: StoryEvent, data: bytes, raw: bool) -> None:
     """Take from the bytes of an event what decoding it does not keep: `recorded_at` to the letter, and the message."""
     try:
         if step.recorded_at is not None:
-            step.recorded_at = decode_named(data).recorded_at or step.recorded_at
+            step.recorded_at = decode_named(cut_event(data)).recorded_at or step.recorded_at
         if raw:
-            step.raw = _decode_kept(data).raw or None
+            step.raw = _decode_kept(cut_event(data)).raw or None
     except UNREADABLE:
         pass
     if raw:

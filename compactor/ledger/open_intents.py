@@ -14,7 +14,9 @@ from msgspec import Struct
 
 from compactor.core.events import LINE_BYTES_MAX
 from compactor.core.fold import Fold
+from compactor.core.lines import Placed, read_line
 from compactor.ledger.checkpoint import DamagedCheckpoint
+from compactor.ledger.event_text import cut_event
 from compactor.ledger.files import Files
 from compactor.ledger.log import Log, open_log
 from compactor.ledger.paths import LedgerEntry
@@ -66,12 +68,18 @@ def read_intents(log: Log, offsets: Mapping[str, int], team_id: str) -> list[Int
         if b"\n" not in data:
             data = log.read(offset, LINE_BYTES_MAX + 1)
         try:
-            intent = _decode(data[: data.find(b"\n")])
+            intent = _decode(_cut_first(data[: data.find(b"\n")]))
         except (msgspec.DecodeError, UnicodeDecodeError):
             # Its own line may have odd values that no other reader looks at; that it is open has to be seen.
             intent = Intent(client_order_id=client_order_id)
         found.append(msgspec.structs.replace(intent, team_id=team_id, offset=offset))
     return found
+
+
+def _cut_first(line: bytes) -> bytes:
+    """The first event of a line, which may hold several."""
+    first = next(read_line(line, 0), None)
+    return cut_event(line[: first.length] if isinstance(first, Placed) else line)
 
 
 def _fold(entry: LedgerEntry, files: Files, log: Log, end: int) -> Fold:

@@ -126,8 +126,9 @@ class Tail:
         raise DerivedConflict(
             self.path,
             f"at offset {offset} {wanted}, found {found[same : same + 60]!r}. The log does not say that: somebody else"
-            " wrote to this file, or an old version of it or of the log was put back. Nothing was changed. If that was"
-            " the log, put the newer one back; otherwise move the file away and compact again: it is rebuilt from the log",
+            " wrote to this file, or an old version of it or of the log was put back. Nothing was changed. If that"
+            " was the log, put the newer one back; otherwise move the file away and compact again: it is rebuilt from"
+            " the log",
         )
 
 

@@ -26,6 +26,7 @@ from compactor.core.lines import Block, EventReader, Placed, read_line
 from compactor.ledger import DerivedConflict, Ledger, LedgerEntry, LedgerError, LedgerUnreadable
 from compactor.ledger.compaction import Progress
 from compactor.ledger.errors import from_os
+from compactor.ledger.event_text import cut_event
 from compactor.ledger.files import Files
 from compactor.ledger.log import Log, open_log
 from compactor.ledger.paths import FINDINGS as FINDINGS_FILE
@@ -275,7 +276,7 @@ class EventRows:
 
     def _row(self, placed: Placed, line: bytes) -> Row:
         event = placed.event
-        beside = _decode_beside(line)
+        beside = _decode_beside(cut_event(line))
         return (
             self._reader.team_id, placed.offset, placed.length, event.event, event.order_id, event.ts,
             _recorded(beside.recorded_at, event), *_after_recorded(event), document(beside.legs),

@@ -22,6 +22,7 @@ from compactor.core.events import is_intent
 from compactor.core.fold import Fold
 from compactor.core.lines import Block, EventReader
 from compactor.history.search import Finder
+from compactor.ledger.event_text import cut_event
 from compactor.ledger.files import Files
 from compactor.ledger.log import Log
 from compactor.ledger.open_intents import Intent, read_intents
@@ -112,7 +113,9 @@ class AskedOrders:
             if _INTENT.search(line) is not None:
                 for placed in reader.read_line(line, offset):
                     if not isinstance(placed, Finding) and is_intent(placed.event):
-                        self._note(placed.event.event, placed.event.order_id, placed.event.ts, placed.offset, line)
+                        start = placed.offset - offset
+                        text = cut_event(line[start : start + placed.length])
+                        self._note(placed.event.event, placed.event.order_id, placed.event.ts, placed.offset, text)
 
     def _note(self, event: str, client_order_id: str, ts: str, offset: int, line: bytes) -> None:
         self._asked[client_order_id] = offset

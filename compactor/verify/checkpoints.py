@@ -149,21 +149,37 @@ def _check_chunks(slot: Slot, reader: Reader) -> None:
         raise DamagedCheckpoint(slot.path, f"it has {size} bytes, expected {expected}")
 
 
-def examine_slot(slot: Slot, log: Log, report: Discrepancies) -> None:
-    """Check what a checkpoint says of the log against it: which file it is, and its 4 KiB before the offset."""
+def examine_slot(slot: Slot, log: Log, report: Discrepancies) -> bool:
+    """Check what a checkpoint says of the log against it: how long it is, and its 4 KiB before the offset.
+
+    Whether it fits. One that does not tells nothing of the rest: it may be another ledger's.
+    """
     header = slot.header
     identity = log.identity()
     if identity.size < header.log.length:
         expected, found = f"at least {header.log.length} bytes, so much was folded", f"{identity.size}"
         meaning = "the log was truncated: events are gone; put it back from a backup"
         report.add("log_truncated", log.path, offset=identity.size, expected=expected, found=found, meaning=meaning)
-    elif log.digest_prefix(header.log.length) != header.log:
+        return False
+    if log.digest_prefix(header.log.length) != header.log:
         start = max(0, header.log.length - TAIL_BYTES)
         meaning = "the log was rewritten after it was folded; put it back from a backup"
         report.add(
             "log_rewritten", log.path, offset=start, expected="the 4 KiB that were folded", found="others",
             meaning=f"{meaning} ({slot.path.name})",
         )  # fmt: skip
+        return False
+    if not _ends_line(log, header.log.length):
+        meaning = "no answer depends on it. Remove it, or compact"
+        expected, found = "an offset behind a line of the log", f"{header.log.length}"
+        report.add("checkpoint_damaged", slot.path, expected=expected, found=found, meaning=meaning)
+        return False
+    return True
+
+
+def _ends_line(log: Log, offset: int) -> bool:
+    """Whether an offset is one behind a line. What the file itself has is read first, which needs no segment."""
+    return not offset or log.read_raw(offset - 1, 1) == b"\n" or log.read(offset - 1, 1) == b"\n"
 
 
 def examine_tails(slot: Slot, path: Path, files: Files, report: Discrepancies) -> None:

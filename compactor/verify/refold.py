@@ -70,9 +70,8 @@ class Refold:
     def run(self, log: Log, segments: Segments, end: int, progress: Progress | None) -> None:
         """Read, hash, fold and compare the log up to the end of a line. Raises OSError."""
         fold = self._fold = Fold(self._team_id, log.lines_naming, self._retention)
+        self._slots = [slot for slot in self._slots if examine_slot(slot, log, self._report)]
         fold.archive.marks = MarksOfSlots({slot.header.secret for slot in self._slots if is_ours(slot)})
-        for slot in self._slots:
-            examine_slot(slot, log, self._report)
         slots: dict[int, list[Slot]] = {}
         for slot in self._slots:
             if is_ours(slot):

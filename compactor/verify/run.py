@@ -246,9 +246,8 @@ class _Pass:
     def _read(self, log: Log, segments: Segments, slots: list[Slot], progress: Progress | None) -> None:
         verdict = self._verdict
         if self._options.quick:
-            for slot in slots:
-                examine_slot(slot, log, self._report)
-            for slot in list_binding(slots):
+            fitting = [slot for slot in slots if examine_slot(slot, log, self._report)]
+            for slot in list_binding(fitting):
                 examine_tails(slot, self._path, self._files, self._report)
         days = self._options.retention_days
         retention = None if days is None else timedelta(days=days)
