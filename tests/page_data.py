@@ -113,7 +113,7 @@ class TeamLog:
         """A day of trading: orders that filled, some brackets, and open orders of which some are filled in part."""
         span = hours * 3600
         for number in range(filled):
-            ago = span * (1 - number / max(1, filled)) + 20
+            ago = span * (1 - (number + 1) / filled) + 20
             order = self.place(ago)
             quantity = int(order["quantity"])
             first = quantity // 3
