@@ -29,6 +29,8 @@ class Resender:
         self.capabilities = Capabilities()
         self.result: dict[str, Any] = {"complete": True, "point": ResendPoint("trades", "id-2"), **result}
         self.batches = [2, 1]
+        self.reached: list[tuple[str, str]] = []
+        self.stops = False
         self.asked: list[tuple[str, str, ResendPoint]] = []
         self.stored: list[tuple[int, bool]] = []
         self.written = Written()
@@ -36,7 +38,10 @@ class Resender:
     def resend(self, since: str, until: str, point: ResendPoint, result: ResendResult) -> Iterator[ResentBatch]:
         self.asked.append((since, until, point))
         for number, size in enumerate(self.batches):
-            yield ResentBatch([b"{}"] * size, translate, number == 0)
+            reached = self.reached[number] if self.reached else ("", "")
+            yield ResentBatch([b"{}"] * size, translate, number == 0, *reached)
+        if self.stops:
+            raise KeyboardInterrupt
         for name, value in self.result.items():
             setattr(result, name, value)
 
@@ -113,6 +118,51 @@ def test_up_to_when_all_is_known_moves_only_with_a_complete_resend(data: Path) -
     one.result = {"complete": False, "reason": "dropped", "point": ResendPoint("activities", "id-3")}
     assert "dropped" == close(data, one, NOW + HOUR).reason
     assert ("activities", at(NOW), "id-3") == tuple(memory(data)[name] for name in ("kind", "through", "cursor"))
+
+
+@pytest.mark.parametrize(
+    ("reached", "through", "cursor"),
+    [
+        ([("", ""), ("", "")], 0, "id-2"),
+        ([(at(NOW + 60), ""), (at(NOW + 120), "")], 120, "id-2"),
+        ([(at(NOW + 120), ""), (at(NOW + 60), "")], 120, "id-2"),
+        ([(at(NOW - 60), ""), ("", "id-4")], 0, "id-4"),
+        ([("", "id-4"), ("", "id-1")], 0, "id-4"),
+        ([(at(NOW + DAY), ""), ("", "")], HOUR, "id-2"),
+        ([("yesterday", ""), ("", "")], 0, "id-2"),
+    ],
+)
+def test_a_resend_that_is_stopped_goes_on_from_there(
+    data: Path, reached: list[tuple[str, str]], through: float, cursor: str
+) -> None:
+    """A process that is killed again and again arrives all the same; no further than now, and never back."""
+    one = Resender()
+    close(data, one)
+    one.reached, one.stops = reached, True
+    with pytest.raises(KeyboardInterrupt):
+        close(data, one, NOW + HOUR)
+    assert (at(NOW + through), cursor) == (memory(data)["through"], memory(data)["cursor"])
+
+
+@pytest.mark.parametrize("written", [Written(lost=1), Written(unread=1)])
+def test_a_resend_that_is_stopped_skips_nothing_that_was_not_written(data: Path, written: Written) -> None:
+    """What is lost, or could not be read, is asked for again."""
+    one = Resender()
+    close(data, one)
+    one.reached, one.stops, one.written = [(at(NOW + 60), "id-4")] * 2, True, written
+    with pytest.raises(KeyboardInterrupt):
+        close(data, one, NOW + HOUR)
+    assert (at(NOW), "id-2") == (memory(data)["through"], memory(data)["cursor"])
+
+
+def test_a_resend_that_says_at_its_end_what_is_missing_is_asked_for_as_a_whole(data: Path) -> None:
+    """A broker tells that it dropped messages after those that it sent."""
+    one = Resender()
+    close(data, one)
+    one.reached = [(at(NOW + 60), "")] * 2
+    one.result = {"complete": False, "reason": "dropped", "point": ResendPoint("trades", "id-2")}
+    close(data, one, NOW + HOUR)
+    assert at(NOW) == memory(data)["through"]
 
 
 def test_what_was_lost_on_the_way_to_the_disk_is_sent_again(data: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ from compactor.broker.alpaca.rest import AlpacaRest
 from compactor.broker.alpaca.translate import translate_message
 from compactor.broker.budget import Budget
 from compactor.broker.credentials import BadCredentials
-from compactor.broker.port import Translation
+from compactor.broker.port import ResendPoint, ResendResult, Translation
+from compactor.core.instants import rfc3339
 from compactor.sync.gaps import GapClosed, Gaps
 from compactor.sync.stream_writer import StreamWriter
 from tests.alpaca_server import AlpacaServer
@@ -61,6 +63,33 @@ def test_what_is_told_again_is_the_same(data: Path, kind: str) -> None:
         again = gaps(data, server).close()
         assert again.messages > 0, "a resend begins some minutes before what is known"
         assert (before, sizes) == (ours(data), sizes_of(data)), "what is in a log is not written again"
+
+
+@pytest.mark.parametrize("kind", ["trades", "activities"])
+def test_a_resend_says_with_each_batch_how_far_it_has_come(
+    data: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By time first, then by id for what was added late with an old time; not behind an entry that nobody can read."""
+    monkeypatch.setattr("compactor.broker.alpaca.adapter.BATCH", 1)
+    with AlpacaServer(3, resend=kind, plain=True) as server:
+        for number in range(3):
+            order = server.place("AAPL", "buy", 1, client_order_id=f"alice:{number}", type="market")
+            server.fill(order.id, 1, "181.36")
+        broker = AlpacaAccount(account_of(server).credentials, budget=Budget(1000), sleep=lambda _: None)
+        result, now = ResendResult(), time.time_ns()
+        since, until = rfc3339(now - 3600 * 10**9), rfc3339(now + 60 * 10**9)
+        first = list(broker.resend(since, until, ResendPoint(), result))
+        assert len(first) > 2
+        assert [one.through for one in first] == sorted(one.through for one in first)
+        assert ({""}, False) == ({one.cursor for one in first}, "" in {one.through for one in first})
+        again = list(broker.resend(since, until, result.point, ResendResult()))
+        late = again[len(first) :]
+        assert [one.cursor for one in late] == sorted(one.cursor for one in late)
+        assert ({""}, result.point.cursor) == ({one.through for one in late}, late[-1].cursor)
+        kinds = iter(["unheard of"])
+        monkeypatch.setattr("compactor.broker.alpaca.resend.find_unknown_kind", lambda _: next(kinds, None))
+        known = list(broker.resend(since, until, ResendPoint(), ResendResult()))
+        assert (len(first) - 1, {""}) == (len(known), {one.through for one in known})
 
 
 def sizes_of(data: Path) -> dict[Path, int]:

@@ -153,11 +153,17 @@ class ResendResult(msgspec.Struct):
 
 
 class ResentBatch(NamedTuple):
-    """Some messages of a resend. `tells_origin`: they also tell which order an order replaces, or whose leg it is."""
+    """Some messages of a resend. `tells_origin`: they also tell which order an order replaces, or whose leg it is.
+
+    `through` is the instant, `cursor` the id up to which all has been sent with this batch, where that is known: a
+    resend that is stopped goes on from there.
+    """
 
     messages: Sequence[bytes]
     translate: Translator
     tells_origin: bool
+    through: str = ""
+    cursor: str = ""
 
 
 class StreamListener(Protocol):

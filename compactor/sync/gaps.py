@@ -14,7 +14,7 @@ from pathlib import Path
 
 import msgspec
 
-from compactor.broker.port import BrokerPort, ResendPoint, ResendResult
+from compactor.broker.port import BrokerPort, ResendPoint, ResendResult, ResentBatch
 from compactor.core.instants import BadInstant, nanos, rfc3339
 from compactor.ledger.files import Files, replace
 from compactor.ledger.paths import PRIVATE
@@ -89,19 +89,30 @@ class Gaps:
     def _resend(self, found: _Remembered, now: int) -> GapClosed:
         """Write what the broker sends again; moves the cursor if all of that is durable."""
         done, result, unread = GapClosed(), ResendResult(), 0
-        point = ResendPoint(found.kind, found.cursor)
+        point, through = ResendPoint(found.kind, found.cursor), found.through
         for batch in self._broker.resend(_choose_since(found, now), rfc3339(now), point, result):
             # Without its origin, nobody can say whose an order is.
             written = self._writer.store(batch.messages, batch.translate, adopt=batch.tells_origin, resent=True)
             done.messages += len(batch.messages)
             done.lost += written.lost
             unread += written.unread
+            if not done.lost and not unread:
+                self._note_reached(found, batch, now)
         done.kind = result.point.kind
         done.reason = result.reason or (f"{unread} entries could not be read" if unread else "")
         done.complete = result.complete and not done.lost and not unread
-        if not done.lost:
-            found.cursor = result.point.cursor
+        found.cursor = point.cursor if done.lost else result.point.cursor
+        if not done.complete:
+            found.through = through
         return done
+
+    def _note_reached(self, found: _Remembered, batch: ResentBatch, now: int) -> None:
+        """Remember how far a resend has come, so that one that is stopped on its way goes on from there."""
+        through = min(_parse_instant(batch.through), now)
+        if through > _parse_instant(found.through):
+            found.through = rfc3339(through)
+        found.cursor = max(found.cursor, batch.cursor)
+        self._remember(found)
 
     def note_known(self, at: float) -> None:
         """Remember that all is known up to an instant, in Unix seconds, because a reconcile found that it agrees."""

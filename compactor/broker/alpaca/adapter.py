@@ -212,8 +212,12 @@ class AlpacaAccount:
             found, problem = WindowResult(), ""
             for batch in _batches(self.event_streams.read(kind, since, until, found, since_id=since_id)):
                 problem = self._entries.prepare(batch) or problem
+                is_whole = not (problem or found.reason or found.unknown)
+                # Of one window the events come in the order of their times, of the other in that of their ids.
+                through = rfc3339(found.newest_at) if is_whole and since_id is None and found.newest_at else ""
+                cursor = found.newest_id if is_whole and since_id is not None else ""
                 # An activity does not tell which order its order replaces.
-                yield ResentBatch(batch, self._entries.translate, kind != "activities")
+                yield ResentBatch(batch, self._entries.translate, kind != "activities", through, cursor)
             found.reason = found.reason or problem
             found.complete = found.complete and not problem
             if found.is_delivered or found.is_endless or attempt == RESEND_TRIES - 1:

@@ -50,7 +50,8 @@ class WindowResult(msgspec.Struct):
     """The result of one request for a window of time or of ids.
 
     `is_delivered`: the broker ended it and reported nothing as dropped. `complete`: every entry was also understood;
-    `unknown` are the kinds of those that were not. `newest_id` is the greatest ULID of an event.
+    `unknown` are the kinds of those that were not. `newest_id` is the greatest ULID of an event, `newest_at` the last
+    instant of one, in nanoseconds.
     """
 
     is_delivered: bool = False
@@ -58,6 +59,7 @@ class WindowResult(msgspec.Struct):
     reason: str = ""
     unknown: set[str] = set()
     newest_id: str = ""
+    newest_at: int = 0
     is_endless: bool = False
     """It was left at the deadline, so that another try would take as long."""
 
@@ -133,13 +135,15 @@ class EventStreams:
             elif not line and data:
                 event, data = b"\n".join(data), []
                 stamp = _read_stamp(event)
+                at = _read_instant(stamp)
                 result.newest_id = max(result.newest_id, _find_ulid(stamp))
+                result.newest_at = max(result.newest_at, at)
                 unknown = find_unknown_kind(event)
                 if unknown is None:
                     yield event
                 else:
                     result.unknown.add(unknown[:60])
-                if _read_instant(stamp) > until + _BEYOND_NS:
+                if at > until + _BEYOND_NS:
                     break  # A server that ignores the end goes on with current events.
         result.is_delivered = not result.reason
         if result.unknown:
