@@ -97,6 +97,7 @@ laws: $(TEST)
 
 faults: $(TEST)
 	@PYTHONDONTWRITEBYTECODE=1 $(PY) -m tests.faults
+	@COMPACTOR_EVERY_CALL=1 PYTHONDONTWRITEBYTECODE=1 $(PY) -m pytest -q tests/test_full_disk.py
 
 flips: $(TEST)
 	@PYTHONDONTWRITEBYTECODE=1 $(PY) -m tests.flips
