@@ -1,12 +1,15 @@
 """Executions that the stream tells, and trades of old files about the same orders: the same shares stand once."""
 
 import json
+import tempfile
 from collections.abc import Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from compactor.imports.captures import import_alpaca
 from compactor.imports.legacy import import_legacy
@@ -154,3 +157,27 @@ def test_old_executions_that_nobody_else_tells_keep_their_quantities_and_prices(
     assert [] == _list_findings(data)
     by_team(import_legacy(_write_old(tmp_path, [*trades, ("3", "181.6")]), data))
     assert [*trades, ("3", "181.6")] == _list_standing(data)
+
+
+PRICES = st.sampled_from(["181.4", "181.44", "181.5"])
+SPLITS = st.sets(st.integers(1, 9), max_size=3).map(sorted)
+
+
+def _split(cuts: list[int]) -> list[str]:
+    return [str(end - begin) for begin, end in zip([0, *cuts], [*cuts, 10], strict=True)]
+
+
+@settings(max_examples=40, deadline=None)
+@given(SPLITS, SPLITS, st.lists(PRICES, min_size=8, max_size=8), st.booleans(), st.booleans())
+def test_whatever_both_tell_of_ten_shares_is_ten_shares(
+    parts: list[int], trades: list[int], prices: list[str], has_lines: bool, old_first: bool
+) -> None:
+    """However the stream and the old program cut an order, and whichever comes first, the executions stand, once."""
+    executions = list(zip(_split(parts), prices, strict=False))
+    told = list(zip(_split(trades), prices[::-1], strict=False))
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory)
+        old, stream = _write_old(path, told, has_lines=has_lines), _write_stream(path, executions)
+        data = _import_both(path, old, stream, old_first)
+        assert executions == _list_standing(data)
+        assert [] == _list_findings(data)
