@@ -246,6 +246,26 @@ def test_a_crash_between_the_broker_s_yes_and_our_write_is_healed(data: Path, se
     assert ["submitting", "submitted"] == intents_of(data)
 
 
+def test_an_order_that_is_found_by_its_intent_after_it_was_replaced_shows_no_ghost(
+    data: Path, trader: Trader, server: AlpacaServer
+) -> None:
+    """3.9: it shows the order that replaced it, of which the same run of the reconcile has to tell that it ended."""
+    server.fail_next("POST", "crash_after_accept")
+    server.fail_next("GET", "server_error", 100)
+    with pytest.raises(PlacementUnknown):
+        trader.submit("alpha", {**LIMIT, "type": "limit", "limit_price": "1", "time_in_force": "gtc"})
+    server.calm()
+    (order_id,) = server.truth().orders
+    successor = server.replace(order_id, limit_price="2")
+    server.cancel(successor.id)
+
+    server.exchange.clock.advance(3 * 86_400)
+    broker = open_broker(find_credentials(server.environment))
+    done = Reconciler(data, [AskedAccount("default", broker)], clock=server.clock).run()
+    assert [order_id] == [one.order_id for one in done.intents]
+    assert [] == rows(data)
+
+
 def test_a_crash_before_the_request_leaves_an_intent_that_was_never_placed(
     data: Path, server: AlpacaServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

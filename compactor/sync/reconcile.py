@@ -109,15 +109,18 @@ class Reconciler:
         """
         self.errors = {}
         with nullcontext() if dry_run else turn(self._data):
-            done = self._turn(only, dry_run, forget_missing)
+            done = latest = self._turn(only, dry_run, forget_missing)
             for _ in range(_LOOKS_MAX):
                 accounts = self._differing.find_new(done.positions, self._clock())
-                if not accounts and (dry_run or not done.inferred):
+                # An order that was found by its intent may have been replaced, which shows another one.
+                is_found = any(one.order_id is not None for one in latest.intents)
+                if not accounts and (dry_run or not (done.inferred or is_found)):
                     break
                 try:
-                    done = join_turns(done, self._turn(only, dry_run, deep=accounts))
+                    latest = self._turn(only, dry_run, deep=accounts)
                 except (BrokerError, BadCredentials):
                     break
+                done = join_turns(done, latest)
                 self._differing.note(done.positions, self._clock())
             for _ in range(_SETTLE_TURNS_MAX if settle else 0):
                 if not done.waiting:
