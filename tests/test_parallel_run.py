@@ -178,6 +178,15 @@ def test_a_line_that_cannot_be_read_is_a_difference(tmp_path: Path, name: str, t
     assert found.old is not None and ":" in found.old
 
 
+def test_a_trade_that_contradicts_its_order_is_a_difference(tmp_path: Path) -> None:
+    """An import leaves it out, so that the ledger has other shares than the old program."""
+    order = ORDER | {"status": "filled", "filled_qty": "10", "filled_avg_price": "7.4"}
+    events = [_event("fill", price="7.4", qty="10", execution_id="x1", filled_qty="10")]
+    [(name, field, told, known)] = _compare(tmp_path, [order], [TRADE, TRADE | {"side": "sell"}], events)
+    assert (f"{tmp_path}/old/team/alpha/trades.jsonl:2", "contradicts_order", None) == (name, field, known)
+    assert "has the side 'sell', expected 'buy'" in told
+
+
 def test_nothing_to_compare_is_no_agreement(tmp_path: Path) -> None:
     """A wrong directory: one above or below, an empty one, one whose file names no team."""
     _compare(tmp_path, [ORDER], [], [_event("new", limit_price="7.5")])

@@ -31,6 +31,9 @@ from compactor.imports.old_orders import (
 NEAR_TRADES_MAX = 200
 """Of how many trades, nearest in time, a sum is looked for."""
 
+CONTRADICTS = "contradicts_order"
+"""The kind of problem of an old trade that tells other terms than its order."""
+
 _ZERO = Decimal(0)
 _Key = tuple[Any, ...]
 
@@ -104,7 +107,7 @@ def _is_contradiction(order: OldOrder, trade: OldLine, problems: list[OldProblem
     is_double = name == "side" and bool(order.filled)
     trade.event["order_id"] = name_order(trade.event)
     done = "the order tells its fill itself, so the trade is left out" if is_double else "it is an order of its own"
-    problems.append(OldProblem(TRADES, trade.number, Problem("contradicts_order", f"{found}; {done}")))
+    problems.append(OldProblem(TRADES, trade.number, Problem(CONTRADICTS, f"{found}; {done}")))
     return is_double
 
 

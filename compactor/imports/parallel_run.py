@@ -21,6 +21,7 @@ from compactor.imports.earlier import read_earlier, recall_lines
 from compactor.imports.legacy import OldFiles, describe_expected, find_old_files
 from compactor.imports.old_fields import simplify_term
 from compactor.imports.old_layout import OldLines, read_old_lines, translate_old_lines
+from compactor.imports.old_matching import CONTRADICTS
 from compactor.imports.old_orders import ORDERS, OldLine, OldOrder
 from compactor.ledger import Ledger, discover
 from compactor.ledger.paths import LOG, TEAM_PATTERN
@@ -30,7 +31,6 @@ TERMS = (
     "time_in_force",
 )  # fmt: skip
 _ZERO = Decimal(0)
-
 
 UNREADABLE = "unreadable"
 """The field of a difference that is an old line which nobody can read; its file and number stand for the order."""
@@ -71,14 +71,14 @@ def compare_old_files(path: Path, data: Path) -> Iterator[OldDifference]:
         for team in sorted(team for team in teams if TEAM_PATTERN.fullmatch(team)):
             compared.add(team)
             own = data if (data / LOG).exists() and Ledger(data).team_id == team else data / "team" / team
-            yield from _compare_team(team, lines, own)
+            yield from _compare_team(team, lines, own, source.trades)
     if not compared:
         raise NoOldFiles(f"{path}: found no old files with a line of a team, expected {describe_expected(path)}")
     if (path / "team").is_dir():
         for place in discover(data):
             named = place.team_id or Ledger(place.path).team_id
             if place.problem is None and named is not None and named not in compared:
-                yield from _compare_team(named, OldLines([], [], []), place.path)
+                yield from _compare_team(named, OldLines([], [], []), place.path, None)
 
 
 def _list_unreadable(source: OldFiles, lines: OldLines) -> Iterator[OldDifference]:
@@ -99,13 +99,17 @@ def _list_foreign(file: Path | None, lines: Iterable[OldLine]) -> Iterator[OldDi
             yield OldDifference("", f"{file}:{line.number}", UNREADABLE, f"{team!r} is no team id (rule 1.1)", None)
 
 
-def _compare_team(team: str, lines: OldLines, path: Path) -> Iterator[OldDifference]:
+def _compare_team(team: str, lines: OldLines, path: Path, trades: Path | None) -> Iterator[OldDifference]:
     ledger = Ledger(path, team_id=team)
     earlier = read_earlier(path, team, lines, is_compacted=True)
     recall_lines(lines, team, earlier)
     # What is in no file any more is not what the old program says now.
     in_files = OldLines([one for one in lines.orders if one.number], [one for one in lines.trades if one.number], [])
-    old = translate_old_lines(in_files, {team: earlier.known}).list_orders(team)
+    translated = translate_old_lines(in_files, {team: earlier.known})
+    old = translated.list_orders(team)
+    for _file, number, problem in translated.problems:
+        if problem.kind == CONTRADICTS:
+            yield OldDifference(team, f"{trades}:{number}", CONTRADICTS, problem.detail, None)
     rows = {row["order_id"]: row for row in ledger.rows("pending_orders")}
     with exactly():
         filled = _sum_trades(ledger)
