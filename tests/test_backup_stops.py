@@ -188,6 +188,22 @@ def test_another_longer_sealed_log_is_refused_and_the_backup_stays(data: Path, t
     assert before == bytes_below(target)
 
 
+def test_a_ledger_of_the_same_bytes_that_was_sealed_by_itself_is_another_one(data: Path, tmp_path: Path) -> None:
+    """Its seals have an id of their own, so that later ones would not follow those of the backup."""
+    path, target = data / "team/alpha", tmp_path / "backup"
+    path.mkdir(parents=True)
+    (path / LOG).write_bytes(orders(0, 300))
+    seal(path)
+    only(back_up(data, target))
+    before = bytes_below(target)
+    shutil.rmtree(path)
+    path.mkdir()
+    (path / LOG).write_bytes(orders(0, 300))
+    seal(path)
+    assert "backup_conflict" == kind(back_up(data, target))
+    assert before == bytes_below(target)
+
+
 @pytest.mark.parametrize("is_sealed", [False, True])
 def test_a_log_that_was_edited_and_then_sealed_is_refused(data: Path, tmp_path: Path, is_sealed: bool) -> None:
     """Also where the backup had some of its seals before."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,14 @@ from compactor.books import followed_log
 from compactor.books.order_index import OrderIndex
 from compactor.broker.alpaca.adapter import AlpacaAccount
 from compactor.broker.alpaca.leg_executions import EntryReader, LegBook, OrderLeg, find_unknown_kind, move_to_leg
-from compactor.broker.alpaca.resend import EventStreams, make_ulid, step_back_ulid
+from compactor.broker.alpaca.resend import EventStreams, WindowResult, make_ulid, step_back_ulid
 from compactor.broker.alpaca.rest import AlpacaRest
 from compactor.broker.alpaca.translate import translate_message
 from compactor.broker.budget import Budget
 from compactor.broker.credentials import BadCredentials
 from compactor.broker.port import ResendPoint, ResendResult, Translation
+from compactor.core.decoding import build_event
+from compactor.core.events import Event
 from compactor.core.instants import rfc3339
 from compactor.sync.gaps import GapClosed, Gaps
 from compactor.sync.stream_writer import StreamWriter
@@ -92,6 +95,29 @@ def test_a_resend_says_with_each_batch_how_far_it_has_come(
         assert (len(first) - 1, {""}) == (len(known), {one.through for one in known})
 
 
+@pytest.mark.parametrize("what", ["an order that is not answered for", "dropped messages"])
+def test_a_resend_with_something_missing_does_not_say_how_far_it_has_come(
+    monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """From where it is missing on; before that it does."""
+    monkeypatch.setattr("compactor.broker.alpaca.adapter.BATCH", 1)
+    with AlpacaServer(3) as server:
+        broker = AlpacaAccount(account_of(server).credentials, budget=Budget(1000), sleep=lambda _: None)
+    problems = iter(["", "" if what == "dropped messages" else what])
+
+    def read(_kind: Any, _since: str, _until: str, result: WindowResult, **_: Any) -> Iterator[bytes]:
+        for number in (1, 2, 3):
+            result.newest_at = number * 10**9
+            result.reason = what if what == "dropped messages" and number > 1 else ""
+            yield b"{}"
+        result.is_endless = True
+
+    monkeypatch.setattr(broker.event_streams, "read", read)
+    monkeypatch.setattr(broker._entries, "prepare", lambda _: next(problems, ""))
+    found = broker.resend("2026-03-02T10:00:00Z", "2026-03-02T11:00:00Z", ResendPoint(), ResendResult())
+    assert [rfc3339(10**9), "", ""] == [one.through for one in found]
+
+
 def sizes_of(data: Path) -> dict[Path, int]:
     """The bytes of each log."""
     return {path: path.stat().st_size for path in data.glob("team/*/events.jsonl")}
@@ -137,6 +163,20 @@ class TestWhatIsRecordedAlready:
         monkeypatch.setattr(followed_log, "DELIVERIES_MAX", 2)
         self.writer(data).store(FRAMES)
         assert 1 == self.writer(data).store(FRAMES, resent=True).events
+
+    def test_it_is_looked_for_in_the_ledger_that_has_the_order(self, data: Path) -> None:
+        """What only another ledger has recorded is written; a directory that is itself a ledger has one."""
+        self.writer(data).store(FRAMES)
+        index = OrderIndex(data, ["alice"])
+        index.follow(look_for_new=True)
+        event = build_event(translate_message(FRAMES[0]).events[0])
+        assert isinstance(event, Event)
+        assert [True, False, True] == [index.has_delivery(team, event) for team in ("alice", "bravo", None)]
+        own = data / "own"
+        own.mkdir()
+        (own / "events.jsonl").touch()
+        StreamWriter(own, translate_message).store(FRAMES)
+        assert 0 == StreamWriter(own, translate_message).store(FRAMES, resent=True).events
 
     def test_what_has_no_id_and_what_is_no_update_is_written(self, data: Path) -> None:
         """Nobody can tell whether it is the same."""

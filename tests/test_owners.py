@@ -180,6 +180,20 @@ def test_another_ledger_that_names_the_team_s_order_is_named_once(
     assert {"alpha": 10} == _sums(data)
 
 
+def test_an_order_that_another_team_has_under_the_old_id_is_contested(
+    data: Path, write_log: Write, placed: Event, tmp_path: Path
+) -> None:
+    """Nothing of it is booked under the broker's id either, nor moved: a person decides."""
+    write_log("bravo", placed("a1"))
+    write_log("unassigned", placed("b1"))
+    _compact(data)
+    told = {"order_id": "a1", "broker_order_id": "b1"}
+    _write_old(tmp_path / "old/team/alpha", [_order(1, **told), _filled(1, **told)], [_trade(1)])
+    found = import_legacy(tmp_path / "old", data)
+    assert {"contested"} == {problem.kind for problem in by_team(found)["alpha"].problems}
+    assert ({"bravo": ["a1"], "unassigned": ["b1"]}, {}) == (_open(data), found.moved)
+
+
 def test_orders_that_two_old_programs_number_alike_are_two(tmp_path: Path, data: Path) -> None:
     """The broker's ids tell."""
     for team in ("alpha", "bravo"):

@@ -67,7 +67,6 @@ def read_earlier(path: Path, team: str, old: OldLines, is_compacted: bool) -> Ea
     events = [line.event for line in (*old.orders, *old.trades)]
     wanted: set[str] = {event["order_id"] for event in events}
     wanted |= {event["broker_order_id"] for event in events if "broker_order_id" in event}
-    wanted |= {line.own_id for line in (*old.orders, *old.trades) if line.own_id is not None}
     earlier = Earlier(defaultdict(list), set(), {}, defaultdict(Mark))
 
     def wants(glance: Glance) -> bool:
@@ -97,8 +96,7 @@ def add_earlier(earlier: Earlier, other: Earlier, orders: Collection[str]) -> No
     for key, order_ids in other.lines.items():
         for order_id in set(order_ids).intersection(orders):
             lacking = order_ids.count(order_id) - earlier.lines.get(key, []).count(order_id)
-            if lacking > 0:
-                earlier.lines.setdefault(key, []).extend([order_id] * lacking)
+            earlier.lines.setdefault(key, []).extend([order_id] * lacking)
     earlier.order_ids |= other.order_ids.intersection(orders)
     known = {broker_id: order_id for broker_id, order_id in other.by_broker_id.items() if order_id in orders}
     earlier.by_broker_id = known | earlier.by_broker_id
