@@ -132,10 +132,10 @@ class OrderIndex:
         """The log of a team; for one thread at a time."""
         return next((log for log in self._logs.values() if log.team == team), None)
 
-    def has_delivery(self, team: str | None, event: Event) -> bool:
-        """Whether the ledger of a team has recorded this delivery lately; without `team` any ledger."""
+    def has_delivery(self, team: str, event: Event) -> bool:
+        """Whether the ledger of a team has recorded this delivery lately."""
         with self._lock:
-            return any(log.has_delivery(event) for log in self._logs.values() if team in (None, log.team))
+            return any(log.has_delivery(event) for log in self._logs.values() if team == log.team)
 
     @property
     def logs(self) -> list[FollowedLog]:

@@ -161,7 +161,7 @@ class StreamWriter:
 
     def _is_recorded(self, team: str, event: Fields) -> bool:
         found = build_event(event)
-        return not isinstance(found, Problem) and self._index.has_delivery(None if self._is_own else team, found)
+        return not isinstance(found, Problem) and self._index.has_delivery(team, found)
 
     def _is_owned(self, event: Fields) -> bool:
         """Whether a ledger has the order, or its name says whose it is."""
