@@ -291,8 +291,13 @@ def test_a_pass_plans_its_commits_by_what_is_done_and_what_is_left(monkeypatch: 
 
     monkeypatch.setattr("compactor.ledger.compaction.plan_commit", note)
     size = len(raw := orders(0, 1000))
-    Ledger(DIRECTORY, files=disk_with(raw)).compact()
-    assert len(asked) > 1 and {size} == {done + left for done, left in asked} and (size, 0) == asked[-1]
+    with Ledger(DIRECTORY, files=(disk := disk_with(raw))) as ledger:
+        ledger.compact()
+        assert len(asked) > 1 and {size} == {done + left for done, left in asked} and (size, 0) == asked[-1]
+        asked.clear()
+        grow(disk, more := orders(1000, 2000))
+        ledger.compact()
+    assert len(asked) > 1 and {len(more)} == {done + left for done, left in asked}, "since the last commit"
 
 
 def test_a_pass_that_cannot_even_be_taken_back_leaves_a_beginning_of_the_next() -> None:

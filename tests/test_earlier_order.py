@@ -134,6 +134,13 @@ def test_every_term_of_a_request_is_compared(wanted: tuple[str, ...]) -> None:
         assert f"whose {name} is 1, and not 2" in found
 
 
+def test_a_symbol_that_the_broker_does_not_tell_differs() -> None:
+    """Issue 16, 5: an order of several legs has none."""
+    found = find_objection({"client_order_id": "a", "symbol": "SPY"}, {"order_id": "o", "order_status": "new"})
+    assert found is not None
+    assert "whose symbol is None, and not SPY" in found
+
+
 @pytest.mark.parametrize(
     ("asked", "told"),
     [

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from compactor import Compaction, DerivedConflict, Ledger
-from compactor.ledger.checkpoint import FOLD_VERSION, Slot
+from compactor.ledger.checkpoint import FOLD_VERSION, Slot, open_newest_slot
 from compactor.ledger.files import Files
 from compactor.verify.run import verify_all
 from tests.cases import DERIVED, LOG, derive, parsed, read_derived
@@ -97,6 +97,23 @@ def test_an_upgrade_may_be_stopped_at_any_call(golden: dict[str, bytes]) -> None
         assert golden == derived_on(disk), f"stopped at call {step}"
         kept = {name: disk.take(LEDGER / f"{name}.fold-1") for name in ("trades.jsonl", "findings.jsonl")}
         assert {name: older[name] for name in kept} == kept, f"stopped at call {step}"
+
+
+def test_an_upgrade_that_commits_on_its_way_ends_with_its_pass(
+    golden: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """7: what differs from the log after it was changed by somebody, and is not kept as an older version's."""
+    monkeypatch.setattr("compactor.ledger.compaction.plan_commit", lambda since, rest, *, first: rest > 0)
+    monkeypatch.setattr("compactor.ledger.log.BLOCK_BYTES", 4096)
+    disk = disk_with((GOLDEN / LOG).read_bytes())
+    disk.put(LEDGER / ".state" / STORED.name, STORED.read_bytes())
+    for name, data in read_derived(OLDER).items():
+        disk.put(LEDGER / name, data)
+    compact(disk)
+    assert golden == derived_on(disk), CHANGED
+    slot = open_newest_slot(LEDGER / ".state", disk, lambda _: None)
+    assert slot is not None
+    assert (FOLD_VERSION, None) == (slot.header.fold_version, slot.header.upgrades)
 
 
 def test_a_file_that_somebody_changed_is_no_upgrade() -> None:

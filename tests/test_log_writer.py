@@ -217,10 +217,12 @@ class TestTheLog:
         assert log_of(ledger).startswith(b"\0\xff not json\n\n{")
         assert inode == (ledger.path / LOG).stat().st_ino
 
+    @pytest.mark.parametrize("is_its_own", [False, True])
     @pytest.mark.parametrize(("durability", "syncs"), [("sync", True), ("none", False)])
     def test_durability_none_does_not_wait(
-        self, durability: Any, syncs: bool, ledger: Ledger, placed: Event, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+        self, durability: Any, syncs: bool, is_its_own: bool, ledger: Ledger, placed: Event,
+        monkeypatch: pytest.MonkeyPatch,
+    ) -> None:  # fmt: skip
         """`sync` returns when the events are on disk; `none` when the kernel has them. New names are on disk both ways,
         since an append that is to be durable cannot tell whether those of an earlier one are."""
         synced: list[str] = []
@@ -232,8 +234,9 @@ class TestTheLog:
 
         for name in real:
             monkeypatch.setattr(os, name, lambda descriptor, name=name: note(descriptor, name))
-        ledger.append([placed()], durability=durability)
-        ledger.append([placed("o2")], durability=durability)
+        own = Ledger(ledger.path, durability=durability) if is_its_own else ledger
+        for order_id in ("o1", "o2"):
+            own.append([placed(order_id)], durability=None if is_its_own else durability)
 
         log, team = str(ledger.path / LOG), ledger.path
         names = [str(team), str(team.parent), str(team.parent.parent), log, log]

@@ -153,6 +153,20 @@ def test_another_team_s_order_is_contested(
         assert {"bravo": 10} == _sums(data)
 
 
+@pytest.mark.parametrize(("teams", "owner"), [(["bravo", "charlie"], "charlie"), (["bravo"], "bravo")])
+def test_the_owner_that_is_named_has_the_order(
+    data: Path, write_log: Write, placed: Event, tmp_path: Path, teams: list[str], owner: str
+) -> None:
+    """Of several ledgers the one that the order's name means; a ledger that does not have it does not."""
+    write_log("charlie", placed("b9"))
+    for team in teams:
+        write_log(team, placed("b1", client_order_id="charlie:1"))
+    _compact(data)
+    _write_old(tmp_path / "old/team/alpha", [_order(1, client_order_id="charlie:1")])
+    [problem] = by_team(import_legacy(tmp_path / "old", data))["alpha"].problems
+    assert f"order b1 is {owner}'s, so it was not imported for alpha" in problem.detail
+
+
 def test_an_order_is_contested_by_either_of_its_ids(
     data: Path, write_log: Write, placed: Event, filled: Event, tmp_path: Path
 ) -> None:

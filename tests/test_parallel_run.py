@@ -205,6 +205,8 @@ def test_a_team_that_only_the_ledgers_have_is_compared(tmp_path: Path) -> None:
     ledger.compact()
     assert [("beta", "b2", "status", None, "new")] == list(compare_old_files(tmp_path / "old", tmp_path / "data"))
     assert [] == list(compare_old_files(tmp_path / "old/team/alpha", tmp_path / "data"))
+    shutil.copytree(tmp_path / "data/team/beta", tmp_path / "data/team/_beta")
+    assert 1 == len(list(compare_old_files(tmp_path / "old", tmp_path / "data"))), "what is no ledger is left out"
 
 
 @pytest.mark.parametrize(

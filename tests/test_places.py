@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from compactor import BadTeam, Ledger, discover
-from compactor.ledger.paths import locate_ledger
+from compactor.ledger.paths import locate_ledger, team_in_path
 from tests.cases import LOG
 from tests.faults import orders
 
@@ -51,6 +51,11 @@ def test_a_ledger_below_team_is_named_by_its_directory(alpha: Path, placed: Even
         log.write(json.dumps(placed(team_id="bravo")) + "\n")
     assert "alpha" == Ledger(alpha).compact().team_id
     assert "wrong_team" == [finding["kind"] for finding in Ledger(alpha).rows("findings")][-1]
+
+
+def test_a_directory_whose_name_is_no_team_id_names_no_ledger(data: Path) -> None:
+    """1.2: it is named by its events, like any other that lies elsewhere."""
+    assert ("alpha", None) == (team_in_path(data / "team/alpha"), team_in_path(data / "team/_odd"))
 
 
 def test_any_other_ledger_is_named_by_its_events(data: Path, placed: Event) -> None:

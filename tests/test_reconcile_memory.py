@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -160,6 +161,31 @@ def test_sums_that_never_agree_are_looked_into_once(server: ScriptedAlpaca, data
     assert asked == server.count("order_id=o")
     make_reconciler(server, data).run()
     assert asked < server.count("order_id=o"), "another process looks for itself"
+
+
+def test_what_could_not_be_written_was_not_looked_into(
+    server: ScriptedAlpaca, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk was full: the next run asks for the executions again, and puts the price right."""
+    terms: dict[str, Any] = {"seconds_ago": 500, "status": "canceled", "filled_qty": "5", "updated_at": ago(300)}
+    server.orders["o"] = make_order("o", **terms, filled_avg_price="10")
+    server.fills = [make_fill("o", "e1", "5", "10", "5", 400)]
+    reconciler = make_reconciler(server, data)
+    reconciler.run()
+    server.orders["o"] = make_order("o", **terms | {"filled_avg_price": "11", "updated_at": ago(60)})
+    server.fills = [make_fill("o", "e2", "5", "11", "5", 400)]
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Ledger, "append", refuse)
+        assert ["alpha"] == [one.team_id for one in reconciler.run().failed]
+    reconciler.run()
+    with Ledger(data / "team/alpha") as ledger:
+        assert [("5", "10"), ("-5", "10"), ("5", "11")] == [
+            (row["quantity"], row["execution_price"]) for row in ledger.rows("trades")
+        ]
 
 
 def test_what_was_looked_into_is_forgotten_with_its_orders(

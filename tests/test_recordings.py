@@ -144,6 +144,12 @@ def test_a_bracket_before_text_begins_no_array(text: str) -> None:
     assert [(1, "not_json"), (2, {"a": 1})] == _read(f'{text}\n{{"a": 1}}\n'.encode())
 
 
+@pytest.mark.parametrize("text", ["[DONE]", "[INFO] connected"])
+def test_a_bracket_before_text_inside_an_array_begins_none(text: str) -> None:
+    """A logger wrote between the elements: the array ends where its own bracket closes it."""
+    assert [(2, {"a": 1}), (3, "not_json"), (4, {"b": 2})] == _read(f'[\n{{"a": 1}},\n{text}\n{{"b": 2}}\n]\n'.encode())
+
+
 TORN = ['{"stream": "x", "data": {"id": "o-', '{"id": "o-1", "qty": "1', '{"id": "o-1", "legs": [{"id": 1}', '{"a', "{"]
 
 

@@ -215,6 +215,37 @@ def test_a_disk_that_fails_is_said_and_not_passed_over(data: Path) -> None:
         assert ledger.seal(now=True, segment_bytes=SEGMENT).sealed_bytes == len(RAW)
 
 
+class Ordered(Files):
+    """Notes in which order directories are made and synced, and segments written."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, str]] = []
+
+    def make_directory(self, path: Path) -> bool:
+        self.calls.append(("make", path.name))
+        return super().make_directory(path)
+
+    def sync_directory(self, path: Path) -> None:
+        self.calls.append(("sync", path.name))
+        super().sync_directory(path)
+
+    def punch(self, path: Path, start: int, length: int) -> bool:
+        self.calls.append(("punch", path.name))
+        return super().punch(path, start, length)
+
+
+def test_the_directory_of_the_segments_is_durable_before_any_space_is_given_back(data: Path) -> None:
+    """8.3: a power loss must not take all segments with it, while the log has holes in their place."""
+    (data / LOG).write_bytes(RAW)
+    files = Ordered()
+    with Ledger(data, files=files) as ledger:
+        ledger.compact()
+        files.calls.clear()
+        ledger.seal(now=True, segment_bytes=SEGMENT)
+    made, punched = files.calls.index(("make", "segments")), files.calls.index(("punch", LOG))
+    assert ("sync", data.name) in files.calls[made:punched]
+
+
 class Forgetful(Files):
     """A disk whose log has another byte by the time a segment is read back."""
 

@@ -612,6 +612,16 @@ def test_a_leg_that_was_told_first_moves_to_its_parent_s_team(data: Path, write_
     assert writer.store([frame("o-1", client_order_id="alice:1", legs=[nested])]).kin_left
 
 
+def test_legs_that_only_an_execution_names_belong_to_its_team(data: Path) -> None:
+    """Their own messages name neither their parent nor a team; an execution without its leg's id costs nothing."""
+    fill = update("o-1", "fill", client_order_id="alice:1", status="filled", symbol="", order_class="mleg")
+    leg = {"symbol": "SPY", "side": "buy", "price": "5", "qty": "1", "execution_id": "x"}
+    fill["data"]["legs"] = [{**leg, "order_id": "l-1"}, leg]
+    done = make_writer(data).store([json.dumps(fill).encode(), frame("l-1", "canceled", status="canceled")])
+    assert (2, 0) == (done.events, done.unread)
+    assert ["alice"] == [one.name for one in (data / "team").iterdir()]
+
+
 def test_orders_replaced_in_either_order_stay_together(data: Path) -> None:
     """Issue 12, 5: the replaced order names its successor, which names nobody."""
     writer = make_writer(data)
