@@ -300,6 +300,27 @@ def test_a_checkpoint_says_for_certain_which_orders_never_were_there(
     assert [None, "alpha"] == [team_of(index, one) for one in ("nobody", "o-1")]
 
 
+@pytest.mark.parametrize("terms", [{}, {"team_id": "alpha"}])
+def test_an_order_that_is_younger_than_a_line_is_not_looked_for_before_it(
+    data: Path, write_log: Write, placed: Event, monkeypatch: pytest.MonkeyPatch, terms: dict[str, str]
+) -> None:
+    """When it was created, and when the first line in memory was recorded, say so, up to an hour between clocks."""
+    monkeypatch.setattr(followed_log, "TAIL_BYTES", 1000)
+    at = "2026-03-02T10:00:00Z"
+    write_log("alpha", *[placed(f"o-{number}", recorded_at=at, **terms) for number in range(9)])
+    index, read = fresh(data), list[str]()
+    real = Log.lines_naming
+
+    def search(self: Any, order_id: str, first: int, end: int) -> Any:
+        read.append(order_id)
+        return real(self, order_id, first, end)
+
+    monkeypatch.setattr(Log, "lines_naming", search)
+    for order_id, created_at in (("young", "2026-03-02T11:00:01Z"), ("old", "2026-03-02T10:59:59Z")):
+        assert index.find_owner(order_id, created_at=created_at) is None
+    assert {"old"} == set(read)
+
+
 def test_lines_in_memory_are_searched_for_what_they_tell_of(
     data: Path, write_log: Write, placed: Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:
