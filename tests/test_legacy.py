@@ -1,5 +1,6 @@
 """Importing old files: nothing counts twice and nothing is lost, wherever the import is stopped."""
 
+import errno
 import json
 import shutil
 from collections.abc import Callable
@@ -11,7 +12,7 @@ import pytest
 
 from compactor.imports import legacy, writer
 from compactor.imports.earlier import Earlier, recall_lines
-from compactor.imports.legacy import find_old_directories, import_legacy, put_away
+from compactor.imports.legacy import OldFiles, find_old_directories, import_legacy, put_away
 from compactor.imports.old_layout import read_old_lines
 from compactor.imports.old_orders import ORDERS, TRADES
 from compactor.ledger import Ledger
@@ -353,6 +354,21 @@ def test_a_team_that_cannot_be_imported_stops_no_other(tmp_path: Path) -> None:
     assert errors["alpha"] is not None and "events.jsonl" in errors["alpha"].message
     assert errors["beta"] is None
     assert not (data / "team/alpha/legacy").exists() and (data / "team/beta/legacy").exists()
+
+
+def test_a_team_whose_old_files_cannot_be_read_has_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that fails in the middle: the error is the team's, and the others are imported."""
+    data, real = _old_in_place(tmp_path), OldFiles.read_lines
+
+    def read_lines(self: OldFiles, path: Path | None, on_bytes: Callable[[int], None]) -> Any:
+        if self.team == "alpha":
+            raise OSError(errno.EIO, "Input/output error", str(path))
+        return real(self, path, on_bytes)
+
+    monkeypatch.setattr(OldFiles, "read_lines", read_lines)
+    errors = {team.team_id: team.error for team in import_legacy(data, data).teams}
+    assert errors["alpha"] is not None and "Input/output error" in errors["alpha"].message
+    assert errors["beta"] is None
 
 
 def test_progress_is_told_in_bytes_of_the_old_files(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from compactor.core.decoding import build_event
 from compactor.core.events import Problem
+from compactor.imports import old_matching
 from compactor.imports.old_layout import OldLedger, translate_old_layout
 
 ORDER: dict[str, Any] = {"order_id": "a-1", "team_id": "alpha", "symbol": "AAPL", "side": "buy", "quantity": "10"}
@@ -133,6 +134,41 @@ def test_trades_without_an_id_that_add_up_to_an_order_are_its_fills() -> None:
     assert [] == old.problems
     taken = [event["ts"] for _, _, event, _ in old.events if event["order_id"] == "a-1" and "execution_id" in event]
     assert ["2026-02-02T14:34:00Z", "2026-02-02T14:35:00Z"] == taken
+
+
+def _list_taken(old: OldLedger) -> list[str]:
+    """When the trades of order a-1 happened, without the date."""
+    fills = [event for _, _, event, _ in old.events if event["order_id"] == "a-1" and "execution_id" in event]
+    return sorted(event["ts"][11:19] for event in fills)
+
+
+@pytest.mark.parametrize(("times", "taken"), [((54, 58, 66), (54, 58)), ((60, 70, 80), (60, 70)), ((70, 80), (70, 80))])
+def test_of_trades_that_add_up_those_that_end_nearest_are_taken(
+    times: tuple[int, ...], taken: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the last of each run, before or after the end of the order, which is minute 60; no more than four are tried."""
+    monkeypatch.setattr(old_matching, "NEAR_TRADES_MAX", 4)
+    stamps = {minute: f"2026-02-02T{14 + minute // 60}:{minute % 60:02}:00Z" for minute in (*times, 60)}
+    orders = [{**FILLED, "broker_order_id": None, "updated_at": stamps[60]}]
+    trades = [{**TRADE, "broker_order_id": None, "quantity": "5", "timestamp": stamps[minute]} for minute in times]
+    assert [stamps[minute][11:19] for minute in taken] == _list_taken(_translate(orders, trades))
+
+
+def test_trades_of_an_id_that_two_orders_have_are_not_taken_for_the_first_one_s() -> None:
+    """An old program began to number anew each day: the trade finds its order by what was traded."""
+    other = {"broker_order_id": "b-2", "symbol": "AAPL", "quantity": "3", "filled_qty": "3"}
+    orders = [FILLED | {"filled_qty": "0", "status": "new"}, FILLED | other]
+    old = _translate(orders, [{**TRADE, "broker_order_id": None, "order_id": "a-1", "quantity": "3"}])
+    assert ["3"] == _list_fills(old)["b-2"]
+    assert "b-1" not in _list_fills(old)
+
+
+def test_a_line_that_has_the_broker_s_id_only_is_of_the_order_of_that_id() -> None:
+    """Also where two ids of the program's have it; which are named."""
+    lines = [ORDER, ORDER | {"order_id": "a-2"}, {**FILLED, "order_id": None}]
+    old = _translate(lines)
+    assert Decimal(10) == _list_traded(old)["b-1"]
+    assert {"shared_id"} == set(_list_kinds(old))
 
 
 def test_each_of_several_orders_takes_the_trades_that_add_up_to_it() -> None:

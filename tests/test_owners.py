@@ -249,6 +249,35 @@ def test_an_order_that_was_assigned_away_goes_on_where_it_is(
     assert before == read_files(data), "again adds nothing"
 
 
+@pytest.mark.parametrize("keeps_line", [True, False])
+def test_an_order_that_was_assigned_away_under_the_program_s_own_id_is_found_by_the_broker_s(
+    tmp_path: Path, data: Path, write_log: Write, placed: Event, keeps_line: bool
+) -> None:
+    """4.12: an earlier version imported it under that; a trade that names the broker's id is of it."""
+    write_log("alpha", placed("a1", broker_order_id="b1"))
+    _compact(data)
+    assign(data, "a1", "zed")
+    lines = [_order(1, order_id="a1", broker_order_id="b1")] if keeps_line else []
+    _write_old(tmp_path / "old/team/alpha", [*lines, _order(2, quantity="7")], [_trade(1) | {"order_id": "a1"}])
+    import_legacy(tmp_path / "old", data)
+    assert ({"alpha": ["b2"]}, {"zed": 10}) == (_open(data), _sums(data))
+    assert ["a1"] == [trade["order_id"] for trade in Ledger(data / "team/zed").rows("trades")]
+
+
+@pytest.mark.parametrize("name", [None, "bravo:1"])
+def test_an_order_in_unassigned_is_its_parent_s_unless_its_name_says_otherwise(
+    data: Path, write_log: Write, placed: Event, tmp_path: Path, name: str | None
+) -> None:
+    """4.12: what another team's order brought along is not the old files' either."""
+    write_log("bravo", placed("b8"))
+    write_log("charlie", placed("b9"))
+    write_log("unassigned", placed("b1", parent_order_id="b9", **({"client_order_id": name} if name else {})))
+    _compact(data)
+    _write_old(tmp_path / "old/team/alpha", [_order(1)])
+    [problem] = by_team(import_legacy(tmp_path / "old", data))["alpha"].problems
+    assert f"order b1 is {'bravo' if name else 'charlie'}'s" in problem.detail
+
+
 def test_nothing_is_booked_twice_while_another_process_moves_orders(
     data: Path, write_log: Write, placed: Event, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -249,4 +249,5 @@ def test_an_object_in_a_zone_that_is_none_is_named(zone: str, tmp_path: Path) ->
 
 def test_a_text_behind_a_letter_is_no_literal() -> None:
     assert read_printed(b"{'a': f'{1}'}") is None
+    assert read_printed(b"{'a': r'b'}") is None
     assert read_printed(b"{'of': 'if', 'a': [\"rf\"]}") == {"of": "if", "a": ["rf"]}

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compactor.core.events import NESTING_MAX, Problem
+from compactor.core.events import LINE_BYTES_MAX, NESTING_MAX, Problem
 from compactor.imports.recordings import VALUE_BYTES_MAX, BadRecording, read_recording
 
 if sys.version_info >= (3, 14):
@@ -182,7 +182,8 @@ def test_a_value_that_does_not_end_is_given_up() -> None:
 
 
 def test_a_value_that_is_given_up_is_so_at_its_limit(tmp_path: Path) -> None:
-    """The rest of a long file is not held in memory for it."""
+    """The rest of a long file is not held in memory for it: twice what a line of a log may have at most."""
+    assert 2 * LINE_BYTES_MAX == VALUE_BYTES_MAX
     (tmp_path / "f").write_bytes(b"{\n" + b'  "k": "x",\n' * (VALUE_BYTES_MAX // 12 + 10))
     found = next(read_recording(tmp_path / "f"))
     assert "the value has not ended after" in found.value.detail
