@@ -146,7 +146,7 @@ def _list_taken(old: OldLedger) -> list[str]:
 def test_of_trades_that_add_up_those_that_end_nearest_are_taken(
     times: tuple[int, ...], taken: tuple[int, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By the last of each run, before or after the end of the order, which is minute 60; no more than four are tried."""
+    """By the last of each run, before or after the end of the order, minute 60; at most four are tried."""
     monkeypatch.setattr(old_matching, "NEAR_TRADES_MAX", 4)
     stamps = {minute: f"2026-02-02T{14 + minute // 60}:{minute % 60:02}:00Z" for minute in (*times, 60)}
     orders = [{**FILLED, "broker_order_id": None, "updated_at": stamps[60]}]
