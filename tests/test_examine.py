@@ -227,9 +227,11 @@ def test_fills_of_a_spread_may_name_either(scripted: ScriptedAlpaca) -> None:
     """Parent or leg: both are read, and it is counted which; other orders' fills are none of them."""
     scripted.orders["s"] = spread("s")
     scripted.orders["o"] = make_order("o")
+    scripted.orders["b"] = make_order("b", order_class="bracket", legs=[make_order("b-stop")])
     scripted.fills = [
         make_fill("s", "e1", "1", "1", "1", 60), make_fill("s-buy", "e2", "1", "1", "1", 50),
         make_fill("s-sell", "e3", "1", "1", "1", 40), make_fill("o", "e4", "1", "1", "1", 30),
+        make_fill("b", "e5", "1", "1", "1", 20), make_fill("b-stop", "e6", "1", "1", "1", 10),
     ]  # fmt: skip
     one = examine_scripted(scripted)["multi-leg fills"]
     assert ("as expected", "1 of 3 activities name the parent, the others a leg") == (one.verdict, one.found)

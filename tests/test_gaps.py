@@ -50,6 +50,15 @@ def test_that_an_account_has_no_resend_is_remembered(data: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["trades", "activities"])
+def test_every_request_of_a_resend_counts(kind: str) -> None:
+    """Against the broker's limit, like those of REST."""
+    with AlpacaServer(1, resend=kind) as server:
+        broker = AlpacaAccount(account_of(server).credentials, budget=(budget := Budget(1000)), sleep=lambda _: None)
+        list(broker.resend("2026-03-02T10:00:00Z", "2026-03-02T11:00:00Z", ResendPoint(), ResendResult()))
+        assert budget.used == len(server.requests) > 0
+
+
+@pytest.mark.parametrize("kind", ["trades", "activities"])
 def test_what_is_told_again_is_the_same(data: Path, kind: str) -> None:
     """Fills and revisions come with the ids of the stream, so that what is told twice is one trade."""
     with AlpacaServer(3, resend=kind, plain=True) as server:
@@ -95,11 +104,12 @@ def test_a_resend_says_with_each_batch_how_far_it_has_come(
         assert (len(first) - 1, {""}) == (len(known), {one.through for one in known})
 
 
+@pytest.mark.parametrize(("since_id", "told"), [(None, rfc3339(10**9)), ("0", "1")])
 @pytest.mark.parametrize("what", ["an order that is not answered for", "dropped messages"])
 def test_a_resend_with_something_missing_does_not_say_how_far_it_has_come(
-    monkeypatch: pytest.MonkeyPatch, what: str
+    monkeypatch: pytest.MonkeyPatch, what: str, since_id: str | None, told: str
 ) -> None:
-    """From where it is missing on; before that it does."""
+    """From where it is missing on, by time or by id; before that it does."""
     monkeypatch.setattr("compactor.broker.alpaca.adapter.BATCH", 1)
     with AlpacaServer(3) as server:
         broker = AlpacaAccount(account_of(server).credentials, budget=Budget(1000), sleep=lambda _: None)
@@ -107,15 +117,15 @@ def test_a_resend_with_something_missing_does_not_say_how_far_it_has_come(
 
     def read(_kind: Any, _since: str, _until: str, result: WindowResult, **_: Any) -> Iterator[bytes]:
         for number in (1, 2, 3):
-            result.newest_at = number * 10**9
+            result.newest_at, result.newest_id = number * 10**9, str(number)
             result.reason = what if what == "dropped messages" and number > 1 else ""
             yield b"{}"
         result.is_endless = True
 
     monkeypatch.setattr(broker.event_streams, "read", read)
     monkeypatch.setattr(broker._entries, "prepare", lambda _: next(problems, ""))
-    found = broker.resend("2026-03-02T10:00:00Z", "2026-03-02T11:00:00Z", ResendPoint(), ResendResult())
-    assert [rfc3339(10**9), "", ""] == [one.through for one in found]
+    found = broker._read_window("trades", "2026-03-02T10:00:00Z", "2026-03-02T11:00:00Z", since_id)
+    assert [told, "", ""] == [one.through or one.cursor for one in found]
 
 
 def sizes_of(data: Path) -> dict[Path, int]:

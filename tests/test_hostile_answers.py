@@ -261,8 +261,10 @@ def test_a_list_around_orders_reads_as_few_pages_as_there_can_be(server: Scripte
     assert 1 == len(server.seen)
     assert [] == list_around(broker, {"lost": ago(10)})
     assert 2 == len(server.seen), "one that is not where it should be is asked for once"
-    leg = list_around(broker, {"h-sl": held["submitted_at"]})
-    assert ["h"] == [one["id"] for one in leg], "a leg is found in its family"
+    for status in ("held", "new"):
+        held["legs"][0]["status"] = status
+        leg = list_around(broker, {"h-sl": held["submitted_at"]})
+        assert ["h"] == [one["id"] for one in leg], "a leg is found in its family"
 
 
 def test_families_are_looked_for_where_the_first_of_them_was(server: ScriptedAlpaca, broker: AlpacaRest) -> None:
