@@ -323,6 +323,32 @@ def test_reconnecting_says_why(talker: Talker) -> None:
     assert ["it missed something"] == ends.reasons
 
 
+def test_a_connection_that_is_asked_for_comes_after_a_pause(talker: Talker) -> None:
+    """Like any other: who asks again and again must not be in a hurry either."""
+    began: list[float] = []
+
+    class Stopped(Ends):
+        def disconnected(self, reason: str, pause_seconds: float) -> None:
+            self.reasons.append(reason)
+            assert self.stream is not None
+            if len(self.reasons) == 2:
+                self.stream.stop()
+
+    async def talk(socket: ServerConnection) -> None:
+        began.append(time.monotonic())
+        await greet(socket)
+        ends.stream.reconnect("asked for")  # type: ignore[union-attr]
+        await socket.wait_closed()
+
+    talker.talk = talk
+    environ = {"ALPACA_API_KEY": "K", "ALPACA_SECRET_KEY": "S", "APCA_API_BASE_URL": f"http://127.0.0.1:{talker.port}"}
+    ends = Stopped()
+    ends.stream = TradeStream(find_credentials(environ), ends, backoff_seconds=(0.8, 0.8))
+    ends.stream.run()
+    assert 2 == len(began)
+    assert began[1] - began[0] > 0.4, "half of the pause at least"
+
+
 def test_a_connection_that_is_asked_for_in_a_pause_ends_the_pause_and_stays(talker: Talker) -> None:
     """The wish is fulfilled by the next connection, which is not closed for it."""
 
