@@ -299,6 +299,8 @@ def test_of_a_predecessor_without_an_answer_the_ledger_tells_the_money_too() -> 
         # It may as well be its own: 9 of 20.
         ("9", "10.1", "9", "20", ("9", "10.1")),
         ("9", "10.1", None, "20", ("9", "10.1")),
+        # Or all of it: 9 of 9.
+        ("9", "10.1", None, "9", ("9", "10.1")),
     ],
 )
 def test_what_was_filled_before_is_left_out_while_own_executions_are_late(

@@ -77,6 +77,7 @@ def test_real_money_is_asked_for_in_words() -> None:
     assert "https://api.alpaca.markets" == find_credentials({**live, "COMPACTOR_LIVE": "yes-real-money"}).url
     paper = {**OLD, "APCA_API_BASE_URL": "https://paper-api.alpaca.markets"}
     assert "real money was requested" in refusal({**paper, "COMPACTOR_LIVE": "yes-real-money"})
+    assert find_credentials(paper).paper
     # An account that names its variables says in its own words whether it is for real money.
     assert find_credentials({**OLD, "COMPACTOR_LIVE": "yes-real-money"}, names=tuple(OLD)).paper  # type: ignore[arg-type]
 

@@ -128,6 +128,33 @@ def test_a_resend_with_something_missing_does_not_say_how_far_it_has_come(
     assert [told, "", ""] == [one.through or one.cursor for one in found]
 
 
+@pytest.mark.parametrize("bad", [None, 0, 1])
+@pytest.mark.parametrize("is_endless", [False, True])
+def test_a_resend_is_as_good_as_the_worse_of_its_windows(
+    monkeypatch: pytest.MonkeyPatch, bad: int | None, is_endless: bool
+) -> None:
+    """By time and by id: both have to be whole. After one that has no end the other is not asked for."""
+    with AlpacaServer(3) as server:
+        broker = AlpacaAccount(account_of(server).credentials, budget=Budget(1000), sleep=lambda _: None)
+    asked: list[str | None] = []
+
+    def read(
+        _kind: Any, _since: str, _until: str, result: WindowResult, *, since_id: str | None = None
+    ) -> Iterator[bytes]:
+        asked.append(since_id)
+        is_bad = bad is not None and bool(bad) == (since_id is not None)
+        result.is_delivered, result.complete, result.newest_id = not (is_bad and is_endless), not is_bad, "9"
+        result.is_endless, result.reason = is_bad and is_endless, "an entry of another kind" if is_bad else ""
+        yield b"{}"
+
+    monkeypatch.setattr(broker.event_streams, "read", read)
+    point, result = ResendPoint("trades", "8"), ResendResult()
+    list(broker.resend("2026-03-02T10:00:00Z", "2026-03-02T11:00:00Z", point, result))
+    assert (bad is None, bad is None or not is_endless) == (result.complete, result.is_delivered)
+    assert ("9" if result.is_delivered else "8") == result.point.cursor
+    assert [True, False][: 1 if bad == 0 and is_endless else 2] == [one is None for one in asked]
+
+
 def sizes_of(data: Path) -> dict[Path, int]:
     """The bytes of each log."""
     return {path: path.stat().st_size for path in data.glob("team/*/events.jsonl")}

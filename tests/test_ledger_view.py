@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ import pytest
 from compactor import Ledger
 from compactor.books.order_index import OrderIndex
 from compactor.broker.alpaca.translate import translate
+from compactor.sync import ledger_view
+from compactor.sync.executions import Known
 from compactor.sync.ledger_view import LedgerView
 from compactor.sync.plan import Answers
 
@@ -45,6 +48,15 @@ def test_each_order_is_as_its_own_ledger_has_it(data: Path, write_log: Write, pl
     assert {"o-1": "bravo", "o-2": "alpha"} == {order_id: known.team_id for order_id, known in found.items()}
     assert "4" == str(found["o-1"].filled)
     assert [("contested", "o-1")] == [(one.kind, one.order_id) for one in view.problems]
+
+
+def test_an_execution_that_is_told_in_two_lines_is_one() -> None:
+    """An order that was away and has come back tells it again; what corrects one has numbers of its own."""
+    known = Known("alpha")
+    lines = [("t1", "fill", "x", "10"), ("t2", "fill", "x", "10"), ("t3", "correction", "x", "11")]
+    for trade_id, kind, execution_id, price in lines:
+        ledger_view._add(known, ledger_view._Trade(trade_id, "o-1", "2", price, kind, execution_id), set())
+    assert {(Decimal(2), Decimal(10)): 1, (Decimal(2), Decimal(11)): 1} == known.numbers
 
 
 def test_an_order_assigned_to_a_ledger_that_has_nothing_of_it_is_that_team_s(

@@ -244,6 +244,7 @@ def test_a_crash_between_the_broker_s_yes_and_our_write_is_healed(data: Path, se
     assert [order_id] == [row["order_id"] for row in rows(data)]
     assert [("adopted", order_id)] == [(one.outcome, one.order_id) for one in done.intents]
     assert ["submitting", "submitted"] == intents_of(data)
+    assert {"alpha"} == {event["team_id"] for event in events_of(data)}
 
 
 def test_an_order_that_is_found_by_its_intent_after_it_was_replaced_shows_no_ghost(
@@ -337,6 +338,7 @@ def test_a_replace_is_announced_and_the_new_order_is_ours(data: Path, trader: Tr
     order = trader.submit("alpha", LIMIT)
     new = trader.replace(order["id"], tags=["x"], note="why", limit_price="90")
     assert ["submitting", "submitted"] * 2 == intents_of(data)
+    assert {"alpha"} == {event["team_id"] for event in events_of(data)}
     assert [new["id"]] == [row["order_id"] for row in rows(data)]
     assert new["client_order_id"].startswith("alpha:")
     with pytest.raises(Refused):
