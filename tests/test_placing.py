@@ -24,6 +24,7 @@ from compactor.broker.alpaca.rest import AlpacaRest
 from compactor.broker.budget import Budget
 from compactor.broker.credentials import BadCredentials
 from compactor.broker.intents import IntentWriter, resolve_intents
+from compactor.broker.port import Translation
 from compactor.core.events import INTENTS
 from compactor.ledger import BadTeam
 from compactor.ledger.open_intents import read_open_intents
@@ -508,6 +509,15 @@ def count_open(name: str) -> int:
         with suppress(OSError):
             paths.append(os.readlink(f"/proc/self/fd/{number}"))
     return sum(name in path for path in paths)
+
+
+def test_an_answer_that_tells_of_no_order_is_written_nowhere(data: Path, trader: Trader) -> None:
+    """What the broker said after a cancel may be nothing that anybody can read."""
+    trader.submit("alpha", LIMIT)
+    before = events_of(data)
+    trader._write_state(Translation([], []))
+    trader._write_state(None)
+    assert before == events_of(data)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="descriptors are listed by /proc")
