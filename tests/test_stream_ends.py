@@ -131,6 +131,39 @@ def test_an_update_before_the_confirmation_is_handed_on(talker: Talker) -> None:
     assert (1, [*early, b"last"]) == (ends.connections, ends.heard)
 
 
+def test_what_has_arrived_is_handed_on_whenever_the_end_comes(talker: Talker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also what waits for a place in the queue, or for its turn in the thread that writes."""
+    monkeypatch.setattr("compactor.broker.alpaca.stream.QUEUE_MESSAGES", 2)
+    messages = [str(number).encode() for number in range(7)]
+
+    class Slow(Ends):
+        def received(self, found: Sequence[Message]) -> None:
+            super().received(found)
+            assert self.stream is not None
+            if len(self.heard) == len(found):
+                all_sent.wait(10)
+                time.sleep(0.1)
+                self.stream.stop()
+
+    async def talk(socket: ServerConnection) -> None:
+        await greet(socket)
+        for message in messages:
+            await socket.send(message)
+        all_sent.set()
+        await socket.wait_closed()
+
+    talker.talk = talk
+    environ = {"ALPACA_API_KEY": "K", "ALPACA_SECRET_KEY": "S", "APCA_API_BASE_URL": f"http://127.0.0.1:{talker.port}"}
+    for _ in range(8):
+        all_sent, ends = threading.Event(), Slow()
+        ends.stream = TradeStream(find_credentials(environ), ends)
+        thread = threading.Thread(target=ends.stream.run, daemon=True)
+        thread.start()
+        thread.join(20)
+        assert not thread.is_alive()
+        assert messages == ends.heard
+
+
 def test_an_end_without_words_is_called_by_its_kind() -> None:
     assert "RuntimeError" == _describe_end(RuntimeError(), "ws://host/stream")
     assert "it broke" == _describe_end(RuntimeError("it broke"), "ws://host/stream")

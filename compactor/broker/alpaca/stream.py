@@ -200,7 +200,8 @@ class TradeStream:
         try:
             while True:
                 if batch:
-                    await loop.run_in_executor(writer, self._listener.received, batch)
+                    # Not to be canceled: what waits for its turn in the other thread would be lost.
+                    await asyncio.shield(loop.run_in_executor(writer, self._listener.received, batch))
                 message = await queue.get()
                 if message is None:
                     reader.result()
