@@ -99,7 +99,7 @@ class TestLimits:
 
     def test_what_is_read_back_of_an_order_counts_too(self) -> None:
         """6.2: a late event of an old order may cost reading most of the log."""
-        ended = orders(1, 2) + orders(2, 200, ended=True)
+        ended = orders(200, 300, ended=True) + orders(1, 2) + orders(2, 200, ended=True)
         late = orders(1, 2).splitlines(keepends=True)[1].replace(b"x-1-0", b"x-late").replace(b"03-02", b"04-02")
         disk = disk_with(ended)
         with Ledger(DIRECTORY, files=disk, retention_days=0) as ledger:

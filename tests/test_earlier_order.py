@@ -238,10 +238,13 @@ def test_the_exits_of_an_earlier_order_are_asked_for_by_its_id(trader: Trader, s
     with pytest.raises(Refused, match="no exit with the take_profit of now"):
         trader.submit("alpha", {**BRACKET, "take_profit": {"limit_price": "111"}})
     assert 2 == server.count("GET /v2/orders/n1")
+    server.answers["GET", "/v2/orders/*"] = error(404, 40410000, "order not found")
+    assert "n1" == trader.submit("alpha", BRACKET)["id"], "what the question for its name told counts"
+    server.answers.pop(("GET", "/v2/orders/*"))
     server.orders["n1"]["status"] = "canceled"
     with pytest.raises(Refused, match="has ended as canceled"):
         trader.submit("alpha", BRACKET)
     server.orders.clear()
     trader.submit("alpha", LIMIT)
     trader.submit("alpha", LIMIT)
-    assert 2 == server.count("GET /v2/orders/n1")
+    assert 3 == server.count("GET /v2/orders/n1")

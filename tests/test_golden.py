@@ -109,8 +109,10 @@ def test_an_upgrade_that_commits_on_its_way_ends_with_its_pass(
     disk.put(LEDGER / ".state" / STORED.name, STORED.read_bytes())
     for name, data in read_derived(OLDER).items():
         disk.put(LEDGER / name, data)
+    disk.put(LEDGER / "pending_orders.jsonl", b"{}\n")
     compact(disk)
     assert golden == derived_on(disk), CHANGED
+    assert disk.take(LEDGER / "pending_orders.jsonl.before") is None, "it was a ledger's own"
     slot = open_newest_slot(LEDGER / ".state", disk, lambda _: None)
     assert slot is not None
     assert (FOLD_VERSION, None) == (slot.header.fold_version, slot.header.upgrades)

@@ -371,6 +371,24 @@ def test_a_team_whose_old_files_cannot_be_read_has_an_error(tmp_path: Path, monk
     assert errors["beta"] is None
 
 
+def test_a_team_whose_ledger_cannot_be_written_has_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A full disk: its old files stay where they are, and the next import goes on."""
+    data, real = _old_in_place(tmp_path), append_lines
+
+    def append(path: Path, *given: Any) -> Any:
+        if path.parent.name == "alpha":
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        return real(path, *given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(writer, "append_lines", append)
+        errors = {team.team_id: team.error for team in import_legacy(data, data).teams}
+    assert errors["alpha"] is not None and "No space left on device" in errors["alpha"].message
+    assert errors["beta"] is None
+    assert not (data / "team/alpha/legacy").exists() and (data / "team/beta/legacy").exists()
+    assert [None, None] == [team.error for team in import_legacy(data, data).teams if team.team_id != "unassigned"]
+
+
 def test_progress_is_told_in_bytes_of_the_old_files(tmp_path: Path) -> None:
     """A long import is not silent."""
     told: list[tuple[int, int]] = []

@@ -278,6 +278,33 @@ def test_an_order_in_unassigned_is_its_parent_s_unless_its_name_says_otherwise(
     assert f"order b1 is {'bravo' if name else 'charlie'}'s" in problem.detail
 
 
+def test_a_directory_that_is_a_ledger_has_one_owner(tmp_path: Path, data: Path, placed: Event) -> None:
+    """1.2: nothing is looked up in other ledgers, and nothing moves."""
+    with Ledger(data) as ledger:
+        ledger.append([placed("b1", team_id="alpha")])
+        ledger.compact()
+    _write_old(tmp_path / "old", [_order(1, team_id="alpha"), _order(2, team_id="alpha")])
+    found = import_legacy(tmp_path / "old", data)
+    assert ({}, []) == (found.moved, [problem for team in found.teams for problem in team.problems])
+    assert ["b1", "b2"] == [row["order_id"] for row in Ledger(data).rows("pending_orders")]
+
+
+def test_a_third_ledger_that_names_an_order_assigned_away_is_named(
+    tmp_path: Path, data: Path, write_log: Write, placed: Event
+) -> None:
+    """4.12: the old files' fill is booked where the order went, and the other ledger is told of."""
+    write_log("alpha", placed("b1"))
+    write_log("bravo", placed("b1", recorded_at="2026-12-01T00:00:00Z"))
+    _compact(data)
+    assign(data, "b1", "zed")
+    write_log("charlie", placed("b1", recorded_at="2026-12-02T00:00:00Z"))
+    _compact(data)
+    _write_old(tmp_path / "old/team/alpha", [_order(1)], [_trade(1)])
+    problems = [one for team in import_legacy(tmp_path / "old", data).teams for one in team.problems]
+    assert ["charlie"] == [name for one in problems for name in ("charlie", "bravo") if f"log of {name}" in one.detail]
+    assert {"zed": 10} == _sums(data)
+
+
 def test_nothing_is_booked_twice_while_another_process_moves_orders(
     data: Path, write_log: Write, placed: Event, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
