@@ -188,6 +188,10 @@ def test_whether_something_is_due_is_told_as_of_now(data: Path) -> None:
             (len(RAW) + 1, timedelta(hours=1), True),
         ):  # fmt: skip
             assert due == ledger.is_seal_due(segment_bytes=segment_bytes, segment_age=age)
+        then = datetime(2026, 3, 2, 10, tzinfo=UTC)
+        for hours, due in ((1, False), (2, True)):
+            at = then + timedelta(hours=hours, minutes=-1)
+            assert due == ledger.is_seal_due(segment_bytes=len(RAW) + 1, segment_age=timedelta(hours=1), at=at)
     assert [LOG] == os.listdir(data)
 
 
