@@ -41,8 +41,8 @@ async def take(changes: AsyncIterator[Change], count: int) -> list[Change]:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Wait for something that the tracker will show."""
-    async with asyncio.timeout(20):
+    """Wait for something that the tracker will show; on a machine that others use as well, it may first read all."""
+    async with asyncio.timeout(60):
         while not condition():
             await asyncio.sleep(0.002)
 
