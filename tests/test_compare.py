@@ -244,6 +244,16 @@ def test_the_last_fill_of_a_replacement_ends_it() -> None:
     assert ("7", "3") == (sent(found)[0]["filled_qty"], sent(found)[0][CARRIED])
 
 
+def test_a_corrected_execution_of_a_replacement_that_keeps_its_id_is_found() -> None:
+    """By its numbers, where all of its own are listed; the average of both orders moves by less than a cent."""
+    view = {"a": known(("w", "3", "10"), row={}), "o1": known(("a-1", "2", "10"), row={})}
+    listed = [activity(1, "2", "10.01", "2")]
+    assert ["o1"] == plan(replacement("5", filled_avg_price="10.004"), view, listed).to_ask_fills
+    found = plan(replacement("5", filled_avg_price="10.004"), view, listed, fills_asked={"o1"})
+    [event] = [one for one in sent(found) if one["event"] != "snapshot"]
+    assert ("trade_correct", "10.01", "a-1") == (event["event"], event["price"], event["previous_execution_id"])
+
+
 def test_what_tells_no_sum_carries_none() -> None:
     event = {"order_id": "o", "qty": "1"}
     assert event == leave_out(event, Decimal(3))

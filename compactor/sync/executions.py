@@ -137,13 +137,14 @@ class ChosenExecutions:
         revised = self._is_revised(ours, value, theirs, places)
         # What was inferred gives way to its executions, and the oldest of them may be in no list that was asked for.
         total = sum((parse_decimal(fill["qty"]) for fill in fills), ZERO)
-        revised = revised or (total == theirs and self._has_other_numbers(fills, theirs))
+        revised = revised or (total == theirs and self._are_others(fills) and self._have_average(fills, ZERO, theirs))
         suspicious = ((behind or inferred > ZERO) and told != theirs) or revised
         if suspicious and self._carried is None:
             self.needs_predecessor = True
             return
         is_all = all_there and bool(self._carried) and total + (self._carried or ZERO) == theirs
-        if suspicious and known is not None and is_all and told != total and self._is_explained(fills, theirs):
+        is_explained = is_all and self._have_average(fills, self._carried_value, theirs)
+        if suspicious and known is not None and is_explained and (told != total or self._are_others(fills)):
             # Its own executions and what was filled before are all that it counts, and ours are others.
             own = sorted(self._leave_out_carried(theirs - total, total, fills), key=_place)
             self.to_append = plan_revisions(self.order, own, known.standing, known.executions)
@@ -171,25 +172,24 @@ class ChosenExecutions:
             at: str = max((self.find_newest(), rfc3339(self.quiet)), key=nanos)
             self.to_append, self.takes_back = [take_inferred_back(self.order, at, inferred, value)], True
 
-    def _has_other_numbers(self, fills: Iterable[Fields], theirs: Decimal) -> bool:
-        """Whether its activities, which are all there and have its average, are as many as stand and others: two
-        corrections may leave the sums as they were."""
+    def _are_others(self, fills: Iterable[Fields]) -> bool:
+        """Whether its activities, which are all there, are as many as stand and others: corrections may leave the sums
+        as they were, and an activity that was corrected may keep its id."""
         known = self.known
-        if known is None or known.inferred or read_number(self.order, "filled_avg_price") is None:
+        if known is None or known.inferred:
             return False
         told = [(parse_decimal(fill["qty"]), parse_decimal(fill["price"])) for fill in fills]
-        value = sum((qty * price for qty, price in told), ZERO)
         standing = Counter((qty, price) for _, qty, price in known.standing.values())
         # Activities may join what the stream told apart.
-        is_other = len(told) == standing.total() and Counter(told) != standing
-        return is_other and not self._is_revised(theirs, value, theirs, 2)
+        return len(told) == standing.total() and Counter(told) != standing
 
-    def _is_explained(self, fills: Iterable[Fields], theirs: Decimal) -> bool:
-        """Whether the average too is that of these executions and of what was filled before; they may only be late."""
-        if self._carried_value is None or read_number(self.order, "filled_avg_price") is None:
+    def _have_average(self, fills: Iterable[Fields], before: Decimal | None, theirs: Decimal) -> bool:
+        """Whether the average too is that of these executions, which else may only be late, and of the money `before`
+        them."""
+        if before is None or read_number(self.order, "filled_avg_price") is None:
             return False
         own = sum((parse_decimal(fill["qty"]) * parse_decimal(fill["price"]) for fill in fills), ZERO)
-        return not self._is_revised(theirs, own + self._carried_value, theirs, 2)
+        return not self._is_revised(theirs, own + before, theirs, 2)
 
     def _counts_carried(self, fills: Iterable[Fields], theirs: Decimal) -> bool:
         """Whether the sums of a replacement are certain to begin at what was filled before: else they would be above
