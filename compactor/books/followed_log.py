@@ -28,7 +28,7 @@ from compactor.ledger.checkpoint import DamagedCheckpoint, Slot, open_newest_slo
 from compactor.ledger.event_text import cut_event
 from compactor.ledger.files import Files
 from compactor.ledger.indexing import Indexes
-from compactor.ledger.log import Log, open_log, read_events
+from compactor.ledger.log import Log, open_log
 from compactor.ledger.paths import LOG, STATE
 from compactor.ledger.segments import Segments
 
@@ -134,9 +134,10 @@ class FollowedLog:
 
     def _find_recorded_ns(self, log: Log, size: int) -> int | None:
         """When the first event of the part in memory was recorded, which is after all that stands before it."""
-        for found, _line in read_events(log, self._start, size, self._reader) if self._start else ():
-            if not isinstance(found, Finding):
-                return _get_recorded_ns(found.event) if found.event.recorded_at is not None else None
+        for block in log.blocks(self._start, size) if self._start else ():
+            for found, _line in self._reader.read_block(block):
+                if not isinstance(found, Finding):
+                    return _get_recorded_ns(found.event) if found.event.recorded_at is not None else None
         return None
 
     def _read_new(self, log: Log, size: int) -> set[str]:

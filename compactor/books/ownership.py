@@ -51,8 +51,8 @@ def settle_claims(
     """The team that has an order, by the claims of all ledgers; None where no ledger has any.
 
     `named` is the team that the order's `client_order_id` names, where there is such a team. It comes first, then the
-    earliest claim, that of nobody last; from there the assignments are followed. An order that lies with one of the `fallback` teams, or was
-    assigned, stays there: its name was not known then, or somebody knew better.
+    earliest claim, that of nobody last; from there the assignments are followed. An order that lies with one of the
+    `fallback` teams, or was assigned, stays there: its name was not known then, or somebody knew better.
     """
     if not claims:
         return None

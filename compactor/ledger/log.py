@@ -9,9 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from compactor.core.derived import Finding
 from compactor.core.events import LINE_BYTES_MAX
-from compactor.core.lines import EXCERPT_BYTES, Block, EventReader, Placed, Wants
+from compactor.core.lines import EXCERPT_BYTES, Block
 from compactor.ledger.checkpoint import TAIL_BYTES, PrefixDigest, checksum
 from compactor.ledger.errors import LogRewritten, NoLedger, from_os
 from compactor.ledger.files import Files, Identity, Reader
@@ -59,19 +58,6 @@ def open_log(
         raise from_os(path / LOG, error, doing, again) from error
     finally:
         log.close()
-
-
-def read_events(
-    log: "Log", start: int, end: int, team: str | EventReader | None, wants: Wants | None = None
-) -> Iterator[tuple[Placed | Finding, bytes]]:
-    """The events of a log between two offsets, and findings for all other bytes, each with its bytes, in log order.
-
-    `start` is the beginning of a line; lines that end behind `end` are left out. Pass the EventReader instead of the
-    team to go on where an earlier call ended. `wants` is that of `EventReader.read_block`. Raises SegmentDamaged.
-    """
-    reader = team if isinstance(team, EventReader) else EventReader(team)
-    for block in log.blocks(start, end):
-        yield from reader.read_block(block, wants)
 
 
 class Log:
