@@ -33,6 +33,8 @@ from tests.chaos_law import differences
 from tests.chaos_side import QUIET_SECONDS
 
 STEP_SECONDS = 0.15
+RECONCILE_SECONDS_MAX = 3600
+"""Some lives have orders of thousands of executions, 100,000 in an hour: 1,000 pages, at 150 requests a minute."""
 OPEN_MAX = 60
 TROUBLE_SECONDS, CALM_SECONDS = (4, 45), (5, 40)
 """How long something is wrong, and how long it is not after that; keys that worked are tried for 15 minutes."""
@@ -179,7 +181,12 @@ def _end(server: AlpacaServer, follower: Follower, data: Path, done: Run) -> Non
 def _reconcile(server: AlpacaServer, data: Path, done: Run) -> str:
     command = [*COMPACTOR, "reconcile", str(data), "--once", "--json"]
     said = subprocess.run(
-        command, env=os.environ | server.environment, capture_output=True, text=True, timeout=600, check=False
+        command,
+        env=os.environ | server.environment,
+        capture_output=True,
+        text=True,
+        timeout=RECONCILE_SECONDS_MAX,
+        check=False,
     )
     with suppress(msgspec.DecodeError):
         told = msgspec.json.decode(said.stdout)
