@@ -205,8 +205,19 @@ def test_a_team_that_only_the_ledgers_have_is_compared(tmp_path: Path) -> None:
     ledger.compact()
     assert [("beta", "b2", "status", None, "new")] == list(compare_old_files(tmp_path / "old", tmp_path / "data"))
     assert [] == list(compare_old_files(tmp_path / "old/team/alpha", tmp_path / "data"))
-    shutil.copytree(tmp_path / "data/team/beta", tmp_path / "data/team/_beta")
-    assert 1 == len(list(compare_old_files(tmp_path / "old", tmp_path / "data"))), "what is no ledger is left out"
+
+
+def test_a_ledger_that_cannot_be_read_is_a_difference(tmp_path: Path) -> None:
+    """One that lost its log, though its derived files are there; and a directory that can be none."""
+    _compare(tmp_path, [ORDER], [], [_event("new", limit_price="7.5")])
+    team = tmp_path / "data/team"
+    shutil.copytree(team / "alpha", team / "_odd")
+    (team / "alpha/events.jsonl").unlink()
+    found = list(compare_old_files(tmp_path / "old", tmp_path / "data"))
+    assert [("_odd", str(team / "_odd"), UNREADABLE), ("alpha", str(team / "alpha"), UNREADABLE)] == [
+        one[:3] for one in found
+    ]
+    assert "whose events.jsonl is missing" in str(found[1].ledger)
 
 
 @pytest.mark.parametrize(

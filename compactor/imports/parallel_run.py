@@ -33,7 +33,7 @@ TERMS = (
 _ZERO = Decimal(0)
 
 UNREADABLE = "unreadable"
-"""The field of a difference that is an old line which nobody can read; its file and number stand for the order."""
+"""The field of a difference that is an old line or a ledger which nobody can read; where it is stands for the order."""
 
 
 class NoOldFiles(CompactorError):
@@ -58,9 +58,9 @@ class _Filled(NamedTuple):
 def compare_old_files(path: Path, data: Path) -> Iterator[OldDifference]:
     """Yield the differences between the old files at `path` and the ledgers of `data`, by team and order id.
 
-    A line that cannot be read is a difference. Where `path` holds `team/`, the ledgers of teams without old files are
-    compared as well. Raises NoOldFiles where nothing can be compared, LedgerError where a ledger cannot be read, and
-    OSError where an old file cannot.
+    A line that cannot be read is a difference, and so is a ledger that lost its log. Where `path` holds `team/`, the
+    ledgers of teams without old files are compared as well. Raises NoOldFiles where nothing can be compared,
+    LedgerError where a ledger cannot be read, and OSError where an old file cannot.
     """
     compared: set[str] = set()
     for source in find_old_files(path, data):
@@ -74,11 +74,11 @@ def compare_old_files(path: Path, data: Path) -> Iterator[OldDifference]:
             yield from _compare_team(team, lines, own, source.trades)
     if not compared:
         raise NoOldFiles(f"{path}: found no old files with a line of a team, expected {describe_expected(path)}")
-    if (path / "team").is_dir():
-        for place in discover(data):
-            named = place.team_id or Ledger(place.path).team_id
-            if place.problem is None and named is not None and named not in compared:
-                yield from _compare_team(named, OldLines([], [], []), place.path, None)
+    for place in discover(data):
+        if place.problem is not None:
+            yield OldDifference(place.name, str(place.path), UNREADABLE, None, place.problem)
+        elif (path / "team").is_dir() and (named := place.team_id or Ledger(place.path).team_id) not in compared:
+            yield from _compare_team(named, OldLines([], [], []), place.path, None)
 
 
 def _list_unreadable(source: OldFiles, lines: OldLines) -> Iterator[OldDifference]:
