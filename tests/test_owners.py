@@ -190,7 +190,7 @@ def test_another_ledger_that_names_the_team_s_order_is_named_once(
     _write_old(tmp_path / "old/team/alpha", [_order(1), _filled(1)], [_trade(1)])
     found = by_team(import_legacy(tmp_path / "old", data))["alpha"]
     [problem] = found.problems
-    assert "order b1 is alpha's (that team's ledger had it first" in problem.detail
+    assert "order b1 is alpha's (that ledger had it first" in problem.detail
     assert {"alpha": 10} == _sums(data)
 
 

@@ -97,9 +97,6 @@ def test_the_holder_is_found_from_any_ledger_that_had_the_order() -> None:
             {"unassigned": Claim(4, away_to="alpha"), "alpha": Claim(5)},
             "bravo", "alpha", False, id="an assignment before a name",
         ),
-        pytest.param(
-            {"unassigned": Claim(4), "alpha": Claim(5)}, None, "alpha", True, id="nobody's is whose ledger has it too"
-        ),
     ],
 )  # fmt: skip
 def test_who_has_an_order(claims: dict[str, Claim], named: str | None, team: str, is_contested: bool) -> None:

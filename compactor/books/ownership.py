@@ -51,14 +51,12 @@ def settle_claims(
     """The team that has an order, by the claims of all ledgers; None where no ledger has any.
 
     `named` is the team that the order's `client_order_id` names, where there is such a team. It comes first, then the
-    earliest claim, that of nobody last; from there the assignments are followed. An order that lies with one of the
-    `fallback` teams, or was assigned, stays there: its name was not known then, or somebody knew better.
+    earliest claim; from there the assignments are followed. An order that lies with one of the `fallback` teams, or was
+    assigned, stays there: its name was not known then, or somebody knew better.
     """
     if not claims:
         return None
-    # An order of nobody's is the team's whose ledger has it too, such as a leg that was told of before its parent.
-    nobodys = {UNASSIGNED} if UNASSIGNED in claims and claims[UNASSIGNED].away_to is None else set()
-    origin = min(claims, key=lambda team: (team != named, team in nobodys, claims[team].since_ns, team))
+    origin = min(claims, key=lambda team: (team != named, claims[team].since_ns, team))
     team = trace_assignments(origin, {one: claim.away_to for one, claim in claims.items()})
     if named is not None and origin != named and team == origin and team not in fallback:
         team = named
@@ -67,11 +65,7 @@ def settle_claims(
 
 
 def _describe(order_id: str, team: str, others: Sequence[str], named: str | None) -> str:
-    why = (
-        "its client_order_id names that team"
-        if team == named
-        else "that team's ledger had it first, or it was assigned"
-    )
+    why = "its client_order_id names that team" if team == named else "that ledger had it first, or it was assigned"
     found = f"order {order_id} is {team}'s ({why}), and the log of {' and '.join(others)} names it too"
     return f"{found}; nothing was moved. compactor assign {order_id} TEAM decides it"
 
