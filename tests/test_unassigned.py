@@ -199,6 +199,19 @@ def test_a_leg_that_both_have_goes_with_its_parent_by_what_lies_in_unassigned(
     assert ({"leg": "alpha"} if is_moved else {}) == plan(data)
 
 
+def test_a_leg_that_ended_goes_with_its_parent_by_what_was_told_of_it_in_unassigned(
+    data: Path, write_log: Write, placed: Event, filled: Event
+) -> None:
+    """Chaos, 56133: its bust came before the fill of its parent, which booked it with its team. Only a trade is left of
+    it, which names no parent."""
+    bust = {"event": "trade_bust", "execution_id": "x-0", "qty": "-10", "parent_order_id": "p"}
+    at = "2026-01-05T15:00:00Z"
+    write_log("unassigned", placed("leg", **bust, recorded_at=at), filled("leg", order_status="filled"))
+    write_log("alpha", placed("p"), placed("leg", recorded_at="2026-01-05T15:00:01Z"), filled("leg", execution_id="y"))
+    assert [] == list(Ledger(data / "team/unassigned").rows("pending_orders"))
+    assert {"leg": "alpha"} == plan(data)
+
+
 @pytest.mark.parametrize(
     ("told", "others", "is_moved"),
     [

@@ -139,8 +139,10 @@ class UnassignedOrders:
             return None  # Which of two teams has it is for a person to decide.
         [team] = teams
         is_of_parent = not claims[team].is_named and index.find_family_team(row.order_id, ties) == team
-        # What lies in `unassigned` is the broker's word, and no ledger's claim.
-        kin = [index.find_owner(one) for one in row.list_ties()]
+        # What lies in `unassigned` is the broker's word, and no ledger's claim. Trade lines tell of no kin.
+        log = index.find_log(UNASSIGNED)
+        told = {*row.list_ties(), *(log.ties.get(row.order_id, ()) if log is not None else ())}
+        kin = [index.find_owner(one) for one in sorted(told)]
         is_of_kin = any(one is not None and (one.team, one.problem) == (team, None) for one in kin)
         return team if owner == team or is_of_parent or is_of_kin or _is_of_group(row, index, team) else None
 
