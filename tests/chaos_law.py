@@ -58,14 +58,19 @@ def different_sums(truth: Truth, data: Path, late: Collection[str]) -> Iterator[
 
 
 def changed_trades(data: Path, before: Fills) -> Iterator[str]:
-    """What became of the trades of orders that a reset took away: nothing may, but that nobody's become a team's."""
+    """What became of the trades of orders that a reset took away: nothing may, but that nobody's become a team's. What
+    was told to nobody and, for a moment, to a team as well, is the team's, as either of the two has it."""
     fills = read_fills(data)
     for order_id, expected in before.items():
         found = fills.get(order_id, Counter())
-        teams = {team for team, *_ in found}
-        is_moved = {team for team, *_ in expected} == {UNASSIGNED} and len(teams) == 1
-        allowed = Counter({(*teams, *fill): n for (_, *fill), n in expected.items()}) if is_moved else expected
-        if found != allowed:
+        teams, told_to = {team for team, *_ in found}, {team for team, *_ in expected}
+        allowed = [expected]
+        if len(teams) == 1 and UNASSIGNED in told_to and told_to <= teams | {UNASSIGNED}:
+            allowed = [
+                Counter({(*teams, quantity, price): n for (team, quantity, price), n in expected.items() if team == one})
+                for one in told_to
+            ]
+        if found not in allowed:
             yield f"{order_id} is gone: trades were {_shown(expected)}, and are {_shown(found)}"
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,9 @@ from compactor.sync.state import read_reconciled
 from tests.alpaca_server import AlpacaServer
 from tests.test_gaps import hear_all
 from tests.test_reconcile import START, healer, quiet_run
+
+Write = Callable[..., Path]
+Event = Callable[..., dict[str, Any]]
 
 LIMIT: dict[str, Any] = {"type": "limit", "limit_price": "100", "team": "alpha"}
 
@@ -71,6 +74,19 @@ def test_the_first_run_records_an_opening_balance(data: Path, server: AlpacaServ
     done = quiet_run(reconciler, server)
     assert {"AAPL": "explained", "SPY": "explained"} == kinds(done)
     assert ("115", "15", "100") == (done.positions[0].at_broker, done.positions[0].by_trades, done.positions[0].opening)
+
+
+def test_an_opening_balance_counts_no_order_twice_that_moves_to_its_team_in_the_same_run(
+    data: Path, server: AlpacaServer, write_log: Write, placed: Event, filled: Event
+) -> None:
+    """Chaos, 70518: the stream told `unassigned` of an exit, and `submit` wrote how it stood into its team's ledger."""
+    numbers = {"symbol": "AAPL", "side": "buy", "quantity": "10", "order_type": "limit"}
+    write_log("unassigned", filled(parent_order_id="p", recorded_at="2026-01-05T15:00:00Z", **numbers))
+    write_log("alpha", placed("p"), filled(recorded_at="2026-01-05T15:00:02Z", **numbers))
+    server.account.opening = {"AAPL": Decimal(10)}
+    reconciler = healer(data, server)
+    assert {"o1": "alpha"} == quiet_run(reconciler, server).moved
+    assert {"AAPL": "equal"} == kinds(quiet_run(reconciler, server))
 
 
 @pytest.mark.parametrize(

@@ -179,6 +179,10 @@ class Reconciler:
             is_whole = not unreadable and not any(team.error for team in teams)
             # What these events did not put right is named the next time, instead of being appended for ever.
             self._agreed |= {one for one in plan.tried if is_whole and one[0] not in told.fills_unanswered}
+        # First, because an opening balance must not count what stands in `unassigned` and in a team's ledger.
+        moved = self._move_unassigned(plan, dry_run)
+        if moved and not dry_run:
+            self._open_ledgers.read()
         positions = self._compare_positions(
             told, plan, ledgers, now, memory, answering, is_whole=not unreadable, is_dry=dry_run
         )
@@ -186,7 +190,6 @@ class Reconciler:
         if not dry_run:
             self._remember(memory, now, asked, errors, plan, is_whole, positions)
         resolved = [] if dry_run else self._resolve_intents(plan, unreadable, answering, only is None and not errors)
-        moved = self._move_unassigned(plan, dry_run)
         return Reconciled(
             dry_run=dry_run,
             requests=self._accounts.requests - requests,
