@@ -69,6 +69,15 @@ def test_an_average_that_is_rounded_to_cents_costs_no_question() -> None:
     assert ["o1"] == plan([filled("3", "10.02")], view, fills).to_ask_fills
 
 
+def test_a_broker_that_tells_more_of_another_average_rounds_none_to_cents() -> None:
+    """Chaos, 53129: an execution was corrected by a cent beside one that is new, and the average was a short number."""
+    view = {"o1": known(("x", "1", "10"))}
+    fills = [activity(1, "1", "10", "1"), activity(2, "2", "10.01", "3")]
+    other = order(id="o2", filled_qty="3", filled_avg_price="10.006666667", status="canceled")
+    assert "o1" in plan([filled("3", "10.01"), other], view, fills).to_ask_fills
+    assert "o1" not in plan([filled("3", "10.006666667"), other], view, fills).to_ask_fills
+
+
 def test_what_was_asked_for_in_vain_is_asked_again_once_a_number_has_changed() -> None:
     """Ours or the broker's: quantity or average."""
     there, view = filled("6"), {"o1": known(("x", "4", "10"))}

@@ -14,7 +14,7 @@ from compactor.broker.port import Fields, content_digest
 from compactor.core.decimals import parse_decimal, quotient
 from compactor.core.instants import nanos, rfc3339
 from compactor.core.lifecycle import TERMINAL, normalize_name
-from compactor.sync.executions import ZERO, ChosenExecutions, is_other_price, read_number
+from compactor.sync.executions import CENTS, ZERO, ChosenExecutions, is_other_price, read_number
 
 NUMBERS = frozenset({"quantity", "notional", "limit_price", "stop_price", "trail_price", "trail_percent"})
 TERMS = (
@@ -143,7 +143,7 @@ class Comparison:
             yield "filled_below", f"{self._ours} filled in the ledger, {theirs} at the broker; a bust may be missing"
         elif theirs and (price := read_number(self._order, "filled_avg_price")) is not None:
             average = quotient(known.value, theirs)
-            if is_other_price(average, price, 2):
+            if is_other_price(average, price, CENTS):
                 yield "price_differs", f"an average of {average} in the ledger, {price} at the broker"
 
     def snapshot(self, *, ended: bool = False) -> Fields:

@@ -19,6 +19,8 @@ from compactor.core.instants import nanos, rfc3339
 from compactor.sync.revisions import plan_revisions, take_inferred_back
 
 ZERO = Decimal(0)
+CENTS, EXACT = 2, 4
+"""To how many decimals an average is compared."""
 
 
 class Known(msgspec.Struct):
@@ -75,7 +77,8 @@ class ChosenExecutions:
     among `agreed` were looked into before, and their activities are what the ledger has. `carried` is what is filled of
     the order that this one replaces, which the broker may count again, and `carried_value` its money; None where that
     order was not asked for. `needs_fills`: choose again with all activities, and `needs_predecessor`: with that order.
-    `takes_back`: what was inferred is taken back. What happened up to `quiet` (Unix nanoseconds) is no news.
+    `takes_back`: what was inferred is taken back. What happened up to `quiet` (Unix nanoseconds) is no news. Averages
+    are told to so many `places`.
     """
 
     def __init__(
@@ -88,6 +91,7 @@ class ChosenExecutions:
         agreed: Collection[tuple[str, str]] = (),
         carried: Decimal | None = ZERO,
         carried_value: Decimal | None = None,
+        places: int = CENTS,
     ) -> None:
         self.order = order
         """The order as it is to be told: without what its predecessor had filled, where its sums begin there."""
@@ -97,7 +101,7 @@ class ChosenExecutions:
         self.are_incomplete = False
         """Whether less is filled, with these, than at the broker."""
         self.needs_fills = self.needs_predecessor = self.takes_back = False
-        self._carried, self._carried_value = carried, carried_value
+        self._carried, self._carried_value, self._places = carried, carried_value, places
         self.known, self.quiet = known, quiet
         self._ours = known.filled if known is not None else ZERO
         self.agreement = (str(order["order_id"]), f"{self.filled} {order.get('filled_avg_price')} {self._sums()}")
@@ -127,13 +131,13 @@ class ChosenExecutions:
         new, gain, gained_value = new_fills(fills, known)
         told = self._ours - inferred + gain
         behind = theirs > self._ours
-        ours, value, places = self._ours, known.value if known is not None else ZERO, 4
+        ours, value, places = self._ours, known.value if known is not None else ZERO, EXACT
         if known is not None and (behind or inferred > ZERO):
             # With what is new, and without what gives way to it, the average has to be the broker's too, or something
-            # was corrected besides. It may be rounded to cents, and after a gap that must not cost a request for every
-            # order.
+            # was corrected besides. Where it may be rounded to cents, that must not cost a request for every order
+            # after a gap.
             standing = sum((qty * price for _, qty, price in known.standing.values()), ZERO)
-            ours, value, places = told, standing + gained_value, 2
+            ours, value, places = told, standing + gained_value, self._places
         revised = self._is_revised(ours, value, theirs, places)
         # What was inferred gives way to its executions, and the oldest of them may be in no list that was asked for.
         total = sum((parse_decimal(fill["qty"]) for fill in fills), ZERO)
@@ -189,7 +193,7 @@ class ChosenExecutions:
         if before is None or read_number(self.order, "filled_avg_price") is None:
             return False
         own = sum((parse_decimal(fill["qty"]) * parse_decimal(fill["price"]) for fill in fills), ZERO)
-        return not self._is_revised(theirs, own + before, theirs, 2)
+        return not self._is_revised(theirs, own + before, theirs, CENTS)
 
     def _counts_carried(self, fills: Iterable[Fields], theirs: Decimal) -> bool:
         """Whether the sums of a replacement are certain to begin at what was filled before: else they would be above

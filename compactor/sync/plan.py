@@ -20,7 +20,7 @@ from compactor.broker.readable import keep_readable
 from compactor.core.decimals import exactly, parse_decimal
 from compactor.core.instants import nanos
 from compactor.sync.compare import BrokerDifference, Comparison, is_filled, is_open
-from compactor.sync.executions import ChosenExecutions, Known, new_fills
+from compactor.sync.executions import CENTS, EXACT, ChosenExecutions, Known, new_fills
 
 View = Mapping[str, Known]
 """What all ledgers together know, by order id."""
@@ -95,6 +95,11 @@ class Answers(msgspec.Struct):
             told = sum((parse_decimal(fill["qty"]) for fill in fills), Decimal(0))
             return bool(fills) and filled is not None and told == parse_decimal(str(filled))
 
+    def count_places(self) -> int:
+        """To how many decimals averages are told: a broker that tells more than two of one does not round to cents."""
+        averages = (str(order.get("filled_avg_price") or "") for order in self.orders.values())
+        return EXACT if any(len(one.partition(".")[2]) > CENTS for one in averages) else CENTS
+
     def take(self, orders: Translation, fills: Translation | None = None) -> None:
         """Take in more of its orders and executions; what cannot be understood is a problem."""
         for event in _checked(orders, self.problems):
@@ -149,11 +154,13 @@ def plan_reconcile(
     _ask_for_missing(plan, answers, missing, ledger_view, unasked)
     if forget_missing:
         _forget_missing(plan, ledger_view, now)
+    places = answers.count_places()
     for order_id, order in answers.orders.items():
         known, fills = ledger_view.get(order_id), answers.fills.get(order_id, [])
         with exactly():
             carried, value = _find_carried(order, answers, ledger_view, {*missing, *unasked})
-            chosen = ChosenExecutions(order, known, fills, quiet, order_id in fills_asked, agreed, carried, value)
+            all_there = order_id in fills_asked
+            chosen = ChosenExecutions(order, known, fills, quiet, all_there, agreed, carried, value, places)
             one = Comparison(chosen)
             events = one.events()
         if chosen.needs_predecessor:
