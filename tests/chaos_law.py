@@ -67,7 +67,9 @@ def changed_trades(data: Path, before: Fills) -> Iterator[str]:
         allowed = [expected]
         if len(teams) == 1 and UNASSIGNED in told_to and told_to <= teams | {UNASSIGNED}:
             allowed = [
-                Counter({(*teams, quantity, price): n for (team, quantity, price), n in expected.items() if team == one})
+                Counter(
+                    {(*teams, quantity, price): n for (team, quantity, price), n in expected.items() if team == one}
+                )
                 for one in told_to
             ]
         if found not in allowed:

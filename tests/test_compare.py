@@ -60,6 +60,24 @@ def test_where_what_was_inferred_is_told_in_part_the_rest_is_asked_for() -> None
     assert (["partial_fill"], []) == (told(found), found.to_ask_fills)
 
 
+def test_an_execution_that_changed_nothing_is_told_once_more_under_a_name_of_its_own() -> None:
+    """Chaos, 55301: the ledger took it for another one with its numbers. What that does not put right is left alone."""
+    ours = infer(known(("x", "4", "10"), ("y", "4", "11"), row={}), "2")
+    there, fills = filled("10", "10.4"), [activity(1, "4", "10", "4"), activity(2, "4", "11", "8")]
+    last = activity(3, "2", "10", "10", type="fill")
+    runs, tried = [], set[tuple[str, str]]()
+    for _ in range(3):
+        found = plan([there], {"o1": ours}, [*fills, last], agreed=tried)
+        tried |= set(found.tried)
+        runs.append([(one["execution_id"], one["event_id"]) for one in sent(found) if one["event"] == "fill"])
+    [(name, event_id)], [(other, other_id)], nothing = runs
+    assert ([], f"{name}/2@10", True) == (nothing, other, other_id.startswith("digest:") and other_id != event_id)
+    ours.executions.add(other)
+    first = {one for one in tried if not one[1].endswith("again")}
+    [third] = plan([there], {"o1": ours}, [*fills, last], agreed=first).events["alpha"][:1]
+    assert f"{name}/2@10/2" == third["execution_id"], "that name is another one's"
+
+
 def test_an_average_that_is_rounded_to_cents_costs_no_question() -> None:
     """1 at 10.00 and 2 at 10.01 are 10.00667, which some brokers call 10.01; a cent beside it was corrected."""
     view = {"o1": known(("x", "1", "10"))}

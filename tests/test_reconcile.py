@@ -677,3 +677,29 @@ def test_an_execution_that_was_taken_back_and_is_there_again_is_booked_again(dat
     assert [] == list(differences(server.truth(), data, set()))
     assert ["fill", "reversal", "fill"] == [one["kind"] for one in trades(data, "alpha")]
     assert 0 == quiet_run(reconciler, server, DAY + 1).events
+
+
+def test_an_execution_that_the_ledger_took_for_another_one_is_booked_under_a_name_of_its_own(
+    data: Path, server: AlpacaServer
+) -> None:
+    """Chaos, 55301: a correction that nobody told counted a share less, so that the next execution that the stream told
+    was one too many by the broker's count, and for the ledger one that it had, with the same numbers (4.3)."""
+    server.account.writer.activity_ids_match = True
+    reconciler = healer(data, server)
+    order = server.place("AAPL", "buy", 10, team="alpha", type="limit", limit_price="2")
+    server.fill(order.id, 2, "1.5")
+    corrected = server.fill(order.id, 2, "1.75")
+    assert corrected is not None
+    quiet_run(reconciler, server)
+    server.correct(corrected.id, 1, "1.5")
+    unheard = len(server.account.told)
+    server.fill(order.id, 2, "1.5")
+    server.fill(order.id, 1, "2")
+    told = [{"stream": "trade_updates", "data": update} for _, update in server.account.told[unheard:]]
+    StreamWriter(data, translate_message, index=OrderIndex(data, ["alpha"])).store(
+        map(server.account.writer.encode, told)
+    )
+    quiet_run(reconciler, server)
+
+    assert [] == list(differences(server.truth(), data, set()))
+    assert 0 == quiet_run(reconciler, server, DAY + 1).events

@@ -16,7 +16,7 @@ from compactor.books.carry_over import leave_out
 from compactor.broker.port import Fields
 from compactor.core.decimals import parse_decimal, plain, quotient
 from compactor.core.instants import nanos, rfc3339
-from compactor.sync.revisions import plan_revisions, take_inferred_back
+from compactor.sync.revisions import plan_revisions, rename, take_inferred_back
 
 ZERO = Decimal(0)
 CENTS, EXACT = 2, 4
@@ -108,6 +108,8 @@ class ChosenExecutions:
         """The order and its numbers, on both sides."""
         if self.filled is not None:
             self._choose(fills, self.filled, all_fills_there, self.agreement in agreed)
+            if known is not None and known.inferred > ZERO and not self.takes_back and self.agreement in agreed:
+                self._tell_again(known, agreed)
             self.to_append = [_without_stale_sum(one, self.filled) for one in self.to_append]
 
     def find_newest(self) -> str:
@@ -175,6 +177,14 @@ class ChosenExecutions:
             # As of now: whatever counted these shares was told before.
             at: str = max((self.find_newest(), rfc3339(self.quiet)), key=nanos)
             self.to_append, self.takes_back = [take_inferred_back(self.order, at, inferred, value)], True
+
+    def _tell_again(self, known: Known, agreed: Collection[tuple[str, str]]) -> None:
+        """Tell executions that changed nothing under names of their own, once: the ledger took them for others, whose
+        numbers they have, because one that was corrected counted too much (rule 4.3)."""
+        order_id, numbers = self.agreement
+        self.agreement = (order_id, f"{numbers} again")
+        fills = [one for one in self.to_append if one["event"] in ("fill", "partial_fill")]
+        self.to_append = [] if self.agreement in agreed else [rename(one, known.executions) for one in fills]
 
     def _are_others(self, fills: Iterable[Fields]) -> bool:
         """Whether its activities, which are all there, are as many as stand and others: corrections may leave the sums

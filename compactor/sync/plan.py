@@ -20,7 +20,7 @@ from compactor.broker.readable import keep_readable
 from compactor.core.decimals import exactly, parse_decimal
 from compactor.core.instants import nanos
 from compactor.sync.compare import BrokerDifference, Comparison, is_filled, is_open
-from compactor.sync.executions import CENTS, EXACT, ChosenExecutions, Known, new_fills
+from compactor.sync.executions import CENTS, EXACT, ZERO, ChosenExecutions, Known, new_fills
 
 View = Mapping[str, Known]
 """What all ledgers together know, by order id."""
@@ -178,8 +178,9 @@ def plan_reconcile(
         elif events:
             team = rules_of(order_id).decide(order_id, answers.orders, known_teams)
             plan.events.setdefault(team, []).extend(events)
-            plan.tried += [chosen.agreement] if order_id in fills_asked or chosen.takes_back else []
-            plan.inferred += [order_id] if known is not None and known.inferred and not chosen.takes_back else []
+            gives_way = known is not None and known.inferred != ZERO
+            plan.tried += [chosen.agreement] if all_there or gives_way else []
+            plan.inferred += [order_id] if gives_way and not chosen.takes_back else []
             plan.untold += [order_id] if one.is_untold() else []
         elif one.newest <= quiet:
             plan.problems += one.problems()

@@ -7,7 +7,7 @@ quantity of the order, because an activity that is merely late would otherwise l
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Iterator
 from decimal import Decimal
 from itertools import chain, count
 from operator import itemgetter
@@ -40,14 +40,20 @@ def plan_revisions(order: Fields, fills: Iterable[Fields], standing: Standing, k
             corrected = {"previous_execution_id": old[0], "execution_id": execution_id}
             numbers_told = {name: fill[name] for name in ("qty", "price")}
             events.append(_revision("trade_correct", order, {**corrected, **numbers_told, "raw": fill.get("raw")}))
-        elif execution_id == fill["execution_id"]:
-            events.append(fill)
         else:
-            # An event of its own: under the activity's id it would be the earlier version, delivered once more.
-            event_id = content_digest([fill["event_id"], execution_id])
-            events.append({**fill, "execution_id": execution_id, "event_id": event_id})
+            events.append(fill if execution_id == fill["execution_id"] else _call(fill, execution_id))
     busts = [_revision("trade_bust", order, {"previous_execution_id": execution_id}) for execution_id, _, _ in gone]
     return busts + events
+
+
+def rename(fill: Fields, known_ids: Collection[str]) -> Fields:
+    """An execution under a name of its own, which no other source has told."""
+    return _call(fill, next(one for one in _name_versions(fill) if one not in known_ids))
+
+
+def _call(fill: Fields, execution_id: str) -> Fields:
+    # An event of its own: under the activity's id it would be the earlier version, delivered once more.
+    return {**fill, "execution_id": execution_id, "event_id": content_digest([fill["event_id"], execution_id])}
 
 
 def take_inferred_back(order: Fields, at: str, qty: Decimal, value: Decimal) -> Fields:
@@ -108,16 +114,19 @@ def _name_execution(trade: StandingTrade) -> str:
     return (trade[0] or "").partition("/")[0]
 
 
-def _new_name(fill: Fields, known_ids: set[str]) -> str:
+def _new_name(fill: Fields, known_ids: Collection[str]) -> str:
     """How the ledger calls an execution: by its activity's id, with its numbers where an earlier version has that.
 
     Numbers that come back after they were taken back are a version of their own.
     """
+    return next(one for one in chain([str(fill["execution_id"])], _name_versions(fill)) if one not in known_ids)
+
+
+def _name_versions(fill: Fields) -> Iterator[str]:
     qty, price = _numbers(fill)
-    name = str(fill["execution_id"])
-    version = f"{name}/{plain(qty)}@{plain(price)}"
-    names = chain((name, version), (f"{version}/{number}" for number in count(2)))
-    return next(one for one in names if one not in known_ids)
+    version = f"{fill['execution_id']}/{plain(qty)}@{plain(price)}"
+    yield version
+    yield from (f"{version}/{number}" for number in count(2))
 
 
 def _numbers(fill: Fields) -> Numbers:
