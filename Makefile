@@ -23,7 +23,7 @@ PIP = $(PY) -m pip install --quiet --disable-pip-version-check
 # process more than there are, up to nine, because many tests wait. Bytecode is kept also where the environment says not to: the tests
 # start the program some thousand times.
 WORKERS ?= $(shell n=$$(nproc); echo $$((n < 8 ? n + 1 : 9)))
-PYTEST = PYTHONDONTWRITEBYTECODE= $(PY) -m pytest -q --timeout 300 $(if $(RERUNS),--reruns $(RERUNS)) $(if $(filter tests,$(TESTS)),-n $(WORKERS) --dist loadgroup --no-loadscope-reorder)
+PYTEST = PYTHONDONTWRITEBYTECODE= $(PY) -m pytest -q --timeout 300 $(if $(RERUNS),--reruns $(RERUNS)) $(if $(filter tests,$(TESTS)),-n $(WORKERS) --dist loadscope --no-loadscope-reorder)
 # Built into the folder of their sources; `pip` leaves no trace of it that is needed afterwards.
 COMPILED = $(wildcard compactor/core/fast/*.pyx compactor/core/fast/*.pxd)
 

@@ -66,12 +66,10 @@ def changed_trades(data: Path, before: Fills) -> Iterator[str]:
         teams, told_to = {team for team, *_ in found}, {team for team, *_ in expected}
         allowed = [expected]
         if len(teams) == 1 and UNASSIGNED in told_to and told_to <= teams | {UNASSIGNED}:
-            allowed = [
-                Counter(
-                    {(*teams, quantity, price): n for (team, quantity, price), n in expected.items() if team == one}
-                )
-                for one in told_to
-            ]
+            [team] = teams
+            for one in told_to:
+                fills_of = [(quantity, price, n) for (of, quantity, price), n in expected.items() if of == one]
+                allowed.append(Counter({(team, quantity, price): n for quantity, price, n in fills_of}))
         if found not in allowed:
             yield f"{order_id} is gone: trades were {_shown(expected)}, and are {_shown(found)}"
 

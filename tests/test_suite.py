@@ -8,6 +8,7 @@ import sys
 
 from tests.conftest import ROOT
 
+DAEMONS = "test_a_ledger_that_catches_up or test_a_ledger_is_asked_for_its_age or test_a_lock_that_a_reconcile"
 CTRL_C = "tests/test_cli.py::TestRealProgram::test_ctrl_c_ends_in_order"
 
 
@@ -24,3 +25,15 @@ def test_a_parent_that_ignores_ctrl_c_stops_no_test() -> None:
     assert 0 == done.returncode, done.stdout
     assert "1 passed" in done.stdout
     assert signal.getsignal(signal.SIGINT) != signal.SIG_IGN
+
+
+def test_daemons_run_one_after_another_on_several_processors() -> None:
+    """They promise times. With some versions of pytest and pytest-xdist each test went to the next process."""
+    options = ["-v", "-p", "no:cacheprovider", "-n", "2", "--dist", "loadscope", "--no-loadscope-reorder"]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", *options, "tests/test_watch.py", "-k", DAEMONS],
+        cwd=ROOT, capture_output=True, text=True, timeout=120, start_new_session=True,
+    )  # fmt: skip
+    lines = [line for line in done.stdout.splitlines() if "PASSED tests/test_watch.py" in line]
+    assert 3 == len(lines), done.stdout + done.stderr
+    assert 1 == len({line.split()[0] for line in lines}), done.stdout

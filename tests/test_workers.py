@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -109,3 +110,20 @@ class TestWorkers:
         assert isinstance(pid, bytes)
         with pytest.raises(ProcessLookupError):
             os.kill(int(pid), 0)
+
+    def test_a_process_that_takes_no_signal_is_ended_too(self, tmp_path: Path) -> None:
+        """A fork of a process with threads may hang before it takes signals; nobody waits for it for ever."""
+
+        def work(item: int) -> bytes:
+            if item:
+                signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
+                blocked.write_bytes(b"")
+                signal.pause()
+            return b"%d" % os.getpid()
+
+        blocked = tmp_path / "blocked"
+        results = run_forked([[0, 1]], work, workers=1)
+        next(results)
+        while not blocked.exists():
+            time.sleep(0.01)
+        results.close()  # type: ignore[attr-defined]

@@ -106,7 +106,8 @@ def run_forked(
     finally:
         with _undisturbed():
             for child in running.values():
-                os.kill(child.pid, signal.SIGTERM)
+                # Nothing can keep it from ending. One that hangs before it takes signals would be waited for, for ever.
+                os.kill(child.pid, signal.SIGKILL)
             for child in running.values():
                 _end(child)
 
@@ -142,7 +143,7 @@ def _run_child(items: Sequence[int], work: Callable[[int], bytes], pipe: int, *,
     """Run a child. It ends by os._exit on every path: the buffers and exit handlers are its parent's."""
     status = 1
     try:
-        # Ctrl-C reaches the whole group of processes; the parent decides what it means, and says so by SIGTERM.
+        # Ctrl-C reaches the whole group of processes; the parent decides what it means, and ends its children.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})

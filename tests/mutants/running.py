@@ -227,7 +227,7 @@ class Runner:
             copy = Path(directory) / "look"
             copy_checkout(self._root, copy)
             environment = {"MUTANTS_MAP": str(copy / "seen")}
-            options = ["-p", "no:cacheprovider", "--hypothesis-seed=0", "-n", str(self._jobs), "--dist", "loadgroup"]
+            options = ["-p", "no:cacheprovider", "--hypothesis-seed=0", "-n", str(self._jobs), "--dist", "loadscope"]
             options += [f"--ignore={name}" for name in _LEFT_OUT if (copy / name).exists()] + self._tests
             done = _pytest(options, copy, environment, 3600)
             parts = [json.loads(path.read_text()) for path in copy.glob("seen.*")]
