@@ -125,6 +125,12 @@ class TestLimits:
             ledger.compact()
         assert derived_from(orders(0, 15)) == files_on(disk)
 
+    def test_a_pass_that_takes_as_long_as_it_may_is_no_longer_one(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The limit itself is allowed."""
+        monkeypatch.setattr("compactor.ledger.compaction.time.perf_counter", lambda: 5.0)
+        with Ledger(DIRECTORY, files=disk_with(orders(0, 9))) as ledger:
+            assert ledger.compact(limit_seconds=0).events
+
 
 def test_progress_is_told_about_every_mebibyte() -> None:
     """From what is folded already up to the end."""

@@ -65,6 +65,15 @@ def test_a_file_that_grew_adds_what_is_new(tmp_path: Path) -> None:
     assert {"AAPL": Decimal(100), "MSFT": Decimal(-20)} == sum_positions(tmp_path / "data/team/alpha")
 
 
+def test_an_order_that_was_imported_and_does_not_say_how_much_is_filled_is_named_once(tmp_path: Path) -> None:
+    """The next import of a growing file tells what is new."""
+    untold = _order(1, status="filled", quantity=None, notional="500", filled_qty=None)
+    old, data = _old(tmp_path, [untold]), tmp_path / "data"
+    assert ["unknown_fill"] == [one.kind for one in by_team(import_legacy(old, data))["alpha"].problems]
+    _old(tmp_path, [untold, _order(2)])
+    assert [] == by_team(import_legacy(old, data))["alpha"].problems
+
+
 def _old(tmp_path: Path, orders: list[dict[str, Any]], trades: list[dict[str, Any]] | None = None) -> Path:
     """The directory of an old team with these lines."""
     home = tmp_path / "old/team/alpha"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -398,6 +398,21 @@ def test_what_cannot_be_written_into_a_link_is_the_team_s_error(data: Path) -> N
     assert team.error is not None
     assert "team/alpha" in str(team.error)
     assert [] == ledgers.paths
+
+
+def test_a_log_is_read_for_open_requests_only_where_there_may_be_one(
+    data: Path, write_log: Callable[..., Path], placed: Callable[..., dict[str, Any]]
+) -> None:
+    """What is not in memory may have one."""
+    ledgers, path = OpenLedgers(data), write_log("alpha", placed())
+    assert ledgers.may_have_intents(path)
+    ledgers.read()
+    assert not ledgers.may_have_intents(path)
+    asked = {"event": "submitting", "order_id": "c-1", "client_order_id": "c-1", "ts": "2026-01-05T14:30:00Z"}
+    write_log("alpha", asked)
+    ledgers.read()
+    assert ledgers.may_have_intents(path)
+    ledgers.close()
 
 
 def test_a_ledger_s_row_names_no_successor_that_is_another_team_s() -> None:

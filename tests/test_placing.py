@@ -105,6 +105,13 @@ def test_alpaca_py_s_own_requests_are_taken(data: Path, trader: Trader, server: 
     assert {order["id"], *found.legs} == {event["order_id"] for event in log_of(data)}
 
 
+def test_a_term_without_a_value_is_not_told(trader: Trader, server: AlpacaServer) -> None:
+    """Also one of a leg: some brokers take null for a wrong value."""
+    terms = {"symbol": "AAPL", "side": None, "take_profit": {"limit_price": "190.1", "stop_price": None}}
+    found = open_broker(find_credentials(server.environment)).read_request(terms)
+    assert {"symbol": "AAPL", "take_profit": {"limit_price": "190.1"}} == found
+
+
 @pytest.mark.parametrize(
     "fault", ["crash_after_accept", "server_error", "html_page", "null_body", "cut_body", "rate_limited"]
 )

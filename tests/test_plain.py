@@ -426,3 +426,20 @@ def test_the_compiled_core_imports_only_the_core() -> None:
 def test_a_compiled_module_is_one_thing() -> None:
     """A module has at most 350 lines, compiled or not."""
     assert [] == [path.name for path in sources() if len(path.read_text().splitlines()) > 350]
+
+
+@pytest.mark.parametrize(("value", "is_off"), [(None, False), ("", False), ("0", False), ("1", True), ("yes", True)])
+def test_the_environment_switches_the_compiled_modules_off(
+    value: str | None, is_off: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """COMPACTOR_PURE_PYTHON; without it they are in use where they are there."""
+    monkeypatch.delenv("COMPACTOR_PURE_PYTHON", raising=False)
+    if value is not None:
+        monkeypatch.setenv("COMPACTOR_PURE_PYTHON", value)
+    spec = importlib.util.spec_from_file_location("switched", CORE / "__init__.py")
+    assert spec is not None and spec.loader is not None
+    switched = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(switched)
+    is_there = importlib.util.find_spec("compactor.core.fast.plain_orders") is not None
+    assert (is_off, not is_off and is_there) == (switched.IS_SWITCHED_OFF, switched.IS_COMPILED)
+    assert switched.IS_COMPILED != (switched.PlainOrders is NoPlainOrders)

@@ -5,12 +5,14 @@ import os
 from collections import Counter
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 
 from compactor import Ledger, LedgerError, SegmentDamaged
 from compactor.ledger.files import Files, Reader
+from compactor.ledger.seal import Sealer
 from compactor.ledger.segment_format import HOLE_BYTES_MIN, decode_seal, encode_seal
 from tests.cases import LOG
 from tests.faults import orders
@@ -177,6 +179,23 @@ def test_a_log_is_due_at_64_mib_or_after_a_day(data: Path) -> None:
         with (data / LOG).open("ab") as log:
             log.write(line)
         assert 1 == ledger.seal(at=day).segments
+
+
+def test_what_is_known_of_the_log_s_age_is_not_read_again(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A daemon asks at every look."""
+    made: list[Any] = []
+
+    class Counted(Sealer):
+        def __init__(self, *of: Any) -> None:
+            made.append(of)
+            super().__init__(*of)
+
+    monkeypatch.setattr("compactor.ledger.seal.Sealer", Counted)
+    (data / LOG).write_bytes(RAW)
+    with Ledger(data) as ledger:
+        for _ in range(2):
+            ledger.is_seal_due(segment_bytes=len(RAW), segment_age=timedelta(days=1))
+    assert 1 == len(made)
 
 
 def test_whether_something_is_due_is_told_as_of_now(data: Path) -> None:
