@@ -43,7 +43,7 @@ async def take(changes: AsyncIterator[Change], count: int) -> list[Change]:
 
 async def until(condition: Callable[[], bool]) -> None:
     """Wait for something that the tracker will show; on a machine that others use as well, it may first read all."""
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(120):
         while not condition():
             await asyncio.sleep(0.002)
 
@@ -230,9 +230,9 @@ async def measure_machine(seconds: float) -> list[float]:
 @pytest.fixture(scope="module", params=[True, False], ids=["filled", "open"])
 def many(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, bool]:
     """A data directory with 200,000 events of filled orders, or 20,000 of open ones; and whether they are filled. The
-    rules alone would need half a minute for so many."""
+    rules alone would need half a minute for so many, and get a tenth of them."""
     data = tmp_path_factory.mktemp("many")
-    write_many(data, 100_000 if request.param and IS_COMPILED else 20_000, is_filled=request.param)
+    write_many(data, (100_000 if request.param else 20_000) // (1 if IS_COMPILED else 10), is_filled=request.param)
     return data, request.param
 
 
@@ -257,7 +257,7 @@ def test_nothing_blocks_the_loop(many: tuple[Path, bool], is_compacted: bool) ->
                 late = f"late-{is_compacted}-{number}"
                 write_many(data, 10, late)
                 await until(lambda wanted=f"{late}-9": tracker.order(wanted) is not None)  # type: ignore[misc]
-            assert (0 if is_filled else 20_000) == len(tracker.pending_orders)
+            assert (0 if is_filled else 20_000 if IS_COMPILED else 2_000) == len(tracker.pending_orders)
         stop.set()
         return await delays
 

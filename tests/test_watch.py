@@ -27,7 +27,7 @@ from compactor.daemon.presence import read_report
 from compactor.ledger.files import Files
 from compactor.ui.watching import make_logger
 
-_WITHIN_SECONDS = 30
+_WITHIN_SECONDS = 120
 
 
 def line(order_id: str, event: str = "new", second: int = 0, **more: Any) -> bytes:
