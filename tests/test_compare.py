@@ -94,6 +94,8 @@ def test_a_broker_that_tells_more_of_another_average_rounds_none_to_cents() -> N
     other = order(id="o2", filled_qty="3", filled_avg_price="10.006666667", status="canceled")
     assert "o1" in plan([filled("3", "10.01"), other], view, fills).to_ask_fills
     assert "o1" not in plan([filled("3", "10.006666667"), other], view, fills).to_ask_fills
+    padded = {**other, "filled_avg_price": "10.010"}
+    assert "o1" not in plan([filled("3", "10.01"), padded], view, fills).to_ask_fills
 
 
 def test_what_was_asked_for_in_vain_is_asked_again_once_a_number_has_changed() -> None:

@@ -96,9 +96,10 @@ class Answers(msgspec.Struct):
             return bool(fills) and filled is not None and told == parse_decimal(str(filled))
 
     def count_places(self) -> int:
-        """To how many decimals averages are told: a broker that tells more than two of one does not round to cents."""
-        averages = (str(order.get("filled_avg_price") or "") for order in self.orders.values())
-        return EXACT if any(len(one.partition(".")[2]) > CENTS for one in averages) else CENTS
+        """To how many decimals averages are told: a broker that tells more than two of one does not round to cents.
+        Noughts behind them say nothing."""
+        decimals = (str(order.get("filled_avg_price") or "").partition(".")[2] for order in self.orders.values())
+        return EXACT if any(len(one.rstrip("0")) > CENTS for one in decimals) else CENTS
 
     def take(self, orders: Translation, fills: Translation | None = None) -> None:
         """Take in more of its orders and executions; what cannot be understood is a problem."""
