@@ -64,6 +64,7 @@ FIRST = ("daemons", *(f"test_{name}.py" for name in LONG.split()))
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Order the groups as `FIRST` says."""
     if hasattr(config, "workerinput"):
         ranks = {name: rank for rank, name in enumerate(FIRST)}
         items.sort(key=lambda item: ranks.get(group_of(item.nodeid), len(ranks)))
