@@ -248,7 +248,8 @@ class Watcher:
             self._errands.remove((errand, job))
             job.keeper.has_errand = job.keeper.has_errand and job.is_seal
             job.keeper.is_sealing = False
-            job.keeper.is_due = True
+            # What was written during a pass was seen by `look`; another one at once would find nothing, again and again.
+            job.keeper.is_due |= job.is_seal
             rows, said = errand.read_results()
             if job.is_seal:
                 self._end_seal(job, rows, said)
