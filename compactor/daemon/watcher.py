@@ -248,7 +248,7 @@ class Watcher:
             self._errands.remove((errand, job))
             job.keeper.has_errand = job.keeper.has_errand and job.is_seal
             job.keeper.is_sealing = False
-            # What was written during a pass was seen by `look`; another one at once would find nothing, again and again.
+            # What was written during a pass was seen by `look`; another one at once would find nothing, and again.
             job.keeper.is_due |= job.is_seal
             rows, said = errand.read_results()
             if job.is_seal:
