@@ -187,6 +187,17 @@ class TestLongPass:
         assert (long.trades, long.findings) == (long.new_trades, long.new_findings)
 
 
+    def test_what_was_derived_before_is_held_against_the_log_to_its_end(self) -> None:
+        """While it commits on its way the files hold more than it has derived; at the end nothing foreign is left."""
+        raw = orders(0, 100)
+        disk = disk_with(raw)
+        Ledger(DIRECTORY, files=disk).compact()
+        for path in [path for path in disk.all_files() if ".state" in path.parts]:
+            disk.drop(path)
+        Ledger(DIRECTORY, files=disk).compact()
+        assert derived_from(raw) == files_on(disk)
+
+
 @pytest.mark.parametrize("keep", [0.0, 0.5])
 def test_what_a_pass_derived_is_durable_when_it_returns(keep: float) -> None:
     """7: the first pass, one that appends, and one after which no order is open; with and without a checkpoint."""

@@ -87,6 +87,9 @@ def test_a_digest_is_that_of_the_last_4_kib() -> None:
 
 def test_a_failed_pass_takes_back_what_it_appended_and_no_more() -> None:
     """Down to the file that was there, to none, or to what a long pass has committed on its way."""
+    disk, tail = tail_of(b"")
+    tail.roll_back()
+    assert disk.take(PATH) == b"", "nothing was appended to an empty file"
     for content in (None, OLD):
         disk, tail = tail_of(content, len(content or b""))
         tail.roll_back()

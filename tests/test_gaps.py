@@ -18,6 +18,7 @@ from compactor.broker.alpaca.leg_executions import EntryReader, LegBook, OrderLe
 from compactor.broker.alpaca.resend import EventStreams, WindowResult, make_ulid, step_back_ulid
 from compactor.broker.alpaca.rest import AlpacaRest
 from compactor.broker.alpaca.translate import translate_message
+from compactor.broker.alpaca.transport import Transport
 from compactor.broker.budget import Budget
 from compactor.broker.credentials import BadCredentials
 from compactor.broker.port import ResendPoint, ResendResult, Translation
@@ -431,6 +432,17 @@ def test_a_resend_without_an_end_is_bounded(data: Path) -> None:
         assert server.truth().fills == ours(data)[1]
         asked = [one for one in server.requests if "/events/activities" in one]
         assert 1 == len(asked), "another try would take as long, and the reconcile waits for it"
+
+
+def test_a_resend_that_nobody_answers_is_asked_for_once(data: Path) -> None:
+    """A request without an answer takes as long at the next try; the reconcile waits for it."""
+    with AlpacaServer(3, resend="activities", plain=True) as server:
+        server.fail_next("/events/activities", "hang", 3)
+        found = gaps(data, server)
+        streams = found._broker.event_streams  # type: ignore[attr-defined]
+        streams._transport = Transport(account_of(server).credentials, deadline_seconds=0.3)
+        done = found.close()
+        assert (done.complete, 1) == (False, len([one for one in server.requests if "/events/activities" in one]))
 
 
 @pytest.mark.parametrize("fault", ["gateway_page", "unauthorized"])

@@ -192,6 +192,7 @@ def test_an_order_that_vanished_from_a_rewritten_file_is_marked_and_named(tmp_pa
     for appended in (1, 0):
         found = by_team(import_legacy(old, data, rewritten=True))["alpha"]
         assert (appended, ["b1"]) == (found.events_appended, found.vanished)
+        assert 1 == found.lines_read, "a mark stands on no line"
         assert {"b1": "vanished", "b2": "new"} == _rows(data)
     assert ["unknown_status"] == [row["kind"] for row in Ledger(data / "team/alpha").rows("findings")]
 

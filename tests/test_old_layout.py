@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from compactor.core.decoding import build_event
 from compactor.core.events import Problem
+from compactor.imports.old_fields import read_fields
 from compactor.imports.old_layout import translate_old_layout
 from compactor.imports.old_orders import OldProblem
 
@@ -328,6 +329,11 @@ def test_times_without_an_offset_are_utc_and_numbers_are_texts() -> None:
         [{**ORDER, "updated_at": "2026-03-02T14:30:00.123456", "quantity": 100, "limit_price": 0.1}]
     ).events
     assert ["2026-03-02T14:30:00.123456Z", "100", "0.1"] == [event[name] for name in ("ts", "quantity", "limit_price")]
+
+
+def test_a_value_that_is_neither_text_nor_number_stays_as_it_is() -> None:
+    """A flag is a flag, and a list a list: what reads it says what it expected."""
+    assert {"extended_hours": True, "legs": ["a"]} == read_fields({"extended_hours": True, "legs": ["a"], "note": None})
 
 
 def test_a_line_is_the_same_wherever_it_stands() -> None:

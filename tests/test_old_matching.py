@@ -154,6 +154,18 @@ def test_of_trades_that_add_up_those_that_end_nearest_are_taken(
     assert [stamps[minute][11:19] for minute in taken] == _list_taken(_translate(orders, trades))
 
 
+def test_of_runs_of_trades_the_last_trade_of_each_counts() -> None:
+    """An order of many parts ends with the last of them; a run that begins nearer to the end may be another one's."""
+    minutes = {10: "2", 20: "2", 59: "6", 70: "6", 71: "4"}
+    stamps = {minute: f"2026-02-02T{14 + minute // 60}:{minute % 60:02}:00Z" for minute in (*minutes, 60)}
+    orders = [{**FILLED, "broker_order_id": None, "updated_at": stamps[60]}]
+    trades = [
+        {**TRADE, "broker_order_id": None, "quantity": quantity, "timestamp": stamps[minute]}
+        for minute, quantity in minutes.items()
+    ]
+    assert ["14:10:00", "14:20:00", "14:59:00"] == _list_taken(_translate(orders, trades))
+
+
 def test_trades_of_an_id_that_two_orders_have_are_not_taken_for_the_first_one_s() -> None:
     """An old program began to number anew each day: the trade finds its order by what was traded."""
     other = {"broker_order_id": "b-2", "symbol": "AAPL", "quantity": "3", "filled_qty": "3"}

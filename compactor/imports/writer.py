@@ -181,11 +181,12 @@ class ImportWriter:
     def add(self, team: str, found: Fields | Problem, file: str, number: int, *, is_known: bool = False) -> None:
         """Add what a line gave for a team: a checked event, which may be a duplicate, or a problem.
 
-        With `is_known` the caller knows that the log has the event.
+        What no line gave has the number 0. With `is_known` the caller knows that the log has the event.
         """
         batch = self._find_batch(team)
         result = batch.result
-        batch.count_line(file, number)
+        if number:
+            batch.count_line(file, number)
         if isinstance(found, Problem):
             result.problems.append(ImportProblem(file, number, found.kind, _hide_keys(found.detail)))
             return
