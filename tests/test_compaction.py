@@ -186,7 +186,6 @@ class TestLongPass:
         assert (long.events, len(raw), len(raw)) == (long.new_events, long.bytes, long.offset)
         assert (long.trades, long.findings) == (long.new_trades, long.new_findings)
 
-
     def test_what_was_derived_before_is_held_against_the_log_to_its_end(self) -> None:
         """While it commits on its way the files hold more than it has derived; at the end nothing foreign is left."""
         raw = orders(0, 100)
