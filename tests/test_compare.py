@@ -360,3 +360,25 @@ def test_what_is_taken_back_is_told_as_of_now_and_the_order_as_of_its_change() -
     bust, snapshot = sent(plan([filled("3")], view, fills_asked={"o1"}))
     assert ("trade_bust", "2026-03-02T15:59:50Z") == (bust["event"], bust["ts"][:19] + "Z")
     assert ("snapshot", LATER) == (snapshot["event"], snapshot["ts"])
+
+
+def test_of_a_predecessor_without_an_answer_the_log_tells_what_it_carried() -> None:
+    """The broker counts on from order to order: through a replacement of which nothing is filled itself."""
+    second = replacement("3")[1] | {"status": "rejected"}
+    for carried, expected in (("3", []), ("0", ["snapshot"])):
+        asked = list[str]()
+
+        def read(order_id: str, carried: str = carried, asked: list[str] = asked) -> Decimal:
+            asked.append(order_id)
+            return Decimal(carried)
+
+        found = plan([second], {"o1": known(row={})}, unasked={"a"}, fills_asked={"o1"}, read_carried=read)
+        assert (expected, ["a"]) == (told(found), asked)
+
+
+def test_what_was_inferred_this_instant_is_taken_back_after_it() -> None:
+    """At the same instant a quantity counts nothing of what is taken back (4.7), and a clock may be set back."""
+    found = infer(known(("x", "3", "10")), "2")
+    found.inferred_ns = nanos("2026-03-02T15:59:55Z")
+    bust = sent(plan([filled("3")], {"o1": found}, fills_asked={"o1"}))[0]
+    assert ("trade_bust", "2026-03-02T15:59:55.000000001Z") == (bust["event"], bust["ts"])

@@ -13,6 +13,7 @@ import pytest
 from compactor import Ledger
 from compactor.books.order_index import OrderIndex
 from compactor.broker.alpaca.translate import translate
+from compactor.core.instants import nanos
 from compactor.sync import ledger_view
 from compactor.sync.executions import Known
 from compactor.sync.ledger_view import LedgerView
@@ -55,8 +56,26 @@ def test_an_execution_that_is_told_in_two_lines_is_one() -> None:
     known = Known("alpha")
     lines = [("t1", "fill", "x", "10"), ("t2", "fill", "x", "10"), ("t3", "correction", "x", "11")]
     for trade_id, kind, execution_id, price in lines:
-        ledger_view._add(known, ledger_view._Trade(trade_id, "o-1", "2", price, kind, execution_id), set())
+        ledger_view._add(known, ledger_view._Trade(trade_id, "o-1", "2", price, T, kind, execution_id), set())
     assert {(Decimal(2), Decimal(10)): 1, (Decimal(2), Decimal(11)): 1} == known.numbers
+
+
+def test_when_shares_were_inferred_is_known(data: Path, write_log: Write, placed: Event, filled: Event) -> None:
+    """By the last of these trades; an execution says nothing of that."""
+    told = [placed("o-1", ts=T, event="snapshot", filled_qty=qty, filled_avg_price="3") for qty in ("1", "2")]
+    told[0]["ts"] = "2026-01-06T14:00:00Z"
+    write_log("alpha", placed("o-1"), *told, placed("o-2"), filled("o-2"))
+    found = view_of(data, "alpha").select(answers_about("o-1", "o-2"))
+    assert (nanos(T), 0) == (found["o-1"].inferred_ns, found["o-2"].inferred_ns)
+
+
+def test_what_was_left_out_of_the_sums_of_an_order_is_read_in_its_log(
+    data: Path, write_log: Write, placed: Event
+) -> None:
+    """Also of an order that has ended, without a trade of its own."""
+    write_log("alpha", placed("o-1", carried_qty="3"), placed("o-2"), placed("o-1", event="canceled", carried_qty="4"))
+    view = view_of(data, "alpha")
+    assert [4, 0, 0] == [view.read_carried(order_id) for order_id in ("o-1", "o-2", "nobody")]
 
 
 def test_an_order_assigned_to_a_ledger_that_has_nothing_of_it_is_that_team_s(
@@ -194,7 +213,12 @@ def test_executions_that_are_told_twice_have_their_numbers_once(
     ]  # fmt: skip
     with open(ledger / "trades.jsonl", "w") as file:
         for number, line in enumerate(lines):
-            head: dict[str, Any] = {"trade_id": f"t-{number}", "order_id": "o-1", "execution_price": "10"}
+            head: dict[str, Any] = {
+                "trade_id": f"t-{number}",
+                "order_id": "o-1",
+                "execution_price": "10",
+                "timestamp": T,
+            }
             file.write(json.dumps(head | line) + "\n")
     index = OrderIndex(data)
     index.follow()

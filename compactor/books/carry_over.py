@@ -9,16 +9,45 @@ Note: what was left out stands in the event as `carried_qty`, so that it is know
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from decimal import Decimal
 from typing import Any
 
+import msgspec
+
+from compactor.books.order_index import OrderIndex
 from compactor.core.decimals import BadDecimal, exactly, parse_decimal, plain
+from compactor.ledger import LedgerError
 
 CARRIED = "carried_qty"
 ACCEPTED = frozenset({"new", "accepted", "pending_new"})
 """Events of an order that has no executions of its own yet."""
 _SUMS = ("filled_qty", "filled_avg_price")
 ZERO = Decimal(0)
+
+
+class ToldSums(msgspec.Struct):
+    """What a line of an order says of its sums."""
+
+    filled_qty: str | int | None = None
+    carried_qty: str | None = None
+    replaced_by: str | None = None
+
+
+_decode = msgspec.json.Decoder(ToldSums).decode
+
+
+def read_sums(index: OrderIndex, order_id: str, team: str) -> list[ToldSums]:
+    """What the lines of an order say of its sums, in the ledger of a team; nothing where they cannot be read."""
+    try:
+        return [_decode(line) for _event, line in index.read_order(order_id, team)]
+    except (LedgerError, OSError, msgspec.DecodeError):
+        return []
+
+
+def find_carried(told: Iterable[ToldSums]) -> Decimal:
+    """What was left out of the sums of an order, by its lines."""
+    return max((read_quantity(one.carried_qty) or ZERO for one in told), default=ZERO)
 
 
 def without_sums(event: dict[str, Any]) -> dict[str, Any]:

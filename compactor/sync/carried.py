@@ -5,30 +5,23 @@ What is left out of them, and why, says `books.carry_over`. `executions` decides
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from decimal import Decimal
 
-import msgspec
-
-from compactor.books.carry_over import ACCEPTED, ZERO, leave_out, read_quantity, without_sums
+from compactor.books.carry_over import (
+    ACCEPTED,
+    ZERO,
+    find_carried,
+    leave_out,
+    read_quantity,
+    read_sums,
+    without_sums,
+)
 from compactor.books.order_index import OrderIndex
 from compactor.broker.port import Fields
 from compactor.core.decimals import exactly
 from compactor.core.events import FILLS
-from compactor.ledger import LedgerError
 
 _KEPT_MAX = 100_000
-
-
-class _Told(msgspec.Struct):
-    """What an earlier line of an order says of its sums."""
-
-    filled_qty: str | int | None = None
-    carried_qty: str | None = None
-    replaced_by: str | None = None
-
-
-_decode = msgspec.json.Decoder(_Told).decode
 
 
 class CarriedSums:
@@ -72,8 +65,8 @@ class CarriedSums:
         return found
 
     def _decide(self, event: Fields, filled: Decimal, team: str) -> Decimal | None:
-        told = self._read(str(event["order_id"]), team)
-        carried = max((read_quantity(one.carried_qty) or ZERO for one in told), default=ZERO)
+        told = read_sums(self._index, str(event["order_id"]), team)
+        carried = find_carried(told)
         if any(one.filled_qty is not None for one in told):
             return carried
         if event["event"] in ACCEPTED:
@@ -83,17 +76,10 @@ class CarriedSums:
         with exactly():
             rest = filled - (read_quantity(event.get("qty")) or ZERO if event["event"] in FILLS else ZERO)
         name = str(event.get("replaces") or "")
-        earlier = self._read(name, team) if name and name not in self._replaced else []
+        earlier = read_sums(self._index, name, team) if name and name not in self._replaced else []
         known = [read_quantity(one.filled_qty) for one in earlier if one.replaced_by is not None]
         before = self._replaced.get(name, max((one for one in known if one is not None), default=None))
         return ZERO if rest <= 0 or before == ZERO else None
-
-    def _read(self, order_id: str, team: str) -> Sequence[_Told]:
-        """What the lines of an order say, in the ledger of a team."""
-        try:
-            return [_decode(line) for _event, line in self._index.read_order(order_id, team)]
-        except (LedgerError, OSError, msgspec.DecodeError):
-            return []
 
 
 def _keep(memory: dict[str, Decimal], order_id: str, quantity: Decimal) -> None:

@@ -36,6 +36,8 @@ class Known(msgspec.Struct):
     filled: Decimal = ZERO
     value: Decimal = ZERO
     inferred: Decimal = ZERO
+    inferred_ns: int = 0
+    """When the last of what is inferred was told (Unix nanoseconds)."""
     standing: dict[str, tuple[str | None, Decimal, Decimal]] = msgspec.field(default_factory=dict)
     """What stands, by trade: the execution's id, its quantity and its price; what is inferred is not among it."""
     executions: set[str] = msgspec.field(default_factory=set)
@@ -174,8 +176,8 @@ class ChosenExecutions:
         if known is not None and inferred > ZERO and not new and told == self.filled and not is_agreed:
             # Its executions are all that the broker counts, so that what was inferred beside them is gone.
             value = known.value - sum((qty * price for _, qty, price in known.standing.values()), ZERO)
-            # As of now: whatever counted these shares was told before.
-            at: str = max((self.find_newest(), rfc3339(self.quiet)), key=nanos)
+            # As of now, and after whatever counted these shares: at the same instant they would stay (4.7).
+            at = rfc3339(max(nanos(self.find_newest()), known.inferred_ns + 1, self.quiet))
             self.to_append, self.takes_back = [take_inferred_back(self.order, at, inferred, value)], True
 
     def _tell_again(self, known: Known, agreed: Collection[tuple[str, str]]) -> None:

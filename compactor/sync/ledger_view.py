@@ -10,18 +10,21 @@ that the broker has and nothing here knows, that two ledgers have, or for which 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
+from decimal import Decimal
 
 import msgspec
 
+from compactor.books.carry_over import find_carried, read_sums
 from compactor.books.order_index import FAMILY_MAX, OrderIndex
 from compactor.books.ownership import CLAIM, UNASSIGNED, list_relations
 from compactor.broker.port import Fields
 from compactor.core.decimals import exactly, parse_computed
+from compactor.core.instants import nanos
 from compactor.ledger import Ledger
 from compactor.ledger.paths import TRADES
 from compactor.ledger.unlocked import whole_lines
 from compactor.sync.compare import BrokerDifference, is_open
-from compactor.sync.executions import Known
+from compactor.sync.executions import ZERO, Known
 from compactor.sync.plan import Answers, View, orders_wanted
 
 
@@ -32,6 +35,7 @@ class _Trade(msgspec.Struct):
     order_id: str
     quantity: str
     execution_price: str
+    timestamp: str
     kind: str | None = None
     execution_id: str | None = None
     reverses: str | None = None
@@ -96,6 +100,11 @@ class LedgerView:
         """When an order that is open here was placed, if its row says so."""
         known = self._view.get(order_id)
         return known.row.get("created_at") if known is not None and known.row is not None else None
+
+    def read_carried(self, order_id: str) -> Decimal:
+        """What its log left out of the sums of an order, because it was filled before that."""
+        owner = self._index.find_owner(order_id, fallback=self._fallback)
+        return find_carried(read_sums(self._index, order_id, owner.team)) if owner is not None else ZERO
 
     def find_related(self, order_id: str, answers: Answers) -> str | None:
         """The team of another order that this one belongs to, by the broker's answers and by the logs."""
@@ -192,6 +201,7 @@ def _add(known: Known, trade: _Trade, inferred: set[str]) -> None:
     known.value += quantity * price
     if trade.kind == "inferred":
         inferred.add(trade.trade_id)
+        known.inferred_ns = max(known.inferred_ns, nanos(trade.timestamp))
     if trade.trade_id in inferred or trade.reverses in inferred:
         known.inferred += quantity
     elif trade.kind == "reversal":

@@ -137,6 +137,7 @@ def plan_reconcile(
     *,
     fills_asked: Collection[str] = (),
     rules_of: Callable[[str], Rules] = lambda _order_id: Rules(),
+    read_carried: Callable[[str], Decimal] = lambda _order_id: ZERO,
     may_adopt: Callable[[Fields], bool] = lambda _order: True,
     agreed: Collection[tuple[str, str]] = (),
     unasked: Collection[str] = (),
@@ -146,8 +147,9 @@ def plan_reconcile(
 
     `missing` are orders that the broker says it does not have, and `unasked` those that nobody could be asked about.
     `now` is RFC 3339, taken before the ledgers and the broker were asked. `fills_asked` are orders whose activities are
-    all there. Of the orders that no ledger knows, those that `may_adopt` refuses are named and not taken. With
-    `forget_missing`, open orders that the broker does not have are ended.
+    all there. `read_carried` tells what the logs left out of the sums of an order. Of the orders that no ledger knows,
+    those that `may_adopt` refuses are named and not taken. With `forget_missing`, open orders that the broker does not
+    have are ended.
     """
     plan = Plan(problems=list(answers.problems))
     quiet = nanos(now) - quiet_seconds * 1_000_000_000
@@ -159,7 +161,7 @@ def plan_reconcile(
     for order_id, order in answers.orders.items():
         known, fills = ledger_view.get(order_id), answers.fills.get(order_id, [])
         with exactly():
-            carried, value = _find_carried(order, answers, ledger_view, {*missing, *unasked})
+            carried, value = _find_carried(order, answers, ledger_view, {*missing, *unasked}, read_carried)
             all_there = order_id in fills_asked
             chosen = ChosenExecutions(order, known, fills, quiet, all_there, agreed, carried, value, places)
             one = Comparison(chosen)
@@ -192,7 +194,7 @@ def plan_reconcile(
 
 
 def _find_carried(
-    order: Fields, answers: Answers, view: View, asked: Collection[str]
+    order: Fields, answers: Answers, view: View, asked: Collection[str], read_carried: Callable[[str], Decimal]
 ) -> tuple[Decimal | None, Decimal | None]:
     """What is filled of the order that this one replaces, and for how much money where that is known; None where that
     order is still to be asked for."""
@@ -206,8 +208,10 @@ def _find_carried(
         return quantity, quantity * parse_decimal(str(average)) if average is not None else None
     if earlier not in answers.orders and earlier not in asked:
         return None, None
-    known = view.get(earlier)
-    return (known.filled, known.value) if known is not None else (Decimal(0), Decimal(0))
+    known, before = view.get(earlier), read_carried(earlier)
+    filled, value = (known.filled, known.value) if known is not None else (ZERO, ZERO)
+    # The broker counts on from order to order.
+    return filled + before, value if not before else None
 
 
 def _tell_successors(plan: Plan, answers: Answers, view: View, silent: Collection[str], quiet: int) -> None:

@@ -310,6 +310,7 @@ class Reconciler:
                 self._quiet_seconds - self._accounts.find_skew(answering),
                 fills_asked=told.fills_asked,
                 rules_of=lambda order_id: self._accounts.find_rules(order_id, rules),
+                read_carried=view.read_carried,
                 may_adopt=lambda order: (
                     is_whole or self._index.find_named_team(order.get("client_order_id")) is not None
                 ),
