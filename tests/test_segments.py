@@ -357,6 +357,12 @@ class TestFrames:
         with pytest.raises(BadFrame):
             decode_frame(encode_frame(b"x") + encode_frame(b"y"), 1)
 
+    def test_a_frame_without_its_checksum_is_not_whole(self) -> None:
+        """8.2: all of its bytes are there, and nothing says that they are the right ones."""
+        for cut in range(1, 5):
+            with pytest.raises(BadFrame, match="expected one whole frame"):
+                decode_frame(encode_frame(b"x" * 100)[:-cut], 100)
+
     @pytest.mark.parametrize("window_log", [23, 27])
     def test_a_frame_with_a_larger_window_than_any_frame_needs_is_refused(self, window_log: int) -> None:
         """8.2: a header that asks for a window of 128 MiB costs no memory."""

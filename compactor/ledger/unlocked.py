@@ -4,7 +4,7 @@ A reader sees whole lines only, because somebody may still be writing the last o
 """
 
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -148,8 +148,8 @@ def team_in_checkpoint(path: Path, files: Files) -> str | None:
         return None  # Who may only append need not be able to read the state.
     if slot is None:
         return None
-    slot.close()
-    return None if slot.header.names_team else slot.header.team_id
+    with closing(slot):
+        return None if slot.header.names_team else slot.header.team_id
 
 
 def _is_current(path: Path, files: Files, log: Log, slot: Slot, fold: Fold, whole: int) -> bool:
