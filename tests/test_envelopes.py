@@ -97,10 +97,10 @@ def test_an_object_without_messages_is_told_as_it_is() -> None:
         assert [found] == unwrap(found)
 
 
-@pytest.mark.parametrize("before", ["", "INFO got "])
-def test_a_message_that_journald_exported_as_bytes_is_read(before: str) -> None:
+@pytest.mark.parametrize("before", [b"", b"INFO got ", b"\0 \xff got "])
+def test_a_message_that_journald_exported_as_bytes_is_read(before: bytes) -> None:
     """So it writes a text that has a control character, or is no UTF-8."""
-    entry = {"PRIORITY": "6", "MESSAGE": list((before + json.dumps(ORDER)).encode())}
+    entry = {"PRIORITY": "6", "MESSAGE": list(before + json.dumps(ORDER).encode())}
     assert [ORDER] == unwrap(entry)
     for other in ([300], [1, "x"], [], [True], list(b"no message")):
         assert [{"MESSAGE": other}] == unwrap({"MESSAGE": other})
