@@ -278,8 +278,8 @@ def _expect_nothing(side: Side, done: Run, what: str) -> Reconciled | None:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run many seeds; print of each that breaks the law what is broken, and the command that replays it. Ctrl-C ends
-    early, with the same summary."""
+    """Run many seeds; print of each that breaks the law what is broken, and the command that replays it. How far
+    it has come stands on stderr. Ctrl-C ends early, with the same summary."""
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
     parser.add_argument("--runs", type=int, default=1000, help="how many runs (default 1000)")
     parser.add_argument(
@@ -309,9 +309,12 @@ def main(arguments: list[str] | None = None) -> int:
                         f"--broker {chosen.broker} --keep kept",
                         flush=True,
                     )
+                rate = runs / (time.monotonic() - started) * 60
+                print(f"\r{runs:,} of {chosen.runs:,} runs, {rate:,.0f} a minute, {bad} bad", end="", file=sys.stderr)
         except KeyboardInterrupt:
             if pool is not None:
                 pool.shutdown(cancel_futures=True)
+    print(file=sys.stderr)
     elapsed = time.monotonic() - started
     told_counts = ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))
     print(f"{runs} runs from seed {chosen.seed} in {elapsed:.1f} s, {bad} bad: {told_counts}")
