@@ -145,6 +145,16 @@ LIVES: dict[str, tuple[list[Told], str, str, str]] = {
     "each source may name a fill that had no name": (
         [placed(), part(1, 2, execution_id=None, **TWO, source="s"), part(1, 2, execution_id="y", **TWO, source="r"),
          part(1, 2, execution_id="z", **TWO, source="s")], "2@5", "", "partially_filled"),
+    "also where nothing was told of the sum": (
+        [placed(), part(1, 2, execution_id=None), part(1, 2, execution_id="y"), part(1, 2, execution_id=None)],
+        "2@5", "", "partially_filled"),
+    "or only by the one that names it": (
+        [placed(), part(1, 2, execution_id=None), part(1, 2, execution_id="y", **TWO)], "2@5", "", "partially_filled"),
+    "what has its name already is not named again": (
+        [placed(), part(1, 2, execution_id=None), part(1, 2, execution_id="y"), part(1, 2, execution_id="z")],
+        "2@5 2@5", "", "partially_filled"),
+    "nor is what happened at another time": (
+        [placed(), part(1, 2, execution_id=None), part(2, 2, execution_id="y")], "2@5 2@5", "", "partially_filled"),
     "and each names it once": (
         [placed(), part(1, 2, **TWO, source="s"), part(1, 2, execution_id="y", **TWO, source="r"),
          part(1, 2, execution_id="z", **TWO, source="s")], "2@5 2@5", "", "partially_filled"),

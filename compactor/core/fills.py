@@ -114,7 +114,7 @@ def _find_known(order: Order, event: Event) -> str | None:
         if key in fills:
             return key
         found = _find_by_quantity(order, event) if event.filled_qty is not None else None
-        return found or _find_by_numbers(order, event)
+        return found or _find_unnamed(order, event) or _find_by_numbers(order, event)
     if event.filled_qty is not None and not is_order_ahead(event):
         known = fills.find_by_quantity(event.filled_qty)
         if known is None and is_before_revision(order, event):
@@ -138,6 +138,14 @@ def _find_by_quantity(order: Order, event: Event) -> str | None:
         alike = fills.find_alike(*told, event.ts, dead=True)
         return alike if alike is not None and nanos(fills[alike].ts) == nanos(event.ts) else found
     return found or fills.find_told_ahead(DECIMAL[event.filled_qty], *told)
+
+
+def _find_unnamed(order: Order, event: Event) -> str | None:
+    """Find a fill of the same instant and numbers that came with neither an id nor a cumulative quantity (4.4)."""
+    assert event.qty is not None and event.price is not None
+    fills = index_fills(order)
+    found = fills.find_nameless(event.ts, event.qty, event.price)
+    return found if found is not None and fills[found].execution_id is None else None
 
 
 def _find_by_numbers(order: Order, event: Event) -> str | None:

@@ -24,7 +24,7 @@ from compactor.ledger.files import Files, Reader, replace
 
 FORMAT = 5
 """The layout of this file."""
-FOLD_VERSION = 7
+FOLD_VERSION = 8
 """What the fold means; a change of it makes every ledger fold its log again, checked against the trades already
 written."""
 
