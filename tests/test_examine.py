@@ -173,6 +173,7 @@ def test_an_account_for_real_money_says_so(scripted: ScriptedAlpaca, data: Path)
         ({}, "could not tell"),
         ({"X-Ratelimit-Limit": "many"}, "could not tell"),
         ({"X-Ratelimit-Limit": "150"}, "as expected"),
+        ({"X-Ratelimit-Burst": "9", "X-Ratelimit-Limit": "150"}, "as expected"),
         ({"X-RateLimit-Limit": "149", "X-Ratelimit-Remaining": "3"}, "different"),
     ],
 )

@@ -139,6 +139,10 @@ LIVES: dict[str, tuple[list[Told], str, str, str]] = {
     "a fill of after the end that takes the place of an inferred trade is not late": (
         [placed(), told("snapshot", 1, **TWO, filled_avg_price="5"), told("canceled", 3), part(4, 2, **TWO)],
         "~2@5 -2@5 2@5", "", "canceled"),
+    "what floats leave over is no gap": (
+        [placed(), part(1, 2), told("canceled", 2, filled_qty="2.0000000005")], "2@5", "", "canceled"),
+    "more than that is one": (
+        [placed(), part(1, 2), told("canceled", 2, filled_qty="2.0000000006")], "2@5", "fill_gap", "canceled"),
     # Names of one fill (4.2 to 4.4).
     "a quantity that comes later is no conflict": (
         [placed(), part(1, 2), part(1, 2, filled_qty="2")], "2@5", "", "partially_filled"),

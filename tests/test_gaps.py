@@ -150,7 +150,8 @@ def test_a_resend_is_as_good_as_the_worse_of_its_windows(
 
     monkeypatch.setattr(broker.event_streams, "read", read)
     point, result = ResendPoint("trades", "8"), ResendResult()
-    list(broker.resend("2026-03-02T10:00:00Z", "2026-03-02T11:00:00Z", point, result))
+    told = list(broker.resend("2026-03-02T10:00:00Z", "2026-03-02T11:00:00Z", point, result))
+    assert {""} == {one.through for one in told}, "no entry has a time"
     assert (bad is None, bad is None or not is_endless) == (result.complete, result.is_delivered)
     assert ("9" if result.is_delivered else "8") == result.point.cursor
     assert [True, False][: 1 if bad == 0 and is_endless else 2] == [one is None for one in asked]

@@ -353,6 +353,10 @@ def test_of_executions_no_more_is_read_than_pays_off(server: ScriptedAlpaca) -> 
     server.seen.clear()
     assert 0 == len(account.list_fills([*orders[:1], *apart]).events)
     assert 1 == len(server.seen), "the older span is empty, and it was the one page"
+    server.fills = [make_fill("e", f"e{number}", "1", "1", "1", 85_000 - number / 10) for number in range(400)]
+    server.seen.clear()
+    assert 200 == len(account.list_fills([*orders[:3], *apart]).events)
+    assert 2 == len(server.seen), "the older span took both pages"
 
 
 def test_legs_that_no_leg_fits_are_a_problem() -> None:

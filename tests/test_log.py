@@ -201,6 +201,13 @@ def test_a_log_that_is_another_than_before_is_noticed() -> None:
         log_of(data).check(2, known)
 
 
+def test_the_lines_of_an_order_are_found_before_a_line_without_an_end() -> None:
+    """2: what has no newline yet is no line; and an id may be what every line begins with."""
+    whole = event("o-1")
+    assert [(0, whole[:-1])] == naming(whole + whole[:9], "o-1")
+    assert [(0, whole[:-1])] == naming(whole + whole[:9], "{")
+
+
 def test_the_lines_of_an_order_are_found_behind_a_line_that_is_too_long() -> None:
     """6.2: an order that comes back is built from all of its lines, whatever stands between them."""
     early, late = b'{"order_id":"o-1"}\n', b'{"order_id":"o-1","a":1}\n'
