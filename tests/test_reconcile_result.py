@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from compactor import Ledger
 from compactor.broker.adapters import find_credentials, open_broker
 from compactor.broker.budget import Budget
 from compactor.broker.port import BrokerUnavailable
@@ -239,3 +240,19 @@ def test_a_name_claims_for_the_team_of_any_account(data: Path, servers: dict[str
     assert {"beta": ["b"], "gamma": ["a"]} == {
         team.team_id: [event["order_id"] for event in team.events] for team in done.teams
     }
+
+
+def test_nothing_is_called_never_placed_while_an_account_gives_no_answer(
+    data: Path, servers: dict[str, ScriptedAlpaca]
+) -> None:
+    """3.13: that account may have the order."""
+    terms = {"order_id": "alpha:1", "client_order_id": "alpha:1", "ts": ago(3600), "source": "app", "writer": "over"}
+    with Ledger(data / "team/alpha") as ledger:
+        ledger.append([{"event": "submitting", **terms}])
+    name = min(servers)
+    servers[name].answers["GET", "/v2/orders"] = page(502)
+    done = make_reconciler(data, 0, **servers).run()
+    assert ({name}, []) == (set(done.errors), done.intents)
+    servers[name].answers.clear()
+    done = make_reconciler(data, 0, **servers).run()
+    assert [("alpha:1", "never_placed")] == [(one.client_order_id, one.outcome) for one in done.intents]
