@@ -87,6 +87,7 @@ class TestPlan:
         """8.1: a line is never in two segments."""
         data = b"ab\n" + b"x" * 200_000 + b"\ncd\n"
         assert 200_004 == find_line_end(log_of(data), 3, 10, len(data))
+        assert 11 == find_line_end(log_of(b"x" * 10 + b"\n" + b"y" * 200_000 + b"\n"), 0, 10, 200_012)
 
     def test_what_has_grown_is_sealed_in_full_segments(self, data: Path) -> None:
         """8.1: the rest goes on waiting, until it has grown too or is old."""
