@@ -288,6 +288,15 @@ class TestDamage:
         path.write_bytes(encode_seal(msgspec.structs.replace(seal, lines=seal.lines + 1)))
         refused(sealed, "a seal before it is missing, or another one")
 
+    def test_a_seal_that_leaves_a_gap_is_refused(self, sealed: Path) -> None:
+        """8.2: it names the digest of the one before it, and begins behind the end of that."""
+        path = files_in(sealed, "json")[-1]
+        seal = decode_seal(path.read_bytes(), path)
+        later = path.with_name(path.name.replace(f"{seal.start:020d}", f"{seal.start + 1:020d}"))
+        path.unlink()
+        later.write_bytes(encode_seal(msgspec.structs.replace(seal, start=seal.start + 1)))
+        refused(sealed, f"expected the seal that follows offset {seal.start}, found one from {seal.start + 1}")
+
     def test_a_log_that_is_shorter_than_its_segments_is_refused(self, sealed: Path) -> None:
         """8.4: a log out of an older backup than its segments."""
         os.truncate(sealed / LOG, len(RAW) - 200)
