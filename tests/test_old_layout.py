@@ -290,6 +290,7 @@ def test_a_filled_order_that_does_not_say_how_much_is_filled_whole() -> None:
         old = _translated([{**FILLED, "filled_qty": told}])
         assert [["100", "181.42"]] == _told(old, "filled_qty", "filled_avg_price")
     assert [["100"]] == _told(_translated([{**FILLED, "filled_qty": None, "filled_avg_price": None}]), "filled_qty")
+    assert [["40"]] == _told(_translated([{**FILLED, "filled_qty": "40"}]), "filled_qty"), "what it says counts"
     assert [[None]] == _told(_translated([{**FILLED, "filled_qty": None, "status": "canceled"}]), "filled_qty")
 
 

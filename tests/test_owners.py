@@ -264,16 +264,17 @@ def test_an_order_that_was_assigned_away_under_the_program_s_own_id_is_found_by_
     assert ["a1"] == [trade["order_id"] for trade in Ledger(data / "team/zed").rows("trades")]
 
 
-@pytest.mark.parametrize("name", [None, "bravo:1"])
+@pytest.mark.parametrize(("name", "is_old"), [(None, False), ("bravo:1", False), ("bravo:1", True)])
 def test_an_order_in_unassigned_is_its_parent_s_unless_its_name_says_otherwise(
-    data: Path, write_log: Write, placed: Event, tmp_path: Path, name: str | None
+    data: Path, write_log: Write, placed: Event, tmp_path: Path, name: str | None, is_old: bool
 ) -> None:
     """4.12: what another team's order brought along is not the old files' either."""
     write_log("bravo", placed("b8"))
     write_log("charlie", placed("b9"))
-    write_log("unassigned", placed("b1", parent_order_id="b9", **({"client_order_id": name} if name else {})))
+    named = {"client_order_id": name} if name else {}
+    write_log("unassigned", placed("b1", parent_order_id="b9", **({} if is_old else named)))
     _compact(data)
-    _write_old(tmp_path / "old/team/alpha", [_order(1)])
+    _write_old(tmp_path / "old/team/alpha", [_order(1, **(named if is_old else {}))])
     [problem] = by_team(import_legacy(tmp_path / "old", data))["alpha"].problems
     assert f"order b1 is {'bravo' if name else 'charlie'}'s" in problem.detail
 
