@@ -138,3 +138,14 @@ def test_what_is_no_execution_is_not_named() -> None:
     for found in (Translated(1, Problem("bad_value", "x")), Translated(1, NotAFill("FEE"), is_activity=True)):
         executions.learn(found)
         assert executions.name(found) is found
+
+
+def test_an_activity_whose_id_has_no_half_tells_an_execution_itself() -> None:
+    """By the id as it is; and one that cannot be read tells none."""
+    executions = ToldExecutions()
+    executions.note(activity())
+    executions.learn(activity("e-1", price="31.5999"))
+    assert activity("e-1") == executions.name(activity())
+    unread = Translated(1, Problem("bad_value", "x"), is_activity=True)
+    executions.learn(unread)
+    assert unread is executions.name(unread)
