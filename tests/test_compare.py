@@ -316,6 +316,19 @@ def test_executions_of_a_replacement_are_revised_where_the_money_says_that_they_
         assert ("x", "2", "10") == tuple(own[0][name] for name in ("previous_execution_id", "qty", "price"))
 
 
+def test_what_is_revised_of_a_replacement_is_told_by_its_own_sums() -> None:
+    """A further execution, whose cumulative quantity counts what was filled before."""
+    view = {"a": known(("w", "3", "10"), row={}), "o1": known(("x", "4", "11"), row={})}
+    fills = [activity(1, "1", "10", "4"), activity(2, "1", "10", "5")]
+    correction, further = (
+        one
+        for one in sent(plan(replacement("5", filled_avg_price="10"), view, fills, fills_asked={"o1"}))
+        if one["event"] != "snapshot"
+    )
+    assert ("trade_correct", "partial_fill") == (correction["event"], further["event"])
+    assert further["filled_qty"] in ("1", "2") and further[CARRIED] == "3"
+
+
 def test_of_a_predecessor_without_an_answer_the_ledger_tells_the_money_too() -> None:
     """What is filled of it, and for how much, is what its trades say."""
     second = replacement("5")[1]
