@@ -303,14 +303,16 @@ def main(arguments: list[str] | None = None) -> int:
                 drawn += done.drawn
                 if done.broken:
                     bad += 1
-                    print(f"seed {done.seed} breaks the law:", *done.broken, sep="\n  ")
+                    print(f"\nseed {done.seed} breaks the law:", *done.broken, sep="\n  ")
                     print(
                         f"  again: python -m tests.chaos --runs 1 --seed {done.seed} --steps {chosen.steps} "
                         f"--broker {chosen.broker} --keep kept",
                         flush=True,
                     )
-                rate = runs / (time.monotonic() - started) * 60
-                print(f"\r{runs:,} of {chosen.runs:,} runs, {rate:,.0f} a minute, {bad} bad", end="", file=sys.stderr)
+                if sys.stderr.isatty() or not runs % 100:
+                    rate = runs / (time.monotonic() - started) * 60
+                    told = f"{runs:,} of {chosen.runs:,} runs, {rate:,.0f} a minute, {bad} bad"
+                    print(f"\r{told}", end="", file=sys.stderr)
         except KeyboardInterrupt:
             if pool is not None:
                 pool.shutdown(cancel_futures=True)
