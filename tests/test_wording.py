@@ -151,6 +151,7 @@ def _wrap(inner: BaseException) -> requests.ConnectionError:
     [
         (_wrap(socket.gaierror(-2, "Name or service not known")), "the name of host cannot be resolved"),
         (_wrap(ConnectionRefusedError(errno.ECONNREFUSED, "refused")), "nothing listens at host"),
+        (ConnectionRefusedError(), "nothing listens at host"),
         (OSError("Multiple exceptions: [Errno 111] Connect call failed (…)"), "nothing listens at host"),
         (OSError(errno.EHOSTUNREACH, "Connect call failed (…)"), "there is no way to host"),
         (_wrap(OSError(errno.ENETUNREACH, "unreachable")), "there is no way to host"),
