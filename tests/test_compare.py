@@ -389,6 +389,14 @@ def test_of_a_predecessor_without_an_answer_the_log_tells_what_it_carried() -> N
         assert (expected, ["a"]) == (told(found), asked)
 
 
+def test_of_what_a_predecessor_carried_the_money_is_unknown() -> None:
+    """Its trades tell that of its own executions alone, so that an average which fits these proves nothing."""
+    view = {"a": known(("w", "1", "10"), row={}), "o1": known(("x", "4", "11"), row={})}
+    second, fills = replacement("5", filled_avg_price="6")[1], [activity(1, "2", "10", "2")]
+    more: dict[str, Any] = {"unasked": {"a"}, "fills_asked": {"o1"}, "read_carried": lambda _: Decimal(2)}
+    assert "trade_correct" not in told(plan([second], view, fills, **more))
+
+
 def test_what_was_inferred_this_instant_is_taken_back_after_it() -> None:
     """At the same instant a quantity counts nothing of what is taken back (4.7), and a clock may be set back."""
     found = infer(known(("x", "3", "10")), "2")
